@@ -1,0 +1,114 @@
+"""Which parameters of a network exist and which train: a method and a scope.
+
+The study of fine-tuning strategies (MELBA 2025:006) compares the three methods in two scopes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import nn
+
+from SAMFineTuneLib.adaptation.adapter import Adapter, insert_adapters
+from SAMFineTuneLib.adaptation.lora import LoraConv2d, LowRank, insert_lora
+from SAMFineTuneLib.backbones.adaptation_sites import (
+    Adaptable,
+    AdapterSite,
+    LoraSite,
+    two_way_adapter_sites,
+    two_way_lora_sites,
+)
+from SAMFineTuneLib.backbones.network import SamNetwork
+from SAMFineTuneLib.errors import InputError
+
+Method = Literal["vanilla", "adapter", "lora"]
+Scope = Literal["decoder", "encoder_decoder"]
+METHODS: tuple[Method, ...] = get_args(Method)
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+DEFAULT_RANK = 4
+
+
+def adapt(network: SamNetwork, method: Method, scope: Scope, rank: int = DEFAULT_RANK) -> None:
+    """Changes a network in place so that exactly what should train requires gradients.
+
+    Call it after the weights are loaded and the head has taken the mask decoder's place. At first
+    the network computes what it computed before.
+
+    * vanilla: the whole mask decoder trains, and in the larger scope the whole image encoder.
+    * adapter: adapters after attentions and beside MLPs.
+    * lora: low-rank updates of every attention's query and value.
+
+    With adapter and lora the mask decoder's parts outside its transformer (class tokens, output
+    layers) train too. The prompt encoder never does.
+
+    Args:
+        network: image encoder, prompt encoder and mask decoder; the encoder names its sites, and
+            so may a mask decoder that has no `transformer` like Segment Anything's.
+        method: how the frozen weights are changed.
+        scope: "decoder" leaves the image encoder as it is.
+        rank: rank of the low-rank updates; the other methods ignore it.
+
+    Raises:
+        InputError: unknown method or scope, rank below 1.
+        ValueError: the network is adapted already.
+    """
+    _check(method, scope, rank)
+    if any(isinstance(module, Adapter | LowRank | LoraConv2d) for module in network.modules()):
+        raise ValueError("the network is adapted already")
+    network.requires_grad_(False)
+    if method == "vanilla":
+        network.mask_decoder.requires_grad_(True)
+        if scope == "encoder_decoder":
+            _train_stages(network)
+        return
+    _train_output_parts(network.mask_decoder)
+    if method == "adapter":
+        insert_adapters(_adapter_sites(network, scope))
+    else:
+        insert_lora(_lora_sites(network, scope), rank)
+
+
+def _check(method: str, scope: str, rank: int) -> None:
+    for what, value, allowed in (("method", method, METHODS), ("scope", scope, SCOPES)):
+        if value not in allowed:
+            raise InputError(f"unknown {what} {value!r}", f"Choose one of {', '.join(allowed)}")
+    if rank < 1:
+        raise InputError(f"rank {rank} is below 1", "Choose a rank of 1 or more")
+
+
+def _train_stages(network: SamNetwork) -> None:
+    """Only what the stages compute with: an unused classification head stays frozen."""
+    for stage in network.image_encoder.stages():
+        for parameter in stage.parameters():
+            parameter.requires_grad_(True)
+
+
+def _train_output_parts(mask_decoder: nn.Module) -> None:
+    for name, parameter in mask_decoder.named_parameters():
+        parameter.requires_grad_(not name.startswith("transformer."))
+
+
+def _adapter_sites(network: SamNetwork, scope: str) -> list[AdapterSite]:
+    decoder = network.mask_decoder
+    if isinstance(decoder, Adaptable):
+        sites = decoder.adapter_sites()
+    else:
+        sites = two_way_adapter_sites(decoder.get_submodule("transformer"))
+    return sites + (_encoder(network).adapter_sites() if scope == "encoder_decoder" else [])
+
+
+def _lora_sites(network: SamNetwork, scope: str) -> list[LoraSite]:
+    decoder = network.mask_decoder
+    if isinstance(decoder, Adaptable):
+        sites = decoder.lora_sites()
+    else:
+        sites = two_way_lora_sites(decoder.get_submodule("transformer"))
+    return sites + (_encoder(network).lora_sites() if scope == "encoder_decoder" else [])
+
+
+def _encoder(network: SamNetwork) -> Adaptable:
+    encoder = network.image_encoder
+    if not isinstance(encoder, Adaptable):
+        raise TypeError(f"{type(encoder).__name__} names no sites for an adaptation")
+    return encoder

@@ -1,0 +1,85 @@
+"""An image encoder as a row of stages, so that its frozen beginning can be computed once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class FeatureState(NamedTuple):
+    """What passes from one stage to the next: everything that the later stages need.
+
+    In front of the first stage `x` is the image batch (B, 3, S, S). After the last one it is the
+    embedding (B, C, S/16, S/16), and `skips` are the high-resolution features, finest first;
+    Segment Anything's encoders have none, and 256 channels.
+    """
+
+    x: Tensor
+    skips: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of an encoder.
+
+    Attributes:
+        name: the step in the encoder's own terms, such as "blocks.3".
+        uses: the modules and single parameters that the step computes with.
+        run: the step itself.
+    """
+
+    name: str
+    uses: tuple[nn.Module | nn.Parameter, ...]
+    run: Callable[[FeatureState], FeatureState]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Every parameter that the step computes with, those of inserted modules included."""
+        for used in self.uses:
+            if isinstance(used, nn.Parameter):
+                yield used
+            else:
+                yield from used.parameters()
+
+    def trains(self) -> bool:
+        """Whether a gradient step could change what this stage computes."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+
+class StagedEncoder(nn.Module, ABC):
+    """Base of the image encoders.
+
+    The stages are looked up anew at every call of `stages`, so that modules inserted by an
+    adaptation are found in the stage they were inserted in.
+    """
+
+    @abstractmethod
+    def stages(self) -> list[Stage]:
+        """The steps in the order in which they run."""
+
+    def run(self, state: FeatureState, start: int, stop: int) -> FeatureState:
+        """Runs stages start … stop - 1 on the state in front of stage `start`."""
+        for stage in self.stages()[start:stop]:
+            state = stage.run(state)
+        return state
+
+    def forward(self, images: Tensor) -> FeatureState:
+        """Image batch (B, 3, S, S), normalised, to the state behind the last stage."""
+        return self.run(FeatureState(images), 0, len(self.stages()))
+
+    def frozen_prefix(self) -> int:
+        """Number of leading stages that no gradient step can change."""
+        count = 0
+        for stage in self.stages():
+            if stage.trains():
+                break
+            count += 1
+        return count
+
+
+def on_features(module: Callable[[Tensor], Tensor]) -> Callable[[FeatureState], FeatureState]:
+    """A module of tensors as a step of states that leaves the skips as they are."""
+    return lambda state: FeatureState(module(state.x), state.skips)

@@ -1,0 +1,81 @@
+"""`apply`: a tuned model segments whole volumes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from SAMFineTuneLib.cli.arguments import Commands, add_command, option_name
+from SAMFineTuneLib.cli.execution import execute
+from SAMFineTuneLib.jobs.schema import ApplyJob, make_job
+
+_DESCRIPTION = """\
+Segment whole volumes with a tuned model. The segmentation has the volume's own geometry and the
+label numbers that the model was trained with.
+"""
+_EXAMPLE = """\
+  python -m SAMFineTuneLib apply --model liver.safetensors --volume ct.nii.gz \\
+      --output whole.nii.gz --uncertainty uncertainty.nii.gz
+  python -m SAMFineTuneLib apply --model liver.safetensors --volume a.nii.gz --volume dicom/ \\
+      --output segmentations/
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command with its options."""
+    parser = add_command(commands, "apply", _run, "segment volumes", _DESCRIPTION, _EXAMPLE)
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="M.safetensors", help="what finetune wrote"
+    )
+    parser.add_argument(
+        "--volume",
+        action="append",
+        type=Path,
+        required=True,
+        metavar="V",
+        help="image file or DICOM folder; repeat it for several",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd), or a folder, as for several volumes",
+    )
+    parser.add_argument(
+        "--uncertainty",
+        type=Path,
+        metavar="U",
+        help="also write how uncertain each voxel is: a file, or a folder for several volumes",
+    )
+    parser.add_argument(
+        "--largest-component",
+        action="store_true",
+        help="keep only the largest connected part of each label",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="weights of the backbone on which the model was tuned, where they are not in the "
+        "cache",
+    )
+    parser.add_argument("--batch", type=int, metavar="B", help="slices computed at once")
+    parser.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda|mps", help="where to compute"
+    )
+    parser.add_argument("--job", type=Path, metavar="DIR", help="keep the job's folder here")
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    fields = {
+        "model": chosen.model,
+        "volumes": chosen.volume,
+        "output": chosen.output,
+        "uncertainty": chosen.uncertainty,
+        "largest_component": chosen.largest_component,
+        "checkpoint": chosen.checkpoint,
+        "batch": chosen.batch,
+        "device": chosen.device,
+    }
+    return execute(make_job(ApplyJob, fields, option_name), chosen.job)

@@ -1,0 +1,115 @@
+"""`checkpoints`: the official weights of the backbones, on this computer."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.cli.progress_display import ProgressDisplay
+from SAMFineTuneLib.jobs.events import Progress
+from SAMFineTuneLib.jobs.standard_output import output_on_errors
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.backbones.checkpoints import CachedCheckpoint
+
+_DESCRIPTION = """\
+The official weights of the backbones. They are kept in a folder of the user (SAMFINETUNE_CACHE
+names another), checked by SHA-256, and fetched where the last attempt stopped.
+"""
+_EXAMPLE = """\
+  python -m SAMFineTuneLib checkpoints list
+  python -m SAMFineTuneLib checkpoints get vit_t
+  python -m SAMFineTuneLib checkpoints clear
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command with its options."""
+    parser = add_command(
+        commands, "checkpoints", _list, "fetch, list, delete weights", _DESCRIPTION, _EXAMPLE
+    )
+    actions = parser.add_subparsers(title="actions", metavar="list|get|clear", required=True)
+    add_command(
+        actions,
+        "list",
+        _list,
+        "what there is, and what is here",
+        "List the official weights: licence, size, and where they lie once fetched.",
+        "  python -m SAMFineTuneLib checkpoints list",
+    )
+    get = add_command(
+        actions,
+        "get",
+        _get,
+        "fetch the weights of a backbone",
+        "Fetch the official weights of a backbone; prints where they lie.",
+        "  python -m SAMFineTuneLib checkpoints get vit_t",
+    )
+    get.add_argument("name", metavar="NAME", help="vit_t, vit_b, vit_l or vit_h")
+    add_command(
+        actions,
+        "clear",
+        _clear,
+        "delete what was fetched",
+        "Delete all weights that were fetched, and what is left of interrupted fetches.",
+        "  python -m SAMFineTuneLib checkpoints clear",
+    )
+
+
+def _list(chosen: argparse.Namespace) -> int:
+    from SAMFineTuneLib.backbones.checkpoints import cache_folder, list_checkpoints
+
+    entries = list_checkpoints()
+    for entry in entries:
+        state = "here" if entry.present else "not here"
+        say(f"{entry.name:6} {entry.source.size / 1e6:7.0f} MB  {entry.licence}  {state}")
+    print_result(
+        {"folder": cache_folder(), "checkpoints": [_as_fields(entry) for entry in entries]}
+    )
+    return 0
+
+
+def _as_fields(entry: CachedCheckpoint) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "present": entry.present,
+        "path": entry.path,
+        "bytes": entry.source.size,
+        "bytes_present": entry.bytes_present,
+        "url": entry.source.url,
+        "sha256": entry.source.sha256,
+        "licence": entry.licence,
+    }
+
+
+def _get(chosen: argparse.Namespace) -> int:
+    from SAMFineTuneLib.backbones.checkpoints import get_checkpoint
+    from SAMFineTuneLib.backbones.registry import find
+
+    display = ProgressDisplay()
+    spec = find(chosen.name)
+    say(f"{spec.name}: {spec.description}; licence {spec.licence}")
+    try:
+        with output_on_errors():
+            path = get_checkpoint(
+                chosen.name,
+                lambda here, size: display.show(_megabytes(chosen.name, here, size)),
+            )
+    finally:
+        display.close()
+    print_result({"name": chosen.name, "path": path})
+    return 0
+
+
+def _megabytes(name: str, here: int, size: int) -> Progress:
+    return Progress(step=here >> 20, steps=size >> 20, phase=f"{name}, MB")
+
+
+def _clear(chosen: argparse.Namespace) -> int:
+    from SAMFineTuneLib.backbones.checkpoints import clear_checkpoints
+
+    freed = clear_checkpoints()
+    say(f"{freed / 1e6:.0f} MB freed")
+    print_result({"freed_bytes": freed})
+    return 0

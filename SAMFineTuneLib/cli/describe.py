@@ -1,0 +1,98 @@
+"""`describe`: how large a network is, and how much of it trains."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.jobs.standard_output import output_on_errors
+
+_DESCRIPTION = """\
+Count the parameters of a network and those that train under a method and a scope. Needs no
+weights, and no memory for them.
+"""
+_EXAMPLE = """\
+  python -m SAMFineTuneLib describe --backbone vit_b --method lora --scope encoder_decoder \\
+      --classes 2
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command with its options."""
+    parser = add_command(
+        commands, "describe", _run, "count parameters of a network", _DESCRIPTION, _EXAMPLE
+    )
+    parser.add_argument(
+        "--backbone",
+        choices=("starter", "vit_t", "vit_b", "vit_l", "vit_h"),
+        default="starter",
+        help="the network (default: starter)",
+    )
+    parser.add_argument(
+        "--method",
+        choices=("adapter", "lora", "vanilla"),
+        default="adapter",
+        help="what is trained (default: adapter)",
+    )
+    parser.add_argument(
+        "--scope",
+        choices=("encoder_decoder", "decoder"),
+        default="encoder_decoder",
+        help="where it is trained (default: encoder_decoder)",
+    )
+    parser.add_argument(
+        "--classes", type=int, default=1, metavar="N", help="labels to learn (default: 1)"
+    )
+    parser.add_argument(
+        "--rank", type=int, default=4, metavar="R", help="rank of the low-rank updates (default: 4)"
+    )
+    parser.add_argument(
+        "--input-size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the network's square input (default: the backbone's own)",
+    )
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    if chosen.classes < 1:
+        raise InputError(f"--classes is {chosen.classes}", "Give 1 or more", code="usage")
+    with output_on_errors():
+        size, rows = _count(chosen)
+    for row in rows:
+        say(f"{row['part']:16} {row['total'] / 1e6:9.2f}M  trainable {row['trainable'] / 1e6:.2f}M")
+    print_result(
+        {
+            "backbone": chosen.backbone,
+            "method": chosen.method,
+            "scope": chosen.scope,
+            "classes": chosen.classes,
+            "rank": chosen.rank if chosen.method == "lora" else None,
+            "input_size": size,
+            "total": rows[-1]["total"],
+            "trainable": rows[-1]["trainable"],
+            "parts": rows[:-1],
+        }
+    )
+    return 0
+
+
+def _count(chosen: argparse.Namespace) -> tuple[int, list[dict[str, Any]]]:
+    """Input size in pixels, and a row for each part with the sum last."""
+    from dataclasses import asdict
+
+    import torch
+
+    from SAMFineTuneLib.adaptation.parameter_count import count
+    from SAMFineTuneLib.adaptation.strategy import adapt
+    from SAMFineTuneLib.backbones.registry import build, find
+    from SAMFineTuneLib.heads.class_mask_decoder import ClassMaskDecoder
+
+    size = chosen.input_size or find(chosen.backbone).default_input_size
+    with torch.device("meta"):
+        network = build(chosen.backbone, size)
+        network.mask_decoder = ClassMaskDecoder(network.mask_decoder, chosen.classes)
+        adapt(network, chosen.method, chosen.scope, chosen.rank)
+    return size, [asdict(row) for row in count(network)]

@@ -1,0 +1,215 @@
+"""`finetune`: a few labelled slices become a tuned model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from SAMFineTuneLib.cli.arguments import (
+    Commands,
+    add_command,
+    numbers_or,
+    option_name,
+    size_or_auto,
+)
+from SAMFineTuneLib.cli.execution import execute
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job, read_examples
+
+_DESCRIPTION = """\
+Fine-tune a network on the labelled slices of one or more volumes, and write the tuned model,
+one file that `apply` uses. Volumes are NIfTI, NRRD, MetaImage files or DICOM folders; a
+segmentation may have another geometry than its volume as long as it lies over it.
+
+Slice numbers count from 0 along the axis, in the index order of the volume's file.
+Ctrl-C cancels; the job is kept, and the words at the end say how to continue it.
+"""
+_EXAMPLE = """\
+  python -m SAMFineTuneLib finetune --volume ct.nii.gz --segmentation few-slices.nii.gz \\
+      --labels 1,5 --output spleen-and-liver.safetensors
+
+  several volumes, each with its own choice of slices, in examples.json:
+  [{"volume": "a.nii.gz", "segmentation": "a-labels.nii.gz", "labelled": [12], "empty": [2, 30]},
+   {"volume": "b.nii.gz", "segmentation": "b-labels.nii.gz", "labels": [1], "axis": "axial"}]
+  python -m SAMFineTuneLib finetune --examples examples.json --output model.safetensors
+"""
+_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty")
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command with its options."""
+    parser = add_command(
+        commands, "finetune", _run, "learn from a few labelled slices", _DESCRIPTION, _EXAMPLE
+    )
+    _add_data(parser)
+    _add_network(parser)
+    _add_training(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("what to learn from")
+    data.add_argument(
+        "--volume",
+        action="append",
+        type=Path,
+        metavar="V",
+        help="image file or DICOM folder; repeat it, with a --segmentation for each",
+    )
+    data.add_argument(
+        "--segmentation", action="append", type=Path, metavar="S", help="labels of the volume"
+    )
+    data.add_argument(
+        "--examples",
+        type=Path,
+        metavar="EXAMPLES.json",
+        help="in place of the two: a list of objects with volume, segmentation and, where they "
+        "differ from the options, labels, axis, labelled, empty",
+    )
+    data.add_argument(
+        "--labels",
+        type=numbers_or("all"),
+        default="all",
+        metavar="all|1,5",
+        help="the labels to learn (default: all that occur)",
+    )
+    data.add_argument(
+        "--axis",
+        choices=("auto", "axial", "coronal", "sagittal"),
+        default="auto",
+        help="how to cut the volume (default: auto, along the widest spacing, else the axis on "
+        "which the labels lie)",
+    )
+    data.add_argument(
+        "--labelled",
+        type=numbers_or("nonempty"),
+        default="nonempty",
+        metavar="nonempty|3,9,14",
+        help="slices on which everything is labelled (default: those with a label)",
+    )
+    data.add_argument(
+        "--empty",
+        type=numbers_or("auto", "outside", "none"),
+        default="auto",
+        metavar="auto|outside|none|0,1",
+        help="slices known to hold none of the labels: outside, all beyond the labelled range; "
+        "auto (default), those less a margin as wide as the largest gap between labelled slices, "
+        "and nothing where only one slice is labelled; none; or a list",
+    )
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    network = parser.add_argument_group("what learns")
+    network.add_argument(
+        "--preset",
+        choices=("laptop", "study", "full"),
+        default="laptop",
+        help="sets what is not given: laptop (default), minutes on two CPU cores; study, as in "
+        "the published study of few-shot fine-tuning; full, for whole data sets on a GPU",
+    )
+    network.add_argument(
+        "--backbone",
+        choices=("starter", "vit_t", "vit_b", "vit_l", "vit_h"),
+        default="starter",
+        help="starter (default), small; vit_t, MobileSAM; vit_b, vit_l, vit_h, Segment Anything",
+    )
+    network.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="weights of the backbone (default: the official ones; see checkpoints --help)",
+    )
+    network.add_argument(
+        "--initial-model",
+        type=Path,
+        metavar="M.safetensors",
+        help="go on from this tuned model in place of starting anew",
+    )
+    network.add_argument(
+        "--method",
+        choices=("auto", "adapter", "lora", "vanilla"),
+        default="auto",
+        help="what is trained: small adapters, low-rank updates, or the weights themselves",
+    )
+    network.add_argument(
+        "--scope",
+        choices=("auto", "encoder_decoder", "decoder"),
+        default="auto",
+        help="where it is trained",
+    )
+    network.add_argument(
+        "--rank", type=int, default=4, metavar="R", help="rank of the low-rank updates (default: 4)"
+    )
+    network.add_argument(
+        "--input-size",
+        type=size_or_auto,
+        default="auto",
+        metavar="auto|PIXELS",
+        help="side of the network's square input, 256 to 1024 (default: auto)",
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    training = parser.add_argument_group("how long and how")
+    training.add_argument(
+        "--output", type=Path, required=True, metavar="M.safetensors", help="the tuned model"
+    )
+    training.add_argument("--steps", type=int, metavar="N", help="stop after N optimiser steps")
+    training.add_argument("--minutes", type=float, metavar="M", help="stop after M minutes")
+    training.add_argument("--batch", type=int, metavar="B", help="slices in a step")
+    training.add_argument("--lr", type=float, metavar="R", help="peak learning rate")
+    training.add_argument(
+        "--validation",
+        choices=("auto", "none"),
+        default="auto",
+        help="auto (default) keeps some volumes or slices aside and keeps the weights that do "
+        "best on them; none trains on all",
+    )
+    training.add_argument(
+        "--seed", type=int, default=0, help="same seed, same model on a CPU (default: 0)"
+    )
+    training.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda|mps", help="where to compute"
+    )
+    training.add_argument(
+        "--job",
+        type=Path,
+        metavar="DIR",
+        help="keep the job's folder here; DIR of the same job that was stopped continues it",
+    )
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    fields = {
+        name: getattr(chosen, name)
+        for name in FinetuneJob.model_fields
+        if getattr(chosen, name, None) is not None and name != "examples"
+    }
+    if chosen.lr is not None:
+        fields["learning_rate"] = chosen.lr
+    job = make_job(FinetuneJob, {**fields, "examples": _examples(chosen)}, option_name)
+    return execute(job, chosen.job)
+
+
+def _examples(chosen: argparse.Namespace) -> list[Any]:
+    shared = {name: getattr(chosen, name) for name in _EXAMPLE_FIELDS}
+    volumes, segmentations = chosen.volume or [], chosen.segmentation or []
+    if chosen.examples is not None:
+        if volumes or segmentations:
+            raise InputError(
+                "--examples takes the place of --volume and --segmentation", "Give either"
+            )
+        return list(read_examples(chosen.examples, shared))
+    if not volumes:
+        raise InputError(
+            "no volume to learn from", "Give --volume and --segmentation, or --examples"
+        )
+    if len(volumes) != len(segmentations):
+        raise InputError(
+            f"{len(volumes)} --volume and {len(segmentations)} --segmentation do not pair",
+            "Give one --segmentation for each --volume, in the same order",
+        )
+    return [
+        {"volume": volume, "segmentation": segmentation, **shared}
+        for volume, segmentation in zip(volumes, segmentations, strict=True)
+    ]

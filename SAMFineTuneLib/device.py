@@ -1,0 +1,50 @@
+"""Which processor does the tensor work."""
+
+from __future__ import annotations
+
+import torch
+
+from SAMFineTuneLib.errors import InputError
+
+
+def choose_device(requested: str) -> torch.device:
+    """The device asked for; "auto" is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        InputError: the device asked for is not there.
+    """
+    if requested == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(requested)
+    if device.type == "cuda":
+        _require_cuda(device)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise _absent("Apple's MPS", "this computer or this build of torch has none")
+    return device
+
+
+def _require_cuda(device: torch.device) -> None:
+    if not torch.cuda.is_available():
+        raise _absent("CUDA", "torch finds no NVIDIA GPU that it can use")
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise _absent(str(device), f"there are {torch.cuda.device_count()} CUDA devices")
+
+
+def _absent(name: str, why: str) -> InputError:
+    return InputError(
+        f"{name} was asked for but {why}",
+        "use --device auto or --device cpu",
+        code="device_absent",
+    )
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Mixed precision where it helps: half precision on CUDA, none elsewhere.
+
+    bfloat16 needs no loss scaling and every CUDA device since Ampere has it; on CPUs without
+    matrix extensions it is slower than float32.
+    """
+    usable = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=usable)

@@ -1,0 +1,208 @@
+"""A segmentation measured against a reference, label by label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.evaluation.overlap import dice
+from SAMFineTuneLib.evaluation.surface import surface_dice
+from SAMFineTuneLib.slices.axis import AXIS_NAMES, array_axis
+from SAMFineTuneLib.volumes import Geometry, Labelmap, labelmap_onto
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """How well one label is segmented.
+
+    Attributes:
+        label: its number.
+        name: its name, "" where neither file tells.
+        dsc: Dice similarity coefficient; None where the label is in neither.
+        nsd: normalised surface distance; None where the label is in neither.
+        prediction_ml: volume in the prediction, millilitres.
+        reference_ml: volume in the reference, millilitres.
+    """
+
+    label: int
+    name: str
+    dsc: float | None
+    nsd: float | None
+    prediction_ml: float
+    reference_ml: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `evaluate` found.
+
+    Attributes:
+        labels: one score a label, by ascending number.
+        mean_dsc: mean over the labels that are in the prediction or the reference; None if none is.
+        mean_nsd: the same of the normalised surface distance.
+        empty_labels: how many labels are in neither, and so not in the means.
+        tolerance_mm: what the normalised surface distance allows.
+        axis: along which `slices` are counted; None for whole volumes.
+        slices: the slices that were measured, in the reference's index order; None for all, in 3-D.
+        resampled: whether the prediction had to be brought onto the reference's grid.
+    """
+
+    labels: tuple[LabelScore, ...]
+    mean_dsc: float | None
+    mean_nsd: float | None
+    empty_labels: int
+    tolerance_mm: float
+    axis: str | None
+    slices: tuple[int, ...] | None
+    resampled: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain lists, numbers and strings."""
+        found = asdict(self)
+        found["labels"] = list(found["labels"])
+        found["slices"] = None if self.slices is None else list(self.slices)
+        return found
+
+
+def evaluate(
+    prediction: Labelmap,
+    reference: Labelmap,
+    labels: Iterable[int] | None = None,
+    slices: Iterable[int] | None = None,
+    axis: str = "axial",
+    tolerance_mm: float = 2.0,
+) -> Report:
+    """DSC and NSD of each label, in whole volumes or in chosen slices.
+
+    Whole volumes are measured in 3-D. In chosen slices, DSC counts the voxels of all of them
+    together, and NSD is taken in the plane of each slice and averaged over the slices in which
+    the prediction or the reference has the label.
+
+    Args:
+        prediction: what is measured; brought onto the reference's grid where it has another.
+        reference: the truth.
+        labels: which labels; None for all that are in either.
+        slices: slice numbers along `axis` in the reference's own index order; None for all.
+        axis: "axial", "coronal" or "sagittal".
+        tolerance_mm: distance between outlines that still counts as right.
+
+    Raises:
+        InputError: the prediction lies elsewhere, a slice is out of range, or an argument is not
+            one of those allowed.
+    """
+    _check_tolerance(tolerance_mm)
+    geometry = reference.geometry
+    resampled = not prediction.geometry.same_as(geometry)
+    predicted, true = labelmap_onto(prediction, geometry).array, reference.array
+    chosen = None if slices is None else _chosen_slices(geometry, axis, slices)
+    if chosen is None:
+        wanted = _wanted(labels, {*prediction.labels, *reference.labels})
+        scores = [_in_volume(predicted, true, label, geometry, tolerance_mm) for label in wanted]
+    else:
+        number = array_axis(geometry, axis)
+        predicted = np.take(predicted, chosen, axis=number)
+        true = np.take(true, chosen, axis=number)
+        wanted = _wanted(labels, {*_values(predicted), *_values(true)})
+        scores = [
+            _in_slices(predicted, true, label, geometry, number, tolerance_mm) for label in wanted
+        ]
+    names = {**prediction.names, **reference.names}
+    rows = tuple(
+        LabelScore(
+            label,
+            names.get(label, ""),
+            dsc,
+            nsd,
+            np.count_nonzero(predicted == label) * geometry.voxel_ml,
+            np.count_nonzero(true == label) * geometry.voxel_ml,
+        )
+        for label, (dsc, nsd) in zip(wanted, scores, strict=True)
+    )
+    return Report(
+        labels=rows,
+        mean_dsc=_mean([row.dsc for row in rows]),
+        mean_nsd=_mean([row.nsd for row in rows]),
+        empty_labels=sum(row.dsc is None for row in rows),
+        tolerance_mm=float(tolerance_mm),
+        axis=None if chosen is None else axis,
+        slices=None if chosen is None else tuple(chosen),
+        resampled=resampled,
+    )
+
+
+Scores = tuple[float | None, float | None]
+
+
+def _in_volume(
+    prediction: NDArray[Any],
+    reference: NDArray[Any],
+    label: int,
+    geometry: Geometry,
+    tolerance_mm: float,
+) -> Scores:
+    predicted, true = prediction == label, reference == label
+    spacing = geometry.spacing[::-1]
+    return dice(predicted, true), surface_dice(predicted, true, spacing, tolerance_mm)
+
+
+def _in_slices(
+    prediction: NDArray[Any],
+    reference: NDArray[Any],
+    label: int,
+    geometry: Geometry,
+    axis: int,
+    tolerance_mm: float,
+) -> Scores:
+    predicted = np.moveaxis(prediction == label, axis, 0)
+    true = np.moveaxis(reference == label, axis, 0)
+    spacing = [step for n, step in enumerate(geometry.spacing[::-1]) if n != axis]
+    distances = [
+        surface_dice(one, other, spacing, tolerance_mm)
+        for one, other in zip(predicted, true, strict=True)
+    ]
+    return dice(predicted, true), _mean(distances)
+
+
+def _chosen_slices(geometry: Geometry, axis: str, slices: Iterable[int]) -> list[int]:
+    if axis not in AXIS_NAMES:
+        raise InputError(f"unknown axis '{axis}'", "Use one of " + ", ".join(AXIS_NAMES))
+    chosen = sorted({int(number) for number in slices})
+    count = geometry.shape[array_axis(geometry, axis)]
+    if not chosen:
+        raise InputError("no slice to measure", "Name slices, or leave them out for whole volumes")
+    outside = [number for number in chosen if not 0 <= number < count]
+    if outside:
+        raise InputError(
+            f"there is no {axis} slice {outside[0]}",
+            f"The {axis} slices go from 0 to {count - 1}",
+            code="slice_out_of_range",
+        )
+    return chosen
+
+
+def _check_tolerance(tolerance_mm: float) -> None:
+    if not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
+        raise InputError(
+            f"the tolerance is {tolerance_mm} mm", "Give a number of millimetres, 0 or more"
+        )
+
+
+def _wanted(labels: Iterable[int] | None, present: set[int]) -> list[int]:
+    wanted = sorted(present if labels is None else {int(label) for label in labels})
+    if any(label < 1 for label in wanted):
+        raise InputError(f"{wanted[0]} is not a label", "Labels are whole numbers from 1")
+    return wanted
+
+
+def _values(array: NDArray[Any]) -> set[int]:
+    return {int(value) for value in np.unique(array)} - {0}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,135 @@
+"""Segment Anything's mask decoder as an automatic multi-class segmentation head.
+
+The prompts give way to one learnt mask token for each class, background among them, and a softmax
+over the classes takes the place of separate thresholds, as in SAMed (Zhang and Liu 2023) and the
+study that the project follows (Gu et al., MELBA 2025:006).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from SAMFineTuneLib.backbones.adaptation_sites import (
+    AdapterSite,
+    LoraSite,
+    two_way_adapter_sites,
+    two_way_lora_sites,
+)
+from SAMFineTuneLib.backbones.network import SamNetwork
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+
+# Breaks the symmetry between class tokens that start from one pretrained token.
+_TOKEN_NOISE = 0.02
+
+
+class ClassMaskDecoder(nn.Module):
+    """One mask token and one output layer a class; the transformer and upscaling as they were.
+
+    Args:
+        decoder: the mask decoder to take apart, with its pretrained weights.
+        structures: number of classes beside background.
+    """
+
+    def __init__(self, decoder: Any, structures: int) -> None:
+        super().__init__()
+        classes = structures + 1
+        self.transformer: nn.Module = decoder.transformer
+        self.iou_token: nn.Embedding = decoder.iou_token
+        self.mask_tokens = _class_tokens(decoder.mask_tokens, classes)
+        self.output_upscaling: nn.Module = decoder.output_upscaling
+        # The first of the decoder's tokens is the one trained to give a single whole mask.
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            copy.deepcopy(decoder.output_hypernetworks_mlps[0]) for _ in range(classes)
+        )
+        self.iou_prediction_head = _resized_output(decoder.iou_prediction_head, classes)
+
+    def adapter_sites(self) -> list[AdapterSite]:
+        """The two-way transformer's adapter sites."""
+        return two_way_adapter_sites(self.transformer)
+
+    def lora_sites(self) -> list[LoraSite]:
+        """The two-way transformer's query and value layers."""
+        return two_way_lora_sites(self.transformer)
+
+    def forward(
+        self, features: FeatureState, positions: Tensor, dense_prompt: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Class logits of a batch of embedded images.
+
+        Args:
+            features: embedding (B, C, h, w) and skips of the image encoder.
+            positions: positional encoding (1, C, h, w).
+            dense_prompt: what the prompt encoder adds to the embedding, (1, C, 1, 1) or larger.
+
+        Returns:
+            Logits (B, classes, 4h, 4w), background first; and the intersection over union that
+            the network expects of each class's mask, (B, classes).
+        """
+        embedding = features.x
+        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = tokens.expand(len(embedding), -1, -1)
+        tokens_out, source = self.transformer(
+            embedding + dense_prompt, positions.expand(len(embedding), -1, -1, -1), tokens
+        )
+        source = source.transpose(1, 2).reshape(embedding.shape)
+        upscaled = (
+            self.output_upscaling(source, features.skips)
+            if features.skips
+            else self.output_upscaling(source)
+        )
+        filters = torch.stack(
+            [
+                mlp(tokens_out[:, 1 + number])
+                for number, mlp in enumerate(self.output_hypernetworks_mlps)
+            ],
+            dim=1,
+        )
+        logits = torch.einsum("bkc,bchw->bkhw", filters, upscaled)
+        return logits, self.iou_prediction_head(tokens_out[:, 0])
+
+
+def _class_tokens(tokens: nn.Embedding, classes: int) -> nn.Embedding:
+    single = tokens.weight.detach()[:1]
+    spread = single.std() if single.numel() > 1 else single.abs()
+    noise = torch.randn(classes, single.shape[1], device=single.device) * _TOKEN_NOISE * spread
+    created = nn.Embedding(classes, single.shape[1], device=single.device)
+    created.weight = nn.Parameter(single + noise)
+    return created
+
+
+def _resized_output(mlp: Any, outputs: int) -> nn.Module:
+    resized = copy.deepcopy(mlp)
+    last = resized.layers[-1]
+    resized.layers[-1] = nn.Linear(last.in_features, outputs, device=last.weight.device)
+    return resized  # type: ignore[no-any-return]
+
+
+class AutomaticSegmenter(nn.Module):
+    """A backbone with a class mask decoder: images in, class logits out, no prompts.
+
+    Args:
+        network: the backbone; its mask decoder is replaced, in place.
+        structures: number of classes beside background.
+    """
+
+    def __init__(self, network: SamNetwork, structures: int) -> None:
+        super().__init__()
+        network.mask_decoder = ClassMaskDecoder(network.mask_decoder, structures)
+        self.network = network
+        # Prompts are for correction; the automatic task leaves their encoder as it was.
+        network.prompt_encoder.requires_grad_(False)
+
+    def decode(self, features: FeatureState) -> tuple[Tensor, Tensor]:
+        """Encoder output to class logits (B, classes, S/4, S/4) and expected overlaps."""
+        prompts: Any = self.network.prompt_encoder
+        dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        logits, overlaps = self.network.mask_decoder(features, prompts.get_dense_pe(), dense)
+        return logits, overlaps
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (B, 3, S, S) to class logits and expected overlaps."""
+        return self.decode(self.network.image_encoder(images))

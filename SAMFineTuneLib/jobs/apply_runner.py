@@ -1,0 +1,132 @@
+"""Volumes through a tuned model to segmentations."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from SAMFineTuneLib.backbones.weights import find_weights
+from SAMFineTuneLib.device import choose_device
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.jobs.control import Control
+from SAMFineTuneLib.jobs.events import EventWriter
+from SAMFineTuneLib.jobs.folder import JobFolder, require_writable
+from SAMFineTuneLib.jobs.schema import ApplyJob, names_an_image
+from SAMFineTuneLib.model_file import ModelCard, load_model
+from SAMFineTuneLib.prediction.volume_prediction import keep_largest_components, predict_volume
+from SAMFineTuneLib.volumes import Volume, read_volume, write_labelmap, write_volume
+
+_SLICES_AT_A_TIME = 4
+_IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".nhdr")
+
+
+def run_apply(
+    job: ApplyJob, folder: JobFolder, events: EventWriter, control: Control
+) -> dict[str, Any]:
+    """Segments the job's volumes one after another and writes each result when it is done.
+
+    Raises:
+        InputError: anything in the job that cannot be used.
+        Cancelled: the user asked to stop; finished volumes stay.
+    """
+    device = choose_device(job.device)
+    outputs = _outputs(job.volumes, job.output, "_segmentation")
+    uncertainties = (
+        [None] * len(outputs)
+        if job.uncertainty is None
+        else _outputs(job.volumes, job.uncertainty, "_uncertainty")
+    )
+    for path in (*outputs, *uncertainties):
+        if path is not None:
+            require_writable(path)
+
+    def find_checkpoint(card: ModelCard) -> Path:
+        weights = find_weights(card.backbone, job.checkpoint)
+        if weights is None:
+            raise InputError(
+                f"the {card.backbone} weights that the model was tuned from are not here",
+                "give them with --checkpoint",
+                code="weights_missing",
+            )
+        return weights
+
+    segmenter, card = load_model(job.model, find_checkpoint)
+    segmenter.to(device)
+    results = []
+    for index, path in enumerate(job.volumes):
+        events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
+        volume = read_volume(path)
+        if volume.non_finite:
+            events.warning(
+                f"{path.name} has {volume.non_finite} voxels that are no numbers "
+                "(NaN or infinite); they are treated as background"
+            )
+        results.append(
+            _apply(
+                job, segmenter, card, volume, outputs[index], uncertainties[index], events, control
+            )
+        )
+    return {"model": str(job.model), "volumes": results}
+
+
+def _apply(
+    job: ApplyJob,
+    segmenter: AutomaticSegmenter,
+    card: ModelCard,
+    volume: Volume,
+    output: Path,
+    uncertainty: Path | None,
+    events: EventWriter,
+    control: Control,
+) -> dict[str, Any]:
+    started = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        control.raise_if_cancelled()
+        elapsed = time.monotonic() - started
+        eta = elapsed * (total - done) / done if done else None
+        events.progress(step=done, steps=total, phase="apply", eta_s=eta)
+
+    prediction = predict_volume(
+        segmenter,
+        card,
+        volume,
+        job.batch or _SLICES_AT_A_TIME,
+        uncertainty is not None,
+        progress,
+    )
+    labelmap = prediction.labelmap
+    if job.largest_component:
+        labelmap = keep_largest_components(labelmap)
+    write_labelmap(output, labelmap)
+    if uncertainty is not None and prediction.uncertainty is not None:
+        write_volume(uncertainty, prediction.uncertainty, volume.geometry)
+    return {
+        "segmentation": str(output),
+        "uncertainty": str(uncertainty) if uncertainty else None,
+        "axis": prediction.axis,
+        "labels": labelmap.labels,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+
+
+def _outputs(volumes: list[Path], output: Path, ending: str) -> list[Path]:
+    """One file a volume: the output itself when it is one, else named after the volumes."""
+    if names_an_image(output):
+        return [output]
+    names = [_stem(volume) for volume in volumes]
+    # Volumes of one name from different folders keep apart by a number.
+    return [
+        output / f"{name}{f'_{names[:index].count(name) + 1}' if name in names[:index] else ''}"
+        f"{ending}.nii.gz"
+        for index, name in enumerate(names)
+    ]
+
+
+def _stem(volume: Path) -> str:
+    for suffix in _IMAGE_SUFFIXES:
+        if volume.name.lower().endswith(suffix):
+            return volume.name[: -len(suffix)]
+    return volume.name

@@ -1,0 +1,278 @@
+"""A fine-tune from its job to its tuned model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from SAMFineTuneLib.adaptation.parameter_count import count
+from SAMFineTuneLib.adaptation.strategy import adapt
+from SAMFineTuneLib.backbones.checkpoints import load_checkpoint
+from SAMFineTuneLib.backbones.registry import build, find
+from SAMFineTuneLib.backbones.weights import find_weights
+from SAMFineTuneLib.device import choose_device
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.jobs.control import Control
+from SAMFineTuneLib.jobs.events import EventWriter
+from SAMFineTuneLib.jobs.folder import JobFolder, require_writable
+from SAMFineTuneLib.jobs.schema import FinetuneJob
+from SAMFineTuneLib.model_file import (
+    LabelCard,
+    ModelCard,
+    Strategy,
+    load_model,
+    read_card,
+    save_model,
+)
+from SAMFineTuneLib.training.examples import ExampleSource, TrainingSet, load_examples
+from SAMFineTuneLib.training.fine_tuning import (
+    FinetuneOutcome,
+    FineTuning,
+    ProgressReport,
+    Watch,
+    signature_of,
+)
+from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
+from SAMFineTuneLib.training.preview import PreviewWriter
+from SAMFineTuneLib.training.validation_split import ValidationSplit, split
+
+_PROGRESS_EVERY_S = 0.5
+
+
+def run_finetune(
+    job: FinetuneJob, folder: JobFolder, events: EventWriter, control: Control
+) -> dict[str, Any]:
+    """Fine-tunes on the job's examples and writes the tuned model.
+
+    Raises:
+        InputError: anything in the job that cannot be used.
+        Cancelled: the user asked to stop; a checkpoint remains.
+    """
+    device = choose_device(job.device)
+    require_writable(job.output)
+    weights = find_weights(job.backbone, job.checkpoint)
+    events.log("reading the examples")
+    examples = _examples(job, control)
+    for warning in examples.warnings:
+        events.warning(warning)
+    plan = settle(_wishes(job), examples, pretrained=weights is not None or _is_warm(job))
+    torch.manual_seed(plan.seed)
+    segmenter, checkpoint_sha256 = _segmenter(job, plan, weights, examples, events)
+    segmenter.to(device)
+    held_out = _split(job, examples, plan)
+    _tell_plan(plan, examples, held_out, segmenter, device, events)
+    tuning = FineTuning(
+        segmenter,
+        examples,
+        held_out,
+        plan,
+        folder.checkpoint_folder,
+        signature_of(plan, examples),
+        _watch(
+            events,
+            control,
+            PreviewWriter(folder.preview_folder, examples, held_out, events.preview),
+        ),
+    )
+    if tuning.resumed_at:
+        events.log(f"going on at step {tuning.resumed_at}, where an earlier run stopped")
+    outcome = tuning.run()
+    card = _card(plan, examples, held_out, outcome, checkpoint_sha256)
+    save_model(job.output, segmenter, card)
+    return _result(job.output, card, outcome)
+
+
+def _examples(job: FinetuneJob, control: Control) -> TrainingSet:
+    sources = [ExampleSource(**dict(example)) for example in job.examples]
+    return load_examples(sources, job.label_names, control.raise_if_cancelled)
+
+
+def _wishes(job: FinetuneJob) -> Wishes:
+    return Wishes(
+        preset=job.preset,
+        backbone=job.backbone,
+        method=job.method,
+        scope=job.scope,
+        rank=job.rank,
+        input_size=job.input_size,
+        steps=job.steps,
+        minutes=job.minutes,
+        batch=job.batch,
+        learning_rate=job.learning_rate,
+        seed=job.seed,
+    )
+
+
+def _is_warm(job: FinetuneJob) -> bool:
+    return job.initial_model is not None
+
+
+def _segmenter(
+    job: FinetuneJob,
+    plan: FinetunePlan,
+    weights: Path | None,
+    examples: TrainingSet,
+    events: EventWriter,
+) -> tuple[AutomaticSegmenter, str | None]:
+    """The adapted network, and the SHA-256 of the weights it starts from, None for random ones."""
+    if job.initial_model is not None:
+        return _warm_start(job, job.initial_model, weights, examples)
+    network = build(plan.backbone, plan.input_size)
+    sha256 = None
+    if weights is None:
+        events.warning(
+            f"there are no pretrained weights for backbone {plan.backbone} yet: it starts from "
+            "random weights and learns from your slices alone"
+        )
+    else:
+        sha256 = load_checkpoint(network, weights).sha256
+    segmenter = AutomaticSegmenter(network, len(examples.labels))
+    adapt(network, plan.method, plan.scope, plan.rank)
+    return segmenter, sha256
+
+
+def _warm_start(
+    job: FinetuneJob, model: Path, weights: Path | None, examples: TrainingSet
+) -> tuple[AutomaticSegmenter, str | None]:
+    """The network of an earlier tuned model, to go on from."""
+    values = [label.value for label in examples.labels]
+    card = read_card(model)
+    if [label.value for label in card.labels] != values:
+        raise InputError(
+            f"{model.name} finds labels {[label.value for label in card.labels]}, "
+            f"the examples have {values}",
+            "fine-tune on the same labels, or without --initial-model",
+            code="other_labels",
+        )
+    segmenter, card = load_model(model, lambda card: _needed(weights, card), job.backbone)
+    return segmenter, card.checkpoint_sha256
+
+
+def _needed(weights: Path | None, card: ModelCard) -> Path:
+    if weights is None:
+        raise InputError(
+            f"the model was tuned from {card.backbone} weights that are not here",
+            "give them with --checkpoint",
+            code="weights_missing",
+        )
+    return weights
+
+
+def _split(job: FinetuneJob, examples: TrainingSet, plan: FinetunePlan) -> ValidationSplit:
+    if job.validation == "none":
+        return ValidationSplit(list(range(len(examples.slices))), [], "none")
+    return split(examples.slices, plan.seed)
+
+
+def _watch(events: EventWriter, control: Control, preview: PreviewWriter) -> Watch:
+    last = 0.0
+
+    def report(progress: ProgressReport) -> None:
+        nonlocal last
+        done = progress.step >= progress.steps
+        if done or time.monotonic() - last >= _PROGRESS_EVERY_S:
+            last = time.monotonic()
+            events.progress(**asdict(progress))
+
+    return Watch(
+        report=report,
+        validated=preview.write,
+        check=control.raise_if_cancelled,
+        finish=control.finish_requested,
+    )
+
+
+def _tell_plan(
+    plan: FinetunePlan,
+    examples: TrainingSet,
+    held_out: ValidationSplit,
+    segmenter: AutomaticSegmenter,
+    device: torch.device,
+    events: EventWriter,
+) -> None:
+    total = count(segmenter.network)[-1]
+    labelled = sum(each.is_labelled for each in examples.slices)
+    events.log(
+        f"{labelled} labelled and {len(examples.slices) - labelled} empty {examples.axis} slices "
+        f"of {examples.volumes} volume(s), {len(examples.labels)} label(s); "
+        f"{len(held_out.validation)} slice(s) held out (by {held_out.by})"
+    )
+    events.log(
+        f"{plan.backbone}, {plan.method}, {plan.scope}, input {plan.input_size}, "
+        f"{total.trainable / 1e6:.2f} of {total.total / 1e6:.2f} million parameters train, "
+        f"on {device}"
+    )
+
+
+def _card(
+    plan: FinetunePlan,
+    examples: TrainingSet,
+    held_out: ValidationSplit,
+    outcome: FinetuneOutcome,
+    checkpoint_sha256: str | None,
+) -> ModelCard:
+    find(plan.backbone)
+    labelled = [each for each in examples.slices if each.is_labelled]
+    return ModelCard(
+        backbone=plan.backbone,
+        checkpoint_sha256=checkpoint_sha256,
+        strategy=Strategy(method=plan.method, scope=plan.scope, rank=plan.rank),
+        labels=[
+            LabelCard(value=each.value, name=each.name, colour=each.colour)
+            for each in examples.labels
+        ],
+        axis=examples.axis,
+        normalisation=examples.normalisation,
+        input_size=plan.input_size,
+        training={
+            "steps": outcome.steps,
+            "seconds": round(outcome.seconds, 1),
+            "batch": plan.batch,
+            "learning_rate": plan.learning_rate,
+            "seed": plan.seed,
+            "ending": outcome.ending,
+        },
+        data={
+            "volumes": examples.volumes,
+            "labelled_slices": len(labelled),
+            "empty_slices": len(examples.slices) - len(labelled),
+        },
+        metrics=_metrics(examples, held_out, outcome),
+    )
+
+
+def _metrics(
+    examples: TrainingSet, held_out: ValidationSplit, outcome: FinetuneOutcome
+) -> dict[str, Any]:
+    if outcome.validation is None:
+        return {"validation_dsc": None, "held_out": "none"}
+    by_class = outcome.validation.by_class
+    return {
+        "validation_dsc": outcome.validation.mean,
+        "validation_dsc_by_label": {
+            str(label.value): by_class[number]
+            for number, label in enumerate(examples.labels, start=1)
+        },
+        "held_out": held_out.by,
+        "held_out_slices": len(held_out.validation),
+        # The figure is then that of the weights before the last quarter, in which all slices train.
+        "held_out_joined_after_measurement": outcome.held_out_joined,
+    }
+
+
+def _result(output: Path, card: ModelCard, outcome: FinetuneOutcome) -> dict[str, Any]:
+    return {
+        "model": str(output),
+        "labels": [label.model_dump() for label in card.labels],
+        "axis": card.axis,
+        "training": card.training,
+        "data": card.data,
+        "metrics": card.metrics,
+        "history": outcome.history,
+        "cached_variants": outcome.cached_variants,
+    }

@@ -1,0 +1,122 @@
+"""The folder of a job: the files in which client and worker meet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from SAMFineTuneLib.backbones.checkpoints import cache_folder
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.jobs.events import EVENTS_FILE
+from SAMFineTuneLib.jobs.schema import JOB_FILE
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """Names of the files of one job."""
+
+    path: Path
+
+    @property
+    def job_file(self) -> Path:
+        """The job, as schema.py describes it."""
+        return self.path / JOB_FILE
+
+    @property
+    def events_file(self) -> Path:
+        """Everything that the worker told, one JSON object a line."""
+        return self.path / EVENTS_FILE
+
+    @property
+    def log_file(self) -> Path:
+        """Tracebacks of faults in the program."""
+        return self.path / "worker.log"
+
+    @property
+    def cancel_file(self) -> Path:
+        """Exists: stop, without a result."""
+        return self.path / "cancel"
+
+    @property
+    def finish_file(self) -> Path:
+        """Exists: stop early and keep the best so far."""
+        return self.path / "finish"
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """What a later run of the same job continues from; made by who writes into it."""
+        return self.path / "checkpoint"
+
+    @property
+    def preview_folder(self) -> Path:
+        """Images of the work so far; made by who writes into it."""
+        return self.path / "preview"
+
+    def has_checkpoint(self) -> bool:
+        """Whether a later run has something to continue from."""
+        return self.checkpoint_folder.is_dir() and any(self.checkpoint_folder.iterdir())
+
+    def clear_requests(self) -> None:
+        """Forget requests to cancel or to finish early, which hold for one run only."""
+        self.cancel_file.unlink(missing_ok=True)
+        self.finish_file.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete the folder with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def jobs_folder() -> Path:
+    """The user's folder for jobs whose folder nobody chose."""
+    return cache_folder().absolute() / "jobs"
+
+
+def new_job_folder(kind: str) -> JobFolder:
+    """Make an empty folder for a job in the user's cache.
+
+    Raises:
+        InputError: the cache cannot be written.
+    """
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{kind}-{os.getpid()}"
+    for number in range(1, 1000):
+        path = jobs_folder() / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(
+                f"cannot make the job folder {path}: {error.strerror or error}",
+                "Name a folder with --job, or set SAMFINETUNE_CACHE to one that can be written",
+                code="not_writable",
+            ) from error
+        return JobFolder(path)
+    raise InputError(f"{jobs_folder()} is full of jobs of this second", "Name a folder with --job")
+
+
+def require_writable(output: Path) -> None:
+    """Check before the work that an output can be written after it; makes nothing.
+
+    Raises:
+        InputError: its folder (or the nearest that exists) cannot be written, or is a file, or
+            the output exists and is not to be replaced.
+    """
+    candidates = (output.absolute(), *output.absolute().parents)
+    start = 0 if output.is_dir() else 1
+    nearest = next(path for path in candidates[start:] if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+        if output.is_file():
+            with output.open("r+b"):
+                pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write {output}: {error.strerror or error}",
+            "Name an output in a folder that can be written",
+            code="not_writable",
+        ) from error

@@ -1,0 +1,67 @@
+"""From a job to the code that does it: one function for each kind of job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from SAMFineTuneLib.jobs.control import Control
+from SAMFineTuneLib.jobs.events import EventWriter
+from SAMFineTuneLib.jobs.folder import JobFolder, require_writable
+from SAMFineTuneLib.jobs.json_text import write_json
+from SAMFineTuneLib.jobs.schema import ApplyJob, EvaluateJob, FinetuneJob
+
+Runner = Callable[[Any, JobFolder, EventWriter, Control], dict[str, Any]]
+
+
+def run_evaluate(
+    job: EvaluateJob, folder: JobFolder, events: EventWriter, control: Control
+) -> dict[str, Any]:
+    """Measure a segmentation against a reference; writes the figures to `job.output` if given.
+
+    Raises:
+        InputError: a file that is no segmentation, segmentations that do not overlap, a label or
+            a slice that does not exist, an output that cannot be written.
+    """
+    from SAMFineTuneLib.volumes import read_labelmap
+
+    if job.output is not None:
+        require_writable(job.output)
+    labels = None if job.labels == "all" else job.labels
+    prediction = read_labelmap(job.prediction, empty_ok=True)
+    # Without a label in the reference, nobody could know what to measure.
+    reference = read_labelmap(job.reference, empty_ok=labels is not None)
+    control.raise_if_cancelled()
+    # After reading: it takes seconds to load, and a wrong file is to be told at once.
+    from SAMFineTuneLib.evaluation.report import evaluate
+
+    report = evaluate(prediction, reference, labels, job.slices, job.axis, job.tolerance_mm)
+    result = report.to_json()
+    if job.output is not None:
+        write_json(job.output, result)
+    return result
+
+
+def run_finetune(
+    job: FinetuneJob, folder: JobFolder, events: EventWriter, control: Control
+) -> dict[str, Any]:
+    """Fine-tune a network; see `finetune_runner`. Tensor libraries load only now."""
+    from SAMFineTuneLib.jobs import finetune_runner
+
+    return finetune_runner.run_finetune(job, folder, events, control)
+
+
+def run_apply(
+    job: ApplyJob, folder: JobFolder, events: EventWriter, control: Control
+) -> dict[str, Any]:
+    """Segment volumes; see `apply_runner`. Tensor libraries load only now."""
+    from SAMFineTuneLib.jobs import apply_runner
+
+    return apply_runner.run_apply(job, folder, events, control)
+
+
+RUNNERS: dict[str, Runner] = {
+    "finetune": run_finetune,
+    "apply": run_apply,
+    "evaluate": run_evaluate,
+}

@@ -1,0 +1,394 @@
+"""What a job is: the fields of job.json, checked in the same way by who writes and who runs it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.jobs.json_text import to_json, write_json
+
+SCHEMA_VERSION = 1
+JOB_FILE = "job.json"
+SEGMENTATION_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+
+
+def _numbers_or(*words: str, minimum: int) -> PlainValidator:
+    """Accepts one of the words, or a list of whole numbers without repetition."""
+    allowed = " or ".join([*(f'"{word}"' for word in words), "a list"])
+    rule = f"must be {allowed} of whole numbers from {minimum} up, such as [3, 9]"
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and value in words:
+            return value
+        if not isinstance(value, list | tuple) or not value:
+            raise ValueError(rule)
+        if any(type(item) is not int or item < minimum for item in value):
+            raise ValueError(rule)
+        if len(set(value)) != len(value):
+            raise ValueError("must not name a number twice")
+        return list(value)
+
+    return PlainValidator(check)
+
+
+def _check_input_size(value: object) -> object:
+    if value == "auto":
+        return value
+    if type(value) is not int or not 256 <= value <= 1024 or value % 16:
+        raise ValueError('must be "auto" or a multiple of 16 from 256 to 1024')
+    return value
+
+
+def _check_model_name(value: Path) -> Path:
+    if not value.name.lower().endswith(".safetensors"):
+        raise ValueError("must be the name of a file that ends in .safetensors")
+    return value
+
+
+Labels = Annotated[Literal["all"] | list[int], _numbers_or("all", minimum=1)]
+LabelledSlices = Annotated[Literal["nonempty"] | list[int], _numbers_or("nonempty", minimum=0)]
+EmptySlices = Annotated[
+    Literal["auto", "outside", "none"] | list[int],
+    _numbers_or("auto", "outside", "none", minimum=0),
+]
+InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
+Axis = Literal["axial", "coronal", "sagittal"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Backbone = Literal["starter", "vit_t", "vit_b", "vit_l", "vit_h"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=False)
+
+
+class Example(_Record):
+    """One labelled volume to learn from.
+
+    Slice numbers count along `axis` from 0 in the index order of the volume's file.
+
+    Attributes:
+        volume: an image file or a DICOM folder.
+        segmentation: its labels, in any geometry that lies over the volume.
+        labels: the labels to learn, by number; "all" are those that occur.
+        axis: how the volume is cut; "auto" takes the axis of the widest spacing, else the one on
+            which the labels lie.
+        labelled: slices on which everything is labelled; "nonempty" are those with a label.
+        empty: slices known to hold none of the labels. "outside": all beyond the labelled range;
+            "auto": those, less a margin as wide as the largest gap between labelled slices (and
+            nothing where one slice alone is labelled); "none": nothing is assumed.
+    """
+
+    volume: Path
+    segmentation: Path
+    labels: Labels = "all"
+    axis: Axis | Literal["auto"] = "auto"
+    labelled: LabelledSlices = "nonempty"
+    empty: EmptySlices = "auto"
+
+
+class FinetuneJob(_Record):
+    """Fine-tune a network on examples and write the tuned model.
+
+    What is None or "auto" is chosen by the preset and the data.
+    """
+
+    kind: Literal["finetune"] = "finetune"
+    schema_version: Literal[1] = 1
+    examples: list[Example] = Field(min_length=1)
+    output: Annotated[Path, AfterValidator(_check_model_name)]
+    preset: Literal["laptop", "study", "full"] = "laptop"
+    backbone: Backbone = "starter"
+    checkpoint: Path | None = None
+    method: Literal["auto", "adapter", "lora", "vanilla"] = "auto"
+    scope: Literal["auto", "decoder", "encoder_decoder"] = "auto"
+    rank: Annotated[int, Field(ge=1, le=256)] = 4
+    input_size: InputSize = "auto"
+    steps: Count | None = None
+    minutes: Positive | None = None
+    batch: Count | None = None
+    learning_rate: Positive | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    device: Device = "auto"
+    validation: Literal["auto", "none"] = "auto"
+    initial_model: Path | None = None
+    label_names: dict[int, str] = Field(default_factory=dict)
+
+
+class ApplyJob(_Record):
+    """Segment whole volumes with a tuned model.
+
+    `output` (and `uncertainty`) is a file for one volume, a folder for several.
+    """
+
+    kind: Literal["apply"] = "apply"
+    schema_version: Literal[1] = 1
+    model: Path
+    volumes: list[Path] = Field(min_length=1)
+    output: Path
+    uncertainty: Path | None = None
+    largest_component: bool = False
+    checkpoint: Path | None = None
+    device: Device = "auto"
+    batch: Count | None = None
+
+    @model_validator(mode="after")
+    def _outputs_fit(self) -> ApplyJob:
+        for name, path in (("output", self.output), ("uncertainty", self.uncertainty)):
+            if path is not None and len(self.volumes) > 1 and names_an_image(path):
+                raise ValueError(f'"{name}" must be a folder when there are several volumes')
+            if path is not None and not names_an_image(path) and path.suffix and not path.is_dir():
+                formats = " ".join(SEGMENTATION_SUFFIXES)
+                raise ValueError(f'"{name}" must be a folder or end in one of {formats}')
+        return self
+
+
+class EvaluateJob(_Record):
+    """Compare a segmentation with a reference: DSC, and NSD at a tolerance in mm."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    schema_version: Literal[1] = 1
+    prediction: Path
+    reference: Path
+    labels: Labels = "all"
+    slices: Annotated[list[int] | None, _numbers_or(minimum=0)] | None = None
+    axis: Axis = "axial"
+    tolerance_mm: Positive = 2.0
+    output: Path | None = None
+
+
+Job = FinetuneJob | ApplyJob | EvaluateJob
+AnyJob = TypeVar("AnyJob", FinetuneJob, ApplyJob, EvaluateJob)
+_JOBS: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="kind")])
+_KINDS: dict[str, type[_Record]] = {
+    "finetune": FinetuneJob,
+    "apply": ApplyJob,
+    "evaluate": EvaluateJob,
+}
+
+
+def names_an_image(path: Path) -> bool:
+    """Whether a path ends as the file formats do in which segmentations are written."""
+    return path.name.lower().endswith(SEGMENTATION_SUFFIXES)
+
+
+def make_job(
+    job_type: type[AnyJob],
+    fields: Mapping[str, Any],
+    field_name: Callable[[str], str] = lambda field: f'field "{field}"',
+) -> AnyJob:
+    """A checked job from its fields.
+
+    Args:
+        job_type: FinetuneJob, ApplyJob or EvaluateJob.
+        fields: what the job says; missing fields take their defaults.
+        field_name: how messages name a field.
+
+    Raises:
+        InputError: naming the first field that does not fit.
+    """
+    try:
+        return job_type.model_validate(dict(fields))
+    except ValidationError as error:
+        raise _input_error(error, job_type, field_name) from error
+
+
+def read_examples(path: Path, defaults: Mapping[str, Any]) -> list[Example]:
+    """Examples from a JSON list of objects with the fields of `Example`.
+
+    Relative paths are taken from the folder of the file, or, where there is no such file, from
+    the current folder.
+
+    Args:
+        path: the JSON file.
+        defaults: values of the fields that an example leaves out.
+
+    Raises:
+        InputError: no such file, not JSON, not such a list, or a field that does not fit.
+    """
+    listed = _parse(_read_text(path), path)
+    if not isinstance(listed, list) or not listed:
+        raise InputError(
+            f"{path} is not a list of examples",
+            'Write [{"volume": "ct.nii.gz", "segmentation": "labels.nii.gz"}]',
+        )
+    return [
+        _example(entry, f"{path}, example {n}", path, defaults) for n, entry in enumerate(listed)
+    ]
+
+
+def read_job(folder: Path) -> Job:
+    """The job of a folder; relative paths in it are taken from that folder.
+
+    Raises:
+        InputError: job.json is missing, is not JSON, is newer than this program, or has an
+            unknown field, a missing field or a value of the wrong type.
+    """
+    path = Path(folder) / JOB_FILE
+    if not path.is_file():
+        raise InputError(f"no {JOB_FILE} in {folder}", "Name the folder of a job", code="no_job")
+    text = _read_text(path)
+    data = _parse(text, path)
+    if not isinstance(data, dict):
+        raise InputError(f"{path} is not a JSON object", "See --help of finetune", code="bad_job")
+    _refuse_newer(data.get("schema_version"), path)
+    try:
+        job = _JOBS.validate_json(text, strict=True)
+    except ValidationError as error:
+        model = _KINDS.get(str(data.get("kind")))
+        raise _input_error(error, model, lambda field: f'{path}: field "{field}"') from error
+    absolute: Job = _absolute(job, Path(folder).absolute())
+    return absolute
+
+
+def write_job(folder: Path, job: Job) -> Path:
+    """Write job.json with absolute paths, atomically; returns its path.
+
+    Relative paths are taken from the current folder.
+    """
+    path = Path(folder) / JOB_FILE
+    write_json(path, with_absolute_paths(job))
+    return path
+
+
+def with_absolute_paths(job: Job) -> Job:
+    """The same job, its relative paths taken from the current folder."""
+    absolute: Job = _absolute(job, Path.cwd())
+    return absolute
+
+
+def _absolute(value: Any, base: Path) -> Any:
+    if isinstance(value, Path):
+        return base / value
+    if isinstance(value, list):
+        return [_absolute(item, base) for item in value]
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return value.model_copy(
+            update={name: _absolute(getattr(value, name), base) for name in fields}
+        )
+    return value
+
+
+def _example(entry: object, where: str, path: Path, defaults: Mapping[str, Any]) -> Example:
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} is not an object", 'Write {"volume": …, "segmentation": …}')
+    try:
+        example = Example.model_validate_json(to_json({**defaults, **entry}), strict=True)
+    except ValidationError as error:
+        raise _input_error(error, Example, lambda field: f'{where}: field "{field}"') from error
+    folder = path.absolute().parent
+    beside = {
+        name: folder / value
+        for name, value in (("volume", example.volume), ("segmentation", example.segmentation))
+        if (folder / value).exists() or not value.exists()
+    }
+    return example.model_copy(update=beside)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text", "Save it as UTF-8") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{path} cannot be read: {reason}", "Check the name") from error
+
+
+def _parse(text: str, path: Path) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+            "Correct it there",
+            code="bad_job",
+        ) from error
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deeply", "Write it anew", "bad_job") from error
+
+
+def _refuse_newer(version: object, path: Path) -> None:
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(
+            f'{path}: field "schema_version" is {version}, and this program knows up to '
+            f"{SCHEMA_VERSION}",
+            "Update SAMFineTune, or write the job again with this version",
+            code="newer_job",
+        )
+
+
+def _input_error(
+    error: ValidationError, model: type[BaseModel] | None, field_name: Callable[[str], str]
+) -> InputError:
+    """One line for the first fault: which field, what was found, what is allowed."""
+    faults = error.errors(include_url=False)
+    fault = faults[0]
+    steps = [step for step in fault["loc"] if step not in _KINDS]
+    field = _dotted(steps)
+    kind = str(fault["type"])
+    if kind.startswith("union_tag"):
+        field = "kind"
+    name = field_name(field) if field else "the job"
+    more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    if kind == "extra_forbidden":
+        remedy = _known_fields(Example if len(steps) > 1 else model, str(steps[-1]))
+        return InputError(f"{name} is unknown{more}", remedy, code="bad_job")
+    if kind in ("missing", "union_tag_not_found"):
+        return InputError(f"{name} is missing{more}", "Add it", code="bad_job")
+    return InputError(_found(name, fault, field) + more, _rule(fault), code="bad_job")
+
+
+def _dotted(steps: list[int | str]) -> str:
+    text = ""
+    for step in steps:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        # Members of a union and keys of a dictionary are marked with brackets: not field names.
+        elif "[" not in step:
+            text += f".{step}" if text else step
+    return text
+
+
+def _found(name: str, fault: Any, field: str) -> str:
+    if not field:
+        return f"{name} does not fit together"
+    value = fault["input"]
+    if str(fault["type"]).startswith("union_tag") and isinstance(value, dict):
+        value = value.get("kind")
+    shown = to_json(str(value) if isinstance(value, Path) else value)
+    return f"{name} has the value {shown if len(shown) <= 60 else shown[:57] + '...'}"
+
+
+def _rule(fault: Any) -> str:
+    if str(fault["type"]) == "string_pattern_mismatch":
+        return "It must be auto, cpu, cuda, cuda:NUMBER or mps"
+    if str(fault["type"]).startswith("union_tag"):
+        return f"It must be one of {', '.join(_KINDS)}"
+    rule = str(fault["msg"]).removeprefix("Value error, ")
+    if rule.startswith("Input should "):
+        return "It should " + rule.removeprefix("Input should ")
+    return rule[0].upper() + rule[1:] if rule.startswith('"') else f"It {rule}"
+
+
+def _known_fields(model: type[BaseModel] | None, unknown: str) -> str:
+    known = list(model.model_fields) if model else []
+    close = difflib.get_close_matches(unknown, known, n=1)
+    return f'Did you mean "{close[0]}"?' if close else f"Known here: {', '.join(known)}"

@@ -1,0 +1,281 @@
+"""The tuned model: one safetensors file with the changed tensors and a card.
+
+The tensors are those that training changed; the rest comes from the backbone's checkpoint, which
+the card names by its SHA-256. A model that started from random weights holds all of its tensors.
+The card is JSON in the file's header, so that it can be read without loading a tensor. It tells
+nothing about patients: no file names, no dates of birth, no image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from SAMFineTuneLib import __version__
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.slices.intensity import IntensityNormalisation
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+
+FORMAT = "SAMFineTune tuned model"
+FORMAT_VERSION = 1
+_HEADER_KEY = "samfinetune"
+# safetensors' own limit; a file that begins with a larger number is something else.
+_LARGEST_HEADER = 100_000_000
+
+
+class LabelCard(BaseModel):
+    """A structure that the model finds."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    value: int
+    name: str = ""
+    colour: tuple[float, float, float] | None = None
+
+
+class Strategy(BaseModel):
+    """How the network was adapted."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    method: str
+    scope: str
+    rank: int
+
+
+class ModelCard(BaseModel):
+    """Everything about a tuned model but its tensors.
+
+    Attributes:
+        format: always `FORMAT`.
+        format_version: raised when an older program could not read the file.
+        created: UTC, ISO 8601.
+        backbone: name in the registry.
+        checkpoint_sha256: of the backbone's weights; None when it started from random ones.
+        strategy: how it was adapted.
+        labels: what it finds.
+        axis: which slices it was trained on.
+        normalisation: of the intensities.
+        input_size: side of the square in pixels.
+        training: steps, batch and the like.
+        data: counts of volumes and slices, nothing that names a patient.
+        metrics: what was measured, and on what.
+        versions: of the program and the packages it stands on.
+    """
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+    created: str = Field(
+        default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds")
+    )
+    backbone: str
+    checkpoint_sha256: str | None
+    strategy: Strategy
+    labels: list[LabelCard]
+    axis: str
+    normalisation: IntensityNormalisation
+    input_size: int
+    training: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=lambda: _versions())
+
+
+def save_model(path: Path, segmenter: AutomaticSegmenter, card: ModelCard) -> None:
+    """Writes the tuned model; the file is there whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in _changed_tensors(segmenter, card.checkpoint_sha256 is not None)
+    }
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata={_HEADER_KEY: card.model_dump_json()})
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"cannot write {path}: {error}",
+            "free some space or choose another folder",
+            code="cannot_write",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a tuned model; reads the header alone and imports no tensor library.
+
+    Raises:
+        InputError: no such file, damaged, not a tuned model, or of a newer format.
+    """
+    text = _header(path).get("__metadata__", {}).get(_HEADER_KEY)
+    if text is None:
+        raise _unreadable(path, "is a safetensors file but not a tuned model of SAMFineTune")
+    try:
+        content = json.loads(text)
+        found = content["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, "has a damaged card") from error
+    if not isinstance(found, int) or found > FORMAT_VERSION:
+        raise InputError(
+            f"{path.name} has format version {found}; this program reads up to {FORMAT_VERSION}",
+            "update SAMFineTune, or save the model with an older version",
+            code="newer_format",
+        )
+    try:
+        return ModelCard.model_validate(content)
+    except ValidationError as error:
+        raise _unreadable(path, f"has a damaged card ({error.errors()[0]['loc']})") from error
+
+
+def load_model(
+    path: Path,
+    find_checkpoint: Callable[[ModelCard], Path],
+    expected_backbone: str | None = None,
+) -> tuple[AutomaticSegmenter, ModelCard]:
+    """A tuned model ready to segment, on the CPU, in eval mode.
+
+    Args:
+        path: the tuned model.
+        find_checkpoint: where the backbone's weights lie; asked only when the card names any.
+        expected_backbone: refuse a model of another one.
+
+    Raises:
+        InputError: the file does not fit, naming what does not.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    card = read_card(path)
+    if expected_backbone is not None and card.backbone != expected_backbone:
+        raise InputError(
+            f"{path.name} was tuned from backbone {card.backbone}, not {expected_backbone}",
+            f"use --backbone {card.backbone}, or another model",
+            code="other_backbone",
+        )
+    segmenter = _network_of(card, find_checkpoint)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, "is damaged or incomplete") from error
+    own = segmenter.state_dict()
+    needed = {name for name, _ in _changed_tensors(segmenter, card.checkpoint_sha256 is not None)}
+    for name in sorted(needed ^ set(tensors)):
+        what = "lacks" if name in needed else "holds an unknown tensor"
+        raise _unreadable(path, f"does not fit its own card: it {what} {name}")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise _unreadable(
+                path,
+                f"does not fit its own card: {name} is {tuple(tensor.shape)}, "
+                f"not {tuple(own[name].shape)}",
+            )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+    return segmenter.eval(), card
+
+
+def _network_of(
+    card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]
+) -> AutomaticSegmenter:
+    from SAMFineTuneLib.adaptation.strategy import adapt
+    from SAMFineTuneLib.backbones.checkpoints import load_checkpoint
+    from SAMFineTuneLib.backbones.registry import build
+    from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+
+    network = build(card.backbone, card.input_size)
+    if card.checkpoint_sha256 is not None:
+        loaded = load_checkpoint(network, find_checkpoint(card))
+        if loaded.sha256 != card.checkpoint_sha256:
+            raise InputError(
+                f"the model was tuned from other {card.backbone} weights "
+                f"(SHA-256 {card.checkpoint_sha256[:12]}…) than {loaded.path.name} "
+                f"({loaded.sha256[:12]}…)",
+                "give the weights it was tuned from with --checkpoint",
+                code="other_checkpoint",
+            )
+    segmenter = AutomaticSegmenter(network, len(card.labels))
+    strategy: Any = card.strategy
+    adapt(network, strategy.method, strategy.scope, strategy.rank)
+    return segmenter
+
+
+def _changed_tensors(segmenter: AutomaticSegmenter, from_checkpoint: bool) -> list[tuple[str, Any]]:
+    tensors = dict(segmenter.state_dict())
+    if from_checkpoint:
+        trained = {name for name, each in segmenter.named_parameters() if each.requires_grad}
+        return [(name, tensor) for name, tensor in tensors.items() if name in trained]
+    return list(tensors.items())
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= _LARGEST_HEADER:
+                raise _unreadable(path, "is not a tuned model")
+            text = file.read(length)
+    except OSError as error:
+        raise InputError(
+            f"cannot read the model {path}: {error.strerror or error}",
+            "check the name of the file",
+            code="no_such_file",
+        ) from error
+    if len(text) < length:
+        raise _unreadable(path, "is not a tuned model, or is cut off")
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise _unreadable(path, "is not a tuned model, or is damaged") from error
+    if not isinstance(header, dict):
+        raise _unreadable(path, "is not a tuned model")
+    _refuse_incomplete(path, header, 8 + length)
+    return header
+
+
+def _refuse_incomplete(path: Path, header: dict[str, Any], start: int) -> None:
+    try:
+        ends = [
+            entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
+        ]
+        complete = path.stat().st_size == start + max(ends, default=0)
+    except (TypeError, KeyError, IndexError) as error:
+        raise _unreadable(path, "is not a tuned model, or is damaged") from error
+    if not complete:
+        raise _unreadable(path, "is damaged: its size is not what its header says")
+
+
+def _unreadable(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path.name} {why}", "choose the .safetensors file of a tuned model", code="bad_model"
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"SAMFineTune": __version__, "python": platform.python_version()}
+    for package in ("torch", "segment-anything", "mobilesam-mirror", "SimpleITK", "monai", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

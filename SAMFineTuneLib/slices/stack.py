@@ -1,0 +1,81 @@
+"""A volume as a stack of slices along one axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from SAMFineTuneLib.slices.axis import array_axis, axis_name
+from SAMFineTuneLib.volumes import Geometry, Labelmap, Volume
+
+# Spacings that differ by less are the same for the choice of an axis.
+_SAME_SPACING = 1.05
+
+
+@dataclass(frozen=True)
+class SliceStack:
+    """The slices of one array along one of its axes, in the volume's own index order.
+
+    Args:
+        array: (k, j, i) voxels.
+        geometry: the grid of the array.
+        axis: axis of the array along which the slices are stacked.
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    axis: int
+
+    @classmethod
+    def of(cls, volume: Volume | Labelmap, axis: str) -> SliceStack:
+        """The stack called "axial", "coronal" or "sagittal"."""
+        return cls(volume.array, volume.geometry, array_axis(volume.geometry, axis))
+
+    def __len__(self) -> int:
+        return int(self.array.shape[self.axis])
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Slice `number` as (rows, columns), a view of the volume."""
+        pixels: np.ndarray = np.moveaxis(self.array, self.axis, 0)[number]
+        return pixels
+
+    @property
+    def name(self) -> str:
+        """The patient's name of the axis."""
+        return axis_name(self.geometry, self.axis)
+
+    @property
+    def pixel_spacing(self) -> tuple[float, float]:
+        """Millimetres between rows and between columns."""
+        spacing = list(self.geometry.spacing[::-1])
+        del spacing[self.axis]
+        return float(spacing[0]), float(spacing[1])
+
+
+def widest_axis(geometry: Geometry) -> int | None:
+    """Axis of the array with the largest spacing, or None where two or three share it."""
+    spacing = np.asarray(geometry.spacing[::-1], dtype=float)
+    widest = np.flatnonzero(spacing * _SAME_SPACING >= spacing.max())
+    return int(widest[0]) if len(widest) == 1 else None
+
+
+def suggest_axis(labelmap: Labelmap) -> str:
+    """The axis along which a labelmap was most likely labelled slice by slice.
+
+    That is the axis of the largest spacing; where spacings are equal, the one along which the
+    labels skip the most slices.
+    """
+    axis = widest_axis(labelmap.geometry)
+    if axis is None:
+        axis = min(range(3), key=lambda each: _labelled_share(labelmap.array, each))
+    return axis_name(labelmap.geometry, axis)
+
+
+def _labelled_share(labels: np.ndarray, axis: int) -> float:
+    """Labelled slices among those from the first to the last labelled one."""
+    others = tuple(other for other in range(3) if other != axis)
+    labelled = np.flatnonzero((labels > 0).any(axis=others))
+    if not len(labelled):
+        return 1.0
+    return len(labelled) / float(labelled[-1] - labelled[0] + 1)

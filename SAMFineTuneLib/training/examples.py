@@ -1,0 +1,243 @@
+"""Example volumes to the labelled slices that a fine-tune learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.slices.intensity import (
+    IntensityNormalisation,
+    IntensityWindow,
+    find_normalisation,
+)
+from SAMFineTuneLib.slices.labelled import EmptySlices, LabelledSlices, known_labels
+from SAMFineTuneLib.slices.stack import SliceStack, suggest_axis
+from SAMFineTuneLib.volumes import Labelmap, Volume, labelmap_onto, read_labelmap, read_volume
+
+# Empty slices kept of each volume, for every labelled one; they teach little and look alike.
+_EMPTY_PER_LABELLED = 2
+
+# The model's axis when its volumes were cut along different ones, each along its widest spacing.
+WIDEST = "widest"
+
+
+@dataclass(frozen=True)
+class ExampleSource:
+    """A volume, its segmentation, and what is known of it; see `known_labels`."""
+
+    volume: Path
+    segmentation: Path
+    labels: Literal["all"] | list[int] = "all"
+    axis: str = "auto"
+    labelled: LabelledSlices = "nonempty"
+    empty: EmptySlices = "auto"
+
+
+@dataclass(frozen=True)
+class Label:
+    """A structure to segment: its number in the labelmaps, and what the user calls it."""
+
+    value: int
+    name: str = ""
+    colour: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSlice:
+    """One slice with what is known of it.
+
+    Attributes:
+        image: (rows, columns) float16, 0 to 1 in the volume's intensity window.
+        target: (rows, columns) class numbers, 0 for background; unknown classes count as such.
+        known: (classes,) bool, background first: which classes `target` tells the truth of.
+        window: the volume's intensity window.
+        spacing: mm between rows and between columns.
+        volume: index of the example.
+        number: slice number in the volume.
+    """
+
+    image: np.ndarray
+    target: np.ndarray
+    known: np.ndarray
+    window: IntensityWindow
+    spacing: tuple[float, float]
+    volume: int
+    number: int
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether a structure is to be seen; the other slices are known to be empty."""
+        return bool(self.target.any())
+
+    @property
+    def classes(self) -> set[int]:
+        """Class numbers of the structures in the slice."""
+        return {int(each) for each in np.unique(self.target) if each > 0}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Everything that a fine-tune learns from."""
+
+    slices: list[LabelledSlice]
+    labels: list[Label]
+    axis: str
+    normalisation: IntensityNormalisation
+    volumes: int
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    source: ExampleSource
+    volume: Volume
+    labelmap: Labelmap
+    labels: list[int]
+    axis: str
+
+
+def load_examples(
+    sources: Iterable[ExampleSource],
+    names: dict[int, str] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> TrainingSet:
+    """Reads the examples and cuts them into slices.
+
+    Args:
+        sources: at least one example.
+        names: names of labels that the files do not tell, or tell otherwise.
+        check: called between volumes; may raise to stop.
+
+    Raises:
+        InputError: a file that cannot be used, a label that is absent, no labelled slice.
+    """
+    opened = []
+    for source in sources:
+        check()
+        opened.append(_open(source))
+    labels = _labels(opened, names or {})
+    normalisation = find_normalisation([each.volume for each in opened])
+    slices = [
+        labelled
+        for index, each in enumerate(opened)
+        for labelled in _slices(index, each, labels, normalisation)
+    ]
+    if not any(each.is_labelled for each in slices):
+        raise InputError(
+            "none of the slices to learn from is labelled",
+            "label at least one slice, or check the numbers given to --labelled",
+            code="no_labelled_slice",
+        )
+    axes = {each.axis for each in opened}
+    return TrainingSet(
+        slices=slices,
+        labels=labels,
+        axis=axes.pop() if len(axes) == 1 else WIDEST,
+        normalisation=normalisation,
+        volumes=len(opened),
+        warnings=_warnings(opened, labels, slices),
+    )
+
+
+def _open(source: ExampleSource) -> _Opened:
+    volume = read_volume(source.volume)
+    labelmap = read_labelmap(source.segmentation)
+    present = labelmap.labels
+    labels = present if source.labels == "all" else source.labels
+    for label in labels:
+        if label not in present:
+            raise InputError(
+                f"label {label} does not occur in {source.segmentation.name}, "
+                f"which has {', '.join(map(str, present))}",
+                "choose with --labels among those",
+                code="label_absent",
+            )
+    labelmap = labelmap_onto(labelmap, volume.geometry)
+    axis = suggest_axis(labelmap) if source.axis == "auto" else source.axis
+    return _Opened(source, volume, labelmap, labels, axis)
+
+
+def _labels(opened: list[_Opened], names: dict[int, str]) -> list[Label]:
+    found: dict[int, Label] = {}
+    for each in opened:
+        for value in each.labels:
+            known = found.get(value, Label(value))
+            found[value] = Label(
+                value,
+                names.get(value) or known.name or each.labelmap.names.get(value, ""),
+                known.colour or each.labelmap.colours.get(value),
+            )
+    return [found[value] for value in sorted(found)]
+
+
+def _slices(
+    index: int, opened: _Opened, labels: list[Label], normalisation: IntensityNormalisation
+) -> list[LabelledSlice]:
+    images = SliceStack.of(opened.volume, opened.axis)
+    masks = SliceStack.of(opened.labelmap, opened.axis)
+    known = known_labels(masks, opened.labels, opened.source.labelled, opened.source.empty)
+    window = normalisation.window_for(opened.volume)
+    # Labels that this volume's segmentation was not asked for are unknown everywhere in it.
+    columns = [[label.value for label in labels].index(value) for value in opened.labels]
+    slices = []
+    for number in np.flatnonzero(known.any(axis=1)):
+        all_known = np.zeros(len(labels) + 1, dtype=bool)
+        all_known[0] = True
+        all_known[1 + np.asarray(columns)] = known[number]
+        slices.append(
+            LabelledSlice(
+                image=window.apply(images[number]).astype(np.float16),
+                target=_target(masks[number], labels, all_known),
+                known=all_known,
+                window=window,
+                spacing=images.pixel_spacing,
+                volume=index,
+                number=int(number),
+            )
+        )
+    return _thinned(slices)
+
+
+def _target(mask: np.ndarray, labels: list[Label], known: np.ndarray) -> np.ndarray:
+    target = np.zeros(mask.shape, dtype=np.uint8 if len(labels) < 256 else np.int32)
+    for class_number, label in enumerate(labels, start=1):
+        if known[class_number]:
+            target[mask == label.value] = class_number
+    return target
+
+
+def _thinned(slices: list[LabelledSlice]) -> list[LabelledSlice]:
+    """All labelled slices, and of the empty ones an even selection."""
+    labelled = [each for each in slices if each.is_labelled]
+    empty = [each for each in slices if not each.is_labelled]
+    most = max(4, _EMPTY_PER_LABELLED * len(labelled))
+    if len(empty) > most:
+        chosen = np.unique(np.linspace(0, len(empty) - 1, most).round().astype(int))
+        empty = [empty[position] for position in chosen]
+    return sorted(labelled + empty, key=lambda each: each.number)
+
+
+def _warnings(opened: list[_Opened], labels: list[Label], slices: list[LabelledSlice]) -> list[str]:
+    warnings = [
+        f"{each.source.volume.name} has {each.volume.non_finite} voxels that are no numbers "
+        "(NaN or infinite); they are treated as background"
+        for each in opened
+        if each.volume.non_finite
+    ]
+    shown = set().union(*(each.classes for each in slices))
+    warnings += [
+        f"label {label.value} is on none of the slices to learn from; it will not be found"
+        for class_number, label in enumerate(labels, start=1)
+        if class_number not in shown
+    ]
+    if all(each.is_labelled for each in slices):
+        warnings.append(
+            "no slice is known to be empty; the model may see the structures where they are not "
+            "(label the first and the last slice and use --empty outside, or list empty slices)"
+        )
+    return warnings

@@ -1,0 +1,324 @@
+"""The fine-tune itself: steps, validations, the best weights, and what survives an interruption."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from SAMFineTuneLib.device import autocast
+from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.training.examples import TrainingSet
+from SAMFineTuneLib.training.loss import PartialLabelLoss
+from SAMFineTuneLib.training.plan import FinetunePlan
+from SAMFineTuneLib.training.sampling import SliceSampler
+from SAMFineTuneLib.training.schedule import Schedule
+from SAMFineTuneLib.training.training_state import TrainingState, load_state
+from SAMFineTuneLib.training.validation import ValidationDsc, validate
+from SAMFineTuneLib.training.validation_split import ValidationSplit
+
+# The held-out slices join for the last part: with five labelled slices one of them is a fifth of
+# all that is known. What is reported was measured before they joined.
+_FINAL_PASS_FROM = 0.75
+_VALIDATIONS = 20
+_SAVE_EVERY_S = 30.0
+_LARGEST_GRADIENT = 1.0
+_WORST = -1.0
+
+Ending = Literal["complete", "early stop", "finished on request"]
+
+
+@dataclass(frozen=True)
+class ProgressReport:
+    """Where a fine-tune stands; `validation_dsc` is the latest, None before the first."""
+
+    step: int
+    steps: int
+    phase: str
+    eta_s: float | None
+    loss: float
+    validation_dsc: float | None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How the outside follows and steers a fine-tune.
+
+    Attributes:
+        report: called after every step.
+        validated: called after a validation that was the best so far, with the network.
+        check: may raise to stop without a result.
+        finish: whether to stop now and keep the best.
+    """
+
+    report: Callable[[ProgressReport], None] = lambda report: None
+    validated: Callable[[AutomaticSegmenter, int], None] = lambda segmenter, step: None
+    check: Callable[[], None] = lambda: None
+    finish: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class FinetuneOutcome:
+    """What came of a fine-tune, beside the weights in the network.
+
+    Attributes:
+        steps: optimiser steps taken.
+        seconds: spent on them, interruptions not counted.
+        loss: mean over the last steps.
+        validation: DSC of the best weights on the held-out slices; None without validation.
+        best_step: when they were reached.
+        held_out_joined: whether the held-out slices were learnt from after that measurement.
+        ending: why it ended.
+        history: one entry a validation: step, loss, validation_dsc.
+        cached_variants: augmented variants of each slice whose features were cached.
+    """
+
+    steps: int
+    seconds: float
+    loss: float
+    validation: ValidationDsc | None
+    best_step: int | None
+    held_out_joined: bool
+    ending: Ending
+    history: list[dict[str, float | int | None]]
+    cached_variants: int
+
+
+class FineTuning:
+    """Fine-tunes an adapted network, in place.
+
+    Args:
+        segmenter: the network, adapted, on its device.
+        examples: the slices.
+        split: which of them are held out.
+        plan: everything else.
+        folder: where checkpoints and cached features go.
+        signature: what this fine-tune is; a checkpoint of another one is ignored.
+        watch: how the outside follows.
+    """
+
+    def __init__(
+        self,
+        segmenter: AutomaticSegmenter,
+        examples: TrainingSet,
+        split: ValidationSplit,
+        plan: FinetunePlan,
+        folder: Path,
+        signature: str,
+        watch: Watch,
+    ) -> None:
+        self._segmenter = segmenter
+        self._slices = examples.slices
+        self._split = split
+        self._plan = plan
+        self._folder = folder
+        self._watch = watch
+        self._trained = dict(_trained_parameters(segmenter))
+        self._device = next(segmenter.parameters()).device
+        self._optimiser = torch.optim.AdamW(
+            _decayed_groups(self._trained, plan.weight_decay), lr=plan.learning_rate
+        )
+        self._loss = PartialLabelLoss()
+        self._recent_loss = math.nan
+        self._state = self._resumed(signature)
+        self._schedule = Schedule(plan, self._state.step, self._state.elapsed_s)
+        self._sampler = SliceSampler(
+            segmenter,
+            self._slices,
+            plan.seed,
+            samples=plan.batch * (plan.steps or 10**6),
+            cache_folder=folder / "features",
+        )
+
+    @property
+    def resumed_at(self) -> int:
+        """The step that an earlier run had come to; 0 for a new fine-tune."""
+        return self._state.step
+
+    def run(self) -> FinetuneOutcome:
+        """Runs to the end and leaves the weights to keep in the network.
+
+        Raises:
+            whatever `watch.check` raises, after saving a checkpoint.
+        """
+        self._segmenter.train()
+        saved = time.monotonic()
+        ending: Ending = "complete"
+        while self._schedule.progress < 1:
+            self._check_cancelled()
+            if self._watch.finish():
+                ending = "finished on request"
+                break
+            if self._validates and not self._state.final_pass and self._is_out_of_patience():
+                ending = "early stop"
+                break
+            if self._validates and self._is_final_pass_due():
+                self._begin_final_pass()
+            self._step()
+            if self._is_validation_due():
+                self._validate()
+            if time.monotonic() - saved > _SAVE_EVERY_S:
+                self._save()
+                saved = time.monotonic()
+        return self._outcome(ending)
+
+    @property
+    def _validates(self) -> bool:
+        return bool(self._split.validation)
+
+    def _positions(self) -> list[int]:
+        if self._state.final_pass:
+            return sorted(self._split.training + self._split.validation)
+        return self._split.training
+
+    def _step(self) -> None:
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._schedule.learning_rate()
+        batch = self._sampler.batch(self._positions(), self._plan.batch, self._schedule.step)
+        encoder = self._segmenter.network.image_encoder
+        with autocast(self._device):
+            features = encoder.run(batch.state, self._sampler.start_stage, len(encoder.stages()))
+            logits, overlaps = self._segmenter.decode(features)
+        loss = self._loss(logits, overlaps, batch.target, batch.known)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._trained.values(), _LARGEST_GRADIENT)
+        self._optimiser.step()
+        self._schedule.step += 1
+        self._note(loss.item())
+
+    def _note(self, loss: float) -> None:
+        first = math.isnan(self._recent_loss)
+        self._recent_loss = loss if first else 0.95 * self._recent_loss + 0.05 * loss
+        history = self._state.history
+        self._watch.report(
+            ProgressReport(
+                step=self._schedule.step,
+                steps=self._schedule.expected_steps,
+                phase="final pass" if self._state.final_pass else "fine-tune",
+                eta_s=self._schedule.remaining_s,
+                loss=self._recent_loss,
+                validation_dsc=history[-1]["validation_dsc"] if history else None,
+            )
+        )
+
+    def _is_validation_due(self) -> bool:
+        if not self._validates or self._state.final_pass:
+            return False
+        learning_steps = self._schedule.expected_steps * _FINAL_PASS_FROM
+        every = max(1, round(learning_steps / _VALIDATIONS))
+        return self._schedule.step % every == 0
+
+    def _is_final_pass_due(self) -> bool:
+        return not self._state.final_pass and self._schedule.progress >= _FINAL_PASS_FROM
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self._plan.patience
+        return patience is not None and self._state.validations_since_best >= patience
+
+    def _validate(self) -> None:
+        held_out = [self._slices[position] for position in self._split.validation]
+        measured = validate(self._segmenter, held_out, self._plan.batch, self._check_cancelled)
+        mean = measured.mean
+        self._state.history.append(
+            {"step": self._schedule.step, "loss": self._recent_loss, "validation_dsc": mean}
+        )
+        if mean is not None and mean > self._state.best.get("mean", _WORST):
+            self._state.best = {
+                "mean": mean,
+                "step": self._schedule.step,
+                "by_class": measured.by_class,
+            }
+            self._state.best_weights = self._copied_weights()
+            self._state.validations_since_best = 0
+            self._watch.validated(self._segmenter, self._schedule.step)
+        else:
+            self._state.validations_since_best += 1
+
+    def _begin_final_pass(self) -> None:
+        if not self._state.history or self._state.history[-1]["step"] != self._schedule.step:
+            self._validate()
+        self._load(self._state.best_weights)
+        self._state.final_pass = True
+
+    def _outcome(self, ending: Ending) -> FinetuneOutcome:
+        joined = self._state.final_pass
+        if self._validates and not joined:
+            if not self._state.history:
+                self._validate()
+            self._load(self._state.best_weights)
+        self._segmenter.eval()
+        best = self._state.best
+        return FinetuneOutcome(
+            steps=self._schedule.step,
+            seconds=self._schedule.elapsed_s,
+            loss=self._recent_loss,
+            validation=ValidationDsc(best["by_class"]) if best else None,
+            best_step=best["step"] if best else None,
+            held_out_joined=joined,
+            ending=ending,
+            history=self._state.history,
+            cached_variants=self._sampler.cached_variants,
+        )
+
+    def _check_cancelled(self) -> None:
+        try:
+            self._watch.check()
+        except Exception:
+            self._save()
+            raise
+
+    def _save(self) -> None:
+        state = self._state
+        state.step = self._schedule.step
+        state.elapsed_s = self._schedule.elapsed_s
+        state.weights = self._copied_weights()
+        state.optimiser = self._optimiser.state_dict()
+        state.save(self._folder)
+
+    def _resumed(self, signature: str) -> TrainingState:
+        state = load_state(self._folder, signature)
+        if state is None or not state.weights:
+            return TrainingState(signature)
+        self._load(state.weights)
+        self._optimiser.load_state_dict(state.optimiser)
+        return state
+
+    def _copied_weights(self) -> dict[str, Tensor]:
+        return {name: each.detach().cpu().clone() for name, each in self._trained.items()}
+
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                self._trained[name].copy_(tensor)
+
+
+def _trained_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, each) for name, each in module.named_parameters() if each.requires_grad)
+
+
+def _decayed_groups(
+    parameters: dict[str, nn.Parameter], weight_decay: float
+) -> list[dict[str, object]]:
+    """Decay for weights; none for biases, norms and tokens' one-dimensional kin."""
+    decayed = [each for each in parameters.values() if each.ndim > 1]
+    others = [each for each in parameters.values() if each.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def signature_of(plan: FinetunePlan, examples: TrainingSet) -> str:
+    """Text that differs when a checkpoint would not fit."""
+    settled = asdict(plan)
+    # A resumed run may be given more time.
+    settled.pop("minutes")
+    slices = [(each.volume, each.number, int(each.known.sum())) for each in examples.slices]
+    return repr((sorted(settled.items()), slices, [label.value for label in examples.labels]))

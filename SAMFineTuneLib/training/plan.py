@@ -1,0 +1,134 @@
+"""Presets, and what they come to for given examples: every choice of a fine-tune, settled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from SAMFineTuneLib.adaptation.strategy import Method, Scope
+from SAMFineTuneLib.training.examples import TrainingSet
+
+Preset = Literal["laptop", "study", "full"]
+
+# Learning rates: the study's for its recipe; LoRaMedNet's, five times as high, where there is
+# time for hundreds of steps only; and one for a network that starts from random weights.
+_STUDY_RATE = 1e-4
+_SHORT_RATE = 5e-4
+_SCRATCH_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    steps: int
+    minutes: float | None
+    batch: int
+    learning_rate: float
+    largest_input: int | None
+    patience: int | None
+    warm_up: int
+
+
+_RECIPES: dict[Preset, _Recipe] = {
+    # Minutes on two CPU cores. The time limit is a safeguard for slower ones: as long as it
+    # does not bite, the result depends on the seed alone.
+    "laptop": _Recipe(640, 3.2, 4, _SHORT_RATE, 512, None, 30),
+    # The study's few-shot recipe: 1000 epochs over 5 slices two at a time, no early stop.
+    "study": _Recipe(2500, None, 2, _STUDY_RATE, None, None, 200),
+    # Whole data sets: until the held-out volumes no longer improve.
+    "full": _Recipe(20000, None, 8, _STUDY_RATE, None, 20, 200),
+}
+
+
+@dataclass(frozen=True)
+class FinetunePlan:
+    """A fine-tune with nothing left open.
+
+    Attributes:
+        backbone: name in the registry.
+        method: how weights change.
+        scope: which part of the network changes.
+        rank: of LoRA's updates.
+        input_size: side of the square in pixels.
+        steps: optimiser steps, None for as many as fit into the time.
+        minutes: time limit, None for none.
+        batch: slices a step.
+        learning_rate: highest of the schedule.
+        warm_up: steps until it is reached.
+        weight_decay: AdamW's.
+        patience: validations without improvement until it stops; None for never.
+        seed: of everything random.
+        pretrained: whether the network starts from pretrained weights.
+    """
+
+    backbone: str
+    method: Method
+    scope: Scope
+    rank: int
+    input_size: int
+    steps: int | None
+    minutes: float | None
+    batch: int
+    learning_rate: float
+    warm_up: int
+    weight_decay: float
+    patience: int | None
+    seed: int
+    pretrained: bool
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked for; None and "auto" leave it to the preset."""
+
+    preset: Preset = "laptop"
+    backbone: str = "starter"
+    method: Method | Literal["auto"] = "auto"
+    scope: Scope | Literal["auto"] = "auto"
+    rank: int = 4
+    input_size: int | Literal["auto"] = "auto"
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
+    seed: int = 0
+
+
+def settle(wishes: Wishes, examples: TrainingSet, pretrained: bool) -> FinetunePlan:
+    """Fills in what the user left open.
+
+    Adapters and low-rank updates presuppose a network that has learnt something: with random
+    weights all of it trains. Naming steps or minutes lifts the preset's limit of the other kind.
+    """
+    recipe = _RECIPES[wishes.preset]
+    neither = wishes.steps is None and wishes.minutes is None
+    method: Method = (
+        wishes.method if wishes.method != "auto" else ("adapter" if pretrained else "vanilla")
+    )
+    rate = recipe.learning_rate if pretrained else _SCRATCH_RATE
+    return FinetunePlan(
+        backbone=wishes.backbone,
+        method=method,
+        scope="encoder_decoder" if wishes.scope == "auto" else wishes.scope,
+        rank=wishes.rank,
+        input_size=_input_size(wishes, examples, recipe.largest_input),
+        steps=recipe.steps if neither else wishes.steps,
+        minutes=recipe.minutes if neither else wishes.minutes,
+        batch=wishes.batch or recipe.batch,
+        learning_rate=wishes.learning_rate or rate,
+        warm_up=recipe.warm_up,
+        weight_decay=0.1,
+        patience=recipe.patience,
+        seed=wishes.seed,
+        pretrained=pretrained,
+    )
+
+
+def _input_size(wishes: Wishes, examples: TrainingSet, largest: int | None) -> int:
+    """The smallest size that shows every pixel of a slice, within the backbone's range."""
+    if wishes.input_size != "auto":
+        return wishes.input_size
+    if wishes.backbone != "starter" and largest is None:
+        return 1024
+    longest = max(max(each.image.shape) for each in examples.slices)
+    ceiling = min(largest or 512, 512) if wishes.backbone == "starter" else largest or 1024
+    return min(max(256, -(-longest // 64) * 64), ceiling)

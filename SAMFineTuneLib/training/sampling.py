@@ -1,0 +1,148 @@
+"""Slices to batches: which slices, how augmented, as pixels or as cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from SAMFineTuneLib.augmentation import SliceAugmentation
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.slices.pixels import network_pixels
+from SAMFineTuneLib.slices.square import SquareFit
+from SAMFineTuneLib.training.examples import LabelledSlice
+from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache, worthwhile_variants
+
+# Share of a batch drawn from the slices known to be empty.
+_EMPTY_SHARE = 0.2
+
+
+class Batch(NamedTuple):
+    """What one optimiser step learns from.
+
+    Attributes:
+        state: encoder state in front of the first stage that trains.
+        target: (B, S, S) class numbers.
+        known: (B, classes) bool.
+    """
+
+    state: FeatureState
+    target: Tensor
+    known: Tensor
+
+
+class SliceSampler:
+    """Draws batches; the draw depends on the seed and the step alone, so any step can be redone.
+
+    Where the encoder begins with frozen stages, what they compute is cached: each slice then has
+    a fixed number of augmented variants. Otherwise every draw is augmented anew.
+
+    Args:
+        segmenter: the network, adapted.
+        slices: all slices.
+        seed: of everything random.
+        samples: how many samples will be drawn in all, for the worth of a cache.
+        cache_folder: where cached features go; None caches nothing.
+    """
+
+    def __init__(
+        self,
+        segmenter: AutomaticSegmenter,
+        slices: Sequence[LabelledSlice],
+        seed: int,
+        samples: int,
+        cache_folder: Path | None,
+    ) -> None:
+        self._network = segmenter.network
+        self._slices = slices
+        self._seed = seed
+        self._augmentation = SliceAugmentation(self._network.input_size)
+        self._prefix = self._network.image_encoder.frozen_prefix() if cache_folder else 0
+        self._cache: FeatureCache | None = None
+        if self._prefix and cache_folder is not None:
+            example = self._compute(0, self._draw_seed(0, 0))
+            variants = worthwhile_variants(example, len(slices), samples)
+            if variants:
+                self._cache = FeatureCache(cache_folder, example, len(slices), variants)
+            else:
+                self._prefix = 0
+
+    @property
+    def start_stage(self) -> int:
+        """The encoder stage that a batch's state stands in front of."""
+        return self._prefix
+
+    @property
+    def cached_variants(self) -> int:
+        """Augmented variants of each slice in the cache; 0 when nothing is cached."""
+        return self._cache.variants if self._cache else 0
+
+    def batch(self, positions: Sequence[int], size: int, step: int) -> Batch:
+        """The batch of a step, drawn from the slices at `positions`."""
+        chosen = self._choose(positions, size, step)
+        samples = [
+            self._sample(position, step * size + place) for place, position in enumerate(chosen)
+        ]
+        device = next(self._network.parameters()).device
+        states = [sample.state for sample in samples]
+        x = torch.cat([state.x for state in states]).to(device).float()
+        skips = tuple(
+            torch.cat([state.skips[number] for state in states]).to(device).float()
+            for number in range(len(states[0].skips))
+        )
+        known = torch.from_numpy(np.stack([self._slices[each].known for each in chosen]))
+        target = torch.stack([sample.target for sample in samples])
+        return Batch(FeatureState(x, skips), target.to(device), known.to(device))
+
+    def _choose(self, positions: Sequence[int], size: int, step: int) -> list[int]:
+        random = np.random.default_rng([self._seed, 2, step])
+        labelled = [each for each in positions if self._slices[each].is_labelled]
+        empty = [each for each in positions if not self._slices[each].is_labelled]
+        from_empty = int((random.random(size) < _EMPTY_SHARE).sum()) if empty else 0
+        # One labelled slice at least: a batch of empty slices teaches no shape.
+        from_empty = min(from_empty, size - 1) if size > 1 else 0
+        return (
+            [
+                *random.choice(
+                    labelled, size - from_empty, replace=size - from_empty > len(labelled)
+                ),
+                *random.choice(empty, from_empty, replace=from_empty > len(empty)),
+            ]
+            if from_empty
+            else list(random.choice(labelled, size, replace=size > len(labelled)))
+        )
+
+    def _sample(self, position: int, draw: int) -> CachedSample:
+        if self._cache is None:
+            return self._compute(position, self._draw_seed(position, draw))
+        random = np.random.default_rng([self._seed, 3, draw])
+        key = (position, int(random.integers(self._cache.variants)))
+        if key not in self._cache:
+            self._cache.put(key, self._compute(position, self._draw_seed(*key)))
+        return self._cache.get(key)
+
+    def _draw_seed(self, position: int, draw: int) -> int:
+        return int(np.random.SeedSequence([self._seed, position, draw]).generate_state(1)[0])
+
+    def _compute(self, position: int, seed: int) -> CachedSample:
+        each = self._slices[position]
+        size = self._network.input_size
+        fit = SquareFit(*each.image.shape, each.spacing, size)
+        moved = self._augmentation.positions(seed)
+        image = fit.image_to_square(torch.from_numpy(each.image).float(), moved)
+        image = self._augmentation.intensity(image, seed)
+        target = fit.mask_to_square(torch.from_numpy(each.target), moved).to(torch.int32)
+        pixels = network_pixels(image, each.window, self._network.spec.normalisation)[None]
+        state = FeatureState(pixels)
+        if self._prefix:
+            device = next(self._network.parameters()).device
+            with torch.no_grad():
+                state = self._network.image_encoder.run(
+                    FeatureState(pixels.to(device)), 0, self._prefix
+                )
+        return CachedSample(state, target)

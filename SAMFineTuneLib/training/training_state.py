@@ -1,0 +1,58 @@
+"""What a fine-tune needs to go on after it was interrupted, in one file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STATE_FILE = "training.pt"
+
+
+@dataclass
+class TrainingState:
+    """Progress of a fine-tune.
+
+    Attributes:
+        signature: what plan and examples it belongs to; another one starts afresh.
+        step: optimiser steps taken.
+        elapsed_s: seconds spent.
+        final_pass: whether the held-out slices have joined.
+        weights: the tensors that train.
+        optimiser: AdamW's state.
+        best_weights: those of the best validation.
+        best: DSC by class at the best validation, its mean and its step.
+        validations_since_best: for early stop.
+        history: one entry a validation: step, loss, validation_dsc.
+    """
+
+    signature: str
+    step: int = 0
+    elapsed_s: float = 0.0
+    final_pass: bool = False
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    optimiser: dict[str, Any] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    validations_since_best: int = 0
+    history: list[dict[str, float | int | None]] = field(default_factory=list)
+
+    def save(self, folder: Path) -> None:
+        """Writes the state; a file is there whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / (STATE_FILE + ".part")
+        torch.save({each.name: getattr(self, each.name) for each in fields(self)}, part)
+        os.replace(part, folder / STATE_FILE)
+
+
+def load_state(folder: Path, signature: str) -> TrainingState | None:
+    """The state of an interrupted fine-tune, or None when there is none that fits."""
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return None
+    state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
+    return state if state.signature == signature else None

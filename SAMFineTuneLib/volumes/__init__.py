@@ -1,0 +1,18 @@
+"""Volumes and labelmaps: image files to and from arrays with their geometry."""
+
+from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.volumes.labelmap import Labelmap, labelmap_onto
+from SAMFineTuneLib.volumes.reading import Volume, read_labelmap, read_volume
+from SAMFineTuneLib.volumes.writing import check_writable, write_labelmap, write_volume
+
+__all__ = [
+    "Geometry",
+    "Labelmap",
+    "Volume",
+    "check_writable",
+    "labelmap_onto",
+    "read_labelmap",
+    "read_volume",
+    "write_labelmap",
+    "write_volume",
+]

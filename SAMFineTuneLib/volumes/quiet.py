@@ -1,0 +1,42 @@
+"""Reading and writing images without the lines that ITK's libraries print by themselves."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import SimpleITK as sitk
+
+
+@contextmanager
+def itk_quiet() -> Iterator[None]:
+    """Drop what ITK, GDCM, MetaIO and others print on stderr; errors still raise.
+
+    The libraries below ITK write to the file descriptor itself, so that is what is turned away.
+    """
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    kept = _turn_away_stderr()
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _turn_away_stderr() -> int | None:
+    """Point descriptor 2 at nothing; a copy of what it was, or None where there is none."""
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:
+        return None
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+    return kept

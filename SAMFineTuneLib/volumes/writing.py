@@ -1,0 +1,165 @@
+"""Arrays with their geometry to image files, each appearing whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.volumes.labelmap import Labelmap
+from SAMFineTuneLib.volumes.quiet import itk_quiet
+from SAMFineTuneLib.volumes.segment_header import segment_fields
+
+SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if os.name != "nt" else {errno.ENOSPC}
+
+
+def write_volume(path: str | os.PathLike[str], array: NDArray[Any], geometry: Geometry) -> None:
+    """Write an array of shape (k, j, i); the file's name says the format (`SUFFIXES`).
+
+    Missing folders are made. The file appears at once, complete, in place of an older one.
+
+    Raises:
+        InputError: unknown suffix, a place that cannot be written, or no space left.
+    """
+    _write(Path(path), array, geometry, {})
+
+
+def write_labelmap(path: str | os.PathLike[str], labelmap: Labelmap) -> None:
+    """Write a segmentation; into NRRD with names and colours, as 3D Slicer does.
+
+    Raises:
+        InputError: as `write_volume`.
+    """
+    path = Path(path)
+    fields = segment_fields(labelmap) if path.name.lower().endswith(".nrrd") else {}
+    _write(path, labelmap.array, labelmap.geometry, fields)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse, before hours of work, an image file that could not be written at the end.
+
+    Raises:
+        InputError: as `write_volume`.
+    """
+    path = Path(path)
+    _check_suffix(path)
+    with _place_beside(path):
+        pass
+
+
+def _write(path: Path, array: NDArray[Any], geometry: Geometry, fields: dict[str, str]) -> None:
+    _check_suffix(path)
+    array = _storable(array)
+    if array.shape != tuple(geometry.shape):
+        raise ValueError(f"array {array.shape} does not fit grid {geometry.shape}")
+    image = geometry.place(sitk.GetImageFromArray(array))
+    for key, value in fields.items():
+        image.SetMetaData(key, value)
+    with _place_beside(path) as folder, itk_quiet():
+        written = folder / path.name
+        try:
+            sitk.WriteImage(image, str(written), useCompression=True)
+            # Some writers do not report a disk that filled up, so what they wrote is read again.
+            back = sitk.ReadImage(str(written))
+        except RuntimeError as error:
+            raise _failed(path, array.nbytes) from error
+        # The view is valid only while the image that it looks into is kept.
+        found = sitk.GetArrayViewFromImage(back)
+        if not _same_where_finite(found, array):
+            raise _failed(path, array.nbytes)
+        _move(folder, path)
+
+
+def _same_where_finite(found: NDArray[Any], array: NDArray[Any]) -> bool:
+    """Whether what was read is what was written; the NIfTI reader puts zeros in place of NaN."""
+    if found.shape != array.shape:
+        return False
+    same = found == array
+    return bool((same | ~np.isfinite(array)).all() if array.dtype.kind == "f" else same.all())
+
+
+def _check_suffix(path: Path) -> None:
+    if not path.name.lower().endswith(SUFFIXES):
+        raise InputError(
+            f"'{path.name}' does not name an image format",
+            "End the file's name in " + ", ".join(SUFFIXES),
+            code="unknown_format",
+        )
+    try:
+        folder = path.is_dir()
+    except OSError as error:
+        raise _refused(path, error) from error
+    if folder:
+        raise InputError(f"'{path}' is a folder", "Name a file to write", code="unwritable")
+
+
+def _storable(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+@contextmanager
+def _place_beside(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, on the same disk; removed at the end."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    except OSError as error:
+        raise _refused(path, error) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(folder: Path, path: Path) -> None:
+    """Put the files into their place, the one that the user named last (.mhd has two)."""
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+        try:
+            file.replace(path.parent / file.name)
+        except OSError as error:
+            raise _refused(path, error) from error
+
+
+def _failed(path: Path, needed: int) -> InputError:
+    """Why a writer failed that did not say so."""
+    if shutil.disk_usage(path.parent).free < needed:
+        return _no_space(path)
+    return InputError(
+        f"'{path}' could not be written",
+        "Check that the disk has space and may be written, or name another folder",
+        code="unwritable",
+    )
+
+
+def _refused(path: Path, error: OSError) -> InputError:
+    if error.errno in _NO_SPACE:
+        return _no_space(path)
+    why = error.strerror or str(error)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        why = "the folder in which it should lie is a file"
+    return InputError(
+        f"'{path}' cannot be written: {why}",
+        "Name a folder in which you may write",
+        code="unwritable",
+    )
+
+
+def _no_space(path: Path) -> InputError:
+    return InputError(
+        f"no space left for '{path}'", "Free some space or name another disk", code="no_space"
+    )
