@@ -3,7 +3,8 @@
 Geometry: rotation, scale, shear, shift and a smooth elastic displacement, applied in one sampling
 together with the way to the model's square, so that a slice is interpolated once. There are no
 flips: a mirrored right kidney is a left kidney. Intensity: colour jitter and a random histogram
-curve, as in the study's recipe (Gu et al., MELBA 2025:006), with noise and blur, through MONAI.
+curve, as in the study's recipe (Gu et al., MELBA 2025:006), with noise and blur, through MONAI. In
+calibrated images (CT) a grey level means a tissue, so there it changes little.
 """
 
 from __future__ import annotations
@@ -57,22 +58,16 @@ class SliceAugmentation:
     Args:
         size: side of the square in pixels.
         geometry: how far the geometry may change.
+        calibrated: whether grey levels mean the same in every image.
     """
 
-    def __init__(self, size: int, geometry: GeometricRange | None = None) -> None:
+    def __init__(
+        self, size: int, geometry: GeometricRange | None = None, calibrated: bool = False
+    ) -> None:
         self.size = size
         self.geometry = geometry or GeometricRange()
         self._positions = square_positions(size)
-        self._intensity = Compose(
-            [
-                RandHistogramShift(num_control_points=(4, 8), prob=0.3),
-                RandAdjustContrast(prob=0.3, gamma=(0.7, 1.4)),
-                RandScaleIntensity(factors=0.2, prob=0.7),
-                RandShiftIntensity(offsets=0.1, prob=0.7),
-                RandGaussianSmooth(sigma_x=(0.5, 1.2), sigma_y=(0.5, 1.2), prob=0.2),
-                RandGaussianNoise(prob=0.5, std=0.05),
-            ]
-        )
+        self._intensity = _calibrated_changes() if calibrated else _uncalibrated_changes()
 
     def positions(self, seed: int) -> Tensor:
         """Where to look on the square instead of its regular positions, (S, S, 2)."""
@@ -107,3 +102,26 @@ class SliceAugmentation:
     @staticmethod
     def _normal(generator: torch.Generator, count: int) -> Tensor:
         return torch.randn(count, generator=generator)
+
+
+def _calibrated_changes() -> Compose:
+    return Compose(
+        [
+            RandScaleIntensity(factors=0.15, prob=0.7),
+            RandShiftIntensity(offsets=0.04, prob=0.7),
+            RandGaussianNoise(prob=0.7, std=0.03),
+        ]
+    )
+
+
+def _uncalibrated_changes() -> Compose:
+    return Compose(
+        [
+            RandHistogramShift(num_control_points=(4, 8), prob=0.3),
+            RandAdjustContrast(prob=0.3, gamma=(0.7, 1.4)),
+            RandScaleIntensity(factors=0.2, prob=0.7),
+            RandShiftIntensity(offsets=0.1, prob=0.7),
+            RandGaussianSmooth(sigma_x=(0.5, 1.2), sigma_y=(0.5, 1.2), prob=0.2),
+            RandGaussianNoise(prob=0.5, std=0.05),
+        ]
+    )

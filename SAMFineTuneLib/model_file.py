@@ -99,6 +99,7 @@ def save_model(path: Path, segmenter: AutomaticSegmenter, card: ModelCard) -> No
     Raises:
         InputError: the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {
@@ -108,9 +109,13 @@ def save_model(path: Path, segmenter: AutomaticSegmenter, card: ModelCard) -> No
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # safetensors makes files that only their owner can read; models are for sharing.
+        part.touch()
+        mode = part.stat().st_mode
         save_file(tensors, part, metadata={_HEADER_KEY: card.model_dump_json()})
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:
+        part.chmod(mode)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write {path}: {error}",
             "free some space or choose another folder",

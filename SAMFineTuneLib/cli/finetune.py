@@ -85,7 +85,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=numbers_or("nonempty"),
         default="nonempty",
         metavar="nonempty|3,9,14",
-        help="slices on which everything is labelled (default: those with a label)",
+        help="nonempty (default): each label counts on the slices that show it, and is unknown on "
+        "slices between that show only others; a list: slices on which every label is complete",
     )
     data.add_argument(
         "--empty",

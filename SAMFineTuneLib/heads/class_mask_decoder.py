@@ -105,7 +105,7 @@ def _resized_output(mlp: Any, outputs: int) -> nn.Module:
     resized = copy.deepcopy(mlp)
     last = resized.layers[-1]
     resized.layers[-1] = nn.Linear(last.in_features, outputs, device=last.weight.device)
-    return resized  # type: ignore[no-any-return]
+    return resized
 
 
 class AutomaticSegmenter(nn.Module):

@@ -38,9 +38,10 @@ def run_apply(
         if job.uncertainty is None
         else _outputs(job.volumes, job.uncertainty, "_uncertainty")
     )
-    for path in (*outputs, *uncertainties):
-        if path is not None:
-            require_writable(path)
+    written = [path for path in (*outputs, *uncertainties) if path is not None]
+    _refuse_overwriting(job.volumes, written)
+    for path in written:
+        require_writable(path)
 
     def find_checkpoint(card: ModelCard) -> Path:
         weights = find_weights(card.backbone, job.checkpoint)
@@ -116,13 +117,28 @@ def _outputs(volumes: list[Path], output: Path, ending: str) -> list[Path]:
     """One file a volume: the output itself when it is one, else named after the volumes."""
     if names_an_image(output):
         return [output]
-    names = [_stem(volume) for volume in volumes]
-    # Volumes of one name from different folders keep apart by a number.
-    return [
-        output / f"{name}{f'_{names[:index].count(name) + 1}' if name in names[:index] else ''}"
-        f"{ending}.nii.gz"
-        for index, name in enumerate(names)
-    ]
+    names: list[str] = []
+    for volume in volumes:
+        name = stem = _stem(volume)
+        number = 1
+        # Volumes of one name from different folders keep apart by a number.
+        while name in names:
+            number += 1
+            name = f"{stem}_{number}"
+        names.append(name)
+    return [output / f"{name}{ending}.nii.gz" for name in names]
+
+
+def _refuse_overwriting(volumes: list[Path], written: list[Path]) -> None:
+    read = {volume.resolve() for volume in volumes}
+    for index, path in enumerate(written):
+        twice = path.resolve() in {other.resolve() for other in written[:index]}
+        if twice or path.resolve() in read:
+            raise InputError(
+                f"{path} would be written over {'another output' if twice else 'a volume'}",
+                "name another output",
+                code="overwrites",
+            )
 
 
 def _stem(volume: Path) -> str:

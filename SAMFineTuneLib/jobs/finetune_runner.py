@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def _examples(job: FinetuneJob, control: Control) -> TrainingSet:
 
 
 def _wishes(job: FinetuneJob) -> Wishes:
-    return Wishes(
+    wishes = Wishes(
         preset=job.preset,
         backbone=job.backbone,
         method=job.method,
@@ -106,6 +106,26 @@ def _wishes(job: FinetuneJob) -> Wishes:
         learning_rate=job.learning_rate,
         seed=job.seed,
     )
+    return wishes if job.initial_model is None else _as_tuned_before(wishes, job.initial_model)
+
+
+def _as_tuned_before(wishes: Wishes, model: Path) -> Wishes:
+    """The wishes with the network of an earlier tuned model, which stays as it was adapted."""
+    card = read_card(model)
+    tuned: dict[str, Any] = {
+        "method": card.strategy.method,
+        "scope": card.strategy.scope,
+        "input_size": card.input_size,
+    }
+    for name, value in tuned.items():
+        wished = getattr(wishes, name)
+        if wished not in ("auto", value):
+            raise InputError(
+                f"{model.name} was tuned with {name.replace('_', ' ')} {value}, not {wished}",
+                f"leave out --{name.replace('_', '-')}, or go without --initial-model",
+                code="other_strategy",
+            )
+    return replace(wishes, rank=card.strategy.rank, **tuned)
 
 
 def _is_warm(job: FinetuneJob) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-_PREDICTED = "solid"
-_TRUE = "dotted"
+_PREDICTED: Literal["solid"] = "solid"
+_TRUE: Literal["dotted"] = "dotted"
 _COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#bfef45")
 _INCHES = 2.4
 
@@ -62,8 +62,11 @@ def write_contact_sheet(path: Path, panels: list[SlicePanel], heading: str = "")
     figure.legend(handles=_legend(), loc="lower center", ncols=3, fontsize=8, framealpha=0.9)
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(part, format="png", dpi=110, facecolor="black")
-    os.replace(part, path)
+    try:
+        figure.savefig(part, format="png", dpi=110, facecolor="black")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _draw(ax: Axes, panel: SlicePanel) -> None:

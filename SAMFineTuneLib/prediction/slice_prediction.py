@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from SAMFineTuneLib.backbones.network import SamNetwork
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
 from SAMFineTuneLib.slices.intensity import IntensityWindow
@@ -16,7 +20,7 @@ from SAMFineTuneLib.slices.square import SquareFit
 @torch.inference_mode()
 def class_probabilities(
     segmenter: AutomaticSegmenter,
-    images: list[np.ndarray],
+    images: Sequence[np.ndarray],
     window: IntensityWindow,
     spacing: tuple[float, float],
 ) -> Tensor:
@@ -31,19 +35,45 @@ def class_probabilities(
     Returns:
         (B, classes, rows, columns) on the network's device, background first.
     """
-    network = segmenter.network
+    state = embed(segmenter.network, images, window, spacing)
+    return probabilities_from(segmenter, state, images[0].shape, spacing)
+
+
+@torch.inference_mode()
+def embed(
+    network: SamNetwork,
+    images: Sequence[np.ndarray],
+    window: IntensityWindow,
+    spacing: tuple[float, float],
+    stages: int | None = None,
+) -> FeatureState:
+    """What the image encoder makes of slices; with `stages`, what its first ones make of them."""
     device = next(network.parameters()).device
-    fit = SquareFit(*images[0].shape, spacing, network.input_size)
-    pixels = torch.stack(
-        [
-            network_pixels(
-                fit.image_to_square(torch.from_numpy(image).float()),
-                window,
-                network.spec.normalisation,
-            )
-            for image in images
-        ]
-    ).to(device)
+    rows, columns = images[0].shape
+    fit = SquareFit(rows, columns, spacing, network.input_size)
+    normalisation = network.spec.normalisation
+    squares = [fit.image_to_square(torch.from_numpy(image).float()) for image in images]
+    pixels = torch.stack([network_pixels(each, window, normalisation) for each in squares])
+    encoder = network.image_encoder
+    stop = len(encoder.stages()) if stages is None else stages
     with autocast(device):
-        logits, _ = segmenter(pixels)
+        return encoder.run(FeatureState(pixels.to(device)), 0, stop)
+
+
+@torch.inference_mode()
+def probabilities_from(
+    segmenter: AutomaticSegmenter,
+    state: FeatureState,
+    shape: tuple[int, ...],
+    spacing: tuple[float, float],
+    stages_done: int | None = None,
+) -> Tensor:
+    """Class probabilities from what `embed` gave, with the same `stages`, for slices of a shape."""
+    network = segmenter.network
+    encoder = network.image_encoder
+    count = len(encoder.stages())
+    with autocast(state.x.device):
+        features = encoder.run(state, count if stages_done is None else stages_done, count)
+        logits, _ = segmenter.decode(features)
+    fit = SquareFit(shape[0], shape[1], spacing, network.input_size)
     return fit.logits_to_slice(logits.float()).softmax(1)

@@ -13,6 +13,7 @@ from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
 from SAMFineTuneLib.model_file import ModelCard
 from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
 from SAMFineTuneLib.slices.axis import AXIS_NAMES, axis_name
+from SAMFineTuneLib.slices.intensity import sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume
 
@@ -56,7 +57,7 @@ def predict_volume(
     """
     axis = slice_axis(card, volume)
     stack = SliceStack.of(volume, axis)
-    window = card.normalisation.window_for(volume)
+    window = card.normalisation.window_for(sample_voxels(volume))
     values = np.array([0, *(label.value for label in card.labels)])
     kind = np.uint8 if values.max() < 256 else np.uint16 if values.max() < 65536 else np.int32
     labels = SliceStack(np.zeros(volume.array.shape, kind), volume.geometry, stack.axis)

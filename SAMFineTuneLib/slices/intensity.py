@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -34,6 +34,31 @@ class IntensityWindow(BaseModel):
         return clipped
 
 
+class VoxelSample(NamedTuple):
+    """Evenly spread voxels of a volume, which outlive it in memory, and its modality."""
+
+    values: np.ndarray
+    modality: str | None
+
+
+def sample_voxels(volume: Volume) -> VoxelSample:
+    """At most about four million voxels, float32.
+
+    Raises:
+        InputError: all voxels have one value.
+    """
+    flat = volume.array.reshape(-1)
+    # Sides are often powers of two: an even stride would see a few columns of each slice only.
+    values = flat[:: max(1, flat.size // _SAMPLE) | 1].astype(np.float32)
+    if flat.min() == flat.max():
+        raise InputError(
+            "the volume has the same value in every voxel",
+            "check that the right file was chosen and that it was exported whole",
+            code="constant_image",
+        )
+    return VoxelSample(values, volume.modality)
+
+
 class IntensityNormalisation(BaseModel):
     """How the volumes of a tuned model are normalised.
 
@@ -47,58 +72,33 @@ class IntensityNormalisation(BaseModel):
     kind: Literal["calibrated", "percentiles"]
     window: IntensityWindow | None = None
 
-    def window_for(self, volume: Volume) -> IntensityWindow:
-        """The window that applies to `volume`.
-
-        Raises:
-            InputError: all voxels have one value.
-        """
-        if self.window is not None:
-            _refuse_constant(_sample(volume.array))
-            return self.window
-        return _percentile_window([volume])
+    def window_for(self, sample: VoxelSample) -> IntensityWindow:
+        """The window that applies to the volume that a sample was taken of."""
+        return self.window or _percentile_window([sample])
 
 
-def find_normalisation(volumes: list[Volume]) -> IntensityNormalisation:
-    """The normalisation that fits the example volumes.
-
-    Raises:
-        InputError: a volume in which all voxels have one value.
-    """
-    for volume in volumes:
-        _refuse_constant(_sample(volume.array))
-    if all(_is_calibrated(volume) for volume in volumes):
-        return IntensityNormalisation(kind="calibrated", window=_percentile_window(volumes))
+def find_normalisation(samples: list[VoxelSample]) -> IntensityNormalisation:
+    """The normalisation that fits the example volumes."""
+    if all(_is_calibrated(sample) for sample in samples):
+        return IntensityNormalisation(kind="calibrated", window=_percentile_window(samples))
     return IntensityNormalisation(kind="percentiles")
 
 
-def _is_calibrated(volume: Volume) -> bool:
-    return volume.modality == "CT" or float(volume.array.min()) <= _AIR
+def _is_calibrated(sample: VoxelSample) -> bool:
+    if sample.modality is not None:
+        return sample.modality == "CT"
+    return float(sample.values.min()) <= _AIR
 
 
-def _percentile_window(volumes: list[Volume]) -> IntensityWindow:
-    values = np.concatenate([_sample(volume.array) for volume in volumes])
-    _refuse_constant(values)
+def _percentile_window(samples: list[VoxelSample]) -> IntensityWindow:
+    values = np.concatenate([sample.values for sample in samples])
     low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
     if not high > low:
         # Nearly all voxels have one value: a tiny object on an even background.
         low, high = float(values.min()), float(values.max())
+    high = max(high, low + 1e-6)
     scaled = np.clip((values - low) / (high - low), 0, 1)
     deviation = max(float(scaled.std()), 1e-3)
     return IntensityWindow(
         low=low, high=high, mean=float(scaled.mean()), standard_deviation=deviation
     )
-
-
-def _sample(array: np.ndarray) -> np.ndarray:
-    flat = array.reshape(-1)
-    return flat[:: max(1, flat.size // _SAMPLE)].astype(np.float32)
-
-
-def _refuse_constant(values: np.ndarray) -> None:
-    if values.size == 0 or float(values.min()) == float(values.max()):
-        raise InputError(
-            "the volume has the same value in every voxel",
-            "check that the right file was chosen and that it was exported whole",
-            code="constant_image",
-        )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,11 +14,13 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.slices.intensity import (
     IntensityNormalisation,
     IntensityWindow,
+    VoxelSample,
     find_normalisation,
+    sample_voxels,
 )
 from SAMFineTuneLib.slices.labelled import EmptySlices, LabelledSlices, known_labels
 from SAMFineTuneLib.slices.stack import SliceStack, suggest_axis
-from SAMFineTuneLib.volumes import Labelmap, Volume, labelmap_onto, read_labelmap, read_volume
+from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume
 
 # Empty slices kept of each volume, for every labelled one; they teach little and look alike.
 _EMPTY_PER_LABELLED = 2
@@ -69,12 +72,12 @@ class LabelledSlice:
     volume: int
     number: int
 
-    @property
+    @cached_property
     def is_labelled(self) -> bool:
         """Whether a structure is to be seen; the other slices are known to be empty."""
         return bool(self.target.any())
 
-    @property
+    @cached_property
     def classes(self) -> set[int]:
         """Class numbers of the structures in the slice."""
         return {int(each) for each in np.unique(self.target) if each > 0}
@@ -92,13 +95,28 @@ class TrainingSet:
     warnings: list[str] = field(default_factory=list)
 
 
+class _KnownSlice(NamedTuple):
+    """One slice as it lies in the files, and which of the volume's labels are known on it."""
+
+    number: int
+    pixels: np.ndarray
+    mask: np.ndarray
+    known: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class _Opened:
+    """What is kept of a volume: the slices to learn from, not the volume."""
+
     source: ExampleSource
-    volume: Volume
-    labelmap: Labelmap
     labels: list[int]
+    labelmap_names: dict[int, str]
+    labelmap_colours: dict[int, tuple[float, float, float]]
     axis: str
+    spacing: tuple[float, float]
+    slices: list[_KnownSlice]
+    sample: VoxelSample
+    non_finite: int
 
 
 def load_examples(
@@ -121,7 +139,7 @@ def load_examples(
         check()
         opened.append(_open(source))
     labels = _labels(opened, names or {})
-    normalisation = find_normalisation([each.volume for each in opened])
+    normalisation = find_normalisation([each.sample for each in opened])
     slices = [
         labelled
         for index, each in enumerate(opened)
@@ -159,7 +177,32 @@ def _open(source: ExampleSource) -> _Opened:
             )
     labelmap = labelmap_onto(labelmap, volume.geometry)
     axis = suggest_axis(labelmap) if source.axis == "auto" else source.axis
-    return _Opened(source, volume, labelmap, labels, axis)
+    images = SliceStack.of(volume, axis)
+    return _Opened(
+        source=source,
+        labels=labels,
+        labelmap_names=labelmap.names,
+        labelmap_colours=labelmap.colours,
+        axis=axis,
+        spacing=images.pixel_spacing,
+        slices=_known_slices(images, SliceStack.of(labelmap, axis), labels, source),
+        sample=sample_voxels(volume),
+        non_finite=volume.non_finite,
+    )
+
+
+def _known_slices(
+    images: SliceStack, masks: SliceStack, labels: list[int], source: ExampleSource
+) -> list[_KnownSlice]:
+    known = known_labels(masks, labels, source.labelled, source.empty)
+    slices = [
+        _KnownSlice(number, images[number], masks[number], known[number])
+        for number in np.flatnonzero(known.any(axis=1)).tolist()
+    ]
+    return [
+        each._replace(pixels=each.pixels.copy(), mask=each.mask.copy())
+        for each in _thinned(slices, labels)
+    ]
 
 
 def _labels(opened: list[_Opened], names: dict[int, str]) -> list[Label]:
@@ -169,8 +212,8 @@ def _labels(opened: list[_Opened], names: dict[int, str]) -> list[Label]:
             known = found.get(value, Label(value))
             found[value] = Label(
                 value,
-                names.get(value) or known.name or each.labelmap.names.get(value, ""),
-                known.colour or each.labelmap.colours.get(value),
+                names.get(value) or known.name or each.labelmap_names.get(value, ""),
+                known.colour or each.labelmap_colours.get(value),
             )
     return [found[value] for value in sorted(found)]
 
@@ -178,29 +221,26 @@ def _labels(opened: list[_Opened], names: dict[int, str]) -> list[Label]:
 def _slices(
     index: int, opened: _Opened, labels: list[Label], normalisation: IntensityNormalisation
 ) -> list[LabelledSlice]:
-    images = SliceStack.of(opened.volume, opened.axis)
-    masks = SliceStack.of(opened.labelmap, opened.axis)
-    known = known_labels(masks, opened.labels, opened.source.labelled, opened.source.empty)
-    window = normalisation.window_for(opened.volume)
+    window = normalisation.window_for(opened.sample)
     # Labels that this volume's segmentation was not asked for are unknown everywhere in it.
     columns = [[label.value for label in labels].index(value) for value in opened.labels]
     slices = []
-    for number in np.flatnonzero(known.any(axis=1)):
-        all_known = np.zeros(len(labels) + 1, dtype=bool)
-        all_known[0] = True
-        all_known[1 + np.asarray(columns)] = known[number]
+    for each in opened.slices:
+        known = np.zeros(len(labels) + 1, dtype=bool)
+        known[0] = True
+        known[1 + np.asarray(columns)] = each.known
         slices.append(
             LabelledSlice(
-                image=window.apply(images[number]).astype(np.float16),
-                target=_target(masks[number], labels, all_known),
-                known=all_known,
+                image=window.apply(each.pixels).astype(np.float16),
+                target=_target(each.mask, labels, known),
+                known=known,
                 window=window,
-                spacing=images.pixel_spacing,
+                spacing=opened.spacing,
                 volume=index,
-                number=int(number),
+                number=each.number,
             )
         )
-    return _thinned(slices)
+    return slices
 
 
 def _target(mask: np.ndarray, labels: list[Label], known: np.ndarray) -> np.ndarray:
@@ -211,10 +251,11 @@ def _target(mask: np.ndarray, labels: list[Label], known: np.ndarray) -> np.ndar
     return target
 
 
-def _thinned(slices: list[LabelledSlice]) -> list[LabelledSlice]:
+def _thinned(slices: list[_KnownSlice], labels: list[int]) -> list[_KnownSlice]:
     """All labelled slices, and of the empty ones an even selection."""
-    labelled = [each for each in slices if each.is_labelled]
-    empty = [each for each in slices if not each.is_labelled]
+    labelled = [each for each in slices if np.isin(labels, each.mask)[each.known].any()]
+    numbers = {each.number for each in labelled}
+    empty = [each for each in slices if each.number not in numbers]
     most = max(4, _EMPTY_PER_LABELLED * len(labelled))
     if len(empty) > most:
         chosen = np.unique(np.linspace(0, len(empty) - 1, most).round().astype(int))
@@ -224,10 +265,10 @@ def _thinned(slices: list[LabelledSlice]) -> list[LabelledSlice]:
 
 def _warnings(opened: list[_Opened], labels: list[Label], slices: list[LabelledSlice]) -> list[str]:
     warnings = [
-        f"{each.source.volume.name} has {each.volume.non_finite} voxels that are no numbers "
+        f"{each.source.volume.name} has {each.non_finite} voxels that are no numbers "
         "(NaN or infinite); they are treated as background"
         for each in opened
-        if each.volume.non_finite
+        if each.non_finite
     ]
     shown = set().union(*(each.classes for each in slices))
     warnings += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path, example: CachedSample, slices: int, variants: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self.variants = variants
         self._filled = np.zeros((slices, variants), dtype=bool)
         tensors = (example.state.x, *example.state.skips)
@@ -66,6 +68,13 @@ class FeatureCache:
         return CachedSample(
             FeatureState(first, tuple(rest)), torch.from_numpy(self._targets[key].copy())
         )
+
+    def remove(self) -> None:
+        """Deletes the files; the cache is of no use afterwards."""
+        # A file that is still mapped cannot be deleted on Windows.
+        self._features.clear()
+        del self._targets
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def worthwhile_variants(example: CachedSample, slices: int, samples: int) -> int:

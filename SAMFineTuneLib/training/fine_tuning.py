@@ -19,8 +19,9 @@ from SAMFineTuneLib.training.loss import PartialLabelLoss
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.schedule import Schedule
+from SAMFineTuneLib.training.slice_pool import SlicePool
 from SAMFineTuneLib.training.training_state import TrainingState, load_state
-from SAMFineTuneLib.training.validation import ValidationDsc, validate
+from SAMFineTuneLib.training.validation import Validation, ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
 # The held-out slices join for the last part: with five labelled slices one of them is a fifth of
@@ -125,15 +126,21 @@ class FineTuning:
             _decayed_groups(self._trained, plan.weight_decay), lr=plan.learning_rate
         )
         self._loss = PartialLabelLoss()
-        self._recent_loss = math.nan
+        held_out = [self._slices[position] for position in split.validation]
+        self._validation = (
+            Validation(segmenter, held_out, plan.batch, folder / "held_out") if held_out else None
+        )
         self._state = self._resumed(signature)
+        self._recent_loss = self._state.recent_loss
         self._schedule = Schedule(plan, self._state.step, self._state.elapsed_s)
+        self._pool = self._pool_of_phase()
         self._sampler = SliceSampler(
             segmenter,
             self._slices,
             plan.seed,
             samples=plan.batch * (plan.steps or 10**6),
             cache_folder=folder / "features",
+            calibrated=examples.normalisation.kind == "calibrated",
         )
 
     @property
@@ -148,6 +155,8 @@ class FineTuning:
             whatever `watch.check` raises, after saving a checkpoint.
         """
         self._segmenter.train()
+        if self._was_interrupted_in_validation():
+            self._validate()
         saved = time.monotonic()
         ending: Ending = "complete"
         while self._schedule.progress < 1:
@@ -170,17 +179,16 @@ class FineTuning:
 
     @property
     def _validates(self) -> bool:
-        return bool(self._split.validation)
+        return self._validation is not None
 
-    def _positions(self) -> list[int]:
-        if self._state.final_pass:
-            return sorted(self._split.training + self._split.validation)
-        return self._split.training
+    def _pool_of_phase(self) -> SlicePool:
+        joined = self._split.validation if self._state.final_pass else []
+        return SlicePool(self._slices, sorted([*self._split.training, *joined]))
 
     def _step(self) -> None:
         for group in self._optimiser.param_groups:
             group["lr"] = self._schedule.learning_rate()
-        batch = self._sampler.batch(self._positions(), self._plan.batch, self._schedule.step)
+        batch = self._sampler.batch(self._pool, self._plan.batch, self._schedule.step)
         encoder = self._segmenter.network.image_encoder
         with autocast(self._device):
             features = encoder.run(batch.state, self._sampler.start_stage, len(encoder.stages()))
@@ -215,6 +223,11 @@ class FineTuning:
         every = max(1, round(learning_steps / _VALIDATIONS))
         return self._schedule.step % every == 0
 
+    def _was_interrupted_in_validation(self) -> bool:
+        history = self._state.history
+        validated = history[-1]["step"] if history else 0
+        return self.resumed_at > 0 and validated != self.resumed_at and self._is_validation_due()
+
     def _is_final_pass_due(self) -> bool:
         return not self._state.final_pass and self._schedule.progress >= _FINAL_PASS_FROM
 
@@ -223,8 +236,8 @@ class FineTuning:
         return patience is not None and self._state.validations_since_best >= patience
 
     def _validate(self) -> None:
-        held_out = [self._slices[position] for position in self._split.validation]
-        measured = validate(self._segmenter, held_out, self._plan.batch, self._check_cancelled)
+        assert self._validation is not None
+        measured = self._validation.measure(self._check_cancelled)
         mean = measured.mean
         self._state.history.append(
             {"step": self._schedule.step, "loss": self._recent_loss, "validation_dsc": mean}
@@ -246,6 +259,7 @@ class FineTuning:
             self._validate()
         self._load(self._state.best_weights)
         self._state.final_pass = True
+        self._pool = self._pool_of_phase()
 
     def _outcome(self, ending: Ending) -> FinetuneOutcome:
         joined = self._state.final_pass
@@ -254,6 +268,7 @@ class FineTuning:
                 self._validate()
             self._load(self._state.best_weights)
         self._segmenter.eval()
+        self._remove_caches()
         best = self._state.best
         return FinetuneOutcome(
             steps=self._schedule.step,
@@ -267,6 +282,11 @@ class FineTuning:
             cached_variants=self._sampler.cached_variants,
         )
 
+    def _remove_caches(self) -> None:
+        self._sampler.remove_cache()
+        if self._validation is not None:
+            self._validation.remove_cache()
+
     def _check_cancelled(self) -> None:
         try:
             self._watch.check()
@@ -278,6 +298,7 @@ class FineTuning:
         state = self._state
         state.step = self._schedule.step
         state.elapsed_s = self._schedule.elapsed_s
+        state.recent_loss = self._recent_loss
         state.weights = self._copied_weights()
         state.optimiser = self._optimiser.state_dict()
         state.save(self._folder)

@@ -28,7 +28,6 @@ class PartialLabelLoss(nn.Module):
         self._dice = DiceLoss(
             include_background=False,
             to_onehot_y=True,
-            softmax=True,
             batch=True,
             reduction="none",
             smooth_nr=1.0,
@@ -47,23 +46,24 @@ class PartialLabelLoss(nn.Module):
         Returns:
             A scalar.
         """
-        logits = functional.interpolate(
+        fine = functional.interpolate(
             logits.float(), target.shape[-2:], mode="bilinear", align_corners=False
         )
-        merged = merge_unknown(logits, known)
+        merged = merge_unknown(fine, known)
         target = target.long()
-        cross_entropy = functional.cross_entropy(merged, target)
+        cross_entropy = functional.nll_loss(merged, target)
         shown = torch.bincount(target.flatten(), minlength=logits.shape[1])[1:] > 0
         # A class absent from the whole batch has no overlap to improve; cross entropy covers it.
-        dice = self._dice(merged, target[:, None]).flatten()[shown]
+        dice = self._dice(merged.exp(), target[:, None]).flatten()[shown]
         loss = cross_entropy + (dice.mean() if len(dice) else 0.0)
-        quality = _overlap_loss(overlaps, merged.detach(), target, known)
-        return loss + _OVERLAP_WEIGHT * quality
+        return loss + _OVERLAP_WEIGHT * _overlap_loss(overlaps, logits.detach(), target, known)
 
 
 def merge_unknown(logits: Tensor, known: Tensor) -> Tensor:
     """Log-probabilities (B, classes, h, w) with the unknown classes' share given to background."""
     log_probabilities = logits.log_softmax(1)
+    if known.all():
+        return log_probabilities
     unknown = ~known[:, :, None, None]
     joined = unknown.clone()
     joined[:, 0] = True
@@ -72,11 +72,16 @@ def merge_unknown(logits: Tensor, known: Tensor) -> Tensor:
     return torch.cat([background, structures], dim=1)
 
 
-def _overlap_loss(overlaps: Tensor, merged: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Squared error of the expected intersection over union, known classes only."""
-    classes = merged.shape[1]
-    predicted = functional.one_hot(merged.argmax(1), classes).flatten(1, 2).bool()
-    truth = functional.one_hot(target, classes).flatten(1, 2).bool()
+def _overlap_loss(overlaps: Tensor, logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Squared error of the expected intersection over union, known classes only.
+
+    Measured on the mask decoder's own coarse grid: an estimate need not be finer.
+    """
+    classes = logits.shape[1]
+    coarse = functional.interpolate(target[:, None].float(), logits.shape[-2:])[:, 0].long()
+    merged = merge_unknown(logits.float(), known).argmax(1)
+    predicted = functional.one_hot(merged, classes).flatten(1, 2).bool()
+    truth = functional.one_hot(coarse, classes).flatten(1, 2).bool()
     union = (predicted | truth).sum(1)
     actual = (predicted & truth).sum(1) / union.clamp(min=1)
     counted = known & (union > 0)

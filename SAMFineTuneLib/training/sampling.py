@@ -17,9 +17,7 @@ from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.training.examples import LabelledSlice
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache, worthwhile_variants
-
-# Share of a batch drawn from the slices known to be empty.
-_EMPTY_SHARE = 0.2
+from SAMFineTuneLib.training.slice_pool import SlicePool
 
 
 class Batch(NamedTuple):
@@ -48,6 +46,7 @@ class SliceSampler:
         seed: of everything random.
         samples: how many samples will be drawn in all, for the worth of a cache.
         cache_folder: where cached features go; None caches nothing.
+        calibrated: whether grey levels mean the same in every slice.
     """
 
     def __init__(
@@ -57,11 +56,12 @@ class SliceSampler:
         seed: int,
         samples: int,
         cache_folder: Path | None,
+        calibrated: bool = False,
     ) -> None:
         self._network = segmenter.network
         self._slices = slices
         self._seed = seed
-        self._augmentation = SliceAugmentation(self._network.input_size)
+        self._augmentation = SliceAugmentation(self._network.input_size, calibrated=calibrated)
         self._prefix = self._network.image_encoder.frozen_prefix() if cache_folder else 0
         self._cache: FeatureCache | None = None
         if self._prefix and cache_folder is not None:
@@ -82,9 +82,14 @@ class SliceSampler:
         """Augmented variants of each slice in the cache; 0 when nothing is cached."""
         return self._cache.variants if self._cache else 0
 
-    def batch(self, positions: Sequence[int], size: int, step: int) -> Batch:
-        """The batch of a step, drawn from the slices at `positions`."""
-        chosen = self._choose(positions, size, step)
+    def remove_cache(self) -> None:
+        """Deletes the cached features; no batch can be drawn afterwards."""
+        if self._cache is not None:
+            self._cache.remove()
+
+    def batch(self, pool: SlicePool, size: int, step: int) -> Batch:
+        """The batch of a step, drawn from a pool of these slices."""
+        chosen = pool.draw(size, np.random.default_rng([self._seed, 2, step]))
         samples = [
             self._sample(position, step * size + place) for place, position in enumerate(chosen)
         ]
@@ -98,24 +103,6 @@ class SliceSampler:
         known = torch.from_numpy(np.stack([self._slices[each].known for each in chosen]))
         target = torch.stack([sample.target for sample in samples])
         return Batch(FeatureState(x, skips), target.to(device), known.to(device))
-
-    def _choose(self, positions: Sequence[int], size: int, step: int) -> list[int]:
-        random = np.random.default_rng([self._seed, 2, step])
-        labelled = [each for each in positions if self._slices[each].is_labelled]
-        empty = [each for each in positions if not self._slices[each].is_labelled]
-        from_empty = int((random.random(size) < _EMPTY_SHARE).sum()) if empty else 0
-        # One labelled slice at least: a batch of empty slices teaches no shape.
-        from_empty = min(from_empty, size - 1) if size > 1 else 0
-        return (
-            [
-                *random.choice(
-                    labelled, size - from_empty, replace=size - from_empty > len(labelled)
-                ),
-                *random.choice(empty, from_empty, replace=from_empty > len(empty)),
-            ]
-            if from_empty
-            else list(random.choice(labelled, size, replace=size > len(labelled)))
-        )
 
     def _sample(self, position: int, draw: int) -> CachedSample:
         if self._cache is None:
@@ -132,7 +119,8 @@ class SliceSampler:
     def _compute(self, position: int, seed: int) -> CachedSample:
         each = self._slices[position]
         size = self._network.input_size
-        fit = SquareFit(*each.image.shape, each.spacing, size)
+        rows, columns = each.image.shape
+        fit = SquareFit(rows, columns, each.spacing, size)
         moved = self._augmentation.positions(seed)
         image = fit.image_to_square(torch.from_numpy(each.image).float(), moved)
         image = self._augmentation.intensity(image, seed)

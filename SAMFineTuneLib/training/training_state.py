@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ class TrainingState:
         signature: what plan and examples it belongs to; another one starts afresh.
         step: optimiser steps taken.
         elapsed_s: seconds spent.
+        recent_loss: mean over the last steps; NaN before the first.
         final_pass: whether the held-out slices have joined.
         weights: the tensors that train.
         optimiser: AdamW's state.
@@ -33,6 +34,7 @@ class TrainingState:
     signature: str
     step: int = 0
     elapsed_s: float = 0.0
+    recent_loss: float = math.nan
     final_pass: bool = False
     weights: dict[str, Tensor] = field(default_factory=dict)
     optimiser: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +48,7 @@ class TrainingState:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / (STATE_FILE + ".part")
         torch.save({each.name: getattr(self, each.name) for each in fields(self)}, part)
-        os.replace(part, folder / STATE_FILE)
+        part.replace(folder / STATE_FILE)
 
 
 def load_state(folder: Path, signature: str) -> TrainingState | None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
+import torch
 
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
-from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
+from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
 from SAMFineTuneLib.training.examples import LabelledSlice
+from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache
 
 
 @dataclass(frozen=True)
@@ -29,47 +33,102 @@ class ValidationDsc:
         return float(np.mean(values)) if values else None
 
 
-def validate(
-    segmenter: AutomaticSegmenter,
-    slices: Sequence[LabelledSlice],
-    batch: int,
-    check: Callable[[], None] = lambda: None,
-) -> ValidationDsc:
-    """Predicts held-out slices, empty ones too, as `apply` would, without prompts.
+class Validation:
+    """Predicts the held-out slices, empty ones too, as `apply` would, without prompts.
+
+    What the encoder's frozen stages make of them is computed at the first validation and kept.
 
     Args:
-        segmenter: the network; left in the mode it was in.
-        slices: the held-out slices.
+        segmenter: the network, adapted.
+        slices: the held-out slices, at least one.
         batch: slices at a time.
-        check: called between batches; may raise to stop.
+        cache_folder: where frozen features go.
     """
-    was_training = segmenter.training
-    segmenter.eval()
-    classes = len(slices[0].known)
-    overlap = np.zeros(classes)
-    sizes = np.zeros(classes)
-    for group in _batches(slices, batch):
-        check()
-        images = [each.image for each in group]
-        probabilities = class_probabilities(segmenter, images, group[0].window, group[0].spacing)
-        for each, predicted in zip(group, probabilities.argmax(1).cpu().numpy(), strict=True):
-            for number in np.flatnonzero(each.known):
-                found, truth = predicted == number, each.target == number
-                overlap[number] += (found & truth).sum()
-                sizes[number] += found.sum() + truth.sum()
-    segmenter.train(was_training)
-    return ValidationDsc(
-        {
-            number: float(2 * overlap[number] / sizes[number]) if sizes[number] else None
-            for number in range(1, classes)
-        }
-    )
+
+    def __init__(
+        self,
+        segmenter: AutomaticSegmenter,
+        slices: Sequence[LabelledSlice],
+        batch: int,
+        cache_folder: Path,
+    ) -> None:
+        self._segmenter = segmenter
+        self._slices = slices
+        self._batches = _batches(slices, batch)
+        self._cache_folder = cache_folder
+        self._prefix = segmenter.network.image_encoder.frozen_prefix()
+        self._cache: FeatureCache | None = None
+
+    def measure(self, check: Callable[[], None] = lambda: None) -> ValidationDsc:
+        """The DSC as the network stands; it is left in the mode it was in.
+
+        Args:
+            check: called between batches; may raise to stop.
+        """
+        was_training = self._segmenter.training
+        self._segmenter.eval()
+        classes = len(self._slices[0].known)
+        overlap, sizes = np.zeros(classes), np.zeros(classes)
+        for positions in self._batches:
+            check()
+            for position, predicted in zip(positions, self._predicted(positions), strict=True):
+                each = self._slices[position]
+                for number in np.flatnonzero(each.known):
+                    found, truth = predicted == number, each.target == number
+                    overlap[number] += (found & truth).sum()
+                    sizes[number] += found.sum() + truth.sum()
+        self._segmenter.train(was_training)
+        return ValidationDsc(
+            {
+                number: float(2 * overlap[number] / sizes[number]) if sizes[number] else None
+                for number in range(1, classes)
+            }
+        )
+
+    def remove_cache(self) -> None:
+        """Deletes the kept features; the next measurement computes them again."""
+        if self._cache is not None:
+            self._cache.remove()
+            self._cache = None
+
+    def _predicted(self, positions: list[int]) -> np.ndarray:
+        first = self._slices[positions[0]]
+        if self._prefix:
+            states = [self._frozen_features(position) for position in positions]
+            device = next(self._segmenter.parameters()).device
+            state = FeatureState(
+                torch.cat([each.x for each in states]).to(device).float(),
+                tuple(
+                    torch.cat(skips).to(device).float()
+                    for skips in zip(*(each.skips for each in states), strict=True)
+                ),
+            )
+        else:
+            images = [self._slices[position].image for position in positions]
+            state = embed(self._segmenter.network, images, first.window, first.spacing, 0)
+        probabilities = probabilities_from(
+            self._segmenter, state, first.image.shape, first.spacing, self._prefix
+        )
+        predicted: np.ndarray = probabilities.argmax(1).cpu().numpy()
+        return predicted
+
+    def _frozen_features(self, position: int) -> FeatureState:
+        key = (position, 0)
+        if self._cache is None or key not in self._cache:
+            each = self._slices[position]
+            network = self._segmenter.network
+            state = embed(network, [each.image], each.window, each.spacing, self._prefix)
+            sample = CachedSample(state, torch.zeros(1, dtype=torch.int32))
+            if self._cache is None:
+                self._cache = FeatureCache(self._cache_folder, sample, len(self._slices), 1)
+            self._cache.put(key, sample)
+        return self._cache.get(key).state
 
 
-def _batches(slices: Sequence[LabelledSlice], size: int) -> list[list[LabelledSlice]]:
-    """Slices of one volume at a time: a batch shares shape, spacing and window."""
+def _batches(slices: Sequence[LabelledSlice], size: int) -> list[list[int]]:
+    """Positions of slices of one volume at a time: a batch shares shape, spacing and window."""
     batches = []
-    for _, group in groupby(slices, key=lambda each: each.volume):
+    for _, group in groupby(range(len(slices)), key=lambda position: slices[position].volume):
         same = list(group)
         batches += [same[start : start + size] for start in range(0, len(same), size)]
     return batches

@@ -1,0 +1,50 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Both make a virtual environment in .venv first; PYTHON names the interpreter to make it with.
+
+PYTHON ?= python3
+# The release that the tests run with. Any build will do, with or without CUDA.
+TORCH ?= torch==2.13.0
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/ready
+
+.PHONY: help demo test test-slow lint benchmark clean
+
+help:
+	@echo "make demo       set up, then learn a structure of a real head from 5 labelled slices"
+	@echo "make test       set up, then run the tests"
+	@echo "make test-slow  the tests that take minutes each"
+	@echo "make lint       style and types"
+	@echo "make benchmark  figures on real images (DATA=folder)"
+	@echo "make clean      remove what the others made"
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[development]"
+	touch $@
+
+demo: $(READY)
+	$(RUN) -m SAMFineTuneLib.demo --output demo
+
+test: $(READY)
+	$(RUN) -m pytest Testing
+
+test-slow: $(READY)
+	$(RUN) -m pytest Testing -m slow
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+DATA ?= ../shared/data
+benchmark: $(READY)
+	$(RUN) -m Testing.benchmarks.backbone_step
+	$(RUN) -m Testing.benchmarks.abdomen --data $(DATA)
+	$(RUN) -m Testing.benchmarks.hippocampus --data $(DATA)
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
