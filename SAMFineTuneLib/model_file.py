@@ -12,6 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -122,7 +123,8 @@ def save_model(path: Path, segmenter: AutomaticSegmenter, card: ModelCard) -> No
             code="cannot_write",
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def read_card(path: Path) -> ModelCard:
@@ -252,7 +254,7 @@ def _header(path: Path) -> dict[str, Any]:
         header = json.loads(text)
     except ValueError as error:
         raise _unreadable(path, "is not a tuned model, or is damaged") from error
-    if not isinstance(header, dict):
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
         raise _unreadable(path, "is not a tuned model")
     _refuse_incomplete(path, header, 8 + length)
     return header

@@ -164,9 +164,34 @@ def test_slices_and_their_pixel_spacing() -> None:
     assert len(stack) == 6 and stack.axis == 1 and stack.name == "coronal"
     assert stack[2].shape == (4, 8)
     assert stack.pixel_spacing == (3.0, 1.0)
-    assert np.array_equal(stack[2], volume.array[:, 2, :])
+    assert np.array_equal(stack[2], volume.array[::-1, 2, :]), "the head is at the top"
     stack[2][...] = -1
     assert (volume.array[:, 2, :] == -1).all(), "a slice is a view of the volume"
+
+
+@pytest.mark.parametrize("name", AXIS_NAMES)
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (1, -1, -1), (-1, 1, -1)])
+def test_slices_are_turned_as_images_are_looked_at(
+    signs: tuple[int, int, int], order: tuple[int, int, int], name: str
+) -> None:
+    """Voxels hold how far left, back and up they lie, in digits."""
+    direction = np.zeros((3, 3))
+    for index_axis, patient_axis in enumerate(order):
+        direction[patient_axis, index_axis] = signs[index_axis]
+    geometry = geometry_of((3, 4, 5), spacing=(1.0, 2.0, 4.0), direction=tuple(direction.ravel()))
+    k, j, i = np.mgrid[:3, :4, :5]
+    index = np.stack([i, j, k], -1) * np.asarray(geometry.spacing)
+    place = index @ direction.T
+    axis = array_axis(geometry, name)
+    along = [SliceStack(place[..., patient], geometry, axis) for patient in range(3)]
+    down, sense = {"axial": (1, 1), "coronal": (2, -1), "sagittal": (2, -1)}[name]
+    right = {"axial": 0, "coronal": 0, "sagittal": 1}[name]
+    spacing = along[0].pixel_spacing
+    assert np.allclose(np.diff(along[down][1], axis=0) * sense, spacing[0])
+    assert np.allclose(np.diff(along[down][1], axis=1), 0)
+    assert np.allclose(np.diff(along[right][1], axis=1), spacing[1])
+    assert np.allclose(np.diff(along[right][1], axis=0), 0)
 
 
 def test_the_axis_is_the_widest_else_the_one_with_gaps() -> None:

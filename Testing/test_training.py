@@ -328,6 +328,7 @@ def test_presets_differ_and_wishes_come_first() -> None:
     assert (wished.steps, wished.minutes, wished.batch) == (7, None, 3)
     assert (wished.learning_rate, wished.input_size, wished.seed) == (0.5, 448, 9)
     assert wished.rank == 8
+    assert wished.warm_up == 1 < plans["laptop"].warm_up
     timed = settle(Wishes(minutes=2.0), examples, True)
     assert (timed.steps, timed.minutes) == (None, 2.0)
 

@@ -92,6 +92,8 @@ def _draw(ax: Axes, panel: SlicePanel) -> None:
 
 
 def _outline(ax: Axes, labels: np.ndarray, style: str) -> None:
+    if min(labels.shape) < 2:
+        return  # A line of pixels has no outline.
     for label in np.unique(labels[labels > 0]):
         colour = _COLOURS[int(label) % len(_COLOURS)] if style == _PREDICTED else "white"
         ax.contour(

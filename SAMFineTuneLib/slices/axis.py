@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from SAMFineTuneLib.volumes import Geometry
@@ -10,6 +12,17 @@ AXIS_NAMES = ("axial", "coronal", "sagittal")
 
 # Patient direction (LPS) along which slices of each name are stacked.
 _STACKING = {"sagittal": 0, "coronal": 1, "axial": 2}
+
+# Patient direction along which rows, and columns, of a slice follow each other, and its sense.
+_ROWS = {"axial": (1, 1), "coronal": (2, -1), "sagittal": (2, -1)}
+_COLUMNS = {"axial": (0, 1), "coronal": (0, 1), "sagittal": (1, 1)}
+
+
+class PlaneAxis(NamedTuple):
+    """Axis of the (k, j, i) array along a slice's rows or columns, and whether it is reversed."""
+
+    axis: int
+    reverse: bool
 
 
 def array_axis(geometry: Geometry, name: str) -> int:
@@ -24,6 +37,23 @@ def array_axis(geometry: Geometry, name: str) -> int:
 def axis_name(geometry: Geometry, axis: int) -> str:
     """Name of the slices stacked along `axis` of the (k, j, i) array."""
     return next(name for name in AXIS_NAMES if array_axis(geometry, name) == axis)
+
+
+def plane_axes(geometry: Geometry, axis: int) -> tuple[PlaneAxis, PlaneAxis]:
+    """How slices stacked along `axis` are turned, along rows and along columns.
+
+    As images are looked at: the patient's right at the left; the front at the top of an axial
+    slice, the head at the top of the others, the front at the left of a sagittal one.
+    """
+    index_axes = _index_axes(geometry)
+    direction = np.asarray(geometry.direction, dtype=float).reshape(3, 3)
+    name = axis_name(geometry, axis)
+
+    def along(patient: int, sense: int) -> PlaneAxis:
+        index = index_axes[patient]
+        return PlaneAxis(2 - index, bool(direction[patient, index] * sense < 0))
+
+    return along(*_ROWS[name]), along(*_COLUMNS[name])
 
 
 def _index_axes(geometry: Geometry) -> dict[int, int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from SAMFineTuneLib.slices.axis import array_axis, axis_name
+from SAMFineTuneLib.slices.axis import PlaneAxis, array_axis, axis_name, plane_axes
 from SAMFineTuneLib.volumes import Geometry, Labelmap, Volume
 
 # Spacings that differ by less are the same for the choice of an axis.
@@ -16,6 +17,9 @@ _SAME_SPACING = 1.05
 @dataclass(frozen=True)
 class SliceStack:
     """The slices of one array along one of its axes, in the volume's own index order.
+
+    Each slice is turned as `plane_axes` says, so that a structure looks the same to a network
+    however a file stores its axes.
 
     Args:
         array: (k, j, i) voxels.
@@ -37,8 +41,9 @@ class SliceStack:
 
     def __getitem__(self, number: int) -> np.ndarray:
         """Slice `number` as (rows, columns), a view of the volume."""
-        pixels: np.ndarray = np.moveaxis(self.array, self.axis, 0)[number]
-        return pixels
+        rows, columns = self._plane
+        pixels: np.ndarray = self.array.transpose(self.axis, rows.axis, columns.axis)[number]
+        return pixels[:: -1 if rows.reverse else 1, :: -1 if columns.reverse else 1]
 
     @property
     def name(self) -> str:
@@ -48,9 +53,13 @@ class SliceStack:
     @property
     def pixel_spacing(self) -> tuple[float, float]:
         """Millimetres between rows and between columns."""
-        spacing = list(self.geometry.spacing[::-1])
-        del spacing[self.axis]
-        return float(spacing[0]), float(spacing[1])
+        spacing = self.geometry.spacing[::-1]
+        rows, columns = self._plane
+        return float(spacing[rows.axis]), float(spacing[columns.axis])
+
+    @cached_property
+    def _plane(self) -> tuple[PlaneAxis, PlaneAxis]:
+        return plane_axes(self.geometry, self.axis)
 
 
 def widest_axis(geometry: Geometry) -> int | None:

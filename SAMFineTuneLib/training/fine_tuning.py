@@ -26,7 +26,7 @@ from SAMFineTuneLib.training.validation_split import ValidationSplit
 
 # The held-out slices join for the last part: with five labelled slices one of them is a fifth of
 # all that is known. What is reported was measured before they joined.
-_FINAL_PASS_FROM = 0.75
+_FINAL_PASS_FROM = 0.6
 _VALIDATIONS = 20
 _SAVE_EVERY_S = 30.0
 _LARGEST_GRADIENT = 1.0

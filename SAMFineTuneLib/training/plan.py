@@ -101,6 +101,7 @@ def settle(wishes: Wishes, examples: TrainingSet, pretrained: bool) -> FinetuneP
     """
     recipe = _RECIPES[wishes.preset]
     neither = wishes.steps is None and wishes.minutes is None
+    steps = recipe.steps if neither else wishes.steps
     method: Method = (
         wishes.method if wishes.method != "auto" else ("adapter" if pretrained else "vanilla")
     )
@@ -111,11 +112,12 @@ def settle(wishes: Wishes, examples: TrainingSet, pretrained: bool) -> FinetuneP
         scope="encoder_decoder" if wishes.scope == "auto" else wishes.scope,
         rank=wishes.rank,
         input_size=_input_size(wishes, examples, recipe.largest_input),
-        steps=recipe.steps if neither else wishes.steps,
+        steps=steps,
         minutes=recipe.minutes if neither else wishes.minutes,
         batch=wishes.batch or recipe.batch,
         learning_rate=wishes.learning_rate or rate,
-        warm_up=recipe.warm_up,
+        # A short fine-tune would else be over before it is warm.
+        warm_up=recipe.warm_up if steps is None else min(recipe.warm_up, max(1, steps // 10)),
         weight_decay=0.1,
         patience=recipe.patience,
         seed=wishes.seed,

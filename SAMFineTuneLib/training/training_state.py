@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from SAMFineTuneLib.errors import InputError
 
 STATE_FILE = "training.pt"
 
@@ -44,11 +47,26 @@ class TrainingState:
     history: list[dict[str, float | int | None]] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
-        """Writes the state; a file is there whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Writes the state; a file is there whole or not at all.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         part = folder / (STATE_FILE + ".part")
-        torch.save({each.name: getattr(self, each.name) for each in fields(self)}, part)
-        part.replace(folder / STATE_FILE)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.save({each.name: getattr(self, each.name) for each in fields(self)}, part)
+            part.replace(folder / STATE_FILE)
+        # torch tells a full disk as a RuntimeError that does not name it.
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"cannot write the checkpoint {folder / STATE_FILE}",
+                "free some space, or choose another folder with --job",
+                code="cannot_write",
+            ) from error
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def load_state(folder: Path, signature: str) -> TrainingState | None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Labelmap
+from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
 from SAMFineTuneLib.volumes.quiet import itk_quiet
 from SAMFineTuneLib.volumes.segment_header import segment_fields
 
@@ -73,8 +74,9 @@ def _write(path: Path, array: NDArray[Any], geometry: Geometry, fields: dict[str
         try:
             sitk.WriteImage(image, str(written), useCompression=True)
             # Some writers do not report a disk that filled up, so what they wrote is read again.
+            non_finite_voxels(written)
             back = sitk.ReadImage(str(written))
-        except RuntimeError as error:
+        except (RuntimeError, DamagedFileError) as error:
             raise _failed(path, array.nbytes) from error
         # The view is valid only while the image that it looks into is kept.
         found = sitk.GetArrayViewFromImage(back)

@@ -111,7 +111,6 @@ def scores(task: Task, prediction: Labelmap, tolerance_mm: float) -> dict[str, A
 
 def draw(task: Task, prediction: Labelmap, path: Path, heading: str) -> None:
     """Every axial slice with true and predicted outlines, anterior up, patient's right left."""
-    geometry = task.truth.geometry
     images, true, found = (
         SliceStack.of(each, AXIS) for each in (task.volume, task.truth, prediction)
     )
@@ -127,8 +126,6 @@ def draw(task: Task, prediction: Labelmap, path: Path, heading: str) -> None:
             found[number],
             labelled=any(number in numbers for numbers in task.shown.values()),
             aspect=rows / columns,
-            flip_rows=geometry.direction[4] < 0,
-            flip_columns=geometry.direction[0] < 0,
         )
         for number in range(len(images))
     ]
