@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+from SAMFineTuneLib.jobs.processor_sharing import share_processors
+
+# Tests compute in this process too, on machines that others use.
+share_processors(os.environ)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

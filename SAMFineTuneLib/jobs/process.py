@@ -25,6 +25,7 @@ from SAMFineTuneLib.jobs.events import ErrorEvent, Event, Log, Result, parse_lin
 from SAMFineTuneLib.jobs.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.process_tree import descendants, end_processes
+from SAMFineTuneLib.jobs.processor_sharing import share_processors
 
 CANCEL_GRACE_S = 2.0
 _EXIT_GRACE_S = 10.0
@@ -294,6 +295,7 @@ def _read(stream: IO[str], take: Callable[[str], None]) -> None:
 
 def _environment() -> dict[str, str]:
     environment = dict(os.environ, PYTHONIOENCODING="utf-8", PYTHONUTF8="1", PYTHONUNBUFFERED="1")
+    share_processors(environment)
     root = Path(__file__).resolve().parents[2]
     # Installed, the worker finds the library by itself, and site-packages ahead of the standard
     # library would let a package of the same name replace a part of it.

@@ -18,6 +18,7 @@ from SAMFineTuneLib.jobs.events import ErrorEvent, EventWriter, Result
 from SAMFineTuneLib.jobs.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT, error_event
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.process_tree import WatchedProcess, descendants, end_processes
+from SAMFineTuneLib.jobs.processor_sharing import share_processors
 from SAMFineTuneLib.jobs.schema import read_job
 from SAMFineTuneLib.jobs.standard_input import StandardInputLines
 from SAMFineTuneLib.jobs.standard_output import claim_output, output_as_lines
@@ -39,6 +40,7 @@ def main(job_folder: Path, parent: int | None = None) -> int:
     Returns:
         0 done, 1 a fault in the program, 2 bad input, 3 cancelled.
     """
+    share_processors(os.environ)
     folder = JobFolder(Path(job_folder).absolute())
     events = EventWriter(folder.path if folder.path.is_dir() else None, claim_output())
     with suppress(OSError, ValueError, AttributeError, RuntimeError):
