@@ -493,8 +493,9 @@ def test_the_cache_keeps_samples_apart(tmp_path: Path) -> None:
     assert (1, 1) in cache and (0, 0) not in cache
     assert (found.state.x == 7).all() and found.state.x.shape == (1, 4, 3, 3)
     assert (found.state.skips[0] == -7).all() and (found.target == 7).all()
-    assert worthwhile_variants(sample(0), slices=10, samples=10**6) == 32
-    assert worthwhile_variants(sample(0), slices=10, samples=40) == 0
+    assert worthwhile_variants(sample(0), slices=10, samples=10**6, free_bytes=2**40) == 32
+    assert worthwhile_variants(sample(0), slices=10, samples=40, free_bytes=2**40) == 0
+    assert worthwhile_variants(sample(0), slices=10, samples=10**6, free_bytes=10_000) == 0
 
 
 # That it learns
@@ -532,7 +533,7 @@ class Run:
             held_out or split(examples.slices, plan.seed),
             plan,
             folder,
-            signature_of(plan, examples),
+            signature_of(plan, examples, "random"),
             Watch(
                 report=self._note,
                 validated=lambda _, step: self.best_at.append(step),

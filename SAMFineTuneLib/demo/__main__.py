@@ -16,6 +16,8 @@ from SAMFineTuneLib.baselines.shape_interpolation import interpolate
 from SAMFineTuneLib.demo.sample_head import VENTRICLES, SampleHead, load_sample_head, write_sample
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.evaluation import evaluate
+from SAMFineTuneLib.slices.axis import array_axis
+from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Labelmap, read_labelmap
 
 _SLICES_SHOWN = 5
@@ -108,15 +110,18 @@ def _draw(
 
     some = np.linspace(0, len(hidden) - 1, _PICTURES - len(shown)).round().astype(int)
     numbers = sorted({*shown, *(hidden[place] for place in some)})
+    geometry = head.truth.geometry
+    images, truths, found = (
+        SliceStack(array, geometry, array_axis(geometry, "axial"))
+        for array in (head.image, head.truth.array, predicted.array)
+    )
     panels = [
         SlicePanel(
             f"slice {number}",
-            head.image[number] / 1000,
-            head.truth.array[number],
-            predicted.array[number],
+            images[number] / head.image.max(),
+            truths[number],
+            found[number],
             labelled=number in shown,
-            # The rows of this image run from back to front.
-            flip_rows=True,
         )
         for number in numbers
     ]

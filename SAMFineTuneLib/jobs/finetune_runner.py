@@ -11,7 +11,7 @@ import torch
 
 from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.adaptation.strategy import adapt
-from SAMFineTuneLib.backbones.checkpoints import load_checkpoint
+from SAMFineTuneLib.backbones.checkpoints import file_sha256, load_checkpoint
 from SAMFineTuneLib.backbones.registry import build, find
 from SAMFineTuneLib.backbones.weights import find_weights
 from SAMFineTuneLib.device import choose_device
@@ -72,7 +72,7 @@ def run_finetune(
         held_out,
         plan,
         folder.checkpoint_folder,
-        signature_of(plan, examples),
+        signature_of(plan, examples, _start(job, checkpoint_sha256)),
         _watch(
             events,
             control,
@@ -89,7 +89,16 @@ def run_finetune(
 
 def _examples(job: FinetuneJob, control: Control) -> TrainingSet:
     sources = [ExampleSource(**dict(example)) for example in job.examples]
-    return load_examples(sources, job.label_names, control.raise_if_cancelled)
+    # A network that has learnt goes on with the grey levels that it learnt on.
+    known = read_card(job.initial_model).normalisation if job.initial_model else None
+    return load_examples(sources, job.label_names, control.raise_if_cancelled, known)
+
+
+def _start(job: FinetuneJob, checkpoint_sha256: str | None) -> str:
+    """What the weights were before the first step."""
+    if job.initial_model is not None:
+        return file_sha256(job.initial_model)
+    return checkpoint_sha256 or "random"
 
 
 def _wishes(job: FinetuneJob) -> Wishes:

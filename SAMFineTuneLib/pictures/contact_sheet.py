@@ -30,7 +30,6 @@ class SlicePanel:
         predicted: labels, solid outlines; None where nothing was predicted.
         labelled: whether the slice was shown to the model; framed in white.
         aspect: height of a pixel over its width.
-        flip_rows: draw the first row at the bottom.
     """
 
     title: str
@@ -39,8 +38,6 @@ class SlicePanel:
     predicted: np.ndarray | None
     labelled: bool = False
     aspect: float = 1.0
-    flip_rows: bool = False
-    flip_columns: bool = False
 
 
 def write_contact_sheet(path: Path, panels: list[SlicePanel], heading: str = "") -> None:
@@ -81,8 +78,8 @@ def _draw(ax: Axes, panel: SlicePanel) -> None:
     for labels, style in ((panel.truth, _TRUE), (panel.predicted, _PREDICTED)):
         if labels is not None:
             _outline(ax, labels, style)
-    ax.set_xlim((columns - 0.5, -0.5) if panel.flip_columns else (-0.5, columns - 0.5))
-    ax.set_ylim((-0.5, rows - 0.5) if panel.flip_rows else (rows - 0.5, -0.5))
+    ax.set_xlim(-0.5, columns - 0.5)
+    ax.set_ylim(rows - 0.5, -0.5)
     if panel.labelled:
         ax.axis("on")
         ax.set_xticks([])

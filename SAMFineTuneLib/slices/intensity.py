@@ -34,7 +34,7 @@ class IntensityWindow(BaseModel):
 
     low: float
     high: float
-    curve: tuple[float, ...]
+    curve: tuple[float, ...] = (0.0, 1.0)
     mean: float
     standard_deviation: float
 

@@ -123,6 +123,7 @@ def load_examples(
     sources: Iterable[ExampleSource],
     names: dict[int, str] | None = None,
     check: Callable[[], None] = lambda: None,
+    normalisation: IntensityNormalisation | None = None,
 ) -> TrainingSet:
     """Reads the examples and cuts them into slices.
 
@@ -130,6 +131,7 @@ def load_examples(
         sources: at least one example.
         names: names of labels that the files do not tell, or tell otherwise.
         check: called between volumes; may raise to stop.
+        normalisation: that of an earlier model; None finds one on the examples.
 
     Raises:
         InputError: a file that cannot be used, a label that is absent, no labelled slice.
@@ -139,7 +141,7 @@ def load_examples(
         check()
         opened.append(_open(source))
     labels = _labels(opened, names or {})
-    normalisation = find_normalisation([each.sample for each in opened])
+    normalisation = normalisation or find_normalisation([each.sample for each in opened])
     slices = [
         labelled
         for index, each in enumerate(opened)

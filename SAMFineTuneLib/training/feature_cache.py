@@ -77,7 +77,13 @@ class FeatureCache:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def worthwhile_variants(example: CachedSample, slices: int, samples: int) -> int:
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder that need not exist yet."""
+    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return shutil.disk_usage(nearest).free
+
+
+def worthwhile_variants(example: CachedSample, slices: int, samples: int, free_bytes: int) -> int:
     """How many variants of each slice to cache; 0 when caching does not pay.
 
     It pays when each variant is drawn more than once, and when enough variants fit on the disk
@@ -87,10 +93,11 @@ def worthwhile_variants(example: CachedSample, slices: int, samples: int) -> int
         example: one sample, for its size.
         slices: how many slices there are.
         samples: how many samples the fine-tune will draw in all.
+        free_bytes: room on the disk; at most half of it is taken.
     """
     tensors = (example.state.x, *example.state.skips)
     size = sum(2 * tensor.numel() for tensor in tensors) + 4 * example.target.numel()
-    fitting = CACHE_BYTES // (size * slices)
+    fitting = min(CACHE_BYTES, free_bytes // 2) // (size * slices)
     variants = int(min(_MOST_VARIANTS, fitting, math.ceil(samples / slices / 2)))
     return variants if variants >= _FEWEST_VARIANTS else 0
 

@@ -336,10 +336,16 @@ def _decayed_groups(
     ]
 
 
-def signature_of(plan: FinetunePlan, examples: TrainingSet) -> str:
-    """Text that differs when a checkpoint would not fit."""
+def signature_of(plan: FinetunePlan, examples: TrainingSet, start: str) -> str:
+    """Text that differs when a checkpoint would not fit.
+
+    Args:
+        start: what the network's weights were before the first step.
+    """
     settled = asdict(plan)
     # A resumed run may be given more time.
     settled.pop("minutes")
     slices = [(each.volume, each.number, int(each.known.sum())) for each in examples.slices]
-    return repr((sorted(settled.items()), slices, [label.value for label in examples.labels]))
+    return repr(
+        (start, sorted(settled.items()), slices, [label.value for label in examples.labels])
+    )

@@ -16,7 +16,12 @@ from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.training.examples import LabelledSlice
-from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache, worthwhile_variants
+from SAMFineTuneLib.training.feature_cache import (
+    CachedSample,
+    FeatureCache,
+    free_bytes,
+    worthwhile_variants,
+)
 from SAMFineTuneLib.training.slice_pool import SlicePool
 
 
@@ -66,7 +71,7 @@ class SliceSampler:
         self._cache: FeatureCache | None = None
         if self._prefix and cache_folder is not None:
             example = self._compute(0, self._draw_seed(0, 0))
-            variants = worthwhile_variants(example, len(slices), samples)
+            variants = worthwhile_variants(example, len(slices), samples, free_bytes(cache_folder))
             if variants:
                 self._cache = FeatureCache(cache_folder, example, len(slices), variants)
             else:

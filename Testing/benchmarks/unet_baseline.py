@@ -107,7 +107,7 @@ def train_unet(
     segmenter = UnetSegmenter(len(examples.labels), size)
     held_out = split(examples.slices, seed)
     tuning = FineTuning(
-        segmenter, examples, held_out, plan, folder, signature_of(plan, examples), Watch()
+        segmenter, examples, held_out, plan, folder, signature_of(plan, examples, "random"), Watch()
     )
     cpu_started = time.process_time()
     outcome = tuning.run()
