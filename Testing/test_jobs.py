@@ -400,3 +400,17 @@ def test_nothing_that_windows_lacks(word: str) -> None:
     package = Path(__file__).parents[1] / "SAMFineTuneLib"
     users = [file.name for file in package.rglob("*.py") if word in file.read_text("utf-8")]
     assert users == []
+
+
+def test_a_job_is_done_by_one_worker_at_a_time(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        folder.lock_file.write_text(str(other.pid), encoding="utf-8")
+        with pytest.raises(InputError, match=f"process {other.pid} is doing the job"):
+            folder.lock()
+        other.kill()
+    folder.lock()
+    assert int(folder.lock_file.read_text(encoding="utf-8")) != other.pid
+    folder.lock()
+    folder.unlock()
+    assert not folder.lock_file.exists()

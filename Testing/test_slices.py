@@ -21,7 +21,7 @@ from SAMFineTuneLib.slices.intensity import (
 from SAMFineTuneLib.slices.labelled import known_labels
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
-from SAMFineTuneLib.slices.stack import SliceStack, suggest_axis, widest_axis
+from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis, suggest_axis, widest_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume
 
 SHAPES = [(48, 48), (35, 51), (101, 122), (256, 25), (7, 200), (1, 9), (256, 256), (250, 255)]
@@ -206,6 +206,22 @@ def test_the_axis_is_the_widest_else_the_one_with_gaps() -> None:
         assert suggest_axis(few) == name
 
 
+def test_a_volume_of_one_slice_is_that_slice() -> None:
+    array = np.zeros((1, 40, 40), np.uint8)
+    array[0, 5:9, 5:9] = array[0, 30:34, 30:34] = 1
+    for spacing in ((2.0, 2.0, 1.0), (1.0, 3.0, 1.0)):
+        labelmap = Labelmap(array, geometry_of(array.shape, spacing=spacing))
+        assert suggest_axis(labelmap) == "axial"
+
+
+def test_labels_drawn_along_another_axis_are_noticed() -> None:
+    _, labelmap = head((12, 20, 20))
+    assert sparser_axis(labelmap, "axial") is None
+    assert sparser_axis(keep_slices(labelmap, [3, 6, 9], axis=0), "axial") is None
+    drawn = keep_slices(labelmap, [6, 9, 12], axis=1)
+    assert sparser_axis(drawn, "axial") == "coronal" and sparser_axis(drawn, "coronal") is None
+
+
 def stack_of(slices: dict[int, list[int]], count: int = 12) -> SliceStack:
     """A labelmap whose slices hold the labels given, one voxel each."""
     array = np.zeros((count, 4, 4), np.uint8)
@@ -229,6 +245,14 @@ def test_nonempty_slices_are_known_for_each_label_of_its_own() -> None:
 def test_a_list_says_that_everything_is_labelled_there() -> None:
     known = known_labels(stack_of({3: [1], 5: [1, 2], 8: [2]}), [1, 2], [5, 8], "none")
     assert slices_where(known, 0) == slices_where(known, 1) == [5, 8]
+
+
+def test_a_label_on_a_slice_left_out_of_the_list_is_not_learnt() -> None:
+    stack = stack_of({number: [1] for number in range(3, 9)})
+    for empty in ("auto", "outside"):
+        known = known_labels(stack, [1], [4, 6], empty)[:, 0]
+        left_out = [number for number in range(3, 9) if number not in (4, 6)]
+        assert known[[4, 6]].all() and not known[left_out].any()
 
 
 def test_outside_is_everything_beyond_the_labelled_range() -> None:

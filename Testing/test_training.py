@@ -34,7 +34,13 @@ from SAMFineTuneLib.training.examples import (
     load_examples,
 )
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache, worthwhile_variants
-from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, Watch, signature_of
+from SAMFineTuneLib.training.fine_tuning import (
+    VALIDATIONS,
+    FinetuneOutcome,
+    FineTuning,
+    Watch,
+    signature_of,
+)
 from SAMFineTuneLib.training.loss import PartialLabelLoss, merge_unknown
 from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
 from SAMFineTuneLib.training.sampling import SliceSampler
@@ -279,6 +285,15 @@ def test_time_that_suffices_changes_nothing(clock: Clock) -> None:
     assert limited.progress == 1
 
 
+def test_a_slow_start_changes_nothing(clock: Clock) -> None:
+    free, limited = Schedule(a_plan()), Schedule(a_plan(minutes=5.0))
+    for number in range(100):
+        clock.now += 50.0 if number == 0 else 0.1
+        assert limited.learning_rate() == free.learning_rate()
+        free.step += 1
+        limited.step += 1
+
+
 def test_minutes_end_it_when_steps_are_too_slow(clock: Clock) -> None:
     running = Schedule(a_plan(minutes=1.0))
     while running.progress < 1:
@@ -323,6 +338,7 @@ def test_presets_differ_and_wishes_come_first() -> None:
     assert plans["laptop"].minutes is not None and plans["study"].minutes is None
     assert plans["laptop"].steps < plans["study"].steps < full.steps  # type: ignore[operator]
     assert full.patience is not None and plans["study"].patience is None
+    assert full.patience < VALIDATIONS - 1, "else it could never stop early"
     assert full.input_size == 1024
     wished = settle(
         Wishes(steps=7, batch=3, learning_rate=0.5, input_size=448, seed=9, rank=8), examples, True
@@ -650,6 +666,32 @@ def test_a_checkpoint_of_another_fine_tune_is_ignored(
     assert Run(examples, tmp_path, scope="decoder", method="adapter").tuning.resumed_at == 1
     other = Run(examples, tmp_path, scope="decoder", method="adapter", seed=5)
     assert other.tuning.resumed_at == 0
+
+
+def test_corrected_labels_start_afresh(examples: TrainingSet) -> None:
+    plan = settle(Wishes(), examples, False)
+    first = examples.slices[0]
+    target = first.target.copy()
+    target[0, 0] = 1 - target[0, 0]
+    corrected = replace(examples, slices=[replace(first, target=target), *examples.slices[1:]])
+    again = replace(examples, slices=list(examples.slices))
+    assert signature_of(plan, again, "random") == signature_of(plan, examples, "random")
+    assert signature_of(plan, corrected, "random") != signature_of(plan, examples, "random")
+    assert signature_of(plan, examples, "abc") != signature_of(plan, examples, "random")
+
+
+def test_a_fine_tune_that_diverges_is_no_model(examples: TrainingSet, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lower the learning rate"):
+        Run(examples, tmp_path, learning_rate=1e30).to_end()
+
+
+def test_a_saved_checkpoint_can_be_forgotten(examples: TrainingSet, tmp_path: Path) -> None:
+    run = Run(examples, tmp_path, steps=1, scope="decoder")
+    run.to_end()
+    run.tuning.save()
+    assert Run(examples, tmp_path, steps=1, scope="decoder").tuning.resumed_at == 1
+    run.tuning.forget()
+    assert Run(examples, tmp_path, steps=1, scope="decoder").tuning.resumed_at == 0
 
 
 def test_finishing_early_keeps_the_best(examples: TrainingSet, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def execute(job: Job, chosen_folder: Path | None) -> int:
             "Name a folder that can be written with --job",
             code="not_writable",
         ) from error
-    outcome = run_worker(folder)
+    outcome = run_worker(folder, keeps_previews=chosen_folder is not None)
     if outcome.result is not None:
         print_result(outcome.result)
     elif outcome.error is not None:
@@ -56,9 +56,9 @@ def execute(job: Job, chosen_folder: Path | None) -> int:
     return outcome.exit_code
 
 
-def run_worker(folder: JobFolder) -> Outcome:
+def run_worker(folder: JobFolder, keeps_previews: bool = True) -> Outcome:
     """Run the job of a folder to its end; Ctrl-C cancels it, twice ends it at once."""
-    display = ProgressDisplay()
+    display = ProgressDisplay(keeps_previews)
     worker = WorkerProcess(folder.path, display.show)
     with _termination_as_interrupt():
         worker.start()

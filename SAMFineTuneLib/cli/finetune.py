@@ -130,13 +130,15 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=("auto", "adapter", "lora", "vanilla"),
         default="auto",
-        help="what is trained: small adapters, low-rank updates, or the weights themselves",
+        help="what is trained: small adapters, low-rank updates, or (vanilla) the weights "
+        "themselves; auto (default): adapters, and all weights of a network that has not "
+        "learnt anything yet",
     )
     network.add_argument(
         "--scope",
         choices=("auto", "encoder_decoder", "decoder"),
         default="auto",
-        help="where it is trained",
+        help="in the mask decoder alone, or (default) in the image encoder too",
     )
     network.add_argument(
         "--rank", type=int, default=4, metavar="R", help="rank of the low-rank updates (default: 4)"
@@ -155,8 +157,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--output", type=Path, required=True, metavar="M.safetensors", help="the tuned model"
     )
-    training.add_argument("--steps", type=int, metavar="N", help="stop after N optimiser steps")
-    training.add_argument("--minutes", type=float, metavar="M", help="stop after M minutes")
+    training.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="optimiser steps (default: the preset's; naming one of --steps and --minutes lifts "
+        "the preset's limit of the other)",
+    )
+    training.add_argument("--minutes", type=float, metavar="M", help="time for the optimiser steps")
     training.add_argument("--batch", type=int, metavar="B", help="slices in a step")
     training.add_argument("--lr", type=float, metavar="R", help="peak learning rate")
     training.add_argument(

@@ -14,9 +14,14 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class ProgressDisplay:
-    """Shows progress and words on standard error."""
+    """Shows progress and words on standard error.
 
-    def __init__(self) -> None:
+    Args:
+        keeps_previews: whether the folder with the previews will still be there afterwards.
+    """
+
+    def __init__(self, keeps_previews: bool = True) -> None:
+        self._keeps_previews = keeps_previews
         self._bar: tqdm[Any] | None = None
         self._phase: str | None = None
         self._last_line_at = float("-inf")
@@ -28,7 +33,7 @@ class ProgressDisplay:
         elif isinstance(event, Log) and event.level != "debug":
             prefix = "" if event.level == "info" else f"{event.level}: "
             self._write(prefix + event.message)
-        elif isinstance(event, Preview):
+        elif isinstance(event, Preview) and self._keeps_previews:
             self._write(f"preview: {event.path}")
 
     def close(self) -> None:

@@ -16,7 +16,14 @@ from SAMFineTuneLib.jobs.folder import JobFolder, require_writable
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_an_image
 from SAMFineTuneLib.model_file import ModelCard, load_model
 from SAMFineTuneLib.prediction.volume_prediction import keep_largest_components, predict_volume
-from SAMFineTuneLib.volumes import Volume, read_volume, write_labelmap, write_volume
+from SAMFineTuneLib.slices.intensity import is_calibrated, sample_voxels
+from SAMFineTuneLib.volumes import (
+    Volume,
+    non_finite_warning,
+    read_volume,
+    write_labelmap,
+    write_volume,
+)
 
 _SLICES_AT_A_TIME = 4
 _IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".nhdr")
@@ -38,10 +45,17 @@ def run_apply(
         if job.uncertainty is None
         else _outputs(job.volumes, job.uncertainty, "_uncertainty")
     )
+    for path in job.volumes:
+        if not path.exists():
+            raise InputError(
+                f"there is no volume {path}", "check the name of the file", code="no_such_file"
+            )
     written = [path for path in (*outputs, *uncertainties) if path is not None]
     _refuse_overwriting(job.volumes, written)
     for path in written:
         require_writable(path)
+        if path.is_dir():
+            raise InputError(f"{path} is a folder", "name a file", code="not_writable")
 
     def find_checkpoint(card: ModelCard) -> Path:
         weights = find_weights(card.backbone, job.checkpoint)
@@ -60,9 +74,11 @@ def run_apply(
         events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
         volume = read_volume(path)
         if volume.non_finite:
+            events.warning(non_finite_warning(path, volume.non_finite))
+        if card.normalisation.kind == "calibrated" and _cannot_be_ct(volume):
             events.warning(
-                f"{path.name} has {volume.non_finite} voxels that are no numbers "
-                "(NaN or infinite); they are treated as background"
+                f"{path.name} does not look like a CT, and the model was tuned on CT; "
+                "do not expect it to find much"
             )
         results.append(
             _apply(
@@ -70,6 +86,12 @@ def run_apply(
             )
         )
     return {"model": str(job.model), "volumes": results}
+
+
+def _cannot_be_ct(volume: Volume) -> bool:
+    """A CT has negative values, in fat at the least, even where air was cropped away."""
+    sample = sample_voxels(volume)
+    return not is_calibrated(sample) and float(sample.values.min()) >= 0
 
 
 def _apply(

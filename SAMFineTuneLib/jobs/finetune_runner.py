@@ -12,7 +12,7 @@ import torch
 from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.backbones.checkpoints import file_sha256, load_checkpoint
-from SAMFineTuneLib.backbones.registry import build, find
+from SAMFineTuneLib.backbones.registry import build
 from SAMFineTuneLib.backbones.weights import find_weights
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
@@ -55,6 +55,10 @@ def run_finetune(
     """
     device = choose_device(job.device)
     require_writable(job.output)
+    if job.output.is_dir():
+        raise InputError(
+            f"{job.output} is a folder", "name a file with --output", code="not_writable"
+        )
     weights = find_weights(job.backbone, job.checkpoint)
     events.log("reading the examples")
     examples = _examples(job, control)
@@ -65,6 +69,11 @@ def run_finetune(
     segmenter, checkpoint_sha256 = _segmenter(job, plan, weights, examples, events)
     segmenter.to(device)
     held_out = _split(job, examples, plan)
+    if job.validation == "auto" and not held_out.validation:
+        events.warning(
+            "nothing can be held out without losing the only slice of a label: "
+            "there will be no validation DSC"
+        )
     _tell_plan(plan, examples, held_out, segmenter, device, events)
     tuning = FineTuning(
         segmenter,
@@ -83,7 +92,13 @@ def run_finetune(
         events.log(f"going on at step {tuning.resumed_at}, where an earlier run stopped")
     outcome = tuning.run()
     card = _card(plan, examples, held_out, outcome, checkpoint_sha256)
-    save_model(job.output, segmenter, card)
+    try:
+        save_model(job.output, segmenter, card)
+    except InputError:
+        # For want of space, say: the job, run again, has only this left to do.
+        tuning.save()
+        raise
+    tuning.forget()
     return _result(job.output, card, outcome)
 
 
@@ -245,7 +260,6 @@ def _card(
     outcome: FinetuneOutcome,
     checkpoint_sha256: str | None,
 ) -> ModelCard:
-    find(plan.backbone)
     labelled = [each for each in examples.slices if each.is_labelled]
     return ModelCard(
         backbone=plan.backbone,
@@ -289,7 +303,7 @@ def _metrics(
         },
         "held_out": held_out.by,
         "held_out_slices": len(held_out.validation),
-        # The figure is then that of the weights before the last quarter, in which all slices train.
+        # The figure is then that of the weights before the last part, in which all slices train.
         "held_out_joined_after_measurement": outcome.held_out_joined,
     }
 

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from SAMFineTuneLib.backbones.checkpoints import cache_folder
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.events import EVENTS_FILE
@@ -56,6 +58,33 @@ class JobFolder:
         """Images of the work so far; made by who writes into it."""
         return self.path / "preview"
 
+    @property
+    def lock_file(self) -> Path:
+        """Holds the process id of the worker that is at work."""
+        return self.path / "worker.pid"
+
+    def lock(self) -> None:
+        """Keep a second worker from the same folder; a lock whose process has gone is taken over.
+
+        Raises:
+            InputError: another worker is doing the job.
+        """
+        try:
+            holder = int(self.lock_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            holder = None
+        if holder is not None and holder != os.getpid() and _is_running(holder):
+            raise InputError(
+                f"process {holder} is doing the job in {self.path} already",
+                f"Wait for it, cancel it, or delete {self.lock_file.name} if it is another program",
+                code="job_running",
+            )
+        self.lock_file.write_text(str(os.getpid()), encoding="utf-8")
+
+    def unlock(self) -> None:
+        """Let other workers at the job again."""
+        self.lock_file.unlink(missing_ok=True)
+
     def has_checkpoint(self) -> bool:
         """Whether a later run has something to continue from."""
         return self.checkpoint_folder.is_dir() and any(self.checkpoint_folder.iterdir())
@@ -68,6 +97,13 @@ class JobFolder:
     def remove(self) -> None:
         """Delete the folder with all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def jobs_folder() -> Path:

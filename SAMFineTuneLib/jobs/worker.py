@@ -78,7 +78,11 @@ class _Run:
         from SAMFineTuneLib.jobs.runners import RUNNERS
 
         self._control.raise_if_cancelled()
-        return RUNNERS[job.kind](job, self._folder, self._events, self._control)
+        self._folder.lock()
+        try:
+            return RUNNERS[job.kind](job, self._folder, self._events, self._control)
+        finally:
+            self._folder.unlock()
 
     def _succeed(self, result: dict[str, object]) -> int:
         with self._ending:

@@ -16,6 +16,7 @@ from SAMFineTuneLib.slices.axis import AXIS_NAMES, axis_name
 from SAMFineTuneLib.slices.intensity import sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume
+from SAMFineTuneLib.volumes.labelmap import smallest_label_type
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ def predict_volume(
     stack = SliceStack.of(volume, axis)
     window = card.normalisation.window_for(sample_voxels(volume))
     values = np.array([0, *(label.value for label in card.labels)])
-    kind = np.uint8 if values.max() < 256 else np.uint16 if values.max() < 65536 else np.int32
+    kind = smallest_label_type(int(values.max()))
     labels = SliceStack(np.zeros(volume.array.shape, kind), volume.geometry, stack.axis)
     entropies = (
         SliceStack(np.zeros(volume.array.shape, np.float32), volume.geometry, stack.axis)

@@ -57,7 +57,7 @@ class VoxelSample(NamedTuple):
 
 
 def sample_voxels(volume: Volume) -> VoxelSample:
-    """At most about four million voxels, float32.
+    """At most about two million voxels, float32.
 
     Raises:
         InputError: all voxels have one value.
@@ -94,12 +94,13 @@ class IntensityNormalisation(BaseModel):
 
 def find_normalisation(samples: list[VoxelSample]) -> IntensityNormalisation:
     """The normalisation that fits the example volumes."""
-    if all(_is_calibrated(sample) for sample in samples):
+    if all(is_calibrated(sample) for sample in samples):
         return IntensityNormalisation(kind="calibrated", window=_percentile_window(samples))
     return IntensityNormalisation(kind="percentiles")
 
 
-def _is_calibrated(sample: VoxelSample) -> bool:
+def is_calibrated(sample: VoxelSample) -> bool:
+    """Whether the grey levels are Hounsfield units, as far as can be told."""
     if sample.modality is not None:
         return sample.modality == "CT"
     return float(sample.values.min()) <= _AIR

@@ -52,7 +52,9 @@ def known_labels(
     elif empty != "none":
         for column in range(len(labels)):
             shown = np.flatnonzero(known[:, column] & present[:, column])
-            known[:, column] |= _outside(shown, len(stack), with_margin=empty == "auto")
+            outside = _outside(shown, len(stack), with_margin=empty == "auto")
+            # A slice that was left out of the list may hold the label, half painted.
+            known[:, column] |= outside & ~present[:, column]
     return known
 
 

@@ -13,6 +13,9 @@ from SAMFineTuneLib.volumes import Geometry, Labelmap, Volume
 # Spacings that differ by less are the same for the choice of an axis.
 _SAME_SPACING = 1.05
 
+# Shares of labelled slices, from the first to the last, that tell single slices from whole ones.
+_SPARSE, _DENSE = 0.5, 0.9
+
 
 @dataclass(frozen=True)
 class SliceStack:
@@ -72,13 +75,27 @@ def widest_axis(geometry: Geometry) -> int | None:
 def suggest_axis(labelmap: Labelmap) -> str:
     """The axis along which a labelmap was most likely labelled slice by slice.
 
-    That is the axis of the largest spacing; where spacings are equal, the one along which the
-    labels skip the most slices.
+    That is the axis of the largest spacing, or that of a single slice; where spacings are equal,
+    the one along which the labels skip the most slices.
     """
     axis = widest_axis(labelmap.geometry)
+    if 1 in labelmap.array.shape:
+        axis = labelmap.array.shape.index(1)
     if axis is None:
         axis = min(range(3), key=lambda each: _labelled_share(labelmap.array, each))
     return axis_name(labelmap.geometry, axis)
+
+
+def sparser_axis(labelmap: Labelmap, name: str) -> str | None:
+    """Another axis along which the labels lie on single slices, as they do not along `name`.
+
+    None where there is none, so where the labels look as if they were drawn along `name`.
+    """
+    along = _labelled_share(labelmap.array, array_axis(labelmap.geometry, name))
+    shares = {axis: _labelled_share(labelmap.array, axis) for axis in range(3)}
+    sparsest = min(shares, key=lambda axis: shares[axis])
+    is_sparse = shares[sparsest] <= _SPARSE and along > _DENSE
+    return axis_name(labelmap.geometry, sparsest) if is_sparse else None
 
 
 def _labelled_share(labels: np.ndarray, axis: int) -> float:

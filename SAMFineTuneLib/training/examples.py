@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,8 +19,15 @@ from SAMFineTuneLib.slices.intensity import (
     sample_voxels,
 )
 from SAMFineTuneLib.slices.labelled import EmptySlices, LabelledSlices, known_labels
-from SAMFineTuneLib.slices.stack import SliceStack, suggest_axis
-from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume
+from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis, suggest_axis
+from SAMFineTuneLib.volumes import (
+    Labelmap,
+    Volume,
+    labelmap_onto,
+    non_finite_warning,
+    read_labelmap,
+    read_volume,
+)
 
 # Empty slices kept of each volume, for every labelled one; they teach little and look alike.
 _EMPTY_PER_LABELLED = 2
@@ -116,7 +123,7 @@ class _Opened:
     spacing: tuple[float, float]
     slices: list[_KnownSlice]
     sample: VoxelSample
-    non_finite: int
+    warnings: list[str]
 
 
 def load_examples(
@@ -178,7 +185,9 @@ def _open(source: ExampleSource) -> _Opened:
                 code="label_absent",
             )
     labelmap = labelmap_onto(labelmap, volume.geometry)
-    axis = suggest_axis(labelmap) if source.axis == "auto" else source.axis
+    chosen = replace(labelmap, array=np.where(np.isin(labelmap.array, labels), labelmap.array, 0))
+    axis = suggest_axis(chosen) if source.axis == "auto" else source.axis
+    sparser = sparser_axis(chosen, axis)
     images = SliceStack.of(volume, axis)
     return _Opened(
         source=source,
@@ -189,7 +198,10 @@ def _open(source: ExampleSource) -> _Opened:
         spacing=images.pixel_spacing,
         slices=_known_slices(images, SliceStack.of(labelmap, axis), labels, source),
         sample=sample_voxels(volume),
-        non_finite=volume.non_finite,
+        warnings=[
+            *_non_finite_warnings(source, volume, labelmap),
+            *_axis_warnings(source, axis, sparser),
+        ],
     )
 
 
@@ -197,13 +209,14 @@ def _known_slices(
     images: SliceStack, masks: SliceStack, labels: list[int], source: ExampleSource
 ) -> list[_KnownSlice]:
     known = known_labels(masks, labels, source.labelled, source.empty)
+    listed = [] if isinstance(source.empty, str) else source.empty
     slices = [
         _KnownSlice(number, images[number], masks[number], known[number])
         for number in np.flatnonzero(known.any(axis=1)).tolist()
     ]
     return [
         each._replace(pixels=each.pixels.copy(), mask=each.mask.copy())
-        for each in _thinned(slices, labels)
+        for each in _thinned(slices, labels, listed)
     ]
 
 
@@ -253,25 +266,36 @@ def _target(mask: np.ndarray, labels: list[Label], known: np.ndarray) -> np.ndar
     return target
 
 
-def _thinned(slices: list[_KnownSlice], labels: list[int]) -> list[_KnownSlice]:
-    """All labelled slices, and of the empty ones an even selection."""
+def _thinned(slices: list[_KnownSlice], labels: list[int], listed: list[int]) -> list[_KnownSlice]:
+    """All labelled slices, the empty ones that the user listed, of the others a selection."""
     labelled = [each for each in slices if np.isin(labels, each.mask)[each.known].any()]
+    most = max(4, _EMPTY_PER_LABELLED * len(labelled))
+    shown = {each.number for each in labelled}
+    labelled += [each for each in slices if each.number in set(listed) - shown]
     numbers = {each.number for each in labelled}
     empty = [each for each in slices if each.number not in numbers]
-    most = max(4, _EMPTY_PER_LABELLED * len(labelled))
     if len(empty) > most:
         chosen = np.unique(np.linspace(0, len(empty) - 1, most).round().astype(int))
         empty = [empty[position] for position in chosen]
     return sorted(labelled + empty, key=lambda each: each.number)
 
 
-def _warnings(opened: list[_Opened], labels: list[Label], slices: list[LabelledSlice]) -> list[str]:
-    warnings = [
-        f"{each.source.volume.name} has {each.non_finite} voxels that are no numbers "
-        "(NaN or infinite); they are treated as background"
-        for each in opened
-        if each.non_finite
+def _non_finite_warnings(source: ExampleSource, volume: Volume, labelmap: Labelmap) -> list[str]:
+    counts = ((source.volume, volume.non_finite), (source.segmentation, labelmap.non_finite))
+    return [non_finite_warning(path, count) for path, count in counts if count]
+
+
+def _axis_warnings(source: ExampleSource, axis: str, sparser: str | None) -> list[str]:
+    if sparser is None:
+        return []
+    return [
+        f"{source.volume.name} is cut into {axis} slices, but its labels look as if they were "
+        f"drawn on single {sparser} ones; if so, say --axis {sparser}"
     ]
+
+
+def _warnings(opened: list[_Opened], labels: list[Label], slices: list[LabelledSlice]) -> list[str]:
+    warnings = [warning for each in opened for warning in each.warnings]
     shown = set().union(*(each.classes for each in slices))
     warnings += [
         f"label {label.value} is on none of the slices to learn from; it will not be found"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from SAMFineTuneLib.device import autocast
+from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
 from SAMFineTuneLib.training.examples import TrainingSet
 from SAMFineTuneLib.training.loss import PartialLabelLoss
@@ -20,14 +22,14 @@ from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.schedule import Schedule
 from SAMFineTuneLib.training.slice_pool import SlicePool
-from SAMFineTuneLib.training.training_state import TrainingState, load_state
+from SAMFineTuneLib.training.training_state import TrainingState, forget_state, load_state
 from SAMFineTuneLib.training.validation import Validation, ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
 # The held-out slices join for the last part: with five labelled slices one of them is a fifth of
 # all that is known. What is reported was measured before they joined.
 _FINAL_PASS_FROM = 0.6
-_VALIDATIONS = 20
+VALIDATIONS = 20
 _SAVE_EVERY_S = 30.0
 _LARGEST_GRADIENT = 1.0
 _WORST = -1.0
@@ -132,7 +134,6 @@ class FineTuning:
         )
         self._state = self._resumed(signature)
         self._recent_loss = self._state.recent_loss
-        self._schedule = Schedule(plan, self._state.step, self._state.elapsed_s)
         self._pool = self._pool_of_phase()
         self._sampler = SliceSampler(
             segmenter,
@@ -142,6 +143,7 @@ class FineTuning:
             cache_folder=folder / "features",
             calibrated=examples.normalisation.kind == "calibrated",
         )
+        self._schedule = Schedule(plan, self._state.step, self._state.elapsed_s)
 
     @property
     def resumed_at(self) -> int:
@@ -159,7 +161,8 @@ class FineTuning:
             self._validate()
         saved = time.monotonic()
         ending: Ending = "complete"
-        while self._schedule.progress < 1:
+        # One step at least, however short the time: no step makes no model.
+        while self._schedule.step == 0 or self._schedule.progress < 1:
             self._check_cancelled()
             if self._watch.finish():
                 ending = "finished on request"
@@ -173,7 +176,7 @@ class FineTuning:
             if self._is_validation_due():
                 self._validate()
             if time.monotonic() - saved > _SAVE_EVERY_S:
-                self._save()
+                self.save()
                 saved = time.monotonic()
         return self._outcome(ending)
 
@@ -196,7 +199,13 @@ class FineTuning:
         loss = self._loss(logits, overlaps, batch.target, batch.known)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self._trained.values(), _LARGEST_GRADIENT)
+        gradient = nn.utils.clip_grad_norm_(self._trained.values(), _LARGEST_GRADIENT)
+        if not torch.isfinite(gradient):
+            raise InputError(
+                f"the fine-tune diverged at step {self._schedule.step + 1}: its loss is no number",
+                "lower the learning rate with --lr",
+                code="diverged",
+            )
         self._optimiser.step()
         self._schedule.step += 1
         self._note(loss.item())
@@ -220,7 +229,7 @@ class FineTuning:
         if not self._validates or self._state.final_pass:
             return False
         learning_steps = self._schedule.expected_steps * _FINAL_PASS_FROM
-        every = max(1, round(learning_steps / _VALIDATIONS))
+        every = max(1, round(learning_steps / VALIDATIONS))
         return self._schedule.step % every == 0
 
     def _was_interrupted_in_validation(self) -> bool:
@@ -282,6 +291,10 @@ class FineTuning:
             cached_variants=self._sampler.cached_variants,
         )
 
+    def forget(self) -> None:
+        """Deletes the checkpoint, once the tuned model is safe."""
+        forget_state(self._folder)
+
     def _remove_caches(self) -> None:
         self._sampler.remove_cache()
         if self._validation is not None:
@@ -291,10 +304,12 @@ class FineTuning:
         try:
             self._watch.check()
         except Exception:
-            self._save()
+            self.save()
+            self._remove_caches()
             raise
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Writes a checkpoint, from which another run goes on."""
         state = self._state
         state.step = self._schedule.step
         state.elapsed_s = self._schedule.elapsed_s
@@ -342,10 +357,10 @@ def signature_of(plan: FinetunePlan, examples: TrainingSet, start: str) -> str:
     Args:
         start: what the network's weights were before the first step.
     """
-    settled = asdict(plan)
-    # A resumed run may be given more time.
-    settled.pop("minutes")
-    slices = [(each.volume, each.number, int(each.known.sum())) for each in examples.slices]
-    return repr(
-        (start, sorted(settled.items()), slices, [label.value for label in examples.labels])
-    )
+    content = hashlib.sha256()
+    for each in examples.slices:
+        content.update(repr((each.volume, each.number, each.image.shape)).encode())
+        for part in (each.image, each.target, each.known):
+            content.update(part.tobytes())
+    labels = [label.value for label in examples.labels]
+    return repr((start, sorted(asdict(plan).items()), content.hexdigest(), labels))

@@ -35,7 +35,7 @@ _RECIPES: dict[Preset, _Recipe] = {
     # The study's few-shot recipe: 1000 epochs over 5 slices two at a time, no early stop.
     "study": _Recipe(2500, None, 2, _STUDY_RATE, None, None, 200),
     # Whole data sets: until the held-out volumes no longer improve.
-    "full": _Recipe(20000, None, 8, _STUDY_RATE, None, 20, 200),
+    "full": _Recipe(20000, None, 8, _STUDY_RATE, None, 6, 200),
 }
 
 

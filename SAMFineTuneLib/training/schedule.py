@@ -7,8 +7,9 @@ import time
 
 from SAMFineTuneLib.training.plan import FinetunePlan
 
-# Steps until the time a step takes can be judged; the first ones are slower.
-_JUDGED_AFTER = 20
+# Share of the time that passes before it is judged whether the steps will fit into it. Sooner, a
+# slow first step or another program's moment would change the schedule, and so the model.
+_UNJUDGED = 0.2
 
 
 class Schedule:
@@ -40,9 +41,10 @@ class Schedule:
         if minutes is None:
             assert steps is not None
             return steps
-        if steps is not None and self.step < _JUDGED_AFTER:
+        limit_s = 60 * minutes
+        if steps is not None and (not self.step or self.elapsed_s < _UNJUDGED * limit_s):
             return steps
-        left_s = max(0.0, 60 * minutes - self.elapsed_s)
+        left_s = max(0.0, limit_s - self.elapsed_s)
         fitting = self.step + int(left_s * self.step / self.elapsed_s)
         return max(1, fitting) if steps is None else min(steps, fitting)
 

@@ -76,3 +76,8 @@ def load_state(folder: Path, signature: str) -> TrainingState | None:
         return None
     state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
     return state if state.signature == signature else None
+
+
+def forget_state(folder: Path) -> None:
+    """Deletes the state, if there is one."""
+    (folder / STATE_FILE).unlink(missing_ok=True)

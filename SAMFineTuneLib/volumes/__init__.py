@@ -2,7 +2,12 @@
 
 from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Labelmap, labelmap_onto
-from SAMFineTuneLib.volumes.reading import Volume, read_labelmap, read_volume
+from SAMFineTuneLib.volumes.reading import (
+    Volume,
+    non_finite_warning,
+    read_labelmap,
+    read_volume,
+)
 from SAMFineTuneLib.volumes.writing import check_writable, write_labelmap, write_volume
 
 __all__ = [
@@ -11,6 +16,7 @@ __all__ = [
     "Volume",
     "check_writable",
     "labelmap_onto",
+    "non_finite_warning",
     "read_labelmap",
     "read_volume",
     "write_labelmap",

@@ -263,3 +263,11 @@ def _labels_of(path: Path, array: NDArray[Any]) -> tuple[NDArray[Any], int]:
 def _text(value: str) -> str:
     """Header text whose undecodable bytes came as lone surrogates, made printable."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def non_finite_warning(path: Path, count: int) -> str:
+    """What to tell the user of an image with voxels that are no numbers."""
+    return (
+        f"{path.name} has {count} voxels that are no numbers (NaN or infinite); "
+        "they are treated as background"
+    )
