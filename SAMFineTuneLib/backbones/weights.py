@@ -37,3 +37,19 @@ def find_weights(backbone: str, checkpoint: Path | None) -> Path | None:
             code="weights_missing",
         )
     return cached.path
+
+
+def required_weights(backbone: str, checkpoint: Path | None) -> Path:
+    """The weights that a tuned model was made from, of which it holds the changes alone.
+
+    Raises:
+        InputError: they are not here.
+    """
+    weights = find_weights(backbone, checkpoint)
+    if weights is None:
+        raise InputError(
+            f"the {backbone} weights that the model was tuned from are not here",
+            "give them with --checkpoint",
+            code="weights_missing",
+        )
+    return weights

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from SAMFineTuneLib.backbones.weights import find_weights
+from SAMFineTuneLib.backbones.weights import required_weights
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
@@ -57,17 +57,9 @@ def run_apply(
         if path.is_dir():
             raise InputError(f"{path} is a folder", "name a file", code="not_writable")
 
-    def find_checkpoint(card: ModelCard) -> Path:
-        weights = find_weights(card.backbone, job.checkpoint)
-        if weights is None:
-            raise InputError(
-                f"the {card.backbone} weights that the model was tuned from are not here",
-                "give them with --checkpoint",
-                code="weights_missing",
-            )
-        return weights
-
-    segmenter, card = load_model(job.model, find_checkpoint)
+    segmenter, card = load_model(
+        job.model, lambda card: required_weights(card.backbone, job.checkpoint)
+    )
     segmenter.to(device)
     results = []
     for index, path in enumerate(job.volumes):

@@ -13,7 +13,7 @@ from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.backbones.checkpoints import file_sha256, load_checkpoint
 from SAMFineTuneLib.backbones.registry import build
-from SAMFineTuneLib.backbones.weights import find_weights
+from SAMFineTuneLib.backbones.weights import find_weights, required_weights
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
@@ -64,7 +64,9 @@ def run_finetune(
     examples = _examples(job, control)
     for warning in examples.warnings:
         events.warning(warning)
-    plan = settle(_wishes(job), examples, pretrained=weights is not None or _is_warm(job))
+    plan = settle(
+        _wishes(job), examples, pretrained=weights is not None or job.initial_model is not None
+    )
     torch.manual_seed(plan.seed)
     segmenter, checkpoint_sha256 = _segmenter(job, plan, weights, examples, events)
     segmenter.to(device)
@@ -152,10 +154,6 @@ def _as_tuned_before(wishes: Wishes, model: Path) -> Wishes:
     return replace(wishes, rank=card.strategy.rank, **tuned)
 
 
-def _is_warm(job: FinetuneJob) -> bool:
-    return job.initial_model is not None
-
-
 def _segmenter(
     job: FinetuneJob,
     plan: FinetunePlan,
@@ -165,7 +163,7 @@ def _segmenter(
 ) -> tuple[AutomaticSegmenter, str | None]:
     """The adapted network, and the SHA-256 of the weights it starts from, None for random ones."""
     if job.initial_model is not None:
-        return _warm_start(job, job.initial_model, weights, examples)
+        return _warm_start(job, job.initial_model, examples)
     network = build(plan.backbone, plan.input_size)
     sha256 = None
     if weights is None:
@@ -181,7 +179,7 @@ def _segmenter(
 
 
 def _warm_start(
-    job: FinetuneJob, model: Path, weights: Path | None, examples: TrainingSet
+    job: FinetuneJob, model: Path, examples: TrainingSet
 ) -> tuple[AutomaticSegmenter, str | None]:
     """The network of an earlier tuned model, to go on from."""
     values = [label.value for label in examples.labels]
@@ -193,18 +191,10 @@ def _warm_start(
             "fine-tune on the same labels, or without --initial-model",
             code="other_labels",
         )
-    segmenter, card = load_model(model, lambda card: _needed(weights, card), job.backbone)
+    segmenter, card = load_model(
+        model, lambda card: required_weights(card.backbone, job.checkpoint), job.backbone
+    )
     return segmenter, card.checkpoint_sha256
-
-
-def _needed(weights: Path | None, card: ModelCard) -> Path:
-    if weights is None:
-        raise InputError(
-            f"the model was tuned from {card.backbone} weights that are not here",
-            "give them with --checkpoint",
-            code="weights_missing",
-        )
-    return weights
 
 
 def _split(job: FinetuneJob, examples: TrainingSet, plan: FinetunePlan) -> ValidationSplit:

@@ -16,6 +16,10 @@ _STUDY_RATE = 1e-4
 _SHORT_RATE = 5e-4
 _SCRATCH_RATE = 1e-3
 
+# Sides of the square input in pixels: the smallest, its step, what Segment Anything was trained
+# at, and beyond what the starter's features see too little of a structure.
+_SMALLEST_INPUT, _INPUT_STEP, _SAM_INPUT, _STARTER_INPUT = 256, 64, 1024, 512
+
 
 @dataclass(frozen=True)
 class _Recipe:
@@ -129,8 +133,13 @@ def _input_size(wishes: Wishes, examples: TrainingSet, largest: int | None) -> i
     """The smallest size that shows every pixel of a slice, within the backbone's range."""
     if wishes.input_size != "auto":
         return wishes.input_size
-    if wishes.backbone != "starter" and largest is None:
-        return 1024
+    if wishes.backbone == "starter":
+        ceiling = min(largest or _STARTER_INPUT, _STARTER_INPUT)
+    elif largest is None:
+        # As the study did, whatever the slices' size.
+        return _SAM_INPUT
+    else:
+        ceiling = largest
     longest = max(max(each.image.shape) for each in examples.slices)
-    ceiling = min(largest or 512, 512) if wishes.backbone == "starter" else largest or 1024
-    return min(max(256, -(-longest // 64) * 64), ceiling)
+    fitting = -(-longest // _INPUT_STEP) * _INPUT_STEP
+    return min(max(_SMALLEST_INPUT, fitting), ceiling)
