@@ -33,7 +33,7 @@ class ShowingWriter(EventWriter):
         self._display.show(event)
 
 
-def run_here(folder: JobFolder) -> Outcome:
+def run_here(folder: JobFolder, keeps_previews: bool = True) -> Outcome:
     """Does the job of a folder as a worker would, in this process."""
     events = ShowingWriter(folder.path)
     try:
