@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,10 @@ def run_finetune(
     try:
         save_model(job.output, segmenter, card)
     except InputError:
-        # For want of space, say: the job, run again, has only this left to do.
-        tuning.save()
+        # So that the job, run again, has only this left to do. Where the disk is full for the
+        # checkpoint too, the last one remains, and the model's error is the one to tell.
+        with suppress(InputError):
+            tuning.save()
         raise
     tuning.forget()
     return _result(job.output, card, outcome)
