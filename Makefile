@@ -43,7 +43,7 @@ lint: $(READY)
 DATA ?= ../shared/data
 benchmark: $(READY)
 	$(RUN) -m Testing.benchmarks.backbone_step
-	$(RUN) -m Testing.benchmarks.abdomen --data $(DATA)
+	$(RUN) -m Testing.benchmarks.abdomen --unet --data $(DATA)
 	$(RUN) -m Testing.benchmarks.hippocampus --data $(DATA)
 
 clean:
