@@ -44,7 +44,7 @@ DATA ?= ../shared/data
 benchmark: $(READY)
 	$(RUN) -m Testing.benchmarks.backbone_step
 	$(RUN) -m Testing.benchmarks.abdomen --unet --data $(DATA)
-	$(RUN) -m Testing.benchmarks.hippocampus --data $(DATA)
+	$(RUN) -m Testing.benchmarks.hippocampus --unet-size 64 --data $(DATA)
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,16 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real images at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """The same threads and random numbers wherever a test that computes is run."""
+    # Many tests need no torch, and one makes sure that it is not imported.
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)

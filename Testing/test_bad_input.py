@@ -32,12 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("--steps", 2, "--batch", 1, "--input-size", 256)
 
 
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,7 @@ from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWin
 WINDOW = IntensityWindow(low=-100, high=300, mean=0.4, standard_deviation=0.2)
 
 
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def a_card(backbone: str, method: str, sha256: str | None, **more: Any) -> ModelCard:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -78,6 +79,16 @@ class StagedEncoder(nn.Module, ABC):
                 break
             count += 1
         return count
+
+
+def joined(states: Sequence[FeatureState], device: torch.device) -> FeatureState:
+    """States of single images as the state of a batch, float32 on a device."""
+
+    def batch(tensors: Iterable[Tensor]) -> Tensor:
+        return torch.cat(tuple(tensors)).to(device).float()
+
+    skips = zip(*(state.skips for state in states), strict=True)
+    return FeatureState(batch(state.x for state in states), tuple(batch(each) for each in skips))
 
 
 def on_features(module: Callable[[Tensor], Tensor]) -> Callable[[FeatureState], FeatureState]:

@@ -12,11 +12,10 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import EventWriter
-from SAMFineTuneLib.jobs.folder import JobFolder, require_writable
+from SAMFineTuneLib.jobs.folder import JobFolder, require_writable_file
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_an_image
 from SAMFineTuneLib.model_file import ModelCard, load_model
 from SAMFineTuneLib.prediction.volume_prediction import keep_largest_components, predict_volume
-from SAMFineTuneLib.slices.intensity import is_calibrated, sample_voxels
 from SAMFineTuneLib.volumes import (
     Volume,
     non_finite_warning,
@@ -53,9 +52,7 @@ def run_apply(
     written = [path for path in (*outputs, *uncertainties) if path is not None]
     _refuse_overwriting(job.volumes, written)
     for path in written:
-        require_writable(path)
-        if path.is_dir():
-            raise InputError(f"{path} is a folder", "name a file", code="not_writable")
+        require_writable_file(path)
 
     segmenter, card = load_model(
         job.model, lambda card: required_weights(card.backbone, job.checkpoint)
@@ -82,8 +79,7 @@ def run_apply(
 
 def _cannot_be_ct(volume: Volume) -> bool:
     """A CT has negative values, in fat at the least, even where air was cropped away."""
-    sample = sample_voxels(volume)
-    return not is_calibrated(sample) and float(sample.values.min()) >= 0
+    return volume.modality != "CT" and float(volume.array.min()) >= 0
 
 
 def _apply(

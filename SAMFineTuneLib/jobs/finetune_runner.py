@@ -20,7 +20,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import EventWriter
-from SAMFineTuneLib.jobs.folder import JobFolder, require_writable
+from SAMFineTuneLib.jobs.folder import JobFolder, require_writable_file
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.model_file import (
     LabelCard,
@@ -55,11 +55,7 @@ def run_finetune(
         Cancelled: the user asked to stop; a checkpoint remains.
     """
     device = choose_device(job.device)
-    require_writable(job.output)
-    if job.output.is_dir():
-        raise InputError(
-            f"{job.output} is a folder", "name a file with --output", code="not_writable"
-        )
+    require_writable_file(job.output)
     weights = find_weights(job.backbone, job.checkpoint)
     events.log("reading the examples")
     examples = _examples(job, control)

@@ -156,3 +156,14 @@ def require_writable(output: Path) -> None:
             "Name an output in a folder that can be written",
             code="not_writable",
         ) from error
+
+
+def require_writable_file(output: Path) -> None:
+    """Check before the work that a file can be written after it; makes nothing.
+
+    Raises:
+        InputError: as `require_writable`, or the output is a folder.
+    """
+    require_writable(output)
+    if output.is_dir():
+        raise InputError(f"{output} is a folder", "name a file", code="not_writable")

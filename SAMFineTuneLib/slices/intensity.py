@@ -94,13 +94,12 @@ class IntensityNormalisation(BaseModel):
 
 def find_normalisation(samples: list[VoxelSample]) -> IntensityNormalisation:
     """The normalisation that fits the example volumes."""
-    if all(is_calibrated(sample) for sample in samples):
+    if all(_is_calibrated(sample) for sample in samples):
         return IntensityNormalisation(kind="calibrated", window=_percentile_window(samples))
     return IntensityNormalisation(kind="percentiles")
 
 
-def is_calibrated(sample: VoxelSample) -> bool:
-    """Whether the grey levels are Hounsfield units, as far as can be told."""
+def _is_calibrated(sample: VoxelSample) -> bool:
     if sample.modality is not None:
         return sample.modality == "CT"
     return float(sample.values.min()) <= _AIR

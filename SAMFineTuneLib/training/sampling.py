@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from SAMFineTuneLib.augmentation import SliceAugmentation
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
@@ -99,15 +99,10 @@ class SliceSampler:
             self._sample(position, step * size + place) for place, position in enumerate(chosen)
         ]
         device = next(self._network.parameters()).device
-        states = [sample.state for sample in samples]
-        x = torch.cat([state.x for state in states]).to(device).float()
-        skips = tuple(
-            torch.cat([state.skips[number] for state in states]).to(device).float()
-            for number in range(len(states[0].skips))
-        )
+        state = joined([sample.state for sample in samples], device)
         known = torch.from_numpy(np.stack([self._slices[each].known for each in chosen]))
         target = torch.stack([sample.target for sample in samples])
-        return Batch(FeatureState(x, skips), target.to(device), known.to(device))
+        return Batch(state, target.to(device), known.to(device))
 
     def _sample(self, position: int, draw: int) -> CachedSample:
         if self._cache is None:

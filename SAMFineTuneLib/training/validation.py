@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
 from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
 from SAMFineTuneLib.training.examples import LabelledSlice
@@ -96,13 +96,7 @@ class Validation:
         if self._prefix:
             states = [self._frozen_features(position) for position in positions]
             device = next(self._segmenter.parameters()).device
-            state = FeatureState(
-                torch.cat([each.x for each in states]).to(device).float(),
-                tuple(
-                    torch.cat(skips).to(device).float()
-                    for skips in zip(*(each.skips for each in states), strict=True)
-                ),
-            )
+            state = joined(states, device)
         else:
             images = [self._slices[position].image for position in positions]
             state = embed(self._segmenter.network, images, first.window, first.spacing, 0)
