@@ -1,0 +1,583 @@
+"""SAMFineTune for 3D Slicer: teach a Segment Anything Model your own structure from a few labelled slices."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+# Slicer adds the folder of a module to the path only while it loads it from a source tree.
+if str(Path(__file__).resolve().parent) not in sys.path:
+    sys.path.append(str(Path(__file__).resolve().parent))
+
+from SAMFineTunePanel import module_test
+from SAMFineTunePanel.apply_request import ApplyRequest
+from SAMFineTunePanel.example_slices import ExampleSlices, PaintedSlices, slicesOf
+from SAMFineTunePanel.finetune_request import FinetuneRequest, finetuneJob, writeJob
+from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
+from SAMFineTunePanel.hardware_probe import HardwareProbe
+from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode
+from SAMFineTunePanel.sample_data import registerSampleData
+from SAMFineTunePanel.segmentation_undo import SegmentationUndo
+from SAMFineTunePanel.slice_view import SliceInView, showSlice, sliceInView
+from SAMFineTunePanel.worker_job import Job, JobRunningError
+
+makeLibraryImportable()
+
+# Field of the parameter node → field of job.json, and the value that leaves the choice to the program.
+_SETTINGS = {
+    "preset": ("preset", ""),
+    "backbone": ("backbone", ""),
+    "checkpoint": ("checkpoint", ""),
+    "device": ("device", ""),
+    "method": ("method", ""),
+    "scope": ("scope", ""),
+    "rank": ("rank", 0),
+    "inputSize": ("input_size", 0),
+    "steps": ("steps", 0),
+    "minutes": ("minutes", 0),
+    "batch": ("batch", 0),
+    "learningRate": ("learning_rate", 0),
+    "seed": ("seed", None),
+    "validation": ("validation", ""),
+}
+
+
+class SAMFineTune(ScriptedLoadableModule):
+    """What Slicer's list of modules shows."""
+
+    def __init__(self, parent) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("SAM FineTune")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["SAMFineTune developers"]
+        self.parent.helpText = _(
+            "Label a few slices of a structure, fine-tune the Segment Anything Model on them, and have it segment "
+            "whole volumes. Everything runs on this computer, with or without a GPU. "
+            "See <a href=\"https://github.com/SAMFineTune/SlicerSAMFineTune\">the documentation</a>.")
+        self.parent.acknowledgementText = _(
+            "Follows Gu, Dong, Yang, Mazurowski: How to build the best medical image segmentation algorithm using "
+            "foundation models (MELBA 2025:006), and Li, Rajpurkar: Adapting Segment Anything Models to Medical "
+            "Imaging via Fine-Tuning without Domain Pretraining. Stands on Segment Anything and MobileSAM.")
+        # Slicer finds it by itself only where Resources lies beside this file.
+        self.parent.icon = qt.QIcon(resourcePath("Icons/SAMFineTune.png"))
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel; its sections are in SAMFineTunePanel."""
+
+    def __init__(self, parent=None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: SAMFineTuneLogic | None = None
+        self.panel = None
+
+    def setup(self) -> None:
+        """Make the panel; called once, when the module is first shown."""
+        from SAMFineTunePanel.panel import Panel
+
+        ScriptedLoadableModuleWidget.setup(self)
+        self.logic = SAMFineTuneLogic()
+        self.panel = Panel(self.layout, self.logic)
+        self.panel.setup()
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+
+    def enter(self) -> None:
+        """The module is shown."""
+        self.panel.enter()
+
+    def exit(self) -> None:
+        """Another module is shown; a job goes on."""
+        self.panel.exit()
+
+    def cleanup(self) -> None:
+        """The module is unloaded, or Slicer closes."""
+        self.removeObservers()
+        self.panel.cleanup()
+        self.logic.cleanup()
+
+    def onSceneStartClose(self, caller, event) -> None:
+        self.panel.onSceneStartClose()
+
+    def onSceneEndClose(self, caller, event) -> None:
+        if self.parent.isEntered:
+            self.panel.onSceneEndClose()
+
+
+class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
+    """Everything that the panel does, for scripts: nodes in, nodes out; errors are exceptions with words.
+
+    One job runs at a time. Slices are numbered from 0 along the volume's own voxel axis.
+    """
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        VTKObservationMixin.__init__(self)
+        self.job: Job | None = None
+        self._jobListeners: list[Callable[[Job], None]] = []
+        self._painted = PaintedSlices()
+        self._undo = SegmentationUndo()
+        self._hardware = HardwareProbe()
+        self._uncertainty: dict[str, tuple[str, list[float]]] = {}
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self._onSceneStartClose)
+        slicer.app.connect("aboutToQuit()", self._onAboutToQuit)
+
+    def cleanup(self) -> None:
+        """End what runs and let go of the scene; called before the module is unloaded."""
+        self._endJob()
+        self._hardware.end()
+        self.removeObservers()
+        slicer.app.disconnect("aboutToQuit()", self._onAboutToQuit)
+
+    def getParameterNode(self) -> SAMFineTuneParameterNode:
+        """What the scene remembers: examples and choices."""
+        return SAMFineTuneParameterNode(super().getParameterNode())
+
+    # Examples
+
+    def addExample(
+        self,
+        volume: slicer.vtkMRMLScalarVolumeNode,
+        segmentation: slicer.vtkMRMLSegmentationNode,
+        segmentIDs: Sequence[str] = (),
+        orientation: str = "auto",
+    ) -> Example:
+        """Add a volume with its labelled slices to learn from.
+
+        Args:
+            volume: the image.
+            segmentation: its segmentation, in any geometry.
+            segmentIDs: what to learn; none means all segments.
+            orientation: of the labelled slices; "auto" sees from the labels.
+
+        Raises:
+            ValueError: it is an example already.
+        """
+        examples = self.getParameterNode().examples
+        if any(each.volume is volume and each.segmentation is segmentation for each in examples):
+            raise ValueError(_("{volume} with {segmentation} is an example already.").format(
+                volume=volume.GetName(), segmentation=segmentation.GetName()))
+        examples.append(Example(
+            volume=volume, segmentation=segmentation, segmentIDs=list(segmentIDs), orientation=orientation))
+        return examples[len(examples) - 1]
+
+    def removeExample(self, index: int) -> None:
+        """Forget an example; its nodes stay in the scene."""
+        del self.getParameterNode().examples[index]
+
+    def exampleSlices(self, example: Example) -> ExampleSlices:
+        """Which slices of an example are labelled, empty, or not to be used, and why."""
+        return slicesOf(example, self._painted)
+
+    def markComplete(self, index: int, number: int, on: bool = True) -> None:
+        """Say that every chosen segment is complete on a slice; those not to be seen are not there.
+
+        Taken back for a slice on which something is painted, the slice does not count until marked again.
+        """
+        example = self.getParameterNode().examples[index]
+        painted = number in self.exampleSlices(example).found
+        _mark(example, "complete", number, on)
+        _mark(example, "unfinished", number, painted and not on)
+        if on:
+            _mark(example, "empty", number, False)
+
+    def markEmpty(self, index: int, number: int, on: bool = True) -> None:
+        """Say that a slice holds none of the chosen segments.
+
+        Raises:
+            ValueError: something is painted there.
+        """
+        example = self.getParameterNode().examples[index]
+        if on and number in self.exampleSlices(example).found:
+            raise ValueError(_("Something is painted on slice {number}, so it is not empty.").format(number=number))
+        _mark(example, "empty", number, on)
+        if on:
+            _mark(example, "complete", number, False)
+            _mark(example, "unfinished", number, False)
+
+    def setFirst(self, index: int, number: int) -> None:
+        """Say on which slice the structures begin; -1 takes it back. All before it is empty."""
+        self.getParameterNode().examples[index].first = number
+
+    def setLast(self, index: int, number: int) -> None:
+        """Say on which slice the structures end; -1 takes it back. All behind it is empty."""
+        self.getParameterNode().examples[index].last = number
+
+    def suggestSlice(self, index: int) -> int | None:
+        """The slice of an example to label next: far from the labelled ones and, once a model has been
+        applied to the volume, where it is least certain. None when all slices are known."""
+        from SAMFineTuneLib.slices.suggestion import next_slice
+
+        example = self.getParameterNode().examples[index]
+        slices = self.exampleSlices(example)
+        orientation, uncertainty = self._uncertainty.get(example.volume.GetID(), ("", []))
+        fits = orientation == slices.orientation and len(uncertainty) == slices.count
+        return next_slice(
+            slices.count, slices.labelled, list(slices.empty), slices.extent, uncertainty if fits else None)
+
+    def sliceInView(self, example: Example) -> SliceInView:
+        """The slice of an example that a slice view shows at present."""
+        slices = self.exampleSlices(example)
+        if example.volume is None or slices.count == 0:
+            return SliceInView(problem=slices.problem)
+        return sliceInView(example.volume, slices.orientation)
+
+    def showSlice(self, example: Example, number: int) -> None:
+        """Move (and if need be turn) a slice view to a slice of an example.
+
+        Raises:
+            ValueError: there is no such slice or no view.
+        """
+        showSlice(example.volume, self.exampleSlices(example).orientation, number)
+
+    # Fine-tune
+
+    def problemWithFineTune(self) -> str:
+        """What a fine-tune with the choices of the scene lacks, in words; "" when it can start."""
+        return self._finetuneRequest().problem(self._painted)
+
+    def startFineTune(self) -> Job:
+        """Fine-tune with the choices of the scene; returns at once.
+
+        Raises:
+            ValueError: something is missing, in words.
+            JobRunningError: another job is at work.
+        """
+        return self._start(lambda: self._finetuneRequest().job(self._painted))
+
+    def fineTune(
+        self,
+        volume: slicer.vtkMRMLScalarVolumeNode | None = None,
+        segmentation: slicer.vtkMRMLSegmentationNode | None = None,
+        segments: Sequence[str] = (),
+        *,
+        examples: Sequence[Example] | None = None,
+        orientation: str = "auto",
+        name: str = "",
+        startFrom: Any = "",
+        blocking: bool = True,
+        progress: Callable[[Job], None] | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Fine-tune a model on labelled slices.
+
+        Args:
+            volume: an image …
+            segmentation: … and its segmentation with a few labelled slices;
+            segments: names or IDs of the segments to learn; none means all.
+            examples: several Example in place of the three above.
+            orientation: of the labelled slices; "auto" sees from the labels.
+            name: of the model; else named after its structures.
+            startFrom: a tuned model, or its name, to go on from.
+            blocking: whether to wait for the end; Slicer stays alive meanwhile.
+            progress: called with the Job whenever there is news.
+            settings: preset, backbone, checkpoint, device, method, scope, rank, inputSize, steps, minutes,
+                batch, learningRate, seed, validation; those left out are chosen by the program.
+
+        Returns:
+            The tuned model; without `blocking` the Job, whose `wait()` gives it.
+
+        Raises:
+            ValueError: something is missing or does not fit, in words.
+            InputError: a setting that does not fit, in words.
+            JobRunningError: another job is at work.
+            JobFailedError, JobCancelledError: how it ended.
+        """
+        if examples is None:
+            if volume is None or segmentation is None:
+                raise ValueError(_("A volume and its segmentation are needed."))
+            chosen = _segmentIDs(segmentation, segments)
+            examples = [Example(
+                volume=volume, segmentation=segmentation, segmentIDs=chosen, orientation=orientation)]
+        request = FinetuneRequest(list(examples), name, getattr(startFrom, "name", startFrom), _fields(settings))
+        return self._run(lambda: request.job(self._painted), blocking, progress)
+
+    def interruptedFineTunes(self) -> list[Any]:
+        """Fine-tunes that a crash or a power cut has stopped and that can go on."""
+        from SAMFineTuneLib.jobs.interrupted import interrupted_finetunes
+
+        return interrupted_finetunes()
+
+    def resume(self, interrupted: Any) -> Job:
+        """Go on with an interrupted fine-tune; returns at once.
+
+        Raises:
+            JobRunningError: another job is at work.
+        """
+        return self._start(lambda: finetuneJob(interrupted.folder, interrupted.output))
+
+    def discard(self, interrupted: Any) -> None:
+        """Delete what an interrupted fine-tune has left."""
+        from SAMFineTuneLib.jobs.interrupted import discard
+
+        discard(interrupted.folder)
+
+    # Apply
+
+    def problemWithApply(self) -> str:
+        """What an apply with the choices of the scene lacks, in words; "" when it can start."""
+        return self._applyRequest().problem(list(self.getParameterNode().examples))
+
+    def startApply(self) -> Job:
+        """Apply with the choices of the scene; returns at once.
+
+        Raises:
+            ValueError: something is missing, in words.
+            JobRunningError: another job is at work.
+        """
+        return self._startApply(self._applyRequest())
+
+    def apply(
+        self,
+        model: Any,
+        volumes: Any,
+        segmentation: slicer.vtkMRMLSegmentationNode | None = None,
+        *,
+        uncertainty: bool = False,
+        largestComponent: bool = False,
+        show3D: bool = False,
+        blocking: bool = True,
+        progress: Callable[[Job], None] | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Segment volumes with a tuned model.
+
+        Args:
+            model: a tuned model, or its name.
+            volumes: one volume node, or several.
+            segmentation: to write into, for one volume; segments of the model's names are replaced, others
+                stay. None makes a new one for each volume.
+            uncertainty: whether to make a volume of it, from 0 (certain) to 1.
+            largestComponent: whether to keep only the largest region of each structure.
+            show3D: whether to show the structures in 3D.
+            blocking: whether to wait for the end; Slicer stays alive meanwhile.
+            progress: called with the Job whenever there is news.
+            settings: device, checkpoint, batch.
+
+        Returns:
+            The segmentation node for one volume, a list of them for several; without `blocking` the Job,
+            whose `wait()` gives the list.
+
+        Raises:
+            ValueError: something is missing or does not fit, in words.
+            InputError: a setting that does not fit, or no such model.
+            JobRunningError: another job is at work.
+            JobFailedError, JobCancelledError: how it ended.
+        """
+        several = isinstance(volumes, (list, tuple))
+        request = ApplyRequest(
+            model=self._model(model),
+            volumes=list(volumes) if several else [volumes],
+            segmentation=segmentation,
+            uncertainty=uncertainty,
+            largestComponent=largestComponent,
+            show3D=show3D,
+            settings=_fields(settings),
+        )
+        result = self._run(lambda: self._applyJob(request), blocking, progress)
+        return result if not blocking or several else result[0]
+
+    def canUndoApply(self, segmentation: slicer.vtkMRMLSegmentationNode | None) -> bool:
+        """Whether an apply to a segmentation can be taken back."""
+        return self._undo.canUndo(segmentation)
+
+    def undoApply(self, segmentation: slicer.vtkMRMLSegmentationNode) -> None:
+        """Take the last apply to a segmentation back; one that it had made is removed.
+
+        Raises:
+            ValueError: there is none.
+        """
+        self._undo.undo(segmentation)
+
+    # Models and weights
+
+    def models(self) -> list[Any]:
+        """The tuned models on this computer, with their cards."""
+        from SAMFineTuneLib.model_library import list_models
+
+        return list_models()
+
+    def renameModel(self, model: Any, name: str) -> Any:
+        """Call a tuned model otherwise."""
+        from SAMFineTuneLib.model_library import rename_model
+
+        return rename_model(self._model(model), name)
+
+    def deleteModel(self, model: Any) -> None:
+        """Delete a tuned model."""
+        from SAMFineTuneLib.model_library import delete_model
+
+        delete_model(self._model(model))
+
+    def exportModel(self, model: Any, file: str | Path, overwrite: bool = False) -> Path:
+        """Copy a tuned model, which is one file, to where it can be passed on."""
+        from SAMFineTuneLib.model_library import export_model
+
+        return export_model(self._model(model), Path(file), overwrite=overwrite)
+
+    def importModel(self, file: str | Path) -> Any:
+        """Take a tuned model from a file."""
+        from SAMFineTuneLib.model_library import import_model
+
+        return import_model(Path(file))
+
+    def startWeights(self, backbone: str) -> Job:
+        """Fetch the official weights of a backbone; returns at once.
+
+        Raises:
+            JobRunningError: another job is at work.
+        """
+        from SAMFineTuneLib.jobs.folder import new_job_folder
+        from SAMFineTuneLib.jobs.schema import CheckpointJob
+
+        def job() -> Job:
+            folder = new_job_folder("checkpoint").path
+            writeJob(folder, CheckpointJob, {"kind": "checkpoint", "backbone": backbone})
+            title = _("Fetch weights of {name}").format(name=backbone)
+            return Job("checkpoint", title, folder, (), lambda result: iter([result]))
+
+        return self._start(job)
+
+    # Hardware
+
+    @property
+    def hardware(self) -> dict[str, Any] | None:
+        """Processors, memory, GPUs that the worker can use, and the preset for them; None until probed."""
+        return self._hardware.found
+
+    def probeHardware(self, callback: Callable[[dict[str, Any] | None], None]) -> None:
+        """Look at the hardware in a process of its own; `callback` gets what was found, or None."""
+        self._hardware.probe(callback)
+
+    # Jobs
+
+    def addJobListener(self, listener: Callable[[Job], None]) -> None:
+        """Call `listener` with each job that starts."""
+        self._jobListeners.append(listener)
+
+    def removeJobListener(self, listener: Callable[[Job], None]) -> None:
+        """Call `listener` no more."""
+        self._jobListeners.remove(listener)
+
+    def _run(self, make: Callable[[], Job], blocking: bool, progress: Callable[[Job], None] | None) -> Any:
+        job = self._start(make)
+        if blocking:
+            return job.wait(progress)
+        if progress is not None:
+            job.addListener(lambda job, event: progress(job) if event == "progress" else None)
+        return job
+
+    def _start(self, make: Callable[[], Job]) -> Job:
+        if self.job is not None and not self.job.isFinished:
+            raise JobRunningError(_("{title} is at work; wait for it or cancel it first.").format(
+                title=self.job.title))
+        self.job = make()
+        self.job.start()
+        for listener in list(self._jobListeners):
+            listener(self.job)
+        return self.job
+
+    def _startApply(self, request: ApplyRequest) -> Job:
+        return self._start(lambda: self._applyJob(request))
+
+    def _applyJob(self, request: ApplyRequest) -> Job:
+        return request.job(self._undo, list(self.getParameterNode().examples), self._noteUncertainty)
+
+    def _noteUncertainty(
+        self, volume: slicer.vtkMRMLScalarVolumeNode, orientation: str, bySlice: list[float]
+    ) -> None:
+        self._uncertainty[volume.GetID()] = (orientation, bySlice)
+
+    def _finetuneRequest(self) -> FinetuneRequest:
+        node = self.getParameterNode()
+        chosen = {name: getattr(node, name) for name in _SETTINGS if hasattr(node, name)}
+        if not chosen["preset"] and self.hardware is not None:
+            chosen["preset"] = self.hardware["preset"]
+        return FinetuneRequest(list(node.examples), node.modelName, node.startFrom, _fields(chosen))
+
+    def _applyRequest(self) -> ApplyRequest:
+        node = self.getParameterNode()
+        models = {model.name: model for model in self.models()} if node.applyModel else {}
+        return ApplyRequest(
+            model=models.get(node.applyModel),
+            volumes=list(node.applyVolumes),
+            segmentation=node.applySegmentation,
+            uncertainty=node.makeUncertainty,
+            largestComponent=node.largestComponent,
+            show3D=node.show3D,
+            settings=_fields({"device": node.device}),
+        )
+
+    def _model(self, model: Any) -> Any:
+        from SAMFineTuneLib.model_library import find_model
+
+        return find_model(model) if isinstance(model, str) else model
+
+    def _endJob(self) -> None:
+        if self.job is not None and not self.job.isFinished:
+            self.job.endForClosing()
+
+    def _onSceneStartClose(self, caller, event) -> None:
+        # The worker needs nothing of the scene, but its result would have no place to go.
+        if self.job is not None and not self.job.isFinished:
+            self.job.cancel()
+        self._painted.forget()
+        self._undo.forget()
+        self._uncertainty.clear()
+
+    def _onAboutToQuit(self) -> None:
+        self._endJob()
+
+
+def _mark(example: Example, name: str, number: int, on: bool) -> None:
+    numbers = set(getattr(example, name))
+    numbers = numbers | {number} if on else numbers - {number}
+    setattr(example, name, sorted(numbers))
+
+
+def _segmentIDs(segmentation: slicer.vtkMRMLSegmentationNode, segments: Sequence[str]) -> list[str]:
+    """IDs of segments that were named by name or ID."""
+    known = segmentation.GetSegmentation()
+    chosen = []
+    for segment in segments:
+        segmentID = segment if known.GetSegment(segment) else known.GetSegmentIdBySegmentName(segment)
+        if not segmentID:
+            raise ValueError(_("{name} has no segment {segment}.").format(
+                name=segmentation.GetName(), segment=segment))
+        chosen.append(segmentID)
+    return chosen
+
+
+def _fields(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as job.json has them, without those left to the program."""
+    fields = {}
+    for name, value in settings.items():
+        if name not in _SETTINGS:
+            raise ValueError(_("{name} is no setting; known are {known}.").format(
+                name=name, known=", ".join(_SETTINGS)))
+        field, open_ = _SETTINGS[name]
+        if value != open_:
+            fields[field] = value
+    return fields
+
+
+# Not imported by its name: Slicer runs every test class that it finds in this file.
+class SAMFineTuneTest(module_test.ModuleTest):
+    """What Slicer runs as the module's test."""

@@ -1,0 +1,1 @@
+"""The parts of the SAMFineTune module: what is between Slicer's scene and the worker process."""

@@ -1,0 +1,104 @@
+"""What a fine-tune is asked for, from the scene or from a script, and the job that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.example_slices import PaintedSlices, slicesOf
+from SAMFineTunePanel.scene_export import FinetuneInputs, structureLabels
+from SAMFineTunePanel.worker_job import Job
+
+
+@dataclass
+class FinetuneRequest:
+    """A fine-tune.
+
+    Attributes:
+        examples: at least one Example.
+        name: of the model to be; "" names it after its structures.
+        startFrom: name of a tuned model to go on from; "" starts from the backbone.
+        settings: fields of job.json (preset, backbone, steps …); those left out are chosen by the program.
+    """
+
+    examples: list
+    name: str = ""
+    startFrom: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def problem(self, painted: PaintedSlices) -> str:
+        """What is missing, in words; "" when it can start."""
+        if not self.examples:
+            return _("Add an example first: a volume with a segmentation of which a few slices are labelled.")
+        for example in self.examples:
+            slices = slicesOf(example, painted)
+            if slices.problem:
+                return slices.problem
+        return ""
+
+    def job(self, painted: PaintedSlices) -> Job:
+        """The job, not yet started.
+
+        Raises:
+            ValueError: what is missing, in words.
+            InputError: settings that do not fit, or no folder to work in.
+        """
+        from SAMFineTuneLib.jobs.folder import new_job_folder
+        from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job
+        from SAMFineTuneLib.model_library import find_model, new_model_path
+
+        problem = self.problem(painted)
+        if problem:
+            raise ValueError(problem)
+        base = find_model(self.startFrom) if self.startFrom else None
+        if base is not None and base.card is None:
+            raise ValueError(base.fault)
+        known = {label.name: label.value for label in base.card.labels} if base is not None else None
+        labels = structureLabels(self.examples, known)
+        # The labelmaps have the names too; here they tell what the job is about while it has no model.
+        names = {label.value: label.name for label in labels}
+        fields = dict(self.settings, kind="finetune", label_names=names)
+        if base is not None:
+            fields.update(initial_model=str(base.path), backbone=base.card.backbone)
+        output = new_model_path(self.name or self._defaultName([label.name for label in labels]))
+        # The examples are not written yet; everything else can be refused at once.
+        make_job(FinetuneJob, dict(fields, output=output, examples=[{"volume": "volume", "segmentation": "labels"}]))
+        folder = new_job_folder("finetune").path
+        inputs = FinetuneInputs(self.examples, folder / "inputs", painted, labels)
+
+        def prepare() -> Iterator[None]:
+            yield from inputs.steps()
+            writeJob(folder, FinetuneJob, dict(fields, output=str(output), examples=inputs.written))
+
+        return finetuneJob(folder, output, prepare())
+
+    @staticmethod
+    def _defaultName(names: list[str]) -> str:
+        shown = " ".join(names[:3])
+        return f"{shown} …" if len(names) > 3 else shown
+
+
+def finetuneJob(folder: Path, output: Path, prepare: Iterator[None] = iter(())) -> Job:
+    """The job of a folder; with nothing to prepare, it goes on where an earlier run stopped."""
+
+    def conclude(result: dict[str, Any]) -> Iterator[Any]:
+        from SAMFineTuneLib.model_library import find_model
+
+        yield find_model(Path(result["model"]).stem)
+
+    return Job("finetune", _("Fine-tune {name}").format(name=output.stem), folder, prepare, conclude)
+
+
+def writeJob(folder: Path, jobType: type, fields: dict[str, Any]) -> None:
+    """Check a job and write its job.json.
+
+    Raises:
+        InputError: a field that does not fit, or a folder that cannot be written.
+    """
+    from SAMFineTuneLib.jobs.schema import make_job, write_job
+
+    write_job(folder, make_job(jobType, fields))

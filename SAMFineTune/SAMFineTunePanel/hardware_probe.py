@@ -1,0 +1,69 @@
+"""What the worker can compute on, asked in a process of its own because torch has to be loaded for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import qt
+
+from SAMFineTunePanel.worker_process import environmentFor, pythonProgram
+
+
+class HardwareProbe:
+    """Asks once in a session of Slicer; later callers get the same answer."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Any] | None = None
+        # Kept after its end: a sender must not be deleted by what it calls.
+        self._process: qt.QProcess | None = None
+        self._asking = False
+        self._callbacks: list[Callable[[dict[str, Any] | None], None]] = []
+
+    def probe(self, callback: Callable[[dict[str, Any] | None], None]) -> None:
+        """Call `callback` with what was found, or with None when that could not be learnt."""
+        if self.found is not None:
+            callback(self.found)
+            return
+        self._callbacks.append(callback)
+        if not self._asking:
+            self._ask()
+
+    def _ask(self) -> None:
+        from SAMFineTuneLib.jobs.worker_environment import worker_environment
+
+        self._asking = True
+        program = pythonProgram()
+        environment = qt.QProcessEnvironment()
+        for name, value in worker_environment(environmentFor(program)).items():
+            environment.insert(name, value)
+        self._process = qt.QProcess()
+        self._process.setProcessEnvironment(environment)
+        self._process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        self._process.connect("errorOccurred(QProcess::ProcessError)", self._onError)
+        self._process.start(str(program), ["-m", "SAMFineTuneLib", "hardware"])
+
+    def end(self) -> None:
+        """Stop asking; for the moment at which Slicer closes."""
+        if self._asking:
+            self._callbacks = []
+            self._process.kill()
+
+    def _onFinished(self, exitCode: int, exitStatus) -> None:
+        text = bytes(self._process.readAllStandardOutput().data()).decode("utf-8", "replace")
+        try:
+            self.found = json.loads(text) if exitCode == 0 else None
+        except ValueError:
+            self.found = None
+        self._answer()
+
+    def _onError(self, error) -> None:
+        if error == qt.QProcess.FailedToStart:
+            self._answer()
+
+    def _answer(self) -> None:
+        self._asking = False
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self.found)

@@ -1,0 +1,90 @@
+"""Shows how far a job is: a progress bar, a line of words, what went wrong, and its log."""
+
+from __future__ import annotations
+
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.panel_section import showProblem, showWords
+from SAMFineTunePanel.sizes_and_times import timeLeftText
+from SAMFineTunePanel.worker_job import CANCELLED, FAILED, IMPORTING, PREPARING
+
+
+class JobView:
+    """The part of a section that follows a job.
+
+    Args:
+        progressBar: shown while the job runs.
+        statusLabel: what it is doing.
+        errorLabel: why it failed.
+        logEdit: what the worker tells; None where the section has no log.
+    """
+
+    def __init__(self, progressBar, statusLabel, errorLabel, logEdit=None) -> None:
+        self._progressBar = progressBar
+        self._statusLabel = statusLabel
+        self._errorLabel = errorLabel
+        self._logEdit = logEdit
+        self.clear()
+
+    def clear(self) -> None:
+        """Show no job."""
+        self._progressBar.visible = False
+        showWords(self._statusLabel, "")
+        showProblem(self._errorLabel, "")
+
+    def showProblem(self, problem: str) -> None:
+        """Show why a job could not even start."""
+        self.clear()
+        showProblem(self._errorLabel, problem)
+
+    def show(self, job, event: str = "state") -> None:
+        """Show what has changed in the job."""
+        if event == "log":
+            self._appendLog(job)
+            return
+        self._progressBar.visible = not job.isFinished
+        self._showSteps(job)
+        showWords(self._statusLabel, _statusText(job))
+        showProblem(self._errorLabel, job.errorMessage if job.state == FAILED else "")
+        if event == "state":
+            self._showLog(job)
+
+    def _showSteps(self, job) -> None:
+        known = bool(job.steps) and job.state not in (PREPARING, IMPORTING)
+        self._progressBar.setRange(0, job.steps if known else 0)
+        if known:
+            self._progressBar.value = min(job.step, job.steps)
+
+    def _showLog(self, job) -> None:
+        if self._logEdit is not None:
+            self._logEdit.setPlainText("\n".join(job.log))
+
+    def _appendLog(self, job) -> None:
+        if self._logEdit is not None and job.log:
+            self._logEdit.appendPlainText(job.log[-1])
+
+
+def _statusText(job) -> str:
+    if job.state == PREPARING:
+        return _("Preparing the images…")
+    if job.state == IMPORTING:
+        return _("Bringing the result into Slicer…")
+    if job.state == CANCELLED:
+        return _("Cancelled.")
+    if job.isFinished:
+        return ""
+    if not job.steps:
+        return _("Starting…")
+    return ", ".join(each for each in (_stepText(job), timeLeftText(job.etaSeconds)) if each)
+
+
+def _stepText(job) -> str:
+    words = {
+        "finetune": _("Step {step} of {steps}"),
+        "apply": _("Slice {step} of {steps}"),
+        "checkpoint": _("{step} of {steps} MB"),
+    }[job.kind]
+    text = words.format(step=job.step, steps=job.steps)
+    if job.phase == "final pass":
+        text += _(" (learning from the held-out slices as well)")
+    return text

@@ -1,0 +1,58 @@
+"""What the scene remembers of the module: saved with it, and there again when it is opened."""
+
+from __future__ import annotations
+
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.parameterNodeWrapper import parameterNodeWrapper, parameterPack
+
+
+@parameterPack
+class Example:
+    """A volume with a segmentation of which some slices are labelled.
+
+    Slices are numbered from 0 along the volume's own voxel axis.
+    """
+
+    volume: vtkMRMLScalarVolumeNode
+    segmentation: vtkMRMLSegmentationNode
+    # The segments to learn; an empty list means all.
+    segmentIDs: list[str]
+    # "auto", "axial", "coronal" or "sagittal".
+    orientation: str = "auto"
+    # Every chosen segment is complete on these slices; those not to be seen are not there.
+    complete: list[int]
+    # What is painted on these slices does not count yet.
+    unfinished: list[int]
+    # None of the segments is on these slices.
+    empty: list[int]
+    # The first and the last slice that hold anything; -1 where nobody has said.
+    first: int = -1
+    last: int = -1
+
+
+@parameterNodeWrapper
+class SAMFineTuneParameterNode:
+    """Everything that the panel lets one choose; "" and 0 mean: chosen by the program."""
+
+    examples: list[Example]
+
+    modelName: str = ""
+    preset: str = ""
+    backbone: str = "starter"
+    checkpoint: str = ""
+    device: str = "auto"
+    method: str = "auto"
+    scope: str = "auto"
+    rank: int = 4
+    inputSize: int = 0
+    steps: int = 0
+    minutes: float = 0.0
+    seed: int = 0
+    startFrom: str = ""
+
+    applyModel: str = ""
+    applyVolumes: list[vtkMRMLScalarVolumeNode]
+    applySegmentation: vtkMRMLSegmentationNode
+    largestComponent: bool = False
+    makeUncertainty: bool = False
+    show3D: bool = False

@@ -1,0 +1,188 @@
+"""From the scene to the files of a job: volumes, and labelmaps with the segments to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel import raw_nrrd
+from SAMFineTunePanel.example_slices import PaintedSlices, chosenSegmentIDs, segmentName, slicesOf
+from SAMFineTunePanel.segment_voxels import segmentVoxels
+from SAMFineTunePanel.voxel_grid import gridOf
+
+_STATUS_TAG = "Segmentation.Status"
+
+
+@dataclass(frozen=True)
+class StructureLabel:
+    """A structure to learn: segments of one name, whichever segmentations they are in."""
+
+    value: int
+    name: str
+    colour: tuple[float, float, float]
+    terminology: str
+
+
+def structureLabels(examples: Sequence, numbers: Mapping[str, int] | None = None) -> list[StructureLabel]:
+    """The structures of all examples.
+
+    Args:
+        examples: as in the parameter node.
+        numbers: name → number of the structures that an earlier model finds; without it they are
+            numbered from 1 in the order in which they come up.
+
+    Raises:
+        ValueError: the earlier model does not find a structure, in words.
+    """
+    labels: dict[str, StructureLabel] = {}
+    for example in examples:
+        segmentation = example.segmentation.GetSegmentation()
+        for segmentID in chosenSegmentIDs(example):
+            segment = segmentation.GetSegment(segmentID)
+            name = segmentName(example.segmentation, segmentID)
+            if name not in labels:
+                if numbers is not None and name not in numbers:
+                    raise ValueError(_("The model to start from does not find {name}; it finds {known}.").format(
+                        name=name, known=", ".join(numbers)))
+                number = len(labels) + 1 if numbers is None else numbers[name]
+                labels[name] = StructureLabel(number, name, tuple(segment.GetColor()), terminologyOf(segment))
+    return list(labels.values())
+
+
+def terminologyOf(segment: slicer.vtkSegment) -> str:
+    """A segment's terminology entry, "" where it has none."""
+    # The tag comes back through an argument, which Python sees as a reference.
+    entry = vtk.reference("")
+    if not segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), entry):
+        return ""
+    return str(entry.get())
+
+
+@dataclass
+class FinetuneInputs:
+    """Writes the examples of a fine-tune into a folder.
+
+    Attributes:
+        examples: as in the parameter node.
+        folder: of the files.
+        painted: finds the labelled slices.
+        labels: the structures of all examples.
+        written: the examples as job.json has them, filled in by `steps`.
+    """
+
+    examples: list
+    folder: Path
+    painted: PaintedSlices
+    labels: list[StructureLabel]
+    written: list[dict[str, Any]] = field(default_factory=list)
+
+    def steps(self) -> Iterator[None]:
+        """Does the work in small pieces.
+
+        Raises:
+            ValueError: an example that cannot be used, in words.
+            OSError: the folder cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        volumes: dict[str, Path] = {}
+        for index, example in enumerate(self.examples):
+            volume = example.volume
+            if volume.GetID() not in volumes:
+                # One file for a volume with several segmentations: it is held out as one.
+                volumes[volume.GetID()] = self.folder / f"volume{len(volumes)}.nrrd"
+                yield from writeVolume(volume, volumes[volume.GetID()])
+            segmentation = self.folder / f"segmentation{index}.seg.nrrd"
+            yield from writeLabelmap(example, self.labels, segmentation)
+            self.written.append(self._jobExample(example, volumes[volume.GetID()], segmentation))
+
+    def _jobExample(self, example, volume: Path, segmentation: Path) -> dict[str, Any]:
+        slices = slicesOf(example, self.painted)
+        if slices.problem:
+            raise ValueError(slices.problem)
+        values = {label.name: label.value for label in self.labels}
+        # A segment without a voxel is not in the file, so it cannot be asked for.
+        painted = [values[name] for name, numbers in slices.bySegment.items() if numbers]
+        entry: dict[str, Any] = {
+            "volume": str(volume),
+            "segmentation": str(segmentation),
+            "labels": sorted(painted),
+            "axis": slices.orientation,
+            "complete": list(slices.complete),
+            "unfinished": list(slices.unfinished),
+            "known_empty": list(slices.empty),
+        }
+        if slices.extent is not None:
+            entry["extent"] = list(slices.extent)
+        return entry
+
+
+def writeVolume(volumeNode: slicer.vtkMRMLScalarVolumeNode, path: Path) -> Iterator[None]:
+    """Write a volume where it lies in the world; yields between pieces.
+
+    Raises:
+        ValueError: as `gridOf`.
+        OSError: the file cannot be written.
+    """
+    grid = gridOf(volumeNode)
+    # The array looks into the node's memory: the node must outlive the loop, the file need not wait.
+    yield from raw_nrrd.write(path, slicer.util.arrayFromVolume(volumeNode), grid)
+
+
+def writeLabelmap(example, labels: list[StructureLabel], path: Path) -> Iterator[None]:
+    """Write the chosen segments of an example on its volume's grid, with names, colours and terminology.
+
+    Raises:
+        ValueError: two segments overlap on a slice to learn from, or as `segmentVoxels`.
+        OSError: the file cannot be written.
+    """
+    values = {label.name: label for label in labels}
+    grid = gridOf(example.volume)
+    merged = np.zeros(grid.shape, np.uint8 if len(labels) < 256 else np.uint16)
+    present = []
+    for segmentID in chosenSegmentIDs(example):
+        label = values[segmentName(example.segmentation, segmentID)]
+        voxels = segmentVoxels(example.segmentation, segmentID, example.volume)
+        mask = voxels.mask
+        if not mask.any():
+            continue
+        piece = merged[voxels.box]
+        _refuseOverlap(example, piece[mask], label, present)
+        piece[mask] = label.value
+        present.append(label)
+        yield
+    yield from raw_nrrd.write(path, merged, grid, _segmentFields(present))
+
+
+def _refuseOverlap(example, under: np.ndarray, label: StructureLabel, present: list[StructureLabel]) -> None:
+    taken = np.unique(under[under > 0])
+    if not taken.size:
+        return
+    other = next(each.name for each in present if each.value == taken[0])
+    raise ValueError(
+        _("Segments {first} and {second} of {name} overlap in {count} voxels, and a voxel can be learnt as one "
+          "structure only. Remove the overlap, or fine-tune a model for each.").format(
+              first=other, second=label.name, name=example.segmentation.GetName(),
+              count=int((under == taken[0]).sum())))
+
+
+def _segmentFields(labels: list[StructureLabel]) -> dict[str, str]:
+    fields = {"Segmentation_MasterRepresentation": "Binary labelmap"}
+    for index, label in enumerate(labels):
+        fields |= {
+            f"Segment{index}_ID": f"Segment_{label.value}",
+            f"Segment{index}_Name": label.name,
+            f"Segment{index}_Color": " ".join(f"{part:.6g}" for part in label.colour),
+            f"Segment{index}_LabelValue": str(label.value),
+            f"Segment{index}_Layer": "0",
+        }
+        if label.terminology:
+            tag = slicer.vtkSegment.GetTerminologyEntryTagName()
+            fields[f"Segment{index}_Tags"] = f"{tag}:{label.terminology}|{_STATUS_TAG}:completed|"
+    return fields

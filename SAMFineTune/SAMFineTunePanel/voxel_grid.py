@@ -1,0 +1,112 @@
+"""The voxel lattice of a volume node, in the world: where its voxels lie, parent transforms included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+# Of directions that should be at right angles, and of lattices that should be the same (in voxels).
+_TOLERANCE = 1e-3
+
+# World directions (RAS) along which the slices of each orientation are stacked.
+_STACKING = {"sagittal": 0, "coronal": 1, "axial": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelGrid:
+    """Voxels of a volume.
+
+    Attributes:
+        size: number of voxels along i, j, k.
+        ijkToRas: 4 × 4; (i, j, k, 1) to millimetres right, anterior, superior in the world.
+    """
+
+    size: tuple[int, int, int]
+    ijkToRas: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a numpy array on this grid: (k, j, i)."""
+        return self.size[::-1]
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """Millimetres between voxels along i, j, k."""
+        return np.linalg.norm(self.ijkToRas[:3, :3], axis=0)
+
+    def voxelAxis(self, orientation: str) -> int:
+        """The voxel axis (0 for i, 1 for j, 2 for k) along which slices of an orientation are stacked.
+
+        Each axis of an oblique volume belongs to the orientation that it is nearest to, none twice.
+        """
+        directions = np.abs(self.ijkToRas[:3, :3] / self.spacing)
+        axes: dict[int, int] = {}
+        # The clearest case first, so that two axes never claim one orientation.
+        for flat in np.argsort(-directions, axis=None):
+            world, voxel = np.unravel_index(flat, (3, 3))
+            if world not in axes and voxel not in axes.values():
+                axes[int(world)] = int(voxel)
+        return axes[_STACKING[orientation]]
+
+
+def gridOf(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> VoxelGrid:
+    """The voxels of a volume node in the world.
+
+    Raises:
+        ValueError: the volume has no voxels, several values a voxel, or lies under a transform that
+            warps or shears it; said in words.
+    """
+    name = volumeNode.GetName()
+    image = volumeNode.GetImageData()
+    if image is None or min(image.GetDimensions()) < 1:
+        raise ValueError(_("Volume {name} has no voxels.").format(name=name))
+    if image.GetNumberOfScalarComponents() != 1:
+        raise ValueError(
+            _("Volume {name} has several values in each voxel, such as colours; one is needed.").format(name=name))
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    ijkToRas = worldTransform(volumeNode) @ slicer.util.arrayFromVTKMatrix(matrix)
+    axes = ijkToRas[:3, :3] / np.linalg.norm(ijkToRas[:3, :3], axis=0)
+    if not np.isfinite(axes).all() or np.abs(axes.T @ axes - np.eye(3)).max() > _TOLERANCE:
+        raise ValueError(
+            _("Volume {name} is sheared, by itself or by its transform, so that its voxels are no boxes. "
+              "Resample it first (module Resample Scalar/Vector/DWI Volume).").format(name=name))
+    return VoxelGrid(tuple(image.GetDimensions()), ijkToRas)
+
+
+def worldTransform(node: slicer.vtkMRMLTransformableNode) -> np.ndarray:
+    """4 × 4 matrix from a node's own coordinates to the world's.
+
+    Raises:
+        ValueError: the node lies under a transform that is not linear.
+    """
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return np.eye(4)
+    if not parent.IsTransformToWorldLinear():
+        raise ValueError(
+            _("{name} lies under a transform that is not linear. Harden it first (module Transforms).").format(
+                name=node.GetName()))
+    matrix = vtk.vtkMatrix4x4()
+    parent.GetMatrixTransformToWorld(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def voxelOffset(grid: VoxelGrid, imageToRas: np.ndarray) -> np.ndarray | None:
+    """Whole voxels to add to an image's own i, j, k to have those of the grid.
+
+    None when the image's voxels are not voxels of the grid.
+    """
+    own = np.linalg.inv(grid.ijkToRas) @ imageToRas
+    offset = np.round(own[:3, 3])
+    same = np.eye(4)
+    same[:3, 3] = offset
+    # Over a whole volume small differences of direction add up, so the far corner is compared.
+    corner = np.array([*grid.size, 1.0])
+    if np.abs(own - same)[:3, :3].max() > _TOLERANCE or np.abs((own - same) @ corner).max() > 0.05:
+        return None
+    return offset.astype(int)

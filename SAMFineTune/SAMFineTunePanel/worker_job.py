@@ -1,0 +1,281 @@
+"""A job as Slicer sees it: inputs out of the scene, a worker, results into the scene, all without waiting."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.worker_process import WorkerProcess
+
+# Of work on the scene at a time; Slicer draws and listens in between.
+_PIECE_S = 0.02
+_KEPT_LOG_LINES = 2000
+
+PREPARING, RUNNING, IMPORTING = "preparing", "running", "importing"
+DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
+_ENDED = (DONE, FAILED, CANCELLED)
+
+
+class JobFailedError(RuntimeError):
+    """A job ended without a result; the message is for the user."""
+
+
+class JobCancelledError(RuntimeError):
+    """A job was cancelled."""
+
+
+class JobRunningError(RuntimeError):
+    """Another job is at work, and there is one at a time."""
+
+
+class Job:
+    """One job from its start to its end.
+
+    Listeners are called as `listener(job, event)` with event "state", "progress", "preview" or "log".
+
+    Args:
+        kind: "finetune", "apply" or "checkpoint".
+        title: what is done, for the user.
+        folder: of the job; it is removed at the end unless something is left to resume.
+        prepare: pieces of work that write the inputs and job.json; an empty iterable where they are there.
+        conclude: makes pieces of work from the worker's result; the last value that they yield is `result`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        title: str,
+        folder: Path,
+        prepare: Iterable[None],
+        conclude: Callable[[dict[str, Any]], Iterator[Any]],
+    ) -> None:
+        self.kind = kind
+        self.title = title
+        self.folder = folder
+        self.state = PREPARING
+        self.step = 0
+        self.steps: int | None = None
+        self.phase = ""
+        self.etaSeconds: float | None = None
+        self.loss: float | None = None
+        self.validationDsc: float | None = None
+        self.losses: list[tuple[int, float]] = []
+        self.validations: list[tuple[int, float]] = []
+        self.previewPath = ""
+        self.log: list[str] = []
+        self.result: Any = None
+        self.errorMessage = ""
+        self.startedAt = time.time()
+        self._prepare = iter(prepare)
+        self._conclude = conclude
+        self._listeners: list[Callable[[Job, str], None]] = []
+        self._process: WorkerProcess | None = None
+        self._cancelAsked = False
+        self._pieces: Iterator[Any] = iter(())
+        self._whenPiecesDone: Callable[[], None] = lambda: None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(0)
+        self._timer.connect("timeout()", self._doPieces)
+
+    @property
+    def isFinished(self) -> bool:
+        """Whether it has ended, in whichever way."""
+        return self.state in _ENDED
+
+    @property
+    def canFinishNow(self) -> bool:
+        """Whether there is something worth keeping."""
+        return self.kind == "finetune" and self.state == RUNNING and self.step > 0 and not self._cancelAsked
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the job, started again, goes on where it stopped."""
+        from SAMFineTuneLib.jobs.folder import JobFolder
+
+        return self.kind == "finetune" and self.state == FAILED and JobFolder(self.folder).has_checkpoint()
+
+    @property
+    def processID(self) -> int:
+        """Of the worker; 0 when there is none."""
+        return self._process.processID if self._process is not None else 0
+
+    def addListener(self, listener: Callable[[Job, str], None]) -> None:
+        """Call `listener` at every change."""
+        self._listeners.append(listener)
+
+    def removeListener(self, listener: Callable[[Job, str], None]) -> None:
+        """Call `listener` no more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._doInPieces(self._prepare, self._startWorker)
+
+    def cancel(self) -> None:
+        """Stop without a result; returns at once, and at most 3 seconds later the worker has gone."""
+        if self.isFinished or self._cancelAsked:
+            return
+        self._cancelAsked = True
+        if self._process is not None and self.state == RUNNING:
+            self._process.cancel()
+            self._notify("state")
+        elif self.state == PREPARING:
+            self._end(CANCELLED)
+
+    def finishNow(self) -> None:
+        """Have a fine-tune end now and keep the best so far."""
+        if self._process is not None and self.state == RUNNING:
+            self._process.finishEarly()
+
+    def endForClosing(self) -> None:
+        """Cancel and wait, at most 2.5 seconds: Slicer is closing, and nothing may stay behind."""
+        self.cancel()
+        if self._process is not None and not self._process.waitUntilEnded(1500):
+            self._process.endNow()
+            self._process.waitUntilEnded(1000)
+
+    def wait(self, progress: Callable[[Job], None] | None = None) -> Any:
+        """Wait for the end while Slicer stays alive; gives the result.
+
+        Args:
+            progress: called whenever the worker tells how far it is.
+
+        Raises:
+            JobFailedError: with the worker's message.
+            JobCancelledError: it was cancelled.
+        """
+        def tell(job: Job, event: str) -> None:
+            if event == "progress" and progress is not None:
+                progress(job)
+
+        self.addListener(tell)
+        try:
+            while not self.isFinished:
+                slicer.app.processEvents()
+                time.sleep(0.005)
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+        finally:
+            self.removeListener(tell)
+        if self.state == FAILED:
+            raise JobFailedError(self.errorMessage)
+        if self.state == CANCELLED:
+            raise JobCancelledError(_("{title}: cancelled").format(title=self.title))
+        return self.result
+
+    def _doInPieces(self, pieces: Iterator[Any], whenDone: Callable[[], None]) -> None:
+        self._pieces, self._whenPiecesDone = pieces, whenDone
+        self._timer.start()
+
+    def _doPieces(self) -> None:
+        until = time.monotonic() + _PIECE_S
+        try:
+            while time.monotonic() < until:
+                self.result = next(self._pieces)
+        except StopIteration:
+            self._timer.stop()
+            self._whenPiecesDone()
+        except Exception as error:
+            self._timer.stop()
+            if _isUsersToMend(error):
+                self._end(FAILED, str(error))
+            else:
+                self._end(FAILED, f"{type(error).__name__}: {error}")
+                raise
+
+    def _startWorker(self) -> None:
+        if self.isFinished:
+            return
+        self._process = WorkerProcess(self.folder, self._take, self._onWorkerEnded)
+        self._setState(RUNNING)
+        self._process.start()
+
+    def _take(self, event) -> None:
+        take = {"progress": self._takeProgress, "preview": self._takePreview, "log": self._takeLog}.get(event.type)
+        if take is not None:
+            take(event)
+
+    def _takeProgress(self, event) -> None:
+        self.step, self.steps, self.phase = event.step, event.steps, event.phase
+        self.etaSeconds, self.loss = event.eta_s, event.loss
+        if event.loss is not None:
+            self.losses.append((event.step, event.loss))
+        if event.validation_dsc is not None and event.validation_dsc != self.validationDsc:
+            self.validationDsc = event.validation_dsc
+            self.validations.append((event.step, event.validation_dsc))
+        self._notify("progress")
+
+    def _takePreview(self, event) -> None:
+        self.previewPath = event.path
+        self._notify("preview")
+
+    def _takeLog(self, event) -> None:
+        prefix = "" if event.level == "info" else f"{event.level}: "
+        self.log.append(prefix + event.message)
+        del self.log[:-_KEPT_LOG_LINES]
+        self._notify("log")
+
+    def _onWorkerEnded(self, outcome) -> None:
+        if outcome.exit_code == 0:
+            self._setState(IMPORTING)
+            self._doInPieces(self._conclude(outcome.result), lambda: self._end(DONE))
+        elif outcome.exit_code == 3:
+            self._end(CANCELLED)
+        else:
+            self._end(FAILED, outcome.error.line())
+
+    def _end(self, state: str, message: str = "") -> None:
+        self._timer.stop()
+        self.state, self.errorMessage = state, message
+        if state != DONE:
+            self.result = None
+        if message:
+            self.log += [*self._tracebackLines(), message]
+        # So that the files that the pieces write are closed.
+        getattr(self._prepare, "close", lambda: None)()
+        if not self.resumable:
+            self._removeFolder()
+        self._notify("state")
+
+    def _tracebackLines(self) -> list[str]:
+        """What the worker has left about a fault in the program."""
+        from SAMFineTuneLib.jobs.folder import JobFolder
+
+        try:
+            return JobFolder(self.folder).log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-60:]
+        except OSError:
+            return []
+
+    def _removeFolder(self) -> None:
+        """The inputs are a patient's images: they do not stay on the disk."""
+        from SAMFineTuneLib.jobs.folder import JobFolder
+
+        JobFolder(self.folder).remove()
+
+    def _setState(self, state: str) -> None:
+        self.state = state
+        self._notify("state")
+
+    def _notify(self, event: str) -> None:
+        for listener in list(self._listeners):
+            try:
+                listener(self, event)
+            # A listener at fault must not stop the job: its fault goes where Slicer shows faults.
+            except Exception:
+                sys.excepthook(*sys.exc_info())
+
+
+def _isUsersToMend(error: Exception) -> bool:
+    """A segment that vanished, a full disk, a choice that does not fit; not a fault in the program."""
+    from SAMFineTuneLib.errors import InputError
+
+    return isinstance(error, (ValueError, OSError, InputError))

@@ -1,0 +1,277 @@
+"""Jobs from the logic: real workers, started, watched, cancelled, killed, resumed."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+pytestmark = pytest.mark.usefixtures("module", "scene")
+
+# Far more than a test waits for.
+ENDLESS = 100_000
+
+
+@pytest.fixture
+def logic(module, scene):
+    from SAMFineTune import SAMFineTuneLogic
+
+    logic = SAMFineTuneLogic()
+    yield logic
+    if logic.job is not None and not logic.job.isFinished:
+        logic.job.cancel()
+        logic.job.endForClosing()
+    logic.cleanup()
+
+
+@pytest.fixture
+def phantom(module, scene):
+    from SAMFineTunePanel.module_test import labelSlices, makeVolume
+
+    volume, truth = makeVolume()
+    return volume, labelSlices(volume, truth), truth
+
+
+def endless(logic, phantom, **settings):
+    return logic.fineTune(*phantom[:2], steps=ENDLESS, minutes=30, inputSize=256, blocking=False, **settings)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    worker = psutil.Process(pid)
+    return [worker, *worker.children(recursive=True)]
+
+
+def job_folders() -> list[Path]:
+    folder = Path(os.environ["SAMFINETUNE_CACHE"]) / "jobs"
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def test_the_modules_own_test(module):
+    import slicer
+    from SAMFineTune import SAMFineTuneTest
+
+    SAMFineTuneTest().runTest()
+    assert job_folders() == [] and slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode") == []
+
+
+def test_progress_comes_within_ten_seconds_and_slicer_is_never_held_up(logic, phantom, process_events):
+    import qt
+
+    gaps, last = [], time.monotonic()
+
+    def beat():
+        nonlocal last
+        gaps.append(time.monotonic() - last)
+        last = time.monotonic()
+
+    timer = qt.QTimer()
+    timer.setInterval(5)
+    timer.connect("timeout()", beat)
+    timer.start()
+    # Importing the library for the first time is the one thing that takes long; it is measured too.
+    started = time.monotonic()
+    job = endless(logic, phantom)
+    process_events(lambda: job.step > 0, 30)
+    first = time.monotonic() - started
+    process_events(lambda: job.step > 20, 30)
+    assert job.etaSeconds > 0 and job.losses and job.state == "running"
+    job.cancel()
+    process_events(lambda: job.isFinished, 5)
+    timer.stop()
+    print(f"first progress after {first:.1f} s, longest hold-up {max(gaps) * 1000:.0f} ms")
+    assert first < 10 and max(gaps) < 0.1
+
+
+def test_cancel_leaves_no_process_and_no_file(logic, phantom, process_events):
+    job = endless(logic, phantom)
+    process_events(lambda: job.step > 2, 30)
+    processes = family(job.processID)
+    started = time.monotonic()
+    job.cancel()
+    process_events(lambda: job.isFinished, 5)
+    gone, left = psutil.wait_procs(processes, timeout=max(0, 3 - (time.monotonic() - started)))
+    assert not left and time.monotonic() - started < 3
+    assert job.state == "cancelled" and not job.resumable and job_folders() == []
+    assert logic.models() == []
+
+
+def test_cancel_while_the_inputs_are_written(logic, phantom):
+    job = endless(logic, phantom)
+    assert job.state == "preparing" and job_folders()
+    job.cancel()
+    assert job.state == "cancelled" and job_folders() == []
+
+
+def test_finish_now_keeps_the_best(logic, phantom, process_events):
+    job = endless(logic, phantom, name="early")
+    assert not job.canFinishNow
+    process_events(lambda: job.step > 5, 30)
+    assert job.canFinishNow
+    job.finishNow()
+    model = job.wait()
+    assert model.name == "early" and model.card.training["ending"] != "steps"
+    assert job.state == "done" and job_folders() == []
+    logic.deleteModel(model)
+
+
+def test_one_job_at_a_time_is_refused_in_words(logic, phantom):
+    from SAMFineTunePanel.worker_job import JobRunningError
+
+    job = endless(logic, phantom, name="first")
+    with pytest.raises(JobRunningError, match="Fine-tune first is at work"):
+        endless(logic, phantom, name="second")
+    assert logic.job is job
+
+
+def test_closing_the_scene_stops_the_worker(logic, phantom, process_events):
+    import slicer
+
+    job = endless(logic, phantom)
+    process_events(lambda: job.step > 2, 30)
+    processes = family(job.processID)
+    slicer.mrmlScene.Clear(0)
+    process_events(lambda: job.isFinished, 5)
+    assert job.state == "cancelled" and not psutil.wait_procs(processes, timeout=1)[1]
+    assert job_folders() == []
+
+
+def test_closing_slicer_stops_the_worker(logic, phantom, process_events):
+    job = endless(logic, phantom)
+    process_events(lambda: job.step > 2, 30)
+    processes = family(job.processID)
+    started = time.monotonic()
+    logic.cleanup()
+    assert time.monotonic() - started < 3
+    assert not psutil.wait_procs(processes, timeout=1)[1]
+
+
+def test_a_worker_killed_in_the_middle_is_resumed(logic, phantom, process_events):
+    """Killed after its checkpoint, which is at most half a minute old; then finished."""
+    from SAMFineTuneLib.jobs.folder import JobFolder
+
+    job = endless(logic, phantom, name="resumed")
+    process_events(JobFolder(job.folder).has_checkpoint, 60)
+    reached = job.step
+    psutil.Process(job.processID).kill()
+    process_events(lambda: job.isFinished, 10)
+    assert job.state == "failed" and job.resumable and "ended without a result" in job.errorMessage
+    [interrupted] = logic.interruptedFineTunes()
+    assert interrupted.labels == ["ellipsoid"] and interrupted.step >= reached
+    resumed = logic.resume(interrupted)
+    process_events(lambda: resumed.step > 0, 30)
+    assert resumed.step > reached * 0.8
+    resumed.finishNow()
+    model = resumed.wait()
+    assert model.name == "resumed"
+    assert logic.interruptedFineTunes() == [] and job_folders() == []
+    logic.deleteModel(model)
+
+
+def test_a_worker_that_dies_before_its_first_checkpoint(logic, phantom, process_events):
+    job = endless(logic, phantom)
+    process_events(lambda: job.step > 2, 30)
+    psutil.Process(job.processID).kill()
+    process_events(lambda: job.isFinished, 10)
+    assert job.state == "failed" and not job.resumable
+    assert logic.interruptedFineTunes() == [] and job_folders() == []
+
+
+def test_python_that_cannot_be_started(logic, phantom, monkeypatch):
+    from SAMFineTunePanel import worker_process
+    from SAMFineTunePanel.worker_job import JobFailedError
+
+    monkeypatch.setattr(worker_process, "pythonProgram", lambda: Path("/no/such/python"))
+    with pytest.raises(JobFailedError, match="Python cannot be started"):
+        logic.fineTune(*phantom[:2])
+
+
+def test_the_workers_words_are_the_exceptions(logic, phantom, tmp_path):
+    from SAMFineTunePanel.worker_job import JobFailedError
+
+    damaged = tmp_path / "weights.pt"
+    damaged.write_bytes(b"no weights")
+    with pytest.raises(JobFailedError, match=r"weights\.pt"):
+        logic.fineTune(*phantom[:2], backbone="vit_t", checkpoint=str(damaged))
+    assert job_folders() == []
+
+
+def test_settings_that_do_not_fit_are_refused_before_anything_starts(logic, phantom):
+    from SAMFineTuneLib.errors import InputError
+
+    with pytest.raises(InputError, match="input_size"):
+        logic.fineTune(*phantom[:2], inputSize=300)
+    with pytest.raises(ValueError, match="stepz is no setting"):
+        logic.fineTune(*phantom[:2], stepz=3)
+    with pytest.raises(ValueError, match="has no segment liver"):
+        logic.fineTune(*phantom[:2], ["liver"])
+    with pytest.raises(ValueError, match="A volume and its segmentation"):
+        logic.fineTune()
+    assert logic.job is None and job_folders() == []
+
+
+def test_several_volumes_uncertainty_and_an_existing_segmentation(logic, phantom):
+    import slicer
+
+    volume, labels, truth = phantom
+    second = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, volume, "Second")
+    model = logic.fineTune(volume, labels, steps=60, inputSize=256)
+    assert model.name == "ellipsoid"
+    nodes = logic.apply(model, [volume, second], uncertainty=True)
+    assert [node.GetName() for node in nodes] == ["Phantom ellipsoid", "Second ellipsoid"]
+    found = [voxels(node, "ellipsoid", volume) for node in nodes]
+    assert np.array_equal(*found) and found[0].any()
+    doubt = slicer.util.arrayFromVolume(slicer.util.getNode("Phantom uncertainty"))
+    assert doubt.shape == truth.shape and 0 <= doubt.min() < doubt.max() <= 1
+    colour = labels.GetSegmentation().GetNthSegment(0).GetColor()
+    assert np.allclose(nodes[0].GetSegmentation().GetNthSegment(0).GetColor(), colour, atol=2e-3)
+
+    logic.addExample(volume, labels)
+    suggested = logic.suggestSlice(0)
+    assert suggested is not None and suggested not in logic.exampleSlices(logic.getParameterNode().examples[0]).labelled
+    with pytest.raises(ValueError, match="is an example to learn from and would be replaced"):
+        logic.apply(model, volume, labels)
+    before = voxels(nodes[1], "ellipsoid", second)
+    nodes[1].GetSegmentation().AddEmptySegment("", "mine")
+    assert logic.apply(model, second, nodes[1]) is nodes[1]
+    assert list(nodes[1].GetSegmentation().GetSegmentIDs()).__len__() == 2
+    assert np.array_equal(voxels(nodes[1], "ellipsoid", second), before) and logic.canUndoApply(nodes[1])
+    logic.undoApply(nodes[0])
+    assert not slicer.mrmlScene.IsNodePresent(nodes[0])
+    logic.deleteModel(model)
+
+
+def test_a_volume_removed_while_it_is_segmented(logic, phantom, process_events):
+    import slicer
+
+    volume, labels, _ = phantom
+    model = logic.fineTune(volume, labels, steps=5, inputSize=256)
+    job = logic.apply(model, volume, blocking=False)
+    process_events(lambda: job.state == "running", 10)
+    slicer.mrmlScene.RemoveNode(volume)
+    process_events(lambda: job.isFinished, 30)
+    assert job.state == "failed" and "Phantom was removed from the scene" in job.errorMessage
+    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 1
+    logic.deleteModel(model)
+
+
+def test_going_on_from_a_tuned_model(logic, phantom):
+    volume, labels, _ = phantom
+    model = logic.fineTune(volume, labels, steps=5, inputSize=256, name="first")
+    second = logic.fineTune(volume, labels, steps=5, startFrom=model, name="second")
+    assert [label.value for label in second.card.labels] == [1]
+    labels.GetSegmentation().GetNthSegment(0).SetName("other")
+    with pytest.raises(ValueError, match="does not find other; it finds ellipsoid"):
+        logic.fineTune(volume, labels, steps=5, startFrom="first")
+    for each in (model, second):
+        logic.deleteModel(each)
+
+
+def voxels(segmentation, name: str, volume) -> np.ndarray:
+    import slicer
+
+    segment_id = segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
+    return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume)

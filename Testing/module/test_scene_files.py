@@ -1,0 +1,408 @@
+"""Scene to files and back: every voxel where it was in the world, or a refusal in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scene_builders import (
+    add_segmentation,
+    add_transform,
+    add_volume,
+    box,
+    file_points,
+    placement,
+    rotation,
+    segment_points,
+    sorted_points,
+    world_points,
+)
+
+pytestmark = pytest.mark.usefixtures("module", "scene")
+
+SHAPE = (10, 16, 20)
+LIVER = dict(k=(3, 7), j=(5, 12), i=(4, 15))
+FLIP = np.diag([-1.0, 1.0, 1.0, 1.0])
+GEOMETRIES = {
+    "plain": placement(),
+    "anisotropic": placement((0.7, 0.9, 5.0), origin=(12.0, -30.0, 40.0)),
+    "oblique": placement((1.5, 1.0, 3.0), (1, 2, 3), 25, (5.0, 6.0, 7.0)),
+    "left-handed": FLIP @ placement((1.0, 2.0, 3.0), (0, 1, 1), 15),
+    "sagittal": placement((1.0, 1.0, 4.0), (1, 1, 1), 120),
+}
+TURN = rotation((0.3, 1, 0.2), 40)
+TURN[:3, 3] = [100.0, -5.0, 3.0]
+
+
+@pytest.fixture(params=GEOMETRIES)
+def ijk_to_ras(request, scene):
+    return GEOMETRIES[request.param]
+
+
+def values(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-500, 1000, SHAPE).astype(np.int16)
+
+
+def exported(examples, folder):
+    """The written volumes and labelmaps as the worker reads them."""
+    from SAMFineTunePanel.example_slices import PaintedSlices
+    from SAMFineTunePanel.scene_export import FinetuneInputs, structureLabels
+
+    from SAMFineTuneLib.volumes import read_labelmap, read_volume
+
+    inputs = FinetuneInputs(examples, folder, PaintedSlices(), structureLabels(examples))
+    for _ in inputs.steps():
+        pass
+    return [
+        (entry, read_volume(entry["volume"]), read_labelmap(entry["segmentation"]))
+        for entry in inputs.written
+    ]
+
+
+def example(volume, segmentation, **fields):
+    from SAMFineTunePanel.parameter_node import Example
+
+    return Example(volume=volume, segmentation=segmentation, **fields)
+
+
+@pytest.mark.parametrize(
+    "under", ["nothing", "one transform", "the volume's alone", "the segmentation's alone"]
+)
+def test_voxels_stay_where_they_are_in_the_world(ijk_to_ras, under, tmp_path):
+    array, mask = values(), box(SHAPE, **LIVER)
+    volume = add_volume(array, ijk_to_ras)
+    segmentation = add_segmentation(volume, {"liver": mask})
+    moved = {
+        "nothing": [],
+        "one transform": [volume, segmentation],
+        "the volume's alone": [volume],
+        "the segmentation's alone": [segmentation],
+    }[under]
+    # A transform of one node alone keeps part of the structure in the volume.
+    turn = TURN if len(moved) == 2 else placement(origin=(3.0, 2.0, 0.0))
+    add_transform(turn, *moved)
+    [(entry, image, labels)] = exported([example(volume, segmentation)], tmp_path)
+    assert np.array_equal(image.array, array)
+    to_world = turn @ ijk_to_ras if volume in moved else ijk_to_ras
+    assert np.allclose(
+        file_points(image_as_labels(image), 1),
+        world_points(np.ones(SHAPE, bool), to_world),
+        atol=2e-3,
+    )
+    truth = world_points(mask, turn @ ijk_to_ras if segmentation in moved else ijk_to_ras)
+    found = file_points(labels, 1)
+    if len(moved) == 1:
+        assert_nearest_voxels(found, truth, to_world)
+    else:
+        assert np.allclose(found, truth, atol=2e-3)
+    assert labels.names == {1: "liver"}
+
+
+def image_as_labels(image):
+    from dataclasses import replace
+
+    return replace(image, array=np.ones_like(image.array))
+
+
+def assert_nearest_voxels(found: np.ndarray, truth: np.ndarray, ijk_to_ras: np.ndarray) -> None:
+    """Each voxel found lies within a voxel of the truth, and as much is found as lies in the volume."""
+    spacing = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
+    nearest = np.array([np.linalg.norm(truth - point, axis=1).min() for point in found])
+    assert nearest.max() <= np.linalg.norm(spacing) / 2 + 1e-3
+    indices = np.linalg.inv(ijk_to_ras) @ np.c_[truth, np.ones(len(truth))].T
+    inside = np.all(
+        (indices[:3].T > -0.5) & (indices[:3].T < np.array(SHAPE[::-1]) - 0.5), axis=1
+    ).sum()
+    assert abs(len(found) - inside) <= 0.15 * inside and inside > 50
+
+
+def test_a_segmentation_on_a_finer_grid_than_the_volume(scene, tmp_path):
+    coarse, fine = placement((2.0, 2.0, 4.0)), placement((1.0, 1.0, 4.0), origin=(-0.5, -0.5, 0.0))
+    shape = (10, 32, 40)
+    volume = add_volume(values(), coarse)
+    drawn_on = add_volume(np.zeros(shape, np.int16), fine, "other")
+    mask = box(shape, (3, 7), (10, 24), (8, 30))
+    segmentation = add_segmentation(drawn_on, {"liver": mask})
+    [(entry, _, labels)] = exported([example(volume, segmentation)], tmp_path)
+    expected = world_points(box(SHAPE, (3, 7), (5, 12), (4, 15)), coarse)
+    assert np.allclose(file_points(labels, 1), expected)
+
+
+def test_a_segmentation_made_of_surfaces(scene, tmp_path):
+    import slicer
+
+    volume = add_volume(values(), placement())
+    mask = box(SHAPE, **LIVER)
+    segmentation = add_segmentation(volume, {"liver": mask})
+    closed = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    segmentation.CreateClosedSurfaceRepresentation()
+    segmentation.GetSegmentation().SetSourceRepresentationName(closed)
+    segmentation.RemoveBinaryLabelmapRepresentation()
+    [(_, _, labels)] = exported([example(volume, segmentation)], tmp_path)
+    # A surface is smooth: the corners of the box are cut off.
+    overlap = 2 * ((labels.array == 1) & mask).sum() / ((labels.array == 1).sum() + mask.sum())
+    assert overlap > 0.85
+
+
+def test_several_segments_and_segmentations_of_one_volume(scene, tmp_path):
+    volume = add_volume(values(), placement((1, 1, 3)))
+    first = add_segmentation(
+        volume,
+        {
+            "liver": box(SHAPE, **LIVER),
+            "spleen": box(SHAPE, (3, 4), (0, 3), (0, 3)),
+            "nothing": np.zeros(SHAPE),
+        },
+    )
+    second = add_segmentation(
+        volume,
+        {"kidney": box(SHAPE, (1, 2), (0, 5), (0, 5)), "liver": box(SHAPE, (8, 9), (6, 9), (6, 9))},
+    )
+    written = exported(
+        [example(volume, first), example(volume, second, complete=[1], empty=[0])], tmp_path
+    )
+    (entry, _, labels), (other, _, others) = written
+    assert (
+        entry["volume"] == other["volume"]
+        and entry["labels"] == [1, 2]
+        and other["labels"] == [1, 4]
+    )
+    assert labels.names == {1: "liver", 2: "spleen"} and others.names == {1: "liver", 4: "kidney"}
+    assert set(np.unique(others.array)) == {0, 1, 4}
+    assert (other["complete"], other["known_empty"], other["axis"]) == ([1], [0], "axial")
+
+
+def test_chosen_segments_alone_are_written(scene, tmp_path):
+    volume = add_volume(values(), placement())
+    segmentation = add_segmentation(
+        volume, {"liver": box(SHAPE, **LIVER), "other": box(SHAPE, **LIVER)}
+    )
+    chosen = [segmentation.GetSegmentation().GetSegmentIdBySegmentName("liver")]
+    [(_, _, labels)] = exported([example(volume, segmentation, segmentIDs=chosen)], tmp_path)
+    assert labels.names == {1: "liver"} and np.allclose(
+        labels.colours[1], (0.2, 0.5, 0.3), atol=1e-3
+    )
+
+
+def test_terminology_travels(scene, tmp_path):
+    import slicer
+
+    entry = "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~Anatomic codes - DICOM master list~^^~^^"
+    volume = add_volume(values(), placement())
+    segmentation = add_segmentation(volume, {"liver": box(SHAPE, **LIVER)})
+    segment = segmentation.GetSegmentation().GetNthSegment(0)
+    segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), entry)
+    [(_, _, labels)] = exported([example(volume, segmentation)], tmp_path)
+    assert labels.terminologies == {1: entry}
+
+
+def refusal(*examples) -> str:
+    from SAMFineTunePanel.example_slices import PaintedSlices
+    from SAMFineTunePanel.finetune_request import FinetuneRequest
+
+    return FinetuneRequest(list(examples)).problem(PaintedSlices())
+
+
+def test_overlapping_segments_are_refused_by_name(scene, tmp_path):
+    volume = add_volume(values(), placement())
+    segmentation = add_segmentation(
+        volume, {"liver": box(SHAPE, **LIVER), "vessel": box(SHAPE, (5, 6), (6, 8), (6, 9))}
+    )
+    with pytest.raises(ValueError, match="liver and vessel of Labels overlap in 6 voxels"):
+        exported([example(volume, segmentation)], tmp_path)
+
+
+def test_geometry_that_cannot_be_used_is_refused_in_words(scene):
+    import vtk
+
+    import slicer
+
+    volume = add_volume(values(), placement())
+    segmentation = add_segmentation(volume, {"liver": box(SHAPE, **LIVER)})
+    shear = np.eye(4)
+    shear[0, 1] = 0.3
+    transform = add_transform(shear, volume)
+    assert "sheared" in refusal(example(volume, segmentation))
+    volume.SetAndObserveTransformNodeID(None)
+    assert refusal(example(volume, segmentation)) == ""
+
+    warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode")
+    spline = vtk.vtkThinPlateSplineTransform()
+    warp.SetAndObserveTransformToParent(spline)
+    for node in (volume, segmentation):
+        node.SetAndObserveTransformNodeID(warp.GetID())
+        assert f"{node.GetName()} lies under a transform that is not linear" in refusal(
+            example(volume, segmentation)
+        )
+        node.SetAndObserveTransformNodeID(None)
+    assert transform
+
+
+def test_volumes_that_cannot_be_used_are_refused_in_words(scene):
+    import slicer
+
+    volume = add_volume(values(), placement())
+    segmentation = add_segmentation(volume, {"liver": box(SHAPE, **LIVER)})
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Void")
+    colours = slicer.util.addVolumeFromArray(
+        np.zeros((*SHAPE, 3), np.uint8), nodeClassName="vtkMRMLVectorVolumeNode"
+    )
+    assert "Void has no voxels" in refusal(example(empty, segmentation))
+    assert "several values" in refusal(example(colours, segmentation))
+    slicer.mrmlScene.RemoveNode(empty)
+    assert "Add an example" in refusal()
+
+
+# What was predicted, back into the scene
+
+
+def predicted(mask_by_value: dict[int, np.ndarray], volume, folder):
+    """A labelmap as the worker leaves it."""
+    from SAMFineTunePanel.scene_export import writeVolume
+
+    from SAMFineTuneLib.volumes import Labelmap, read_volume, write_labelmap
+
+    source = folder / "image.nrrd"
+    for _ in writeVolume(volume, source):
+        pass
+    array = np.zeros(SHAPE, np.uint8)
+    for value, mask in mask_by_value.items():
+        array[mask] = value
+    path = folder / "predicted.seg.nrrd"
+    write_labelmap(path, Labelmap(array, read_volume(source).geometry), compress=False)
+    return path
+
+
+def bring(path, volume, segmentation, **names):
+    from SAMFineTunePanel.scene_export import StructureLabel
+    from SAMFineTunePanel.scene_import import PredictedStructures
+
+    labels = [StructureLabel(number, name, (0.9, 0.1, 0.2), "") for name, number in names.items()]
+    for _ in PredictedStructures(path, volume, segmentation, labels).steps():
+        pass
+
+
+@pytest.mark.parametrize(
+    "target", ["new", "new under a transform", "another's", "another's under a transform"]
+)
+def test_predictions_come_back_to_their_place(ijk_to_ras, target, tmp_path):
+    from SAMFineTunePanel.scene_import import createSegmentation
+
+    volume = add_volume(values(), ijk_to_ras)
+    mask, second = box(SHAPE, **LIVER), box(SHAPE, (0, 10), (0, 2), (0, 20))
+    if "under" in target:
+        add_transform(TURN, volume)
+    to_world = TURN @ ijk_to_ras if "under" in target else ijk_to_ras
+    if target.startswith("new"):
+        segmentation = createSegmentation(volume, "Result")
+        assert segmentation.GetTransformNodeID() == volume.GetTransformNodeID()
+    else:
+        other = add_volume(values(), placement((3, 3, 3), origin=(-40.0, -40.0, -40.0)), "other")
+        segmentation = add_segmentation(other, {"old": box(SHAPE, (1, 3), (1, 3), (1, 3))})
+        old = segment_points(segmentation, "old")
+    bring(
+        predicted({1: mask, 7: second}, volume, tmp_path),
+        volume,
+        segmentation,
+        liver=1,
+        rim=7,
+        absent=9,
+    )
+    assert np.allclose(
+        segment_points(segmentation, "liver"), world_points(mask, to_world), atol=2e-3
+    )
+    assert np.allclose(
+        segment_points(segmentation, "rim"), world_points(second, to_world), atol=2e-3
+    )
+    assert len(segment_points(segmentation, "absent")) == 0
+    if not target.startswith("new"):
+        assert np.allclose(segment_points(segmentation, "old"), old)
+
+
+def test_other_segments_keep_every_voxel_and_undo_is_one_step(scene, tmp_path):
+    from SAMFineTunePanel.segmentation_undo import SegmentationUndo
+
+    volume = add_volume(values(), placement((1, 1, 3)))
+    drawn = {
+        "bone": box(SHAPE, (2, 8), (4, 13), (3, 10)),
+        "liver": box(SHAPE, (3, 4), (5, 12), (4, 15)),
+    }
+    segmentation = add_segmentation(volume, drawn)
+    undo = SegmentationUndo()
+    undo.noteBefore(segmentation)
+    bring(predicted({1: box(SHAPE, **LIVER)}, volume, tmp_path), volume, segmentation, liver=1)
+    ras = placement((1, 1, 3))
+    assert np.allclose(segment_points(segmentation, "bone"), world_points(drawn["bone"], ras))
+    assert np.allclose(
+        segment_points(segmentation, "liver"), world_points(box(SHAPE, **LIVER), ras)
+    )
+    assert undo.canUndo(segmentation)
+    undo.undo(segmentation)
+    for name, mask in drawn.items():
+        assert np.allclose(segment_points(segmentation, name), world_points(mask, ras))
+    assert not undo.canUndo(segmentation)
+    with pytest.raises(ValueError):
+        undo.undo(segmentation)
+
+
+def test_undoing_a_new_segmentation_takes_it_away(scene):
+    import slicer
+    from SAMFineTunePanel.scene_import import createSegmentation
+    from SAMFineTunePanel.segmentation_undo import SegmentationUndo
+
+    undo = SegmentationUndo()
+    made = createSegmentation(add_volume(values(), placement()), "Result")
+    undo.noteMade(made)
+    undo.undo(made)
+    assert not slicer.mrmlScene.IsNodePresent(made)
+
+
+def test_a_volume_that_was_exchanged_meanwhile_is_refused(scene, tmp_path):
+    import slicer
+    from SAMFineTunePanel.scene_import import createSegmentation
+
+    volume = add_volume(values(), placement())
+    path = predicted({1: box(SHAPE, **LIVER)}, volume, tmp_path)
+    segmentation = createSegmentation(volume, "Result")
+    slicer.util.updateVolumeFromArray(volume, np.zeros((3, 4, 5), np.int16))
+    with pytest.raises(ValueError, match="CT was changed"):
+        bring(path, volume, segmentation, liver=1)
+
+
+def test_uncertainty_comes_as_a_volume_over_the_image(ijk_to_ras, tmp_path):
+    import vtk
+
+    import slicer
+    from SAMFineTunePanel.scene_export import writeVolume
+    from SAMFineTunePanel.scene_import import UncertaintyVolume
+
+    from SAMFineTuneLib.volumes import read_volume, write_volume
+
+    volume = add_volume(values(), ijk_to_ras)
+    add_transform(TURN, volume)
+    for _ in writeVolume(volume, tmp_path / "image.nrrd"):
+        pass
+    doubt = np.random.default_rng(1).random(SHAPE).astype(np.float32)
+    write_volume(
+        tmp_path / "doubt.nrrd",
+        doubt,
+        read_volume(tmp_path / "image.nrrd").geometry,
+        compress=False,
+    )
+    uncertainty = UncertaintyVolume(tmp_path / "doubt.nrrd", volume)
+    for _ in uncertainty.steps():
+        pass
+    assert np.array_equal(slicer.util.arrayFromVolume(uncertainty.node), doubt)
+    corners = [[0, 0, 0], [19, 15, 9]]
+    for corner in corners:
+        points = []
+        for node in (volume, uncertainty.node):
+            matrix = vtk.vtkMatrix4x4()
+            node.GetIJKToRASMatrix(matrix)
+            points.append(matrix.MultiplyPoint([*corner, 1]))
+        assert np.allclose(*points)
+    assert uncertainty.node.GetTransformNodeID() == volume.GetTransformNodeID()
+
+
+def test_points_are_compared_in_any_order():
+    points = np.array([[1.0, 2, 3], [0, 5, 6]])
+    assert np.array_equal(sorted_points(points), sorted_points(points[::-1]))
