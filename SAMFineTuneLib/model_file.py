@@ -35,13 +35,14 @@ _LARGEST_HEADER = 100_000_000
 
 
 class LabelCard(BaseModel):
-    """A structure that the model finds."""
+    """A structure that the model finds; `terminology` is what it is in 3D Slicer's coded terms."""
 
     model_config = ConfigDict(extra="ignore")
 
     value: int
     name: str = ""
     colour: tuple[float, float, float] | None = None
+    terminology: str = ""
 
 
 class Strategy(BaseModel):
@@ -139,7 +140,7 @@ def read_card(path: Path) -> ModelCard:
     try:
         content = json.loads(text)
         found = content["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unreadable(path, "has a damaged card") from error
     if not isinstance(found, int) or found > FORMAT_VERSION:
         raise InputError(
@@ -252,7 +253,7 @@ def _header(path: Path) -> dict[str, Any]:
         raise _unreadable(path, "is not a tuned model, or is cut off")
     try:
         header = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable(path, "is not a tuned model, or is damaged") from error
     if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
         raise _unreadable(path, "is not a tuned model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def keep_slices(labelmap: Labelmap, numbers: list[int], axis: int = 0) -> Labelm
     chosen: list[slice | list[int]] = [slice(None)] * 3
     chosen[axis] = numbers
     kept[tuple(chosen)] = labelmap.array[tuple(chosen)]
-    return Labelmap(kept, labelmap.geometry, labelmap.names, labelmap.colours)
+    return replace(labelmap, array=kept)
 
 
 def write_pair(folder: Path, volume: Volume, labelmap: Labelmap, name: str) -> tuple[Path, Path]:

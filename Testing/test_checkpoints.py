@@ -10,8 +10,12 @@ import io
 import os
 import pickle
 import re
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,7 +34,13 @@ from SAMFineTuneLib.backbones.checkpoints import (
 )
 from SAMFineTuneLib.backbones.network import SamNetwork
 from SAMFineTuneLib.backbones.registry import BACKBONES, CheckpointSource, build
-from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.errors import Cancelled, InputError
+from SAMFineTuneLib.jobs.control import Control
+from SAMFineTuneLib.jobs.events import ErrorEvent, EventWriter, Progress, parse_line
+from SAMFineTuneLib.jobs.folder import JobFolder
+from SAMFineTuneLib.jobs.runners import RUNNERS
+from SAMFineTuneLib.jobs.schema import CheckpointJob, make_job, read_job, write_job
+from SAMFineTuneLib.jobs.worker_environment import worker_environment
 
 # ---------------------------------------------------------------- loading
 
@@ -268,7 +278,9 @@ def server() -> Iterator[Server]:
                 last = len(state.content) - 1
                 self.send_header("Content-Range", f"bytes {start}-{last}/{len(state.content)}")
             self.end_headers()
-            self.wfile.write(body[: state.breaks_after.pop(0)] if state.breaks_after else body)
+            # A client that was cancelled goes away.
+            with suppress(ConnectionError):
+                self.wfile.write(body[: state.breaks_after.pop(0)] if state.breaks_after else body)
 
         def log_message(self, *args: Any) -> None:
             pass
@@ -435,3 +447,85 @@ def test_backbones_without_download_say_so(cache: Path) -> None:
     if BACKBONES["starter"].checkpoint is None:
         with pytest.raises(InputError, match="starter has no checkpoint"):
             get_checkpoint("starter")
+
+
+# ---------------------------------------------------------------- as a job
+
+
+def fetch_by_job(tmp_path: Path, control: Control | None = None) -> tuple[dict[str, Any], Any]:
+    """Result and progress of a job that fetches vit_t, done in this process."""
+    folder = JobFolder(tmp_path / "job")
+    write_job(folder.path, make_job(CheckpointJob, {"backbone": "vit_t"}))
+    job = read_job(folder.path)
+    events = EventWriter(folder.path, None)
+    try:
+        result = RUNNERS[job.kind](job, folder, events, control or Control(folder))
+    finally:
+        lines = folder.events_file.read_text(encoding="utf-8").splitlines()
+        told = [event for event in map(parse_line, lines) if isinstance(event, Progress)]
+    return result, told
+
+
+def test_a_job_fetches_weights_and_tells_megabytes(
+    server: Server, cache: Path, tmp_path: Path
+) -> None:
+    result, told = fetch_by_job(tmp_path)
+    assert result == {"name": "vit_t", "path": str(cache / "test.pth")}
+    assert (cache / "test.pth").read_bytes() == CONTENT
+    assert (told[-1].step, told[-1].steps, told[-1].phase) == (3, 3, "download")
+    requests = len(server.requests)
+    assert fetch_by_job(tmp_path)[0] == result
+    assert len(server.requests) == requests
+
+
+class CancelsLater(Control):
+    """Cancelled by the user while the second megabyte arrives."""
+
+    asked = 0
+
+    def cancelled(self) -> bool:
+        self.asked += 1
+        return self.asked > 2
+
+
+def test_a_cancelled_job_goes_on_where_it_stopped(
+    server: Server, cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Cancelled):
+        fetch_by_job(tmp_path, CancelsLater())
+    arrived = (cache / "test.pth.part").stat().st_size
+    assert 0 < arrived < len(CONTENT)
+    fetch_by_job(tmp_path)
+    assert server.requests[-1].range == f"bytes={arrived}-"
+    assert (cache / "test.pth").read_bytes() == CONTENT
+
+
+def test_a_job_for_a_backbone_without_weights_is_refused(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='"backbone" has the value "vit_x"'):
+        make_job(CheckpointJob, {"backbone": "vit_x"})
+    with pytest.raises(InputError, match='"backbone" is missing'):
+        make_job(CheckpointJob, {})
+    if BACKBONES["starter"].checkpoint is None:
+        write_job(tmp_path, make_job(CheckpointJob, {"backbone": "starter"}))
+        folder = JobFolder(tmp_path)
+        job = read_job(tmp_path)
+        with pytest.raises(InputError, match="starter has no checkpoint"):
+            RUNNERS[job.kind](job, folder, EventWriter(None, None), Control(folder))
+
+
+def test_a_worker_tells_that_the_source_is_out_of_reach(cache: Path, tmp_path: Path) -> None:
+    """The real worker, whose proxy is a port where nobody listens."""
+    write_job(tmp_path / "job", make_job(CheckpointJob, {"backbone": "vit_t"}))
+    started = time.monotonic()
+    environment = worker_environment({**os.environ, "https_proxy": "http://127.0.0.1:9"})
+    done = subprocess.run(
+        [sys.executable, "-m", "SAMFineTuneLib", "run", str(tmp_path / "job")],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    last = parse_line(done.stdout.splitlines()[-1])
+    assert done.returncode == 2 and isinstance(last, ErrorEvent), done.stderr
+    assert last.code == "unreachable" and "mobile_sam.pt" in last.message
+    assert time.monotonic() - started < 60

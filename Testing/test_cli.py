@@ -20,7 +20,10 @@ from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob, read_job
 
 FAKE_CLI = Path(__file__).with_name("fake_cli.py")
 ROOT = FAKE_CLI.parents[1]
-COMMANDS = ("finetune", "apply", "evaluate", "describe", "checkpoints", "run")
+COMMANDS = (
+    *("finetune", "apply", "evaluate", "models", "checkpoints", "storage", "hardware"),
+    *("describe", "run"),
+)
 PAIR = ["--volume", "ct.nrrd", "--segmentation", "labels.nrrd"]
 POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -109,6 +112,8 @@ def test_general_help_names_all_commands(shell: Shell) -> None:
         (["finetune", *PAIR, "--output", "m.safetensors", "--labels", "0"], "--labels"),
         (["finetune", *PAIR, "--output", "m.safetensors", "--empty", "inside"], "--empty"),
         (["finetune", *PAIR, "--output", "m.safetensors", "--axis", "x"], "--axis"),
+        (["finetune", *PAIR, "--output", "m.safetensors", "--extent", "9", "3"], "--extent"),
+        (["finetune", *PAIR, "--output", "m.safetensors", "--extent", "9"], "--extent"),
         (["finetune", *PAIR, "--output", "m.safetensors", "--input-size", "9"], "--input-size"),
         (["finetune", *PAIR, "--output", "m.safetensors", "--device", "tpu"], "--device"),
         (["finetune", *PAIR, "--output", "m.safetensors", "--step", "3"], "--step"),
@@ -118,6 +123,10 @@ def test_general_help_names_all_commands(shell: Shell) -> None:
         (["describe", "--classes", "0"], "--classes"),
         (["checkpoints"], "list|get|clear"),
         (["checkpoints", "get", "vit_x"], "vit_x"),
+        (["models"], "list|rename|delete|export|import"),
+        (["models", "delete", "liver"], "no tuned model called 'liver'"),
+        (["models", "import", "liver.safetensors"], "liver.safetensors"),
+        (["storage"], "show|clear"),
     ],
 )
 def test_bad_arguments_get_one_line(
@@ -129,6 +138,7 @@ def test_bad_arguments_get_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAMFINETUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SAMFINETUNE_MODELS", str(tmp_path / "models"))
     code = cli.main(words)
     out, err = capsys.readouterr()
     assert refusal(subprocess.CompletedProcess(words, code, out, err))

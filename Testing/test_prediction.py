@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from in_process import shell_of
+from in_process import run_here, shell_of
 from synthetic_volumes import dsc, geometry_of, head, keep_slices, write_pair
 
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.backbones.registry import build
 from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.jobs.folder import JobFolder
+from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, write_job
 from SAMFineTuneLib.model_file import LabelCard, ModelCard, Strategy, save_model
 from SAMFineTuneLib.prediction import volume_prediction
+from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty
 from SAMFineTuneLib.prediction.volume_prediction import (
     keep_largest_components,
     predict_volume,
@@ -63,7 +66,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
         checkpoint_sha256=None,
         strategy=Strategy(method=plan.method, scope=plan.scope, rank=plan.rank),
         labels=[
-            LabelCard(value=5, name="bright", colour=(1.0, 0.0, 0.0)),
+            LabelCard(value=5, name="bright", colour=(1.0, 0.0, 0.0), terminology="a~SCT^5^Bright"),
             LabelCard(value=52, name="dark"),
         ],
         axis="axial",
@@ -84,6 +87,7 @@ def test_labels_have_the_numbers_they_were_trained_with(model: Model) -> None:
     assert prediction.array.dtype == np.uint8 and prediction.geometry == volume.geometry
     assert prediction.names == {5: "bright", 52: "dark"}
     assert prediction.colours == {5: (1.0, 0.0, 0.0)}
+    assert prediction.terminologies == {5: "a~SCT^5^Bright"}
     for value in (5, 52):
         assert dsc(prediction.array == value, labelmap.array == value) > 0.8
 
@@ -265,6 +269,59 @@ def test_evenly_spread_probabilities_are_the_greatest_uncertainty(
         assert np.allclose(uncertainty, expected, atol=1e-5)
 
 
+def probabilities_of(claims: np.ndarray) -> torch.Tensor:
+    """Two classes, of which the second has the probabilities given: (slices, rows, columns)."""
+    second = torch.from_numpy(claims.astype(np.float32))
+    return torch.stack([1 - second, second], dim=1)
+
+
+def test_a_slice_is_uncertain_by_what_is_claimed() -> None:
+    claims = np.zeros((6, 100, 100))
+    claims[1, 20:60, 20:60] = 1.0  # a large structure, sure
+    claims[2, 20:60, 20:60] = 1.0  # the same with a doubtful edge
+    claims[2, 18:20, 20:60] = 0.5
+    claims[3, 20:60, 20:60] = 0.3  # a faint one
+    claims[4, 50, 50:53] = 0.5  # three voxels
+    claims[5] = 0.01  # plainly background, not quite sure of it
+    empty, sure, edge, faint, specks, background = slice_uncertainty(probabilities_of(claims))
+    assert empty == sure == background == 0.0
+    assert 0 < edge < 0.1
+    assert faint == pytest.approx(0.8813, abs=1e-3)  # the entropy of 0.3 in bits
+    assert edge < specks < faint
+    assert specks == pytest.approx(3 / 10, abs=1e-3)
+
+
+def test_the_worst_possible_slice_has_uncertainty_1() -> None:
+    for classes in (2, 3, 11):
+        even = torch.full((1, classes, 40, 40), 1 / classes)
+        assert slice_uncertainty(even) == [1.0]
+
+
+def test_a_large_slice_is_judged_by_a_sample_of_its_voxels() -> None:
+    small = np.zeros((2, 64, 96))
+    small[0, 10:40, 20:50] = 0.6
+    small[1, 10:40, 20:80] = 0.9
+    large = small.repeat(8, axis=1).repeat(8, axis=2)
+    few, many = (slice_uncertainty(probabilities_of(each)) for each in (small, large))
+    assert many == pytest.approx(few, rel=0.05)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_the_uncertain_slices_of_a_volume(batch: int, model: Model) -> None:
+    """One figure a slice, in index order, whatever the batch; 0 beyond the structures."""
+    volume, _ = head(seed=3)
+    prediction = predict_volume(*model, volume, batch, with_uncertainty=True)
+    figures = prediction.slice_uncertainty
+    assert len(figures) == 12 and all(0 <= each <= 1 for each in figures)
+    assert figures == pytest.approx(predict_volume(*model, volume, 4).slice_uncertainty, abs=1e-3)
+    backwards = Volume(volume.array[::-1].copy(), volume.geometry)
+    assert predict_volume(*model, backwards, batch).slice_uncertainty == pytest.approx(
+        figures[::-1], abs=1e-3
+    )
+    shown = prediction.labelmap.array.any(axis=(1, 2))
+    assert min(np.array(figures)[shown]) > 0
+
+
 def test_the_largest_component_of_each_label_is_kept() -> None:
     array = np.zeros((6, 12, 12), np.uint16)
     array[1:4, 1:5, 1:5] = 300
@@ -272,13 +329,16 @@ def test_the_largest_component_of_each_label_is_kept() -> None:
     array[1, 9, 9] = 300
     array[2, 8:11, 1:4] = 7
     array[5, 0, 0:2] = 7
-    labelmap = Labelmap(array, geometry_of(array.shape), {7: "b"}, {7: (0.0, 1.0, 0.0)})
+    labelmap = Labelmap(
+        array, geometry_of(array.shape), {7: "b"}, {7: (0.0, 1.0, 0.0)}, terminologies={7: "t"}
+    )
     kept = keep_largest_components(labelmap)
     expected = array.copy()
     expected[1, 9, 9] = 0
     expected[5, 0, 0:2] = 0
     assert np.array_equal(kept.array, expected)
     assert kept.names == labelmap.names and kept.colours == labelmap.colours
+    assert kept.terminologies == {7: "t"}
     empty = Labelmap(np.zeros_like(array), labelmap.geometry)
     assert not keep_largest_components(empty).array.any()
 
@@ -330,6 +390,34 @@ def test_names_and_colours_reach_the_file(shell: Any, model_path: Path, tmp_path
     assert ended.code == 0, ended.err
     written = read_labelmap(out)
     assert written.names == {5: "bright", 52: "dark"} and written.colours[5] == (1.0, 0.0, 0.0)
+    assert written.terminologies == {5: "a~SCT^5^Bright"}
+    figures = ended.result["volumes"][0]["slice_uncertainty"]
+    assert len(figures) == len(volume.array) and max(figures) > 0
+
+
+def test_plain_voxels_where_the_job_asks_for_them(
+    shell: Any, model_path: Path, tmp_path: Path
+) -> None:
+    volume, labelmap = head()
+    source = write_pair(tmp_path, volume, labelmap, "a")[0]
+    sizes, found_labels = {}, {}
+    for compress in (True, False):
+        fields = {
+            "model": model_path,
+            "volumes": [source],
+            "output": tmp_path / f"{compress}.seg.nrrd",
+            "uncertainty": tmp_path / f"u{compress}.nrrd",
+            "compress": compress,
+        }
+        folder = tmp_path / str(compress)
+        write_job(folder, make_job(ApplyJob, fields))
+        assert run_here(JobFolder(folder)).exit_code == 0
+        sizes[compress] = tuple(fields[name].stat().st_size for name in ("output", "uncertainty"))
+        found_labels[compress] = read_labelmap(fields["output"]).array
+    count = labelmap.array.size
+    assert count <= sizes[False][0] < count + 4000 and sizes[True][0] < count
+    assert 4 * count <= sizes[False][1] < 4 * count + 4000 and sizes[True][1] < 4 * count
+    assert np.array_equal(found_labels[True], found_labels[False])
 
 
 @pytest.mark.parametrize("clash", ["volume", "output"])

@@ -377,6 +377,21 @@ def test_examples_are_the_labelled_and_the_empty_slices(files: tuple[Path, Path]
     assert all(each.classes <= {1} for each in only.slices)
 
 
+def test_segmentations_of_one_volume_are_one_volume(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    second = write_pair(tmp_path, *head(seed=1), "b")
+    examples = load_examples([ExampleSource(*each) for each in (files, second, files)])
+    volumes = [each.volume for each in examples.slices]
+    assert examples.volumes == 2 and volumes == sorted(volumes)
+    held_out = split(examples.slices, seed=0)
+    training, validation = (
+        {volumes[position] for position in part}
+        for part in (held_out.training, held_out.validation)
+    )
+    assert held_out.by == "volume" and not training & validation
+
+
 def test_a_label_of_another_volume_is_unknown(files: tuple[Path, Path], tmp_path: Path) -> None:
     second = write_pair(tmp_path, *head(values=(5, 7), seed=1), "b")
     examples = load_examples([ExampleSource(*files), ExampleSource(*second, labels=[7])])

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,13 @@ from SAMFineTuneLib.volumes import (
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 PLAIN = Geometry((7, 6, 5), (0.8, 1.2, 3.0), (-11.5, 20.25, 7.0), IDENTITY)
+CUBE = Geometry((40, 30, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), IDENTITY)
+# What a liver is, as 3D Slicer writes it into a segment's tags.
+LIVER = (
+    "Segmentation category and type - 3D Slicer General Anatomy list"
+    "~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^"
+    "~Anatomic codes - DICOM master list~^^~^^"
+)
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha", ".mhd")
 
 
@@ -384,6 +392,59 @@ class TestWriting:
         assert read.names == {**names, 3: "no break"}
         assert {label: read.colours[label] for label in colours} == colours
         np.testing.assert_array_equal(read.array, source.array)
+
+    @pytest.mark.parametrize("suffix", [".nrrd", ".seg.nrrd"])
+    def test_terms_survive_in_nrrd(self, tmp_path, suffix):
+        source = random_labelmap(PLAIN)
+        written = replace(source, terminologies={1: LIVER, 3: "not | a\nterm"})
+        write_labelmap(tmp_path / f"s{suffix}", written)
+        read = read_labelmap(tmp_path / f"s{suffix}")
+        assert read.terminologies == {1: LIVER, 3: "not a term"}
+        write_labelmap(tmp_path / "again.seg.nrrd", read)
+        assert read_labelmap(tmp_path / "again.seg.nrrd").terminologies == read.terminologies
+
+    @pytest.mark.parametrize(
+        ("tags", "expected"),
+        [
+            (f"TerminologyEntry:{LIVER}|Segmentation.Status:completed|", {7: LIVER}),
+            (f"Segmentation.Status:inprogress|TerminologyEntry:{LIVER}|", {7: LIVER}),
+            (f"TerminologyEntry:{LIVER}", {7: LIVER}),
+            ("Segmentation.Status:inprogress|", {}),
+            ("TerminologyEntry:|", {}),
+            ("My.TerminologyEntry:a|", {}),
+            ("TerminologyEntry", {}),
+            ("|||:|", {}),
+        ],
+    )
+    def test_tags_as_slicer_may_write_them(self, tmp_path, tags, expected):
+        array = np.zeros(PLAIN.shape, np.uint8)
+        array[1, 2, 3] = 7
+        write_labelmap(tmp_path / "s.seg.nrrd", Labelmap(array, PLAIN, {7: "liver"}))
+        content = (tmp_path / "s.seg.nrrd").read_bytes()
+        assert content.count(b"Segment0_Tags:=|") == 1
+        content = content.replace(b"Segment0_Tags:=|", f"Segment0_Tags:={tags}".encode())
+        (tmp_path / "s.seg.nrrd").write_bytes(content)
+        read = read_labelmap(tmp_path / "s.seg.nrrd")
+        assert read.terminologies == expected and read.names == {7: "liver"}
+
+    def test_terms_stay_with_their_labels_on_another_grid(self):
+        source = replace(random_labelmap(PLAIN), terminologies={2: LIVER})
+        flipped = reoriented(source, (0, 1, 2), (True, False, False)).geometry
+        assert labelmap_onto(source, flipped).terminologies == {2: LIVER}
+
+    @pytest.mark.parametrize("suffix", [".seg.nrrd", ".nrrd", ".mha"])
+    def test_uncompressed_files_hold_plain_voxels(self, tmp_path, suffix):
+        labelmap = Labelmap(np.zeros((20, 30, 40), np.uint8), CUBE)
+        labelmap.array[3, 4, 5] = 1
+        plain, packed = tmp_path / f"plain{suffix}", tmp_path / f"packed{suffix}"
+        write_labelmap(plain, labelmap, compress=False)
+        write_labelmap(packed, labelmap)
+        assert plain.stat().st_size >= 24000 > packed.stat().st_size
+        if suffix != ".mha":
+            assert b"encoding: raw" in plain.read_bytes()[:4000]
+        np.testing.assert_array_equal(read_labelmap(plain).array, labelmap.array)
+        write_volume(plain, labelmap.array.astype(np.float32), CUBE, compress=False)
+        assert plain.stat().st_size >= 96000
 
     def test_the_header_is_the_one_that_slicer_reads(self, tmp_path):
         array = np.zeros(PLAIN.shape, np.uint8)

@@ -285,7 +285,7 @@ def test_finish_early_keeps_the_result(job: Path, way: str) -> None:
     elif way == "line":
         stdin = client.worker._started().stdin
         assert stdin is not None
-        stdin.write("finish\n")
+        stdin.write(b"finish\n")
         stdin.flush()
     else:
         client.worker.finish_early()

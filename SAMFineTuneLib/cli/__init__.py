@@ -11,7 +11,17 @@ import sys
 from collections.abc import Sequence
 
 from SAMFineTuneLib import __version__
-from SAMFineTuneLib.cli import apply, checkpoints, describe, evaluate, finetune, run
+from SAMFineTuneLib.cli import (
+    apply,
+    checkpoints,
+    describe,
+    evaluate,
+    finetune,
+    hardware,
+    models,
+    run,
+    storage,
+)
 from SAMFineTuneLib.cli.arguments import CommandParser, utf8_streams
 from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.jobs.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT, error_event
@@ -69,7 +79,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"SAMFineTune {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (finetune, apply, evaluate, describe, checkpoints, run):
+    for group in (
+        finetune,
+        apply,
+        evaluate,
+        models,
+        checkpoints,
+        storage,
+        hardware,
+        describe,
+        run,
+    ):
         group.add_to(commands)
     return parser
 

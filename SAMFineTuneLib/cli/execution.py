@@ -18,8 +18,9 @@ from SAMFineTuneLib.cli.progress_display import ProgressDisplay
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.failure import EXIT_BAD_INPUT, EXIT_DONE
 from SAMFineTuneLib.jobs.folder import JobFolder, new_job_folder
-from SAMFineTuneLib.jobs.process import Outcome, WorkerProcess
+from SAMFineTuneLib.jobs.process import WorkerProcess
 from SAMFineTuneLib.jobs.schema import Job, read_job, with_absolute_paths, write_job
+from SAMFineTuneLib.jobs.worker_ear import Outcome
 
 
 def execute(job: Job, chosen_folder: Path | None) -> int:

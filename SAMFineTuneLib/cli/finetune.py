@@ -34,7 +34,7 @@ _EXAMPLE = """\
    {"volume": "b.nii.gz", "segmentation": "b-labels.nii.gz", "labels": [1], "axis": "axial"}]
   python -m SAMFineTuneLib finetune --examples examples.json --output model.safetensors
 """
-_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty")
+_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent")
 
 
 def add_to(commands: Commands) -> None:
@@ -64,7 +64,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="EXAMPLES.json",
         help="in place of the two: a list of objects with volume, segmentation and, where they "
-        "differ from the options, labels, axis, labelled, empty",
+        "differ from the options, labels, axis, labelled, empty, extent; also complete, "
+        "unfinished, known_empty, lists of slices on which every label is complete, on which "
+        "none counts, and which hold none",
     )
     data.add_argument(
         "--labels",
@@ -96,6 +98,14 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="slices known to hold none of the labels: outside, all beyond the labelled range; "
         "auto (default), those less a margin as wide as the largest gap between labelled slices, "
         "and nothing where only one slice is labelled; none; or a list",
+    )
+    data.add_argument(
+        "--extent",
+        type=int,
+        nargs=2,
+        metavar=("FIRST", "LAST"),
+        help="the first and the last slice that hold any of the labels: all beyond are empty, "
+        "whatever the words of --empty say",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from SAMFineTuneLib.backbones.weights import required_weights
 from SAMFineTuneLib.device import choose_device
@@ -24,6 +24,18 @@ from SAMFineTuneLib.volumes import (
     write_volume,
 )
 
+
+class _Endings(NamedTuple):
+    """How the files are called that go into a folder, after the volume's name."""
+
+    segmentation: str
+    uncertainty: str
+
+
+_COMPRESSED_ENDINGS = _Endings("_segmentation.nii.gz", "_uncertainty.nii.gz")
+# NIfTI has no form that is written raw and keeps names and colours.
+_RAW_ENDINGS = _Endings("_segmentation.seg.nrrd", "_uncertainty.nrrd")
+
 _SLICES_AT_A_TIME = 4
 _IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".nhdr")
 
@@ -38,11 +50,12 @@ def run_apply(
         Cancelled: the user asked to stop; finished volumes stay.
     """
     device = choose_device(job.device)
-    outputs = _outputs(job.volumes, job.output, "_segmentation")
+    endings = _COMPRESSED_ENDINGS if job.compress else _RAW_ENDINGS
+    outputs = _outputs(job.volumes, job.output, endings.segmentation)
     uncertainties = (
         [None] * len(outputs)
         if job.uncertainty is None
-        else _outputs(job.volumes, job.uncertainty, "_uncertainty")
+        else _outputs(job.volumes, job.uncertainty, endings.uncertainty)
     )
     for path in job.volumes:
         if not path.exists():
@@ -111,13 +124,14 @@ def _apply(
     labelmap = prediction.labelmap
     if job.largest_component:
         labelmap = keep_largest_components(labelmap)
-    write_labelmap(output, labelmap)
+    write_labelmap(output, labelmap, compress=job.compress)
     if uncertainty is not None and prediction.uncertainty is not None:
-        write_volume(uncertainty, prediction.uncertainty, volume.geometry)
+        write_volume(uncertainty, prediction.uncertainty, volume.geometry, compress=job.compress)
     return {
         "segmentation": str(output),
         "uncertainty": str(uncertainty) if uncertainty else None,
         "axis": prediction.axis,
+        "slice_uncertainty": prediction.slice_uncertainty,
         "labels": labelmap.labels,
         "seconds": round(time.monotonic() - started, 2),
     }
@@ -136,7 +150,7 @@ def _outputs(volumes: list[Path], output: Path, ending: str) -> list[Path]:
             number += 1
             name = f"{stem}_{number}"
         names.append(name)
-    return [output / f"{name}{ending}.nii.gz" for name in names]
+    return [output / f"{name}{ending}" for name in names]
 
 
 def _refuse_overwriting(volumes: list[Path], written: list[Path]) -> None:

@@ -255,7 +255,12 @@ def _card(
         checkpoint_sha256=checkpoint_sha256,
         strategy=Strategy(method=plan.method, scope=plan.scope, rank=plan.rank),
         labels=[
-            LabelCard(value=each.value, name=each.name, colour=each.colour)
+            LabelCard(
+                value=each.value,
+                name=each.name,
+                colour=each.colour,
+                terminology=each.terminology,
+            )
             for each in examples.labels
         ],
         axis=examples.axis,

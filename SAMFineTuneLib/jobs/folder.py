@@ -16,6 +16,9 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.events import EVENTS_FILE
 from SAMFineTuneLib.jobs.schema import JOB_FILE
 
+# Clocks of processes and of files may differ by their resolution, 2 s on some disks.
+_CLOCK_TOLERANCE_S = 3.0
+
 
 @dataclass(frozen=True)
 class JobFolder:
@@ -69,11 +72,8 @@ class JobFolder:
         Raises:
             InputError: another worker is doing the job.
         """
-        try:
-            holder = int(self.lock_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            holder = None
-        if holder is not None and holder != os.getpid() and _is_running(holder):
+        holder = self.worker_at_work()
+        if holder is not None and holder != os.getpid():
             raise InputError(
                 f"process {holder} is doing the job in {self.path} already",
                 f"Wait for it, cancel it, or delete {self.lock_file.name} if it is another program",
@@ -85,9 +85,23 @@ class JobFolder:
         """Let other workers at the job again."""
         self.lock_file.unlink(missing_ok=True)
 
+    def worker_at_work(self) -> int | None:
+        """Process id of the worker that is doing the job; None where it has gone."""
+        try:
+            holder = int(self.lock_file.read_text(encoding="utf-8"))
+            locked_at = self.lock_file.stat().st_mtime
+        except (OSError, ValueError):
+            return None
+        return holder if _was_running(holder, locked_at) else None
+
     def has_checkpoint(self) -> bool:
         """Whether a later run has something to continue from."""
-        return self.checkpoint_folder.is_dir() and any(self.checkpoint_folder.iterdir())
+        try:
+            kept = list(self.checkpoint_folder.iterdir())
+        except OSError:
+            return False
+        # Folders hold what can be computed again, and parts of files were being written.
+        return any(each.is_file() and each.suffix != ".part" for each in kept)
 
     def clear_requests(self) -> None:
         """Forget requests to cancel or to finish early, which hold for one run only."""
@@ -99,9 +113,12 @@ class JobFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _is_running(pid: int) -> bool:
+def _was_running(pid: int, then: float) -> bool:
+    """Whether the process that had this id at a time still runs; ids are given again."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(pid)
+        started_before = process.create_time() <= then + _CLOCK_TOLERANCE_S
+        return started_before and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

@@ -6,45 +6,27 @@ Imports neither torch nor a user interface: Slicer's process and the shell use i
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.jobs.events import ErrorEvent, Event, Log, Result, parse_line
-from SAMFineTuneLib.jobs.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT
+from SAMFineTuneLib.jobs.events import Event
 from SAMFineTuneLib.jobs.folder import JobFolder
+from SAMFineTuneLib.jobs.line_splitter import LineSplitter
 from SAMFineTuneLib.jobs.process_tree import descendants, end_processes
-from SAMFineTuneLib.jobs.processor_sharing import share_processors
+from SAMFineTuneLib.jobs.worker_ear import Outcome, WorkerEar
+from SAMFineTuneLib.jobs.worker_environment import worker_environment
 
 CANCEL_GRACE_S = 2.0
 _EXIT_GRACE_S = 10.0
-_KEPT_ERROR_LINES = 400
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended.
-
-    Attributes:
-        exit_code: 0 done, 1 a fault in the program, 2 bad input, 3 cancelled.
-        result: what came out, when the exit code is 0.
-        error: what went wrong, otherwise.
-    """
-
-    exit_code: int
-    result: dict[str, Any] | None = None
-    error: ErrorEvent | None = None
 
 
 def worker_command(folder: Path, python: Path | None = None) -> list[str]:
@@ -74,15 +56,10 @@ class WorkerProcess:
     ) -> None:
         self.folder = JobFolder(Path(folder).absolute())
         self._command = list(command or worker_command(self.folder.path, python))
-        self._on_event = on_event
+        self._ear = WorkerEar(self.folder, on_event)
         self._grace_s = grace_s
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._readers: list[threading.Thread] = []
-        self._error_lines: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)
-        self._result: dict[str, Any] | None = None
-        self._error: ErrorEvent | None = None
-        self._last_word_at: float | None = None
-        self._listener_fault: BaseException | None = None
         self.cancel_asked = False
         self._ender: threading.Thread | None = None
         self._outcome: Outcome | None = None
@@ -104,9 +81,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
-                env=_environment(),
+                env=worker_environment(os.environ),
                 creationflags=_creation_flags(),
             )
         except OSError as error:
@@ -116,8 +91,8 @@ class WorkerProcess:
                 code="no_python",
             ) from error
         for stream, take in (
-            (self._process.stdout, self._take_output),
-            (self._process.stderr, self._take_error_line),
+            (self._process.stdout, self._ear.take_output),
+            (self._process.stderr, self._ear.take_error),
         ):
             reader = threading.Thread(target=_read, args=(stream, take), daemon=True)
             reader.start()
@@ -163,37 +138,14 @@ class WorkerProcess:
             if not self._wait_for_exit(timeout_s):
                 return None
             self._outcome = self._close()
-        if self._listener_fault is not None:
-            raise self._listener_fault
+        if self._ear.listener_fault is not None:
+            raise self._ear.listener_fault
         return self._outcome
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError("the worker has not been started")
         return self._process
-
-    def _take_output(self, line: str) -> None:
-        event = parse_line(line)
-        if isinstance(event, Result):
-            self._result = event.result
-            self._last_word_at = time.monotonic()
-        elif isinstance(event, ErrorEvent):
-            self._error = event
-            self._last_word_at = time.monotonic()
-        self._tell(event)
-
-    def _take_error_line(self, line: str) -> None:
-        self._error_lines.append(line)
-        self._tell(Log(level="debug", message=line))
-
-    def _tell(self, event: Event) -> None:
-        if self._on_event is None or self._listener_fault is not None:
-            return
-        try:
-            self._on_event(event)
-        # Kept for `wait`: a listener at fault must not leave the worker's pipe unread.
-        except Exception as error:
-            self._listener_fault = error
 
     def _ask(self, word: str, file: Path) -> None:
         with suppress(OSError):
@@ -201,7 +153,7 @@ class WorkerProcess:
         stdin = self._started().stdin
         with suppress(OSError, ValueError):
             if stdin is not None:
-                stdin.write(word + "\n")
+                stdin.write(f"{word}\n".encode())
                 stdin.flush()
 
     def _family(self) -> list[psutil.Process]:
@@ -224,7 +176,8 @@ class WorkerProcess:
             now = time.monotonic()
             if until is not None and now >= until:
                 return False
-            if self._last_word_at is not None and now > self._last_word_at + _EXIT_GRACE_S:
+            spoke_last_at = self._ear.spoke_last_at
+            if spoke_last_at is not None and now > spoke_last_at + _EXIT_GRACE_S:
                 # It has said how the job ended, and hangs while it ends.
                 end_processes(self._family())
             with suppress(subprocess.TimeoutExpired):
@@ -244,65 +197,17 @@ class WorkerProcess:
         if self.folder.path.is_dir():
             with suppress(OSError):
                 self.folder.clear_requests()
-        return self._judge(process.returncode)
-
-    def _judge(self, returned: int) -> Outcome:
-        if self._result is not None:
-            return Outcome(EXIT_DONE, result=self._result)
-        if self._error is not None:
-            return Outcome(self._error.exit_code, error=self._error)
-        if self.cancel_asked:
-            cancelled = ErrorEvent(code="cancelled", message="Cancelled", exit_code=EXIT_CANCELLED)
-            return Outcome(EXIT_CANCELLED, error=cancelled)
-        message = f"The worker ended without a result ({_how_it_ended(returned)})"
-        lines = [line for line in self._error_lines if line.strip()]
-        telling = [line for line in lines if "error" in line.lower()]
-        last = (telling or lines or [""])[-1].strip()
-        self._keep_error_lines(message, lines)
-        return Outcome(
-            EXIT_OUR_FAULT,
-            error=ErrorEvent(
-                code="worker_died",
-                message=f"{message}; its last words: {last}" if last else message,
-                remedy="If memory ran out, take a smaller batch or input size; else see worker.log "
-                "of the job folder",
-                exit_code=EXIT_OUR_FAULT,
-            ),
-        )
-
-    def _keep_error_lines(self, message: str, lines: list[str]) -> None:
-        with (
-            suppress(OSError),
-            self.folder.log_file.open("a", encoding="utf-8", errors="replace") as file,
-        ):
-            file.write("\n".join([message, *lines, ""]))
+        return self._ear.outcome(process.returncode, self.cancel_asked)
 
 
-def _how_it_ended(returned: int) -> str:
-    if returned >= 0:
-        return f"exit code {returned}"
-    try:
-        return f"killed by {signal.Signals(-returned).name}"
-    except ValueError:
-        return f"killed by signal {-returned}"
-
-
-def _read(stream: IO[str], take: Callable[[str], None]) -> None:
+def _read(stream: IO[bytes], take: Callable[[str], None]) -> None:
+    splitter = LineSplitter()
     with stream:
-        for line in stream:
-            take(line.rstrip("\r\n"))
-
-
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ, PYTHONIOENCODING="utf-8", PYTHONUTF8="1", PYTHONUNBUFFERED="1")
-    share_processors(environment)
-    root = Path(__file__).resolve().parents[2]
-    # Installed, the worker finds the library by itself, and site-packages ahead of the standard
-    # library would let a package of the same name replace a part of it.
-    if root.name not in ("site-packages", "dist-packages"):
-        paths = [str(root), *filter(None, [environment.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-    return environment
+        while data := os.read(stream.fileno(), 65536):
+            for line in splitter.feed(data):
+                take(line)
+        for line in splitter.rest():
+            take(line)
 
 
 def _creation_flags() -> int:

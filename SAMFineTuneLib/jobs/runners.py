@@ -9,7 +9,7 @@ from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.folder import JobFolder, require_writable
 from SAMFineTuneLib.jobs.json_text import write_json
-from SAMFineTuneLib.jobs.schema import ApplyJob, EvaluateJob, FinetuneJob
+from SAMFineTuneLib.jobs.schema import ApplyJob, CheckpointJob, EvaluateJob, FinetuneJob
 
 Runner = Callable[[Any, JobFolder, EventWriter, Control], dict[str, Any]]
 
@@ -60,8 +60,18 @@ def run_apply(
     return apply_runner.run_apply(job, folder, events, control)
 
 
+def run_checkpoint(
+    job: CheckpointJob, folder: JobFolder, events: EventWriter, control: Control
+) -> dict[str, Any]:
+    """Fetch weights; see `checkpoint_runner`."""
+    from SAMFineTuneLib.jobs import checkpoint_runner
+
+    return checkpoint_runner.run_checkpoint(job, folder, events, control)
+
+
 RUNNERS: dict[str, Runner] = {
     "finetune": run_finetune,
     "apply": run_apply,
     "evaluate": run_evaluate,
+    "checkpoint": run_checkpoint,
 }

@@ -16,6 +16,8 @@ from pydantic import (
     PlainValidator,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -46,6 +48,28 @@ def _numbers_or(*words: str, minimum: int) -> PlainValidator:
     return PlainValidator(check)
 
 
+def _check_slices(value: object) -> object:
+    """Accepts a list of slice numbers without repetition, which may be empty."""
+    if not isinstance(value, list | tuple) or any(
+        type(each) is not int or each < 0 for each in value
+    ):
+        raise ValueError("must be a list of whole numbers from 0 up, such as [3, 9]")
+    if len(set(value)) != len(value):
+        raise ValueError("must not name a number twice")
+    return list(value)
+
+
+def _check_extent(value: object) -> object:
+    if value is None:
+        return value
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("must be the first and the last slice, such as [3, 40]")
+    first, last = value
+    if any(type(each) is not int or each < 0 for each in value) or first > last:
+        raise ValueError("must be two whole numbers from 0 up, the second not below the first")
+    return first, last
+
+
 def _check_input_size(value: object) -> object:
     if value == "auto":
         return value
@@ -66,6 +90,8 @@ EmptySlices = Annotated[
     Literal["auto", "outside", "none"] | list[int],
     _numbers_or("auto", "outside", "none", minimum=0),
 ]
+Slices = Annotated[list[int], PlainValidator(_check_slices)]
+Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
@@ -93,6 +119,11 @@ class Example(_Record):
         empty: slices known to hold none of the labels. "outside": all beyond the labelled range;
             "auto": those, less a margin as wide as the largest gap between labelled slices (and
             nothing where one slice alone is labelled); "none": nothing is assumed.
+        complete: further slices on which everything is labelled: what is not there is absent.
+        unfinished: slices whose labels do not count; nothing is known of them.
+        known_empty: further slices known to hold none of the labels.
+        extent: the first and the last slice that hold any of the labels; all beyond are empty.
+            Takes the place of the words of `empty`; slices that it lists stay empty.
     """
 
     volume: Path
@@ -101,6 +132,25 @@ class Example(_Record):
     axis: Axis | Literal["auto"] = "auto"
     labelled: LabelledSlices = "nonempty"
     empty: EmptySlices = "auto"
+    complete: Slices = Field(default_factory=list)
+    unfinished: Slices = Field(default_factory=list)
+    known_empty: Slices = Field(default_factory=list)
+    extent: Extent = None
+
+    @field_validator("unfinished", "known_empty", mode="after")
+    @classmethod
+    def _in_no_other_list(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        contrary = {
+            "unfinished": ("labelled", "empty", "complete"),
+            "known_empty": ("complete", "unfinished"),
+        }
+        for name in contrary[str(info.field_name)]:
+            # A field at fault is not there, and a word names no slices.
+            other = info.data.get(name)
+            common = set(value) & set(other) if isinstance(other, list) else set()
+            if common:
+                raise ValueError(f'must not name slice {min(common)}, which "{name}" names too')
+        return value
 
 
 class FinetuneJob(_Record):
@@ -134,7 +184,8 @@ class FinetuneJob(_Record):
 class ApplyJob(_Record):
     """Segment whole volumes with a tuned model.
 
-    `output` (and `uncertainty`) is a file for one volume, a folder for several.
+    `output` (and `uncertainty`) is a file for one volume, a folder for several. Without
+    `compress` what the format allows is written as plain voxels, which are read much faster.
     """
 
     kind: Literal["apply"] = "apply"
@@ -144,6 +195,7 @@ class ApplyJob(_Record):
     output: Path
     uncertainty: Path | None = None
     largest_component: bool = False
+    compress: bool = True
     checkpoint: Path | None = None
     device: Device = "auto"
     batch: Count | None = None
@@ -173,13 +225,22 @@ class EvaluateJob(_Record):
     output: Path | None = None
 
 
-Job = FinetuneJob | ApplyJob | EvaluateJob
-AnyJob = TypeVar("AnyJob", FinetuneJob, ApplyJob, EvaluateJob)
+class CheckpointJob(_Record):
+    """Fetch the official weights of a backbone into the user's cache."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    schema_version: Literal[1] = 1
+    backbone: Backbone
+
+
+Job = FinetuneJob | ApplyJob | EvaluateJob | CheckpointJob
+AnyJob = TypeVar("AnyJob", FinetuneJob, ApplyJob, EvaluateJob, CheckpointJob)
 _JOBS: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="kind")])
 _KINDS: dict[str, type[_Record]] = {
     "finetune": FinetuneJob,
     "apply": ApplyJob,
     "evaluate": EvaluateJob,
+    "checkpoint": CheckpointJob,
 }
 
 
@@ -196,7 +257,7 @@ def make_job(
     """A checked job from its fields.
 
     Args:
-        job_type: FinetuneJob, ApplyJob or EvaluateJob.
+        job_type: FinetuneJob, ApplyJob, EvaluateJob or CheckpointJob.
         fields: what the job says; missing fields take their defaults.
         field_name: how messages name a field.
 

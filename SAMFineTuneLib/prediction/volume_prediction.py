@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 
 from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
 from SAMFineTuneLib.model_file import ModelCard
 from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
+from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty, voxel_uncertainty
 from SAMFineTuneLib.slices.axis import AXIS_NAMES, axis_name
 from SAMFineTuneLib.slices.intensity import sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
@@ -27,11 +27,14 @@ class Prediction:
         labelmap: the labels the model was trained with, on the volume's grid.
         uncertainty: (k, j, i) float32 entropy of the class probabilities over its largest
             possible value: 0 certain, 1 every class equally likely. None unless asked for.
+        slice_uncertainty: one figure a slice along `axis`, in index order, as
+            `prediction.uncertainty` defines it: 0 where nothing is in doubt.
         axis: along which the slices were cut.
     """
 
     labelmap: Labelmap
     uncertainty: np.ndarray | None
+    slice_uncertainty: list[float]
     axis: str
 
 
@@ -67,25 +70,30 @@ def predict_volume(
         if with_uncertainty
         else None
     )
+    in_doubt: list[float] = []
     for start in range(0, len(stack), batch):
         progress(start, len(stack))
         numbers = range(start, min(start + batch, len(stack)))
         images = [window.apply(stack[number]) for number in numbers]
         probabilities = class_probabilities(segmenter, images, window, stack.pixel_spacing)
         found = probabilities.argmax(1).cpu().numpy()
+        in_doubt += slice_uncertainty(probabilities)
         for place, number in enumerate(numbers):
             labels[number][...] = values[found[place]]
         if entropies is not None:
             for place, number in enumerate(numbers):
-                entropies[number][...] = _entropy(probabilities[place]).cpu().numpy()
+                entropies[number][...] = voxel_uncertainty(probabilities[place]).cpu().numpy()
     progress(len(stack), len(stack))
     labelmap = Labelmap(
         labels.array,
         volume.geometry,
         {label.value: label.name for label in card.labels if label.name},
         {label.value: label.colour for label in card.labels if label.colour is not None},
+        terminologies={
+            label.value: label.terminology for label in card.labels if label.terminology
+        },
     )
-    return Prediction(labelmap, entropies.array if entropies else None, axis)
+    return Prediction(labelmap, entropies.array if entropies else None, in_doubt, axis)
 
 
 def slice_axis(card: ModelCard, volume: Volume) -> str:
@@ -103,10 +111,4 @@ def keep_largest_components(labelmap: Labelmap) -> Labelmap:
         image = sitk.GetImageFromArray((labelmap.array == label).astype(np.uint8))
         regions = sitk.RelabelComponent(sitk.ConnectedComponent(image, True), sortByObjectSize=True)
         kept[sitk.GetArrayViewFromImage(regions) == 1] = label
-    return Labelmap(kept, labelmap.geometry, labelmap.names, labelmap.colours)
-
-
-def _entropy(probabilities: torch.Tensor) -> torch.Tensor:
-    classes = len(probabilities)
-    logs = probabilities.clamp_min(1e-12).log()
-    return -(probabilities * logs).sum(0) / float(np.log(classes))
+    return replace(labelmap, array=kept)

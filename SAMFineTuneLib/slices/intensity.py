@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes import Volume
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.volumes import Volume
 
 # Air in Hounsfield units; only calibrated CT has voxels that low.
 _AIR = -900

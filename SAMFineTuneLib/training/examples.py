@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,15 +46,20 @@ class ExampleSource:
     axis: str = "auto"
     labelled: LabelledSlices = "nonempty"
     empty: EmptySlices = "auto"
+    complete: Sequence[int] = ()
+    unfinished: Sequence[int] = ()
+    known_empty: Sequence[int] = ()
+    extent: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Label:
-    """A structure to segment: its number in the labelmaps, and what the user calls it."""
+    """A structure to segment: its number in the labelmaps, and what the user says it is."""
 
     value: int
     name: str = ""
     colour: tuple[float, float, float] | None = None
+    terminology: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +72,7 @@ class LabelledSlice:
         known: (classes,) bool, background first: which classes `target` tells the truth of.
         window: the volume's intensity window.
         spacing: mm between rows and between columns.
-        volume: index of the example.
+        volume: index of the volume; several examples may be of one.
         number: slice number in the volume.
     """
 
@@ -119,6 +124,7 @@ class _Opened:
     labels: list[int]
     labelmap_names: dict[int, str]
     labelmap_colours: dict[int, tuple[float, float, float]]
+    labelmap_terminologies: dict[int, str]
     axis: str
     spacing: tuple[float, float]
     slices: list[_KnownSlice]
@@ -149,11 +155,16 @@ def load_examples(
         opened.append(_open(source))
     labels = _labels(opened, names or {})
     normalisation = normalisation or find_normalisation([each.sample for each in opened])
+    # A volume with several segmentations is one volume: to hold it out, all of it has to go.
+    volumes = list(dict.fromkeys(each.source.volume.resolve() for each in opened))
     slices = [
         labelled
-        for index, each in enumerate(opened)
-        for labelled in _slices(index, each, labels, normalisation)
+        for each in opened
+        for labelled in _slices(
+            volumes.index(each.source.volume.resolve()), each, labels, normalisation
+        )
     ]
+    slices.sort(key=lambda each: each.volume)
     if not any(each.is_labelled for each in slices):
         raise InputError(
             "none of the slices to learn from is labelled",
@@ -166,7 +177,7 @@ def load_examples(
         labels=labels,
         axis=axes.pop() if len(axes) == 1 else WIDEST,
         normalisation=normalisation,
-        volumes=len(opened),
+        volumes=len(volumes),
         warnings=_warnings(opened, labels, slices),
     )
 
@@ -194,6 +205,7 @@ def _open(source: ExampleSource) -> _Opened:
         labels=labels,
         labelmap_names=labelmap.names,
         labelmap_colours=labelmap.colours,
+        labelmap_terminologies=labelmap.terminologies,
         axis=axis,
         spacing=images.pixel_spacing,
         slices=_known_slices(images, SliceStack.of(labelmap, axis), labels, source),
@@ -208,8 +220,19 @@ def _open(source: ExampleSource) -> _Opened:
 def _known_slices(
     images: SliceStack, masks: SliceStack, labels: list[int], source: ExampleSource
 ) -> list[_KnownSlice]:
-    known = known_labels(masks, labels, source.labelled, source.empty)
-    listed = [] if isinstance(source.empty, str) else source.empty
+    known = known_labels(
+        masks,
+        labels,
+        source.labelled,
+        source.empty,
+        source.complete,
+        source.unfinished,
+        source.known_empty,
+        source.extent,
+    )
+    listed = [*source.complete, *source.known_empty]
+    if not isinstance(source.empty, str):
+        listed += source.empty
     slices = [
         _KnownSlice(number, images[number], masks[number], known[number])
         for number in np.flatnonzero(known.any(axis=1)).tolist()
@@ -229,6 +252,7 @@ def _labels(opened: list[_Opened], names: dict[int, str]) -> list[Label]:
                 value,
                 names.get(value) or known.name or each.labelmap_names.get(value, ""),
                 known.colour or each.labelmap_colours.get(value),
+                known.terminology or each.labelmap_terminologies.get(value, ""),
             )
     return [found[value] for value in sorted(found)]
 

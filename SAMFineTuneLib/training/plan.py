@@ -1,4 +1,4 @@
-"""Presets, and what they come to for given examples: every choice of a fine-tune, settled."""
+"""What a preset comes to for given examples: every choice of a fine-tune, settled."""
 
 from __future__ import annotations
 
@@ -7,40 +7,14 @@ from typing import Literal
 
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
 from SAMFineTuneLib.training.examples import TrainingSet
+from SAMFineTuneLib.training.presets import PRESETS, Preset
 
-Preset = Literal["laptop", "study", "full"]
-
-# Learning rates: the study's for its recipe; LoRaMedNet's, five times as high, where there is
-# time for hundreds of steps only; and one for a network that starts from random weights.
-_STUDY_RATE = 1e-4
-_SHORT_RATE = 5e-4
+# Learning rate of a network that starts from random weights.
 _SCRATCH_RATE = 1e-3
 
 # Sides of the square input in pixels: the smallest, its step, what Segment Anything was trained
 # at, and beyond what the starter's features see too little of a structure.
 _SMALLEST_INPUT, _INPUT_STEP, _SAM_INPUT, _STARTER_INPUT = 256, 64, 1024, 512
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    steps: int
-    minutes: float | None
-    batch: int
-    learning_rate: float
-    largest_input: int | None
-    patience: int | None
-    warm_up: int
-
-
-_RECIPES: dict[Preset, _Recipe] = {
-    # Minutes on two CPU cores. The time limit is a safeguard for slower ones: as long as it
-    # does not bite, the result depends on the seed alone.
-    "laptop": _Recipe(640, 3.2, 4, _SHORT_RATE, 512, None, 30),
-    # The study's few-shot recipe: 1000 epochs over 5 slices two at a time, no early stop.
-    "study": _Recipe(2500, None, 2, _STUDY_RATE, None, None, 200),
-    # Whole data sets: until the held-out volumes no longer improve.
-    "full": _Recipe(20000, None, 8, _STUDY_RATE, None, 6, 200),
-}
 
 
 @dataclass(frozen=True)
@@ -103,7 +77,7 @@ def settle(wishes: Wishes, examples: TrainingSet, pretrained: bool) -> FinetuneP
     Adapters and low-rank updates presuppose a network that has learnt something: with random
     weights all of it trains. Naming steps or minutes lifts the preset's limit of the other kind.
     """
-    recipe = _RECIPES[wishes.preset]
+    recipe = PRESETS[wishes.preset]
     neither = wishes.steps is None and wishes.minutes is None
     steps = recipe.steps if neither else wishes.steps
     method: Method = (

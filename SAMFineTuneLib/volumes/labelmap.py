@@ -30,6 +30,8 @@ class Labelmap:
         names: label -> name, where the file tells.
         colours: label -> red, green, blue from 0 to 1, where the file tells.
         non_finite: how many voxels were NaN or infinite and became background.
+        terminologies: label -> what it is in coded terms, as 3D Slicer writes them, where the
+            file tells.
     """
 
     array: NDArray[Any]
@@ -37,6 +39,7 @@ class Labelmap:
     names: dict[int, str] = field(default_factory=dict)
     colours: dict[int, Colour] = field(default_factory=dict)
     non_finite: int = 0
+    terminologies: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.array.shape != tuple(self.geometry.shape):

@@ -62,7 +62,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
 
 
 def read_labelmap(path: str | os.PathLike[str], *, empty_ok: bool = False) -> Labelmap:
-    """Read a segmentation; with names and colours where 3D Slicer has written them into an NRRD.
+    """Read a segmentation, with names, colours and terms where 3D Slicer wrote them into an NRRD.
 
     Whole numbers that are stored as floating point are accepted; NaN and infinite voxels count as
     background.
@@ -84,8 +84,15 @@ def read_labelmap(path: str | os.PathLike[str], *, empty_ok: bool = False) -> La
             code="empty_segmentation",
         )
     header = {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
-    names, colours = segments(header)
-    return Labelmap(array, Geometry.from_image(image), names, colours, non_finite)
+    told = segments(header)
+    return Labelmap(
+        array,
+        Geometry.from_image(image),
+        told.names,
+        told.colours,
+        non_finite,
+        told.terminologies,
+    )
 
 
 def _read(path: Path) -> tuple[sitk.Image, NDArray[Any], str | None]:

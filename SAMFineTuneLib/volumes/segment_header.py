@@ -1,21 +1,25 @@
-"""Names and colours of segments in the header of an NRRD file, as 3D Slicer keeps them.
+"""Names, colours and terms of segments in the header of an NRRD file, as 3D Slicer keeps them.
 
 Slicer writes one group of fields per segment: `Segment0_LabelValue`, `Segment0_Name`,
-`Segment0_Color` ("red green blue", 0 to 1) and others (Slicer user guide, "Segmentations").
+`Segment0_Color` ("red green blue", 0 to 1), `Segment0_Tags` ("name:value|name:value|", of which
+`TerminologyEntry` says in coded terms what the segment is) and others (Slicer user guide,
+"Segmentations").
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.volumes.labelmap import Colour, Labelmap
 
-_FIELD = re.compile(r"Segment(\d+)_(LabelValue|Name|Color|Layer)")
+_FIELD = re.compile(r"Segment(\d+)_(LabelValue|Name|Color|Layer|Tags)")
+
+_TERMINOLOGY = "TerminologyEntry"
 
 # Colours for labels that have none: distinguishable, the first like Slicer's generic ones.
 _COLOURS: tuple[Colour, ...] = (
@@ -32,8 +36,16 @@ _COLOURS: tuple[Colour, ...] = (
 )
 
 
-def segments(header: Mapping[str, str]) -> tuple[dict[int, str], dict[int, Colour]]:
-    """Label -> name and label -> colour; both empty where the header has no segments."""
+class SegmentHeader(NamedTuple):
+    """What a header tells of its segments: label -> name, colour, terminology entry."""
+
+    names: dict[int, str]
+    colours: dict[int, Colour]
+    terminologies: dict[int, str]
+
+
+def segments(header: Mapping[str, str]) -> SegmentHeader:
+    """What the header tells; empty where it has no segments."""
     groups: dict[int, dict[str, str]] = {}
     for key, value in header.items():
         match = _FIELD.fullmatch(key)
@@ -41,6 +53,7 @@ def segments(header: Mapping[str, str]) -> tuple[dict[int, str], dict[int, Colou
             groups.setdefault(int(match[1]), {})[match[2]] = value.strip()
     names: dict[int, str] = {}
     colours: dict[int, Colour] = {}
+    terminologies: dict[int, str] = {}
     for _, group in sorted(groups.items()):
         # Files from before Slicer 4.11 hold one segment a layer and write no label value: it is 1.
         text = group.get("LabelValue", "1")
@@ -52,7 +65,10 @@ def segments(header: Mapping[str, str]) -> tuple[dict[int, str], dict[int, Colou
         colour = _colour(group.get("Color", ""))
         if colour is not None:
             colours[label] = colour
-    return names, colours
+        terminology = _terminology(group.get("Tags", ""))
+        if terminology:
+            terminologies[label] = terminology
+    return SegmentHeader(names, colours, terminologies)
 
 
 def segment_fields(labelmap: Labelmap) -> dict[str, str]:
@@ -77,7 +93,7 @@ def segment_fields(labelmap: Labelmap) -> dict[str, str]:
             f"Segment{number}_LabelValue": str(label),
             f"Segment{number}_Layer": "0",
             f"Segment{number}_Extent": extents.get(label, "0 -1 0 -1 0 -1"),
-            f"Segment{number}_Tags": "|",
+            f"Segment{number}_Tags": _tags(labelmap.terminologies.get(label, "")),
         }
     return fields
 
@@ -89,6 +105,20 @@ def _colour(text: str) -> Colour | None:
     except ValueError:
         return None
     return (values[0], values[1], values[2]) if len(values) == 3 else None
+
+
+def _terminology(tags: str) -> str:
+    for tag in tags.split("|"):
+        name, _, value = tag.partition(":")
+        if name.strip() == _TERMINOLOGY:
+            return value.strip()
+    return ""
+
+
+def _tags(terminology: str) -> str:
+    # A bar would end the tag, a line break the header field; no coded term has either.
+    value = " ".join(terminology.replace("|", " ").split())
+    return f"{_TERMINOLOGY}:{value}|" if value else "|"
 
 
 def _extents(array: NDArray[Any]) -> dict[int, str]:

@@ -27,26 +27,41 @@ SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if os.name != "nt" else {errno.ENOSPC}
 
 
-def write_volume(path: str | os.PathLike[str], array: NDArray[Any], geometry: Geometry) -> None:
+def write_volume(
+    path: str | os.PathLike[str], array: NDArray[Any], geometry: Geometry, *, compress: bool = True
+) -> None:
     """Write an array of shape (k, j, i); the file's name says the format (`SUFFIXES`).
 
     Missing folders are made. The file appears at once, complete, in place of an older one.
 
+    Args:
+        path: the file.
+        array: its voxels.
+        geometry: where they lie.
+        compress: where the format leaves the choice, as .nii and .nii.gz do not.
+
     Raises:
         InputError: unknown suffix, a place that cannot be written, or no space left.
     """
-    _write(Path(path), array, geometry, {})
+    _write(Path(path), array, geometry, {}, compress)
 
 
-def write_labelmap(path: str | os.PathLike[str], labelmap: Labelmap) -> None:
-    """Write a segmentation; into NRRD with names and colours, as 3D Slicer does.
+def write_labelmap(
+    path: str | os.PathLike[str], labelmap: Labelmap, *, compress: bool = True
+) -> None:
+    """Write a segmentation; into NRRD with names, colours and terms, as 3D Slicer does.
+
+    Args:
+        path: the file.
+        labelmap: what it will hold.
+        compress: as for `write_volume`.
 
     Raises:
         InputError: as `write_volume`.
     """
     path = Path(path)
     fields = segment_fields(labelmap) if path.name.lower().endswith(".nrrd") else {}
-    _write(path, labelmap.array, labelmap.geometry, fields)
+    _write(path, labelmap.array, labelmap.geometry, fields, compress)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -61,7 +76,13 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         pass
 
 
-def _write(path: Path, array: NDArray[Any], geometry: Geometry, fields: dict[str, str]) -> None:
+def _write(
+    path: Path,
+    array: NDArray[Any],
+    geometry: Geometry,
+    fields: dict[str, str],
+    compress: bool,
+) -> None:
     _check_suffix(path)
     array = _storable(array)
     if array.shape != tuple(geometry.shape):
@@ -72,7 +93,7 @@ def _write(path: Path, array: NDArray[Any], geometry: Geometry, fields: dict[str
     with _place_beside(path) as folder, itk_quiet():
         written = folder / path.name
         try:
-            sitk.WriteImage(image, str(written), useCompression=True)
+            sitk.WriteImage(image, str(written), useCompression=compress)
             # Some writers do not report a disk that filled up, so what they wrote is read again.
             non_finite_voxels(written)
             back = sitk.ReadImage(str(written))

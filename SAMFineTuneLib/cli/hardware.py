@@ -1,0 +1,41 @@
+"""`hardware`: what this computer has to compute with, and the preset that suits it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.jobs.standard_output import output_on_errors
+
+_DESCRIPTION = """\
+Tell what this computer has to compute with: processors, memory, devices as --device takes them,
+and the preset of finetune that suits it.
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    add_command(
+        commands,
+        "hardware",
+        _run,
+        "processors, memory, GPUs",
+        _DESCRIPTION,
+        "  python -m SAMFineTuneLib hardware",
+    )
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from SAMFineTuneLib.hardware import find_hardware
+
+    with output_on_errors():
+        hardware = find_hardware()
+    for device in hardware.devices:
+        memory = f"{device.memory_bytes / 1e9:.1f} GB" if device.memory_bytes else ""
+        say(f"{device.name:8} {device.description}  {memory}")
+    for problem in hardware.problems:
+        say(f"warning: {problem}")
+    say(f"preset {hardware.preset}: {hardware.why}")
+    print_result({**asdict(hardware), "preset": hardware.preset, "why": hardware.why})
+    return 0

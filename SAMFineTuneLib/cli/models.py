@@ -1,0 +1,145 @@
+"""`models`: the tuned models of this user."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.model_library import (
+    TunedModel,
+    delete_model,
+    export_model,
+    find_model,
+    import_model,
+    list_models,
+    models_folder,
+    rename_model,
+)
+
+_COMMAND = "  python -m SAMFineTuneLib models"
+_DESCRIPTION = """\
+The tuned models of this user, as 3D Slicer lists them. They are kept in a folder of the user's
+data (SAMFINETUNE_MODELS names another). finetune writes where --output says; import brings such a
+file here.
+"""
+_EXAMPLE = f"""\
+{_COMMAND} list
+{_COMMAND} import liver.safetensors
+{_COMMAND} rename liver "liver, portal venous"
+{_COMMAND} export "liver, portal venous" /media/stick/liver.safetensors
+{_COMMAND} delete liver
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command with its options."""
+    parser = add_command(
+        commands, "models", _list, "list, rename, copy, delete models", _DESCRIPTION, _EXAMPLE
+    )
+    actions = parser.add_subparsers(
+        title="actions", metavar="list|rename|delete|export|import", required=True
+    )
+    add_command(
+        actions,
+        "list",
+        _list,
+        "the models with their cards",
+        "List the tuned models with their cards: labels, backbone, DSC; damaged files, too.",
+        f"{_COMMAND} list",
+    )
+    rename = add_command(
+        actions,
+        "rename",
+        _rename,
+        "call a model otherwise",
+        "Call a model otherwise; characters that some system refuses in a file's name become _.",
+        f'{_COMMAND} rename liver "liver, portal venous"',
+    )
+    _add_name(rename)
+    rename.add_argument("new_name", metavar="NEW", help="a name that no other model has")
+    delete = add_command(
+        actions,
+        "delete",
+        _delete,
+        "delete a model",
+        "Delete a model from the folder. It cannot be brought back.",
+        f"{_COMMAND} delete liver",
+    )
+    _add_name(delete)
+    export = add_command(
+        actions,
+        "export",
+        _export,
+        "copy a model to a file",
+        "Copy a model to a file, for another computer or another person.",
+        f"{_COMMAND} export liver /media/stick/liver.safetensors",
+    )
+    _add_name(export)
+    export.add_argument("file", type=Path, metavar="FILE", help="a file that does not exist yet")
+    bring = add_command(
+        actions,
+        "import",
+        _import,
+        "copy a file to the models",
+        "Copy a tuned model to the folder; a number is added where its name is taken.",
+        f"{_COMMAND} import liver.safetensors",
+    )
+    bring.add_argument("file", type=Path, metavar="FILE", help="what finetune or export wrote")
+
+
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="as list shows it")
+
+
+def _list(chosen: argparse.Namespace) -> int:
+    models = list_models()
+    for model in models:
+        say(f"{model.name}  {model.bytes / 1e6:.1f} MB  {_summary(model)}")
+    print_result({"folder": models_folder(), "models": [_as_fields(model) for model in models]})
+    return 0
+
+
+def _rename(chosen: argparse.Namespace) -> int:
+    return _tell(rename_model(find_model(chosen.name), chosen.new_name))
+
+
+def _delete(chosen: argparse.Namespace) -> int:
+    model = find_model(chosen.name)
+    delete_model(model)
+    print_result({"deleted": model.path, "freed_bytes": model.bytes})
+    return 0
+
+
+def _export(chosen: argparse.Namespace) -> int:
+    model = find_model(chosen.name)
+    print_result({"name": model.name, "file": export_model(model, chosen.file)})
+    return 0
+
+
+def _import(chosen: argparse.Namespace) -> int:
+    return _tell(import_model(chosen.file))
+
+
+def _tell(model: TunedModel) -> int:
+    say(model.name)
+    print_result(_as_fields(model))
+    return 0
+
+
+def _summary(model: TunedModel) -> str:
+    if model.card is None:
+        return f"cannot be used: {model.fault}"
+    labels = ", ".join(label.name or str(label.value) for label in model.card.labels)
+    return f"{model.card.backbone}, {model.card.axis}: {labels}"
+
+
+def _as_fields(model: TunedModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "path": model.path,
+        "bytes": model.bytes,
+        "card": model.card,
+        "fault": model.fault or None,
+    }

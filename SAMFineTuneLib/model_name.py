@@ -1,0 +1,33 @@
+"""The name of a tuned model: the name of its file, without what some system refuses in one."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+SUFFIX = ".safetensors"
+
+_REFUSED = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+# Windows takes these for devices, whatever follows after a dot.
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+# File systems take 255 bytes; a number, the suffix and a mark of being unfinished still come.
+_LONGEST_BYTES = 160
+
+
+def model_name(wished: str) -> str:
+    """The nearest name that a file may have on every system; "" where nothing is left of it.
+
+    Characters that a system refuses become "_"; blanks and dots at either end, and the suffix of
+    tuned models, go.
+    """
+    text = unicodedata.normalize("NFC", wished).encode("utf-8", "replace").decode("utf-8")
+    text = " ".join(_REFUSED.sub("_", text.replace("\n", " ").replace("\t", " ")).split())
+    if text.lower().endswith(SUFFIX):
+        text = text[: -len(SUFFIX)]
+    text = text.encode("utf-8")[:_LONGEST_BYTES].decode("utf-8", "ignore").strip(" .")
+    return f"_{text}" if _DEVICES.fullmatch(text) else text
+
+
+def numbered(name: str, number: int) -> str:
+    """The name for the first, the second … model that is wished to be called so."""
+    return name if number == 1 else f"{name} {number}"

@@ -1,0 +1,87 @@
+"""The presets: what each does, and what it costs and needs, without a tensor library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Preset = Literal["laptop", "study", "full"]
+
+# Learning rates: the study's for its recipe; LoRaMedNet's, five times as high, where there is
+# time for hundreds of steps only.
+_STUDY_RATE = 1e-4
+_SHORT_RATE = 5e-4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One preset.
+
+    Attributes:
+        summary: what it is for, for a list.
+        costs: time and memory, in words.
+        needs: hardware, in words.
+        steps: optimiser steps.
+        minutes: time limit, None for none.
+        batch: slices a step.
+        learning_rate: of a network that has learnt something before.
+        largest_input: side of the square in pixels that is not exceeded; None for the backbone's.
+        patience: validations without improvement until it stops; None for never.
+        warm_up: steps until the learning rate is reached.
+    """
+
+    summary: str
+    costs: str
+    needs: str
+    steps: int
+    minutes: float | None
+    batch: int
+    learning_rate: float
+    largest_input: int | None
+    patience: int | None
+    warm_up: int
+
+
+PRESETS: dict[Preset, Recipe] = {
+    # Minutes on two CPU cores. The time limit is a safeguard for slower ones: as long as it
+    # does not bite, the result depends on the seed alone.
+    "laptop": Recipe(
+        summary="a few slices of one or some volumes, without a GPU",
+        costs="about 3 minutes and 1 GB of memory with the starter network",
+        needs="two processor cores",
+        steps=640,
+        minutes=3.2,
+        batch=4,
+        learning_rate=_SHORT_RATE,
+        largest_input=512,
+        patience=None,
+        warm_up=30,
+    ),
+    # The study's few-shot recipe: 1000 epochs over 5 slices two at a time, no early stop.
+    "study": Recipe(
+        summary="a few slices, as in the published study of few-shot fine-tuning",
+        costs="2500 steps at full resolution; on two processor cores about 2.5 hours with vit_t, "
+        "and far more with larger networks",
+        needs="a GPU with 8 GB of memory",
+        steps=2500,
+        minutes=None,
+        batch=2,
+        learning_rate=_STUDY_RATE,
+        largest_input=None,
+        patience=None,
+        warm_up=200,
+    ),
+    # Whole data sets: until the held-out volumes no longer improve.
+    "full": Recipe(
+        summary="a whole data set of labelled volumes",
+        costs="up to 20000 steps; ends when the held-out volumes no longer improve; hours",
+        needs="a GPU, with more memory than for study: a step takes four times as many slices",
+        steps=20000,
+        minutes=None,
+        batch=8,
+        learning_rate=_STUDY_RATE,
+        largest_input=None,
+        patience=6,
+        warm_up=200,
+    ),
+}
