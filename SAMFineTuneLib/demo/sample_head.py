@@ -1,99 +1,119 @@
-"""A real head with its lateral ventricles labelled, from what the package nilearn ships.
+"""A real head with its lateral ventricles labelled, made from three files of a brain atlas.
 
-The image is the ICBM 152 (2009a, nonlinear, symmetric) T1 average of 152 healthy brains, and its
-maps of grey and white matter (Fonov et al. 2011, "Unbiased average age-appropriate atlases for
-pediatric studies", NeuroImage). The ventricles are what is neither, around two places in them.
+The ventricles are what is neither grey nor white matter, around two places in them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
+from SAMFineTuneLib.demo.atlas_files import GREY_MATTER, T1, WHITE_MATTER, installed_atlas
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes import Geometry, Labelmap, write_labelmap, write_volume
+from SAMFineTuneLib.volumes import (
+    Geometry,
+    Labelmap,
+    read_volume,
+    write_labelmap,
+    write_volume,
+)
 
 VENTRICLES = 1
 _NAME = "lateral ventricles"
-_COLOUR = (0.2, 0.6, 0.9)
-_RESOLUTION_MM = 1
+# As 3D Slicer's list of anatomical structures names and colours them.
+_COLOUR = (88 / 255, 106 / 255, 215 / 255)
+_TERMINOLOGY = (
+    "Segmentation category and type - 3D Slicer General Anatomy list"
+    "~SCT^123037004^Anatomical Structure~SCT^66720007^Lateral ventricle~^^"
+    "~Anatomic codes - DICOM master list~^^~^^"
+)
 # Millimetres right, front and up of the anterior commissure (RAS), one place in each ventricle.
 _PLACES = ((-12.0, -10.0, 22.0), (12.0, -10.0, 22.0))
+_BRIGHTEST = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class SampleHead:
     """The image and the label on one grid."""
 
-    image: np.ndarray
+    image: NDArray[np.int16]
     truth: Labelmap
 
 
-def load_sample_head() -> SampleHead:
+def load_sample_head(folder: Path | None = None) -> SampleHead:
     """The head at 1 mm, (k, j, i), with label 1 for the lateral ventricles.
 
+    Args:
+        folder: where the three files lie; by default in the package nilearn.
+
     Raises:
-        InputError: the package nilearn is not installed.
+        InputError: a file cannot be read, or none is named and nilearn is not installed.
     """
-    try:
-        from nilearn.datasets import (
-            load_mni152_gm_template,
-            load_mni152_template,
-            load_mni152_wm_template,
-        )
-    except ImportError as error:
+    folder = folder or installed_atlas()
+    if folder is None:
         raise InputError(
             "the demonstration takes its image from the package nilearn, which is not installed",
             "install it: pip install nilearn",
             code="missing_package",
-        ) from error
-    head = load_mni152_template(resolution=_RESOLUTION_MM)
-    grey_matter = load_mni152_gm_template(resolution=_RESOLUTION_MM)
-    white_matter = load_mni152_wm_template(resolution=_RESOLUTION_MM)
-    tissue = np.asarray(grey_matter.dataobj) + np.asarray(white_matter.dataobj)
-    image = np.asarray(head.dataobj, dtype=np.float32)
-    affine = np.asarray(head.affine, dtype=float)
-    label = _ventricles(image, tissue, affine)
-    # nibabel's arrays are (i, j, k) in RAS; ours are (k, j, i) in LPS.
-    geometry = Geometry(
-        size=image.shape,
-        spacing=(float(_RESOLUTION_MM),) * 3,
-        origin=(-affine[0, 3], -affine[1, 3], affine[2, 3]),
-        direction=(-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0),
+        )
+    head = read_volume(folder / T1.name)
+    brightness = _share_of_maximum(head.array)
+    tissue = sum(
+        _share_of_maximum(read_volume(folder / each.name).array)
+        for each in (GREY_MATTER, WHITE_MATTER)
     )
-    grey = np.round(image / image.max() * 1000).astype(np.int16)
+    label = _around_places((tissue < 0.5) & (brightness > 0), head.geometry)
     truth = Labelmap(
-        np.ascontiguousarray(label.T), geometry, {VENTRICLES: _NAME}, {VENTRICLES: _COLOUR}
+        label,
+        head.geometry,
+        names={VENTRICLES: _NAME},
+        colours={VENTRICLES: _COLOUR},
+        terminologies={VENTRICLES: _TERMINOLOGY},
     )
-    return SampleHead(np.ascontiguousarray(grey.T), truth)
+    return SampleHead(np.round(brightness * _BRIGHTEST).astype(np.int16), truth)
 
 
-def _ventricles(image: np.ndarray, tissue: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    fluid = (tissue < 0.5) & (image > 0)
-    regions = sitk.GetArrayFromImage(
-        sitk.ConnectedComponent(sitk.GetImageFromArray(fluid.astype(np.uint8)))
-    )
-    indices = np.linalg.inv(affine) @ np.array([(*place, 1.0) for place in _PLACES]).T
-    # sitk's arrays keep the order of the numpy array they were made from.
-    chosen = {int(regions[tuple(index)]) for index in indices[:3].T.round().astype(int)} - {0}
-    label: np.ndarray = np.isin(regions, sorted(chosen)).astype(np.uint8)
+def _share_of_maximum(array: NDArray[np.generic]) -> NDArray[np.float32]:
+    values = array.astype(np.float32)
+    values /= values.max()
+    return values
+
+
+def _around_places(mask: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.uint8]:
+    """Those connected regions of a mask that hold one of the places."""
+    image = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)))
+    regions = sitk.GetArrayViewFromImage(image)
+    places = np.array([(-right, -front, up, 1.0) for right, front, up in _PLACES])
+    indices = (places @ np.linalg.inv(geometry.affine).T)[:, :3].round().astype(int)
+    chosen = {int(regions[k, j, i]) for i, j, k in indices} - {0}
+    label: NDArray[np.uint8] = np.isin(regions, sorted(chosen)).astype(np.uint8)
     return label
 
 
-def write_sample(head: SampleHead, folder: Path, slices_shown: int) -> list[int]:
-    """Writes head.nii.gz, truth.nrrd and labelled.nrrd, which keeps a few slices of the label.
+def few_slices(truth: Labelmap, count: int) -> tuple[Labelmap, list[int]]:
+    """The label on a few axial slices, evenly spaced from its first to its last.
 
     Returns:
-        The numbers of the axial slices kept, evenly spaced from the first to the last.
+        The labelmap, empty elsewhere, and the numbers of the slices.
     """
-    present = np.flatnonzero(head.truth.array.any(axis=(1, 2)))
-    shown = np.linspace(present[0], present[-1], slices_shown).round().astype(int).tolist()
-    kept = np.zeros_like(head.truth.array)
-    kept[shown] = head.truth.array[shown]
-    labelled = Labelmap(kept, head.truth.geometry, head.truth.names, head.truth.colours)
+    present = np.flatnonzero(truth.array.any(axis=(1, 2)))
+    shown = np.linspace(present[0], present[-1], count).round().astype(int).tolist()
+    kept = np.zeros_like(truth.array)
+    kept[shown] = truth.array[shown]
+    return replace(truth, array=kept), shown
+
+
+def write_sample(head: SampleHead, folder: Path, slices_shown: int) -> list[int]:
+    """Writes head.nii.gz, truth.seg.nrrd, and labelled.seg.nrrd with a few slices of the label.
+
+    Returns:
+        The numbers of the axial slices kept.
+    """
+    labelled, shown = few_slices(head.truth, slices_shown)
     folder.mkdir(parents=True, exist_ok=True)
     write_volume(folder / "head.nii.gz", head.image, head.truth.geometry)
     write_labelmap(folder / "truth.seg.nrrd", head.truth)
