@@ -1,0 +1,105 @@
+"""Fixtures for tests of the module's panel and logic, which run in the stand-in host.
+
+`python Testing/run_module_tests.py` runs each file in a process of its own. A run of pytest that
+does not name this folder leaves it out, for the host changes the whole process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODULE = REPOSITORY / "SAMFineTune" / "SAMFineTune.py"
+sys.path.insert(0, str(REPOSITORY))
+
+from Testing.slicer_host import boot, dialogs, errors, load_module  # noqa: E402
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves the folder out unless it, or a file in it, is asked for by name."""
+    here = Path(__file__).parent
+    asked = [Path(config.invocation_params.dir, one.partition("::")[0]) for one in config.args]
+    if any(path.resolve() == here or here in path.resolve().parents for path in asked):
+        return None
+    return True
+
+
+@pytest.fixture(scope="session")
+def slicer_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The module `slicer` of a started host; nothing of the person's own is read or written."""
+    for name in ("SAMFINETUNE_CACHE", "SAMFINETUNE_MODELS"):
+        os.environ[name] = str(tmp_path_factory.mktemp(name.lower()))
+    yield boot()
+    boot().app._close()
+    assert not errors, "errors while Slicer closed:\n" + "\n".join(errors)
+
+
+@pytest.fixture(autouse=True)
+def nothing_went_wrong() -> Iterator[None]:
+    """Fails a test that leaves an error of a slot, observer, Qt or VTK, or an unused answer."""
+    early = list(errors)
+    errors.clear()
+    assert not early, "errors before the test:\n" + "\n".join(early)
+    dialogs.forget()
+    yield
+    boot().app.processEvents()
+    left, unused = list(errors), dialogs.unused_answers()
+    errors.clear()
+    assert not left, "errors while the test ran:\n" + "\n".join(left)
+    assert not unused, f"dialogs that were to be answered have not come: {unused}"
+
+
+@pytest.fixture
+def scene(slicer_app: Any) -> Iterator[Any]:
+    """The MRML scene, empty but for what Slicer always has in it."""
+    slicer_app.mrmlScene.Clear(0)
+    yield slicer_app.mrmlScene
+    slicer_app.mrmlScene.Clear(0)
+
+
+@pytest.fixture(scope="session")
+def module(slicer_app: Any) -> Any:
+    """The module, loaded as Slicer does when it starts; its panel is not made yet."""
+    container = load_module(MODULE)
+    slicer_app.app.startupCompleted.emit()
+    return container
+
+
+@pytest.fixture
+def panel(module: Any, scene: Any) -> Iterator[Any]:
+    """The module's widget, made once a process as in Slicer, and entered for the test."""
+    container = module.widgetRepresentation()
+    container.resize(420, 900)
+    container.show()
+    container.enter()
+    yield container.self()
+    container.exit()
+    container.hide()
+
+
+@pytest.fixture(scope="session")
+def layout_manager(slicer_app: Any) -> Any:
+    """Slice, 3-D and plot views that render off-screen."""
+    return boot(views=True).app.layoutManager()
+
+
+@pytest.fixture
+def process_events(slicer_app: Any) -> Callable[..., None]:
+    """Lets Qt work until a condition holds: `process_events(lambda: job.isFinished, 60)`."""
+
+    def process(until: Callable[[], Any] = lambda: True, timeout_s: float = 10.0) -> None:
+        end = time.monotonic() + timeout_s
+        slicer_app.app.processEvents()
+        while not until():
+            assert time.monotonic() < end, f"still not so after {timeout_s} s"
+            slicer_app.app.processEvents()
+            time.sleep(0.005)
+
+    return process

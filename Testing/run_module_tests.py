@@ -1,0 +1,75 @@
+"""Runs the module's tests, each file of Testing/module in a process of its own.
+
+    python Testing/run_module_tests.py [word of a file's name ...] [-- arguments for pytest]
+
+A crash takes only its own file along. Exit code 0 if all files passed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FOLDER = REPOSITORY / "Testing" / "module"
+TIMEOUT_S = 1200
+# What pytest returns when it has found no test to run.
+NOTHING_TO_RUN = 5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one file went."""
+
+    name: str
+    code: int
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return self.code in (0, NOTHING_TO_RUN)
+
+    def __str__(self) -> str:
+        how = {0: "passed", NOTHING_TO_RUN: "nothing to run", 124: "timed out"}.get(self.code)
+        if how is None:
+            how = f"crashed (signal {-self.code})" if self.code < 0 else "FAILED"
+        return f"{self.name:32} {how:20} {self.seconds:6.1f} s"
+
+
+def run_file(path: Path, arguments: list[str]) -> Outcome:
+    """Runs one file's tests, their output being shown as it comes."""
+    command = [sys.executable, "-X", "faulthandler", "-m", "pytest", str(path), *arguments]
+    environment = {"QT_QPA_PLATFORM": "offscreen", **os.environ}
+    start = time.monotonic()
+    try:
+        code = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, timeout=TIMEOUT_S, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        code = 124
+    return Outcome(path.name, code, time.monotonic() - start)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the files and prints a summary; the exit code."""
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    words, for_pytest = arguments[:cut], arguments[cut + 1 :]
+    files = [
+        path
+        for path in sorted(FOLDER.glob("test_*.py"))
+        if not words or any(word in path.name for word in words)
+    ]
+    if not files:
+        print(f"no test files in {FOLDER} have one of {words} in their names", file=sys.stderr)
+        return 1
+    outcomes = [run_file(path, for_pytest) for path in files]
+    print("\n" + "\n".join(str(one) for one in outcomes))
+    return 0 if all(one.passed for one in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
