@@ -9,11 +9,13 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: help demo test test-slow lint benchmark clean
+.PHONY: help demo panel test test-module test-slow lint benchmark clean
 
 help:
 	@echo "make demo       set up, then learn a structure of a real head from 5 labelled slices"
-	@echo "make test       set up, then run the tests"
+	@echo "make panel      set up, then show Slicer's panel with that head, without Slicer"
+	@echo "make test       set up, then run all tests"
+	@echo "make test-module  of these, only those of Slicer's module"
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make lint       style and types"
 	@echo "make benchmark  figures on real images (DATA=folder)"
@@ -31,6 +33,13 @@ demo: $(READY)
 
 test: $(READY)
 	$(RUN) -m pytest Testing
+	$(RUN) Testing/run_module_tests.py
+
+test-module: $(READY)
+	$(RUN) Testing/run_module_tests.py
+
+panel: $(READY)
+	$(RUN) -m Testing.slicer_host.open_panel
 
 test-slow: $(READY)
 	$(RUN) -m pytest Testing -m slow

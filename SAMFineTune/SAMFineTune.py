@@ -24,15 +24,14 @@ if str(Path(__file__).resolve().parent) not in sys.path:
 
 from SAMFineTunePanel import module_test
 from SAMFineTunePanel.apply_request import ApplyRequest
-from SAMFineTunePanel.example_slices import ExampleSlices, PaintedSlices, slicesOf
+from SAMFineTunePanel.example_slices import ExampleSlices, slicesOf
 from SAMFineTunePanel.finetune_request import FinetuneRequest, finetuneJob, writeJob
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
-from SAMFineTunePanel.hardware_probe import HardwareProbe
 from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode
 from SAMFineTunePanel.sample_data import registerSampleData
-from SAMFineTunePanel.segmentation_undo import SegmentationUndo
+from SAMFineTunePanel.session import theSession
 from SAMFineTunePanel.slice_view import SliceInView, showSlice, sliceInView
-from SAMFineTunePanel.worker_job import Job, JobRunningError
+from SAMFineTunePanel.worker_job import Job
 
 makeLibraryImportable()
 
@@ -113,38 +112,33 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.cleanup()
 
     def onSceneStartClose(self, caller, event) -> None:
+        """The scene is about to be emptied."""
         self.panel.onSceneStartClose()
 
     def onSceneEndClose(self, caller, event) -> None:
+        """The scene is empty."""
         if self.parent.isEntered:
             self.panel.onSceneEndClose()
 
 
-class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
+class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
     """Everything that the panel does, for scripts: nodes in, nodes out; errors are exceptions with words.
 
-    One job runs at a time. Slices are numbered from 0 along the volume's own voxel axis.
+    One job runs at a time, whoever started it; all instances share it, and what they know. Slices are numbered from 0 along the volume's own voxel axis.
     """
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
-        VTKObservationMixin.__init__(self)
-        self.job: Job | None = None
-        self._jobListeners: list[Callable[[Job], None]] = []
-        self._painted = PaintedSlices()
-        self._undo = SegmentationUndo()
-        self._hardware = HardwareProbe()
-        self._uncertainty: dict[str, tuple[str, list[float]]] = {}
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self._onSceneStartClose)
-        slicer.app.connect("aboutToQuit()", self._onAboutToQuit)
+        self._session = theSession()
+
+    @property
+    def job(self) -> Job | None:
+        """The job that was started last, from the panel or by a script; None before the first."""
+        return self._session.job
 
     def cleanup(self) -> None:
-        """End what runs and let go of the scene; called before the module is unloaded."""
-        self._endJob()
-        self._hardware.end()
-        self.removeObservers()
-        slicer.app.disconnect("aboutToQuit()", self._onAboutToQuit)
+        """End what runs; called before the module is unloaded."""
+        self._session.end()
 
     def getParameterNode(self) -> SAMFineTuneParameterNode:
         """What the scene remembers: examples and choices."""
@@ -184,7 +178,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def exampleSlices(self, example: Example) -> ExampleSlices:
         """Which slices of an example are labelled, empty, or not to be used, and why."""
-        return slicesOf(example, self._painted)
+        return slicesOf(example, self._session.painted)
 
     def markComplete(self, index: int, number: int, on: bool = True) -> None:
         """Say that every chosen segment is complete on a slice; those not to be seen are not there.
@@ -227,7 +221,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         example = self.getParameterNode().examples[index]
         slices = self.exampleSlices(example)
-        orientation, uncertainty = self._uncertainty.get(example.volume.GetID(), ("", []))
+        orientation, uncertainty = self._session.uncertainty.get(example.volume.GetID(), ("", []))
         fits = orientation == slices.orientation and len(uncertainty) == slices.count
         return next_slice(
             slices.count, slices.labelled, list(slices.empty), slices.extent, uncertainty if fits else None)
@@ -251,7 +245,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def problemWithFineTune(self) -> str:
         """What a fine-tune with the choices of the scene lacks, in words; "" when it can start."""
-        return self._finetuneRequest().problem(self._painted)
+        return self._finetuneRequest().problem(self._session.painted)
 
     def startFineTune(self) -> Job:
         """Fine-tune with the choices of the scene; returns at once.
@@ -260,7 +254,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             ValueError: something is missing, in words.
             JobRunningError: another job is at work.
         """
-        return self._start(lambda: self._finetuneRequest().job(self._painted))
+        return self._session.start(lambda: self._finetuneRequest().job(self._session.painted))
 
     def fineTune(
         self,
@@ -307,7 +301,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             examples = [Example(
                 volume=volume, segmentation=segmentation, segmentIDs=chosen, orientation=orientation)]
         request = FinetuneRequest(list(examples), name, getattr(startFrom, "name", startFrom), _fields(settings))
-        return self._run(lambda: request.job(self._painted), blocking, progress)
+        return self._run(lambda: request.job(self._session.painted), blocking, progress)
 
     def interruptedFineTunes(self) -> list[Any]:
         """Fine-tunes that a crash or a power cut has stopped and that can go on."""
@@ -321,7 +315,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         Raises:
             JobRunningError: another job is at work.
         """
-        return self._start(lambda: finetuneJob(interrupted.folder, interrupted.output))
+        return self._session.start(lambda: finetuneJob(interrupted.folder, interrupted.output))
 
     def discard(self, interrupted: Any) -> None:
         """Delete what an interrupted fine-tune has left."""
@@ -396,7 +390,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def canUndoApply(self, segmentation: slicer.vtkMRMLSegmentationNode | None) -> bool:
         """Whether an apply to a segmentation can be taken back."""
-        return self._undo.canUndo(segmentation)
+        return self._session.undo.canUndo(segmentation)
 
     def undoApply(self, segmentation: slicer.vtkMRMLSegmentationNode) -> None:
         """Take the last apply to a segmentation back; one that it had made is removed.
@@ -404,7 +398,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         Raises:
             ValueError: there is none.
         """
-        self._undo.undo(segmentation)
+        self._session.undo.undo(segmentation)
 
     # Models and weights
 
@@ -453,57 +447,47 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             title = _("Fetch weights of {name}").format(name=backbone)
             return Job("checkpoint", title, folder, (), lambda result: iter([result]))
 
-        return self._start(job)
+        return self._session.start(job)
 
     # Hardware
 
     @property
     def hardware(self) -> dict[str, Any] | None:
         """Processors, memory, GPUs that the worker can use, and the preset for them; None until probed."""
-        return self._hardware.found
+        return self._session.hardware.found
 
     def probeHardware(self, callback: Callable[[dict[str, Any] | None], None]) -> None:
         """Look at the hardware in a process of its own; `callback` gets what was found, or None."""
-        self._hardware.probe(callback)
+        self._session.hardware.probe(callback)
 
     # Jobs
 
     def addJobListener(self, listener: Callable[[Job], None]) -> None:
         """Call `listener` with each job that starts."""
-        self._jobListeners.append(listener)
+        self._session.addJobListener(listener)
 
     def removeJobListener(self, listener: Callable[[Job], None]) -> None:
         """Call `listener` no more."""
-        self._jobListeners.remove(listener)
+        self._session.removeJobListener(listener)
 
     def _run(self, make: Callable[[], Job], blocking: bool, progress: Callable[[Job], None] | None) -> Any:
-        job = self._start(make)
+        job = self._session.start(make)
         if blocking:
             return job.wait(progress)
         if progress is not None:
             job.addListener(lambda job, event: progress(job) if event == "progress" else None)
         return job
 
-    def _start(self, make: Callable[[], Job]) -> Job:
-        if self.job is not None and not self.job.isFinished:
-            raise JobRunningError(_("{title} is at work; wait for it or cancel it first.").format(
-                title=self.job.title))
-        self.job = make()
-        self.job.start()
-        for listener in list(self._jobListeners):
-            listener(self.job)
-        return self.job
-
     def _startApply(self, request: ApplyRequest) -> Job:
-        return self._start(lambda: self._applyJob(request))
+        return self._session.start(lambda: self._applyJob(request))
 
     def _applyJob(self, request: ApplyRequest) -> Job:
-        return request.job(self._undo, list(self.getParameterNode().examples), self._noteUncertainty)
+        return request.job(self._session.undo, list(self.getParameterNode().examples), self._noteUncertainty)
 
     def _noteUncertainty(
         self, volume: slicer.vtkMRMLScalarVolumeNode, orientation: str, bySlice: list[float]
     ) -> None:
-        self._uncertainty[volume.GetID()] = (orientation, bySlice)
+        self._session.uncertainty[volume.GetID()] = (orientation, bySlice)
 
     def _finetuneRequest(self) -> FinetuneRequest:
         node = self.getParameterNode()
@@ -529,21 +513,6 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         from SAMFineTuneLib.model_library import find_model
 
         return find_model(model) if isinstance(model, str) else model
-
-    def _endJob(self) -> None:
-        if self.job is not None and not self.job.isFinished:
-            self.job.endForClosing()
-
-    def _onSceneStartClose(self, caller, event) -> None:
-        # The worker needs nothing of the scene, but its result would have no place to go.
-        if self.job is not None and not self.job.isFinished:
-            self.job.cancel()
-        self._painted.forget()
-        self._undo.forget()
-        self._uncertainty.clear()
-
-    def _onAboutToQuit(self) -> None:
-        self._endJob()
 
 
 def _mark(example: Example, name: str, number: int, on: bool) -> None:

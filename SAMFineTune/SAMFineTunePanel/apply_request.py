@@ -125,7 +125,7 @@ class ApplyRequest:
 
         def prepare() -> Iterator[None]:
             (folder / "inputs").mkdir()
-            for volume, file in zip(self.volumes, files):
+            for volume, file in zip(self.volumes, files, strict=True):
                 yield from writeVolume(volume, file)
             writeJob(folder, ApplyJob, fields)
 
@@ -139,7 +139,7 @@ class ApplyRequest:
         self, results: list[dict[str, Any]], undo: SegmentationUndo, noteUncertainty: Callable[..., None]
     ) -> Iterator[Any]:
         nodes: list[slicer.vtkMRMLSegmentationNode] = []
-        for volume, result in zip(self.volumes, results):
+        for volume, result in zip(self.volumes, results, strict=True):
             self._requirePresent(volume)
             segmentation = self._target(volume, undo)
             nodes.append(segmentation)

@@ -114,7 +114,7 @@ def _occupied(voxels: SegmentVoxels) -> list[np.ndarray]:
     # One pass over all voxels, then two over a plane.
     rowsAndColumns, inPlane = mask.any(axis=0), mask.any(axis=(1, 2))
     along = (rowsAndColumns.any(axis=0), rowsAndColumns.any(axis=1), inPlane)
-    return [np.flatnonzero(each) + first for each, first in zip(along, voxels.start)]
+    return [np.flatnonzero(each) + first for each, first in zip(along, voxels.start, strict=True)]
 
 
 def slicesOf(example, painted: PaintedSlices) -> ExampleSlices:

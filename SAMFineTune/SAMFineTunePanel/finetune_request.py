@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class FinetuneRequest:
         return f"{shown} …" if len(names) > 3 else shown
 
 
-def finetuneJob(folder: Path, output: Path, prepare: Iterator[None] = iter(())) -> Job:
+def finetuneJob(folder: Path, output: Path, prepare: Iterable[None] = ()) -> Job:
     """The job of a folder; with nothing to prepare, it goes on where an earlier run stopped."""
 
     def conclude(result: dict[str, Any]) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import qt
 
+from SAMFineTunePanel.library_parts import importLibraryParts
 from SAMFineTunePanel.worker_process import environmentFor, pythonProgram
 
 
@@ -33,6 +34,7 @@ class HardwareProbe:
     def _ask(self) -> None:
         from SAMFineTuneLib.jobs.worker_environment import worker_environment
 
+        importLibraryParts()
         self._asking = True
         program = pythonProgram()
         environment = qt.QProcessEnvironment()
@@ -47,8 +49,12 @@ class HardwareProbe:
     def end(self) -> None:
         """Stop asking; for the moment at which Slicer closes."""
         if self._asking:
+            self._asking = False
             self._callbacks = []
+            self._process.disconnect("finished(int,QProcess::ExitStatus)", self._onFinished)
+            self._process.disconnect("errorOccurred(QProcess::ProcessError)", self._onError)
             self._process.kill()
+            self._process.waitForFinished(1000)
 
     def _onFinished(self, exitCode: int, exitStatus) -> None:
         text = bytes(self._process.readAllStandardOutput().data()).decode("utf-8", "replace")

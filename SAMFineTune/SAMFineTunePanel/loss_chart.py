@@ -24,7 +24,7 @@ class LossChart:
     def draw(self, losses: list[tuple[int, float]], validations: list[tuple[int, float]]) -> None:
         """Show these points: (step, value)."""
         self._make()
-        for (name, colour), points in zip(_SERIES, (losses, validations)):
+        for (name, _colour), points in zip(_SERIES, (losses, validations), strict=True):
             _fill(self._tables[name], points)
 
     def show(self) -> None:

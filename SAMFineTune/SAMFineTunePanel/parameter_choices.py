@@ -20,23 +20,17 @@ class ComboBoxChoice:
         self._comboBox = comboBox
         self._section = section
         self._parameterName = parameterName
-        comboBox.connect("activated(int)", self._onActivated)
-
-    @property
-    def value(self):
-        """The value of the item shown; None when there is none."""
-        index = self._comboBox.currentIndex
-        return self._comboBox.itemData(index) if index >= 0 else None
+        comboBox.connect("currentIndexChanged(int)", self._onIndexChanged)
 
     def setItems(self, items: Sequence[tuple[object, str]]) -> None:
         """Offer these (value, text); what the parameter node says stays chosen."""
-        offered = [
-            (self._comboBox.itemData(index), self._comboBox.itemText(index))
-            for index in range(self._comboBox.count)]
+        offered = list(zip(self._values(), map(self._comboBox.itemText, range(self._comboBox.count))))
         if offered != list(items):
+            wasBlocked = self._comboBox.blockSignals(True)
             self._comboBox.clear()
             for value, text in items:
                 self._comboBox.addItem(text, value)
+            self._comboBox.blockSignals(wasBlocked)
         self.update()
 
     def update(self) -> None:
@@ -44,16 +38,20 @@ class ComboBoxChoice:
         if self._section.parameterNode is None:
             return
         value = getattr(self._section.parameterNode, self._parameterName)
-        values = [self._comboBox.itemData(index) for index in range(self._comboBox.count)]
-        if value not in values and self._comboBox.count:
+        values = self._values()
+        wasBlocked = self._comboBox.blockSignals(True)
+        if value and value not in values:
             # A scene from another computer may name what this one does not have.
             self._comboBox.addItem(str(value), value)
             values.append(value)
-        if values:
-            self._comboBox.currentIndex = values.index(value)
+        self._comboBox.currentIndex = values.index(value) if value in values else -1
+        self._comboBox.blockSignals(wasBlocked)
 
-    def _onActivated(self, index: int) -> None:
-        if self._section.parameterNode is not None:
+    def _values(self) -> list:
+        return [self._comboBox.itemData(index) for index in range(self._comboBox.count)]
+
+    def _onIndexChanged(self, index: int) -> None:
+        if self._section.parameterNode is not None and index >= 0:
             setattr(self._section.parameterNode, self._parameterName, self._comboBox.itemData(index))
 
 

@@ -149,14 +149,15 @@ def writeLabelmap(example, labels: list[StructureLabel], path: Path) -> Iterator
     for segmentID in chosenSegmentIDs(example):
         label = values[segmentName(example.segmentation, segmentID)]
         voxels = segmentVoxels(example.segmentation, segmentID, example.volume)
-        mask = voxels.mask
-        if not mask.any():
-            continue
-        piece = merged[voxels.box]
-        _refuseOverlap(example, piece[mask], label, present)
-        piece[mask] = label.value
-        present.append(label)
-        yield
+        painted = False
+        for box, mask in voxels.slabs():
+            piece = merged[box]
+            _refuseOverlap(example, piece[mask], label, present)
+            piece[mask] = label.value
+            painted = painted or bool(mask.any())
+            yield
+        if painted:
+            present.append(label)
     yield from raw_nrrd.write(path, merged, grid, _segmentFields(present))
 
 

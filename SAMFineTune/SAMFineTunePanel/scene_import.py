@@ -126,7 +126,7 @@ def _boxes(voxels: np.ndarray, values: list[int]) -> Iterator[None]:
         for value in values:
             where = slab == value
             if where.any():
-                box = _box(where) + [[start, start], [0, 0], [0, 0]]
+                box = _box(where) + np.array([[start], [0], [0]])
                 known = found.get(value, box)
                 found[value] = np.stack(
                     [np.minimum(known[:, 0], box[:, 0]), np.maximum(known[:, 1], box[:, 1])], axis=1)
@@ -179,13 +179,15 @@ class UncertaintyVolume:
         matrix = vtk.vtkMatrix4x4()
         self.volume.GetIJKToRASMatrix(matrix)
         self.node.SetIJKToRASMatrix(matrix)
-        self.node.SetAndObserveImageData(image)
         self.node.SetAndObserveTransformNodeID(self.volume.GetTransformNodeID())
-        self._show()
+        # Before the voxels: a display without a window of its own would search all of them for one.
+        self._setDisplay()
+        yield
+        self.node.SetAndObserveImageData(image)
         _placeBeside(self.node, self.volume)
         yield
 
-    def _show(self) -> None:
+    def _setDisplay(self) -> None:
         self.node.CreateDefaultDisplayNodes()
         display = self.node.GetDisplayNode()
         display.SetAndObserveColorNodeID(_UNCERTAINTY_COLOURS)

@@ -16,7 +16,7 @@ def nextPair(taken: Collection[tuple[str, str]]) -> tuple | None:
     Args:
         taken: pairs of node IDs that are examples already.
     """
-    volumes = _volumes()
+    volumes = volumesOfScene()
     segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     drawn = [(_volumeDrawnOn(each), each) for each in segmentations]
     likely = sorted(
@@ -26,17 +26,13 @@ def nextPair(taken: Collection[tuple[str, str]]) -> tuple | None:
     return next(free, None)
 
 
-def _volumes() -> list:
+def volumesOfScene() -> list:
+    """The scene's images, that in view first."""
     volumes = [
         each for each in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         if not each.IsA("vtkMRMLLabelMapVolumeNode") and not each.GetHideFromEditors()]
-    return sorted(volumes, key=lambda each: each is not volumeInView())
-
-
-def volumeInView():
-    """The volume that the slice views show; None when they show none."""
-    selection = slicer.app.applicationLogic().GetSelectionNode()
-    return slicer.mrmlScene.GetNodeByID(selection.GetActiveVolumeID() or "")
+    shown = slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID()
+    return sorted(volumes, key=lambda each: each.GetID() != shown)
 
 
 def _volumeDrawnOn(segmentation):

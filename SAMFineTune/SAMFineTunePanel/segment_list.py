@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import qt
 
-from SAMFineTunePanel.table_rows import layOutColumns, rowHeight
+from SAMFineTunePanel.table_rows import layOutColumns
 
 _SWATCH = 12
 _MOST_LINES = 5
@@ -45,8 +45,8 @@ class SegmentList:
             segmentID, name, colour = shown[1][row]
             self._table.setItem(row, 0, _item(segmentID, name, colour, not chosenIDs or segmentID in chosenIDs))
         self._table.blockSignals(wasBlocked)
-        lines = min(max(self.count, 1), _MOST_LINES)
-        self._table.setFixedHeight(lines * rowHeight(self._table) + 2 * self._table.frameWidth)
+        lines = sum(self._table.rowHeight(row) for row in range(min(self.count, _MOST_LINES)))
+        self._table.setFixedHeight(lines + 2 * self._table.frameWidth)
 
     def _onItemChanged(self, item) -> None:
         items = [self._table.item(row, 0) for row in range(self._table.rowCount)]

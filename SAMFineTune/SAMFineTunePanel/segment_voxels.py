@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from SAMFineTunePanel.voxel_grid import VoxelGrid, gridOf, voxelOffset, worldTransform
 
 BINARY_LABELMAP = "Binary labelmap"
+_SLAB_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +36,15 @@ class SegmentVoxels:
         """bool, (k, j, i): the segment's voxels in the piece."""
         return self.labels == self.value
 
-    @property
-    def box(self) -> tuple[slice, slice, slice]:
-        """Where the piece lies in an array (k, j, i) on the volume's grid."""
+    def slabs(self) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
+        """The segment in slabs of a few megabytes: where each lies on the grid (k, j, i), and its mask."""
         i, j, k = self.start
         depth, rows, columns = self.labels.shape
-        return slice(k, k + depth), slice(j, j + rows), slice(i, i + columns)
+        thickness = max(1, _SLAB_BYTES // max(1, rows * columns * self.labels.itemsize))
+        for first in range(0, depth, thickness):
+            labels = self.labels[first:first + thickness]
+            box = slice(k + first, k + first + len(labels)), slice(j, j + rows), slice(i, i + columns)
+            yield box, labels == self.value
 
 
 def segmentVoxels(

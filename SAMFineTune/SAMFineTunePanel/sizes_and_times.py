@@ -9,8 +9,10 @@ from slicer.i18n import tr as _
 
 def sizeText(size: int) -> str:
     """A number of bytes, as large as a person wants to know it."""
+    if not size:
+        return _("0 MB")
     if size < 1_000_000:
-        return _("{size} kB").format(size=max(1, round(size / 1000)) if size else 0)
+        return _("{size} kB").format(size=max(1, round(size / 1000)))
     if size < 1_000_000_000:
         return _("{size} MB").format(size=round(size / 1_000_000))
     return _("{size} GB").format(size=f"{size / 1_000_000_000:.1f}")

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from SAMFineTunePanel.example_slices import ExampleSlices
-from SAMFineTunePanel.panel_section import allow, showProblem, showWords
+from SAMFineTunePanel.panel_section import allow, showWords
 from SAMFineTunePanel.slice_state import SliceState, stateOf
 
 # A slice view tells of each step of the wheel.
@@ -38,6 +38,8 @@ class SliceMarks(VTKObservationMixin):
         self._index = -1
         self._slices = ExampleSlices()
         self._number: int | None = None
+        # The slice that was in view, or about to be, when the words on it were shown.
+        self._spokenOf: int | None = None
         self._following = False
         self._viewTimer = qt.QTimer()
         self._viewTimer.setSingleShot(True)
@@ -52,8 +54,6 @@ class SliceMarks(VTKObservationMixin):
 
     def setExample(self, example, index: int, slices: ExampleSlices | None) -> None:
         """Show the slices of this example from now on; None for no example."""
-        if index != self._index:
-            showWords(self.ui.suggestionLabel, "")
         self._example, self._index = example, index
         self._slices = slices if slices is not None else ExampleSlices()
         self.update()
@@ -70,7 +70,7 @@ class SliceMarks(VTKObservationMixin):
         try:
             self._logic.showSlice(self._example, number)
         except ValueError as error:
-            showProblem(self.ui.suggestionLabel, str(error))
+            self._speak(self._number, f"⚠ {error}")
         self.update()
 
     def update(self) -> None:
@@ -81,17 +81,19 @@ class SliceMarks(VTKObservationMixin):
             self._observeSliceViews()
         view = self._logic.sliceInView(self._example) if self._slices.count else None
         self._number = view.number if view is not None else None
-        state = stateOf(self._slices, self._number) if self._number is not None else None
-        problem = view.problem if view is not None else self._slices.problem
-        if state is not None:
-            problem = ""
-            self.ui.sliceLabel.text = _("{view} view: {orientation} slice {number} (of 0–{last})").format(
+        if self._number is not None:
+            state, problem = stateOf(self._slices, self._number), ""
+            showWords(self.ui.sliceLabel, _("{view} view: {orientation} slice {number} (of 0–{last})").format(
                 view=view.viewName, orientation=self._slices.orientation, number=self._number,
-                last=self._slices.count - 1)
+                last=self._slices.count - 1))
         else:
-            self.ui.sliceLabel.text = problem or _("No slice of this volume is in view")
-        self._showToggles(state, problem or _("No slice of this volume is in view"))
-        self._showExtent(state, problem or _("No slice of this volume is in view"))
+            state, problem = None, view.problem if view is not None else self._slices.problem
+            turn = _("A click on a number above shows that slice.") if self._slices.labelled else ""
+            showWords(self.ui.sliceLabel, f"{problem} {turn}".strip())
+        if self._number != self._spokenOf:
+            self._speak(self._number, "")
+        self._showToggles(state, problem)
+        self._showExtent(state, problem)
         allow(self.ui.suggestButton, "" if self._slices.count else self._slices.problem, _(
             "Shows the slice that is farthest from the labelled ones and, once a model was applied to this volume, "
             "where that model is least certain"))
@@ -131,9 +133,9 @@ class SliceMarks(VTKObservationMixin):
         """Show the slice that is best labelled next."""
         number = self._logic.suggestSlice(self._index)
         if number is None:
-            showWords(self.ui.suggestionLabel, _("Every slice is labelled or known to be empty."))
+            self._speak(self._number, _("Every slice is labelled or known to be empty."))
             return
-        showWords(self.ui.suggestionLabel, _("Label slice {number} next, or mark it as empty.").format(number=number))
+        self._speak(number, _("Label slice {number} next, or mark it as empty.").format(number=number))
         self.show(number)
 
     def onClearMarks(self, checked: bool = False) -> None:
@@ -143,6 +145,11 @@ class SliceMarks(VTKObservationMixin):
             for name, value in NO_MARKS.items():
                 setattr(example, name, value)
             self._changed()
+
+    def _speak(self, number: int | None, words: str) -> None:
+        """Show words as long as this slice stays in view."""
+        self._spokenOf = number
+        showWords(self.ui.suggestionLabel, words)
 
     def _forgetMark(self, number: int) -> None:
         example = self._logic.getParameterNode().examples[self._index]

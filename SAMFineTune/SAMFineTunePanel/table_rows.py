@@ -33,9 +33,4 @@ def layOutColumns(table, stretched: Sequence[int]) -> None:
         mode = qt.QHeaderView.Stretch if column in stretched else qt.QHeaderView.ResizeToContents
         header.setSectionResizeMode(column, mode)
     table.verticalHeader().setVisible(False)
-    table.verticalHeader().setDefaultSectionSize(rowHeight(table))
-
-
-def rowHeight(table) -> int:
-    """Of one line of text, in pixels."""
-    return table.fontMetrics().height() + 8
+    table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + 8)

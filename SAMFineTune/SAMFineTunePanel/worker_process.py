@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import qt
@@ -59,7 +60,7 @@ class WorkerProcess:
         self._process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
         self._process.connect("errorOccurred(QProcess::ProcessError)", self._onError)
         self._endTimer = qt.QTimer()
-        self._endTimer.singleShot = True
+        self._endTimer.setSingleShot(True)
         self._endTimer.connect("timeout()", self.endNow)
 
     @property
@@ -111,11 +112,9 @@ class WorkerProcess:
         return self._ended or bool(self._process.waitForFinished(milliseconds))
 
     def _ask(self, word: str, file: Path) -> None:
-        try:
+        # Where it cannot be written, the line on standard input says the same.
+        with suppress(OSError):
             file.touch()
-        except OSError:
-            # The line on standard input says the same.
-            pass
         self._process.write(f"{word}\n".encode())
 
     def _noteFamily(self) -> None:
@@ -133,7 +132,7 @@ class WorkerProcess:
     def _hearOutput(self) -> None:
         for line in self._outputLines.feed(_bytes(self._process.readAllStandardOutput())):
             self._ear.take_output(line)
-        if self._ear.spoke_last_at is not None and not self._endTimer.active:
+        if self._ear.spoke_last_at is not None and not self._endTimer.isActive():
             self._endTimer.start(_EXIT_GRACE_MS)
 
     def _hearErrors(self) -> None:

@@ -1,0 +1,145 @@
+"""The section that segments volumes with a tuned model."""
+
+from __future__ import annotations
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.job_view import JobView
+from SAMFineTunePanel.panel_section import PanelSection, allow, keepNarrow, showWords
+from SAMFineTunePanel.parameter_choices import ComboBoxChoice
+from SAMFineTunePanel.scene_pairs import volumesOfScene
+from SAMFineTunePanel.worker_job import DONE
+
+
+class ApplySection(PanelSection):
+    """Tuned model, volumes, where to write; apply, cancel, undo."""
+
+    uiFile = "ApplySection.ui"
+
+    def __init__(self, logic) -> None:
+        super().__init__(logic)
+        self._job = None
+        self._models: list = []
+        self._results: list = []
+        self._view = JobView(self.ui.progressBar, self.ui.statusLabel, self.ui.errorLabel, self.ui.logEdit)
+        self._model = ComboBoxChoice(self.ui.modelComboBox, self, "applyModel")
+        keepNarrow(self.ui.volumesSelector, self.ui.segmentationSelector)
+        self.ui.volumesSelector.connect("checkedNodesChanged()", self.onVolumesChosen)
+        self.ui.applyButton.connect("clicked(bool)", self.onApply)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.undoButton.connect("clicked(bool)", self.onUndo)
+
+    def enter(self) -> None:
+        """The panel came into view: offer the volume that is in view, too."""
+        if self.parameterNode is not None and not self._chosenVolumes():
+            self.parameterNode.applyVolumes = volumesOfScene()[:1]
+
+    def setParameterNode(self, node) -> None:
+        if node is None:
+            self._results = []
+        super().setParameterNode(node)
+
+    def update(self) -> None:
+        if self.parameterNode is None:
+            return
+        self._model.update()
+        self._showVolumes()
+        several = _("Several volumes get a new segmentation each") if len(self._chosenVolumes()) > 1 else ""
+        allow(self.ui.segmentationSelector, several, _(
+            "A new segmentation, or one of the scene, whose other segments are not touched"))
+        allow(self.ui.modelComboBox, "" if self._models else _noModels(), _("Which tuned model segments"))
+        running = self.logic.job is not None and not self.logic.job.isFinished
+        busy = _("{title} is at work; wait for it or cancel it first").format(title=self.logic.job.title) if running else ""
+        problem = busy or ("" if self._models else _noModels()) or self.logic.problemWithApply()
+        allow(self.ui.applyButton, problem, _("Segment the volumes with the tuned model"))
+        mine = self._job is not None and not self._job.isFinished
+        allow(self.ui.cancelButton, "" if mine else _("Nothing is being applied"), _("Stop; the scene stays as it is"))
+        allow(self.ui.undoButton, "" if self._undoable() else _("There is no result to take back"), _(
+            "Take back what was applied last"))
+
+    def updateFromFiles(self, models: list) -> None:
+        self._models = [model for model in models if model.card is not None]
+        self._model.setItems([(model.name, _modelTitle(model)) for model in self._models])
+        node = self.parameterNode
+        if node is not None and self._models and node.applyModel not in {model.name for model in self._models}:
+            node.applyModel = max(self._models, key=lambda model: model.card.created).name
+        self.enter()
+        self.update()
+
+    def showJob(self, job) -> None:
+        if job.kind == "apply":
+            self._job = job
+            job.addListener(self._onJobEvent)
+            self._onJobEvent(job, "state")
+        self.update()
+
+    def onVolumesChosen(self) -> None:
+        """Other volumes to segment."""
+        if self.parameterNode is None:
+            return
+        chosen = [each for each in self.ui.volumesSelector.checkedNodes() if each is not None]
+        if chosen != self._chosenVolumes():
+            self.parameterNode.applyVolumes = chosen
+            if len(chosen) > 1:
+                self.parameterNode.applySegmentation = None
+
+    def onApply(self, checked: bool = False) -> None:
+        """Start with the choices of the panel."""
+        from SAMFineTuneLib.errors import InputError
+
+        try:
+            self.logic.startApply()
+        except (ValueError, RuntimeError, InputError) as error:
+            self._view.showProblem(str(error))
+
+    def onCancel(self, checked: bool = False) -> None:
+        """Stop without a result."""
+        self._job.cancel()
+
+    def onUndo(self, checked: bool = False) -> None:
+        """Take back what was applied last."""
+        for segmentation in self._undoable():
+            self.logic.undoApply(segmentation)
+        showWords(self.ui.statusLabel, _("Taken back."))
+        self.changed()
+
+    def _onJobEvent(self, job, event: str) -> None:
+        if job is not self._job:
+            return
+        self._view.show(job, event)
+        if event != "state":
+            return
+        if job.state == DONE:
+            self._results = list(job.result)
+            showWords(self.ui.statusLabel, _("Done: {names}.").format(
+                names=", ".join(each.GetName() for each in self._results)))
+        self.update()
+        if job.isFinished:
+            self.changed()
+
+    def _chosenVolumes(self) -> list:
+        return [each for each in self.parameterNode.applyVolumes if each is not None]
+
+    def _undoable(self) -> list:
+        return [each for each in self._results
+                if slicer.mrmlScene.IsNodePresent(each) and self.logic.canUndoApply(each)]
+
+    def _showVolumes(self) -> None:
+        selector, chosen = self.ui.volumesSelector, self._chosenVolumes()
+        wasBlocked = selector.blockSignals(True)
+        for index in range(selector.nodeCount()):
+            node = selector.nodeFromIndex(index)
+            state = qt.Qt.Checked if node in chosen else qt.Qt.Unchecked
+            if selector.checkState(node) != state:
+                selector.setCheckState(node, state)
+        selector.blockSignals(wasBlocked)
+
+
+def _noModels() -> str:
+    return _("There is no tuned model yet: fine-tune or import one")
+
+
+def _modelTitle(model) -> str:
+    return f"{model.name} ({', '.join(label.name or str(label.value) for label in model.card.labels)})"

@@ -1,0 +1,183 @@
+"""The section that starts a fine-tune and follows it."""
+
+from __future__ import annotations
+
+import time
+
+import qt
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.job_view import JobView
+from SAMFineTunePanel.loss_chart import LossChart
+from SAMFineTunePanel.panel_section import PanelSection, allow, showWords
+from SAMFineTunePanel.sizes_and_times import dateText
+from SAMFineTunePanel.worker_job import DONE
+
+# Drawing the chart costs a few milliseconds; a worker may tell of many steps in a second.
+_BETWEEN_DRAWINGS_S = 0.5
+_PREVIEW_WIDTH, _PREVIEW_HEIGHT = 340, 280
+
+
+class FineTuneSection(PanelSection):
+    """Start, finish now, cancel; progress, chart, preview and log; what a crash interrupted."""
+
+    uiFile = "FineTuneSection.ui"
+
+    def __init__(self, logic) -> None:
+        super().__init__(logic)
+        self._job = None
+        self._interrupted: list = []
+        self._chart = LossChart()
+        self._chartShown = False
+        self._drawnAt = 0.0
+        self._view = JobView(self.ui.progressBar, self.ui.statusLabel, self.ui.errorLabel, self.ui.logEdit)
+        self.ui.resumeFrame.visible = False
+        self.ui.previewLabel.visible = False
+        self.ui.modelNameEdit.placeholderText = _("named after its structures")
+        self.ui.startButton.connect("clicked(bool)", self.onStart)
+        self.ui.finishButton.connect("clicked(bool)", self.onFinish)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.chartButton.connect("clicked(bool)", self.onShowChart)
+        self.ui.resumeButton.connect("clicked(bool)", self.onResume)
+        self.ui.discardButton.connect("clicked(bool)", self.onDiscard)
+
+    def setParameterNode(self, node) -> None:
+        super().setParameterNode(node)
+        if node is None:
+            self._chart.forget()
+            self._chartShown = False
+
+    def update(self) -> None:
+        if self.parameterNode is None:
+            return
+        running = self.logic.job is not None and not self.logic.job.isFinished
+        busy = _("{title} is at work; wait for it or cancel it first").format(title=self.logic.job.title) if running else ""
+        allow(self.ui.startButton, busy or self.logic.problemWithFineTune(), _(
+            "Learn the structure from the labelled slices; Slicer stays free for other work"))
+        mine = self._job is not None and not self._job.isFinished
+        idle = _("No fine-tune is running")
+        allow(self.ui.cancelButton, "" if mine else idle, _("Stop, and keep nothing"))
+        early = "" if mine and self._job.canFinishNow else _("Nothing has been learnt yet") if mine else idle
+        allow(self.ui.finishButton, early, _("Stop here, and keep the best model so far"))
+        noPoints = "" if self._job is not None else _("The chart is of a fine-tune; start one first")
+        allow(self.ui.chartButton, noPoints, _("Loss and validation DSC in Slicer's plot view"))
+        for button in (self.ui.resumeButton, self.ui.discardButton):
+            button.enabled = not busy
+        if busy:
+            self.ui.resumeButton.toolTip = self.ui.discardButton.toolTip = busy
+        else:
+            self.ui.resumeButton.toolTip = _("Go on where it stopped")
+            self.ui.discardButton.toolTip = _("Forget what was learnt so far, and delete its files")
+
+    def updateFromFiles(self, models: list) -> None:
+        self._interrupted = self.logic.interruptedFineTunes()
+        self._showInterrupted()
+
+    def showJob(self, job) -> None:
+        if job.kind == "finetune":
+            self._job = job
+            self.ui.previewLabel.visible = False
+            self.ui.scoreLabel.text = ""
+            job.addListener(self._onJobEvent)
+            self._onJobEvent(job, "state")
+        self._showInterrupted()
+        self.update()
+
+    def onStart(self, checked: bool = False) -> None:
+        """Start with the choices of the panel."""
+        self._try(self.logic.startFineTune)
+
+    def onResume(self, checked: bool = False) -> None:
+        """Go on with what was interrupted."""
+        if self._interrupted:
+            self._try(lambda: self.logic.resume(self._interrupted[0]))
+
+    def onDiscard(self, checked: bool = False) -> None:
+        """Forget what was interrupted."""
+        if self._interrupted:
+            self._try(lambda: self.logic.discard(self._interrupted[0]))
+            self.filesChanged()
+
+    def onFinish(self, checked: bool = False) -> None:
+        """End now and keep the best."""
+        self._job.finishNow()
+        allow(self.ui.finishButton, _("It is ending; the best model is being kept"), "")
+
+    def onCancel(self, checked: bool = False) -> None:
+        """End now and keep nothing."""
+        self._job.cancel()
+
+    def onShowChart(self, checked: bool = False) -> None:
+        """Show loss and validation DSC in the plot view, and keep them up to date."""
+        self._chartShown = True
+        self._draw()
+        self._chart.show()
+
+    def _try(self, act) -> None:
+        from SAMFineTuneLib.errors import InputError
+
+        try:
+            act()
+        except (ValueError, RuntimeError, InputError) as error:
+            self._view.showProblem(str(error))
+
+    def _onJobEvent(self, job, event: str) -> None:
+        if job is not self._job:
+            return
+        self._view.show(job, event)
+        if event == "preview":
+            self._showPreview(job.previewPath)
+        elif event == "progress":
+            self._showScore(job)
+            if time.monotonic() - self._drawnAt > _BETWEEN_DRAWINGS_S:
+                self._draw()
+        elif event == "state" and job.isFinished:
+            self._draw()
+            self._conclude(job)
+        if event != "log":
+            self.update()
+
+    def _conclude(self, job) -> None:
+        if job.state == DONE:
+            showWords(self.ui.statusLabel, _("Done: tuned model “{name}”. Apply it below.").format(
+                name=job.result.name))
+            # The scene keeps it also while another module is shown.
+            self.logic.getParameterNode().applyModel = job.result.name
+        self.filesChanged()
+
+    def _showScore(self, job) -> None:
+        words = []
+        if job.loss is not None:
+            words.append(_("loss {loss:.3f}").format(loss=job.loss))
+        if job.validationDsc is not None:
+            words.append(_("validation DSC {dsc:.3f}").format(dsc=job.validationDsc))
+        self.ui.scoreLabel.text = ", ".join(words)
+
+    def _showPreview(self, path: str) -> None:
+        picture = qt.QPixmap(path)
+        if picture.isNull():
+            return
+        self.ui.previewLabel.setPixmap(picture.scaled(
+            _PREVIEW_WIDTH, _PREVIEW_HEIGHT, qt.Qt.KeepAspectRatio, qt.Qt.SmoothTransformation))
+        self.ui.previewLabel.visible = True
+
+    def _draw(self) -> None:
+        if self._chartShown and self.parameterNode is not None:
+            self._drawnAt = time.monotonic()
+            self._chart.draw(self._job.losses, self._job.validations)
+
+    def _showInterrupted(self) -> None:
+        running = self._job is not None and not self._job.isFinished
+        self.ui.resumeFrame.visible = bool(self._interrupted) and not running
+        if self._interrupted:
+            self.ui.resumeLabel.text = _interruptedText(self._interrupted)
+
+
+def _interruptedText(interrupted: list) -> str:
+    first = interrupted[0]
+    words = _("A fine-tune of {labels} was interrupted at step {step} of {steps} ({when}).").format(
+        labels=", ".join(first.labels) or first.output.stem, step=first.step,
+        steps=first.steps or _("unknown"), when=dateText(first.when))
+    if len(interrupted) > 1:
+        words += " " + _("{count} more were interrupted.").format(count=len(interrupted) - 1)
+    return words

@@ -1,0 +1,75 @@
+"""The section that installs what is missing, and is seen only while something is."""
+
+from __future__ import annotations
+
+import slicer
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel import python_packages
+from SAMFineTunePanel.panel_section import PanelSection, allow, showProblem, showWords
+from SAMFineTunePanel.sizes_and_times import sizeText
+from SAMFineTunePanel.table_rows import layOutColumns, setRow
+
+
+class PackagesSection(PanelSection):
+    """Lists the packages with their sizes, and installs them when asked to."""
+
+    uiFile = "PackagesSection.ui"
+
+    def __init__(self, logic) -> None:
+        super().__init__(logic)
+        self.missing: list[python_packages.PythonPackage] = []
+        layOutColumns(self.ui.packagesTable, (0,))
+        self.ui.restartButton.visible = False
+        self.ui.installProgressBar.visible = False
+        showWords(self.ui.statusLabel, "")
+        self.ui.installButton.connect("clicked(bool)", self.onInstall)
+        self.ui.restartButton.connect("clicked(bool)", self.onRestart)
+
+    @property
+    def needsRestart(self) -> bool:
+        """Whether Slicer works with the new packages only after a restart."""
+        return self.ui.restartButton.isVisibleTo(self.widget)
+
+    def look(self) -> bool:
+        """Look at what is installed; whether everything is there."""
+        self.missing = python_packages.missingPackages()
+        self._show()
+        self.widget.visible = bool(self.missing) or self.needsRestart
+        return not self.missing and not self.needsRestart
+
+    def onInstall(self, checked: bool = False) -> None:
+        """Install what is missing."""
+        self.ui.installButton.enabled = False
+        self.ui.installProgressBar.visible = True
+        showWords(self.ui.statusLabel, _("Installing. This takes some minutes, in which Slicer may not answer."))
+        slicer.app.processEvents()
+        restart = False
+        try:
+            restart = python_packages.install(self.missing)
+            showWords(self.ui.statusLabel, _("Installed. Restart Slicer to work with it.") if restart else "")
+        except python_packages.InstallationError as error:
+            showProblem(self.ui.statusLabel, str(error))
+        self.ui.installProgressBar.visible = False
+        self.ui.restartButton.visible = restart
+        self.changed()
+
+    def onRestart(self, checked: bool = False) -> None:
+        """Restart Slicer."""
+        slicer.util.restart()
+
+    def _show(self) -> None:
+        table = self.ui.packagesTable
+        table.setRowCount(len(self.missing))
+        for row, package in enumerate(self.missing):
+            setRow(table, row, [str(package.requirement), sizeText(package.megabytes * 1_000_000), _stateText(package)])
+        total = sum(each.megabytes for each in self.missing)
+        problem = python_packages.problemWithInstallation(self.missing)
+        showWords(self.ui.totalLabel, _("About {size} to download.").format(size=sizeText(total * 1_000_000)) if total else "")
+        showProblem(self.ui.problemLabel, problem)
+        nothing = "" if self.missing else _("Everything is installed")
+        allow(self.ui.installButton, problem or nothing, _("Download and install what is missing into Slicer's Python"))
+
+
+def _stateText(package: python_packages.PythonPackage) -> str:
+    return _("{version}, too old").format(version=package.installed) if package.installed else _("missing")

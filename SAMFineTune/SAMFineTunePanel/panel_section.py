@@ -1,0 +1,101 @@
+"""What the panel's sections have in common: a .ui file, the parameter node, and words for what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import qt
+import slicer
+from slicer.util import VTKObservationMixin
+
+from SAMFineTunePanel.folders import resourcePath
+
+
+class PanelSection(VTKObservationMixin):
+    """A collapsible part of the panel; it shows and asks, and leaves the doing to the logic.
+
+    Attributes:
+        widget: what the .ui file holds.
+        ui: its parts by name.
+        parameterNode: what the widgets show; None while the scene has none.
+        changed: called after something was changed that other sections show too.
+        filesChanged: called after tuned models or weights came or went.
+    """
+
+    uiFile = ""
+
+    def __init__(self, logic) -> None:
+        VTKObservationMixin.__init__(self)
+        self.logic = logic
+        self.parameterNode = None
+        self.changed: Callable[[], None] = lambda: None
+        self.filesChanged: Callable[[], None] = lambda: None
+        self._guiTag: int | None = None
+        self._collapsedBefore: bool | None = None
+        self.widget = slicer.util.loadUI(resourcePath(f"UI/{self.uiFile}"))
+        self.ui = slicer.util.childWidgetVariables(self.widget)
+        self.widget.setMRMLScene(slicer.mrmlScene)
+
+    def setParameterNode(self, node) -> None:
+        """Show this node's parameters from now on; None: the scene is closing."""
+        if self.parameterNode is not None and self._guiTag is not None:
+            self.parameterNode.disconnectGui(self._guiTag)
+        self._guiTag = None
+        self.parameterNode = node
+        if node is not None:
+            self._guiTag = node.connectGui(self.ui)
+
+    def update(self) -> None:
+        """Show what has changed in the parameter node, the scene or the logic; cheap."""
+
+    def updateFromFiles(self, models: list) -> None:
+        """Show what has changed on the disk, such as tuned models and weights."""
+
+    def showJob(self, job) -> None:
+        """Show a job that has just started, whoever started it."""
+
+    def cleanup(self) -> None:
+        """Let go of the scene and of the logic."""
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def lock(self, reason: str) -> None:
+        """Fold the section and say why it cannot be used yet."""
+        button = self.ui.collapsibleButton
+        if self._collapsedBefore is None:
+            self._collapsedBefore = button.collapsed
+        button.collapsed = True
+        button.enabled = False
+        button.toolTip = reason
+
+    def unlock(self) -> None:
+        """Undo `lock`."""
+        button = self.ui.collapsibleButton
+        button.enabled = True
+        button.toolTip = ""
+        if self._collapsedBefore is not None:
+            button.collapsed = self._collapsedBefore
+            self._collapsedBefore = None
+
+
+def allow(widget, problem: str, toolTip: str) -> None:
+    """Enable a widget, or disable it with a tooltip that says what is missing."""
+    widget.enabled = not problem
+    widget.toolTip = problem or toolTip
+
+
+def keepNarrow(*selectors) -> None:
+    """Let node selectors be narrower than the longest name in them, so that the panel can be."""
+    for selector in selectors:
+        selector.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
+
+
+def showWords(label, words: str) -> None:
+    """Show a line of words; an empty one takes no room."""
+    label.text = words
+    label.visible = bool(words)
+
+
+def showProblem(label, problem: str) -> None:
+    """Show what is wrong; nothing when nothing is."""
+    showWords(label, f"⚠ {problem}" if problem else "")

@@ -1,0 +1,87 @@
+"""What the module knows while Slicer runs, one for all who ask: the panel, scripts, the console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from SAMFineTunePanel.example_slices import PaintedSlices
+from SAMFineTunePanel.hardware_probe import HardwareProbe
+from SAMFineTunePanel.segmentation_undo import SegmentationUndo
+from SAMFineTunePanel.worker_job import Job, JobRunningError
+
+
+class Session(VTKObservationMixin):
+    """The job at work, and what was learnt of the scene.
+
+    Attributes:
+        job: the last that was started; None before the first.
+        painted: finds labelled slices.
+        undo: the states of segmentations before each apply.
+        hardware: what the worker can compute on.
+        uncertainty: ID of a volume → orientation and the uncertainty of each slice, from the last apply.
+    """
+
+    def __init__(self) -> None:
+        VTKObservationMixin.__init__(self)
+        self.job: Job | None = None
+        self.painted = PaintedSlices()
+        self.undo = SegmentationUndo()
+        self.hardware = HardwareProbe()
+        self.uncertainty: dict[str, tuple[str, list[float]]] = {}
+        self._listeners: list[Callable[[Job], None]] = []
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose)
+        slicer.app.connect("aboutToQuit()", self.end)
+
+    def start(self, make: Callable[[], Job]) -> Job:
+        """Make and start a job.
+
+        Raises:
+            JobRunningError: another is at work.
+            Exception: what `make` raises.
+        """
+        if self.job is not None and not self.job.isFinished:
+            raise JobRunningError(
+                _("{title} is at work; wait for it or cancel it first.").format(title=self.job.title))
+        self.job = make()
+        self.job.start()
+        for listener in list(self._listeners):
+            listener(self.job)
+        return self.job
+
+    def addJobListener(self, listener: Callable[[Job], None]) -> None:
+        """Call `listener` with each job that starts."""
+        self._listeners.append(listener)
+
+    def removeJobListener(self, listener: Callable[[Job], None]) -> None:
+        """Call `listener` no more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def end(self) -> None:
+        """Stop whatever runs: Slicer closes, or the module is unloaded."""
+        self.hardware.end()
+        if self.job is not None and not self.job.isFinished:
+            self.job.endForClosing()
+
+    def _onSceneStartClose(self, caller, event) -> None:
+        # The worker needs nothing of the scene, but its result would have no place to go.
+        if self.job is not None and not self.job.isFinished:
+            self.job.cancel()
+        self.painted.forget()
+        self.undo.forget()
+        self.uncertainty.clear()
+
+
+_session: Session | None = None
+
+
+def theSession() -> Session:
+    """The one session, made when first asked for."""
+    global _session
+    if _session is None:
+        _session = Session()
+    return _session

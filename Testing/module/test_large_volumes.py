@@ -1,0 +1,84 @@
+"""Slicer stays alive while a large volume goes to the worker and its result comes back."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from scene_builders import add_segmentation, add_volume, placement
+
+pytestmark = pytest.mark.usefixtures("module", "scene")
+
+# 100 MB of int16: a CT of the trunk at 1.5 mm.
+SHAPE = (200, 512, 512)
+LABELLED = (40, 80, 100, 120, 160)
+# Longer than this, a window feels frozen; in seconds.
+LONGEST_HOLD_UP = 0.1
+
+
+class Heartbeat:
+    """Longest time for which Qt's event loop was kept from a timer of 5 ms."""
+
+    def __init__(self):
+        import qt
+
+        self.longest, self._last = 0.0, time.monotonic()
+        self._timer = qt.QTimer()
+        self._timer.setInterval(5)
+        self._timer.connect("timeout()", self._beat)
+        self._timer.start()
+
+    def _beat(self):
+        now = time.monotonic()
+        self.longest, self._last = max(self.longest, now - self._last), now
+
+    def stop(self) -> float:
+        self._timer.stop()
+        return self.longest
+
+
+@pytest.fixture
+def logic(module, scene):
+    from SAMFineTune import SAMFineTuneLogic
+
+    logic = SAMFineTuneLogic()
+    yield logic
+    logic.cleanup()
+
+
+def trunk():
+    """A volume with a large and a small structure, both labelled on five slices."""
+    k, j, i = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    body = ((k - 100) / 90) ** 2 + ((j - 256) / 180) ** 2 + ((i - 256) / 200) ** 2 < 1
+    organ = ((k - 100) / 70) ** 2 + ((j - 220) / 60) ** 2 + ((i - 200) / 80) ** 2 < 1
+    array = np.random.default_rng(0).integers(-30, 30, SHAPE, dtype=np.int16)
+    array[~body] -= 1000
+    array[organ] += 120
+    volume = add_volume(array, placement((0.8, 0.8, 1.5)), "Trunk")
+    shown = np.zeros(SHAPE[0], bool)
+    shown[list(LABELLED)] = True
+    return volume, {"body": body & ~organ & shown[:, None, None], "organ": organ & shown[:, None, None]}
+
+
+def test_slicer_is_never_held_up(logic, process_events):
+    from SAMFineTunePanel.library_parts import importLibraryParts
+
+    volume, segments = trunk()
+    labels = add_segmentation(volume, segments)
+    logic.addExample(volume, labels)
+    # As the panel does when it is shown, before a job starts.
+    logic.exampleSlices(logic.getParameterNode().examples[0])
+    importLibraryParts()
+    beat = Heartbeat()
+    job = logic.fineTune(volume, labels, steps=10, inputSize=256, blocking=False)
+    process_events(lambda: job.isFinished, 120)
+    fine_tune = beat.stop()
+    assert job.state == "done", job.errorMessage
+    beat = Heartbeat()
+    job = logic.apply(job.result, volume, uncertainty=True, blocking=False)
+    process_events(lambda: job.isFinished, 120)
+    apply = beat.stop()
+    assert job.state == "done", job.errorMessage
+    print(f"longest hold-up: fine-tune {fine_tune * 1000:.0f} ms, apply {apply * 1000:.0f} ms")
+    assert fine_tune < LONGEST_HOLD_UP and apply < LONGEST_HOLD_UP

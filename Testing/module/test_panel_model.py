@@ -1,0 +1,204 @@
+"""The section of the model: what is offered, what it says, and fetching weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+HARDWARE = {
+    "processors": 8,
+    "memory_bytes": 32_000_000_000,
+    "devices": [
+        {"name": "cuda:0", "description": "NVIDIA RTX 4000", "memory_bytes": 20_000_000_000},
+        {"name": "cpu", "description": "8 processors", "memory_bytes": 32_000_000_000},
+    ],
+    "preset": "study",
+    "why": "a GPU with 20 GB of memory was found",
+}
+
+
+class StubJob:
+    """A download of weights that a test leads."""
+
+    kind, title, phase, etaSeconds, loss, validationDsc = "checkpoint", "Fetch weights", "download", 12.0, None, None
+
+    def __init__(self) -> None:
+        self.state, self.step, self.steps, self.log, self.errorMessage, self.result = "running", 0, None, [], "", None
+        self.listeners = []
+
+    @property
+    def isFinished(self) -> bool:
+        return self.state in ("done", "failed", "cancelled")
+
+    def addListener(self, listener) -> None:
+        self.listeners.append(listener)
+
+    def cancel(self) -> None:
+        self.tell("state", state="cancelled")
+
+    def tell(self, event: str, **changes) -> None:
+        vars(self).update(changes)
+        for listener in self.listeners:
+            listener(self, event)
+
+
+@pytest.fixture
+def section(panel, monkeypatch):
+    monkeypatch.setattr(panel.logic._session.hardware, "found", None)
+    monkeypatch.setattr(panel.logic, "probeHardware", lambda callback: None)
+    panel.panel.updateSoon()
+    yield panel.panel.model
+    monkeypatch.undo()
+
+
+@pytest.fixture
+def weights(slicer_app) -> Path:
+    file = Path(os.environ["SAMFINETUNE_CACHE"]) / "checkpoints" / "mobile_sam.pt"
+    file.unlink(missing_ok=True)
+    yield file
+    file.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def fetching(section, weights, monkeypatch):
+    """MobileSAM is chosen, and "Get the weights" starts a stub."""
+    started = []
+
+    def startWeights(backbone):
+        section.logic.job = StubJob()
+        started.append(backbone)
+        for listener in section.logic._jobListeners:
+            listener(section.logic.job)
+        return section.logic.job
+
+    monkeypatch.setattr(section.logic, "startWeights", startWeights)
+    choose(section.ui.backboneComboBox, "vit_t")
+    section.update()
+    section.ui.getWeightsButton.click()
+    assert started == ["vit_t"]
+    yield section.logic.job
+    section.logic.job.state = "cancelled"
+    section.logic.job = None
+
+
+def choose(comboBox, value) -> None:
+    comboBox.currentIndex = comboBox.findData(value)
+
+
+def test_the_preset_is_chosen_by_the_hardware_found(section, process_events, monkeypatch):
+    section.update()
+    assert section.ui.presetComboBox.currentText == "Suited to this computer"
+    assert "Looking" in section.ui.presetWordsLabel.text
+    monkeypatch.setattr(section.logic._session.hardware, "found", HARDWARE)
+    section._onHardware(HARDWARE)
+    assert section.ui.presetComboBox.currentText == "Suited to this computer (study)"
+    words = section.ui.presetWordsLabel.text
+    assert words.startswith("A GPU with 20 GB") and "Costs" in words and "Needs" in words
+    devices = [section.ui.deviceComboBox.itemText(index) for index in range(3)]
+    assert devices == ["automatic", "NVIDIA RTX 4000, 20.0 GB", "8 processors, 32.0 GB"]
+
+
+@pytest.mark.parametrize("preset", ["laptop", "study", "full"])
+def test_each_preset_says_what_it_costs_and_needs(section, preset, process_events):
+    choose(section.ui.presetComboBox, preset)
+    assert section.parameterNode.preset == preset
+    process_events(lambda: section.ui.presetWordsLabel.text.startswith("Costs"))
+    assert "Needs" in section.ui.presetWordsLabel.text
+
+
+def test_choices_reach_the_parameter_node_and_come_back(section, process_events):
+    ui, node = section.ui, section.parameterNode
+    ui.advancedGroupBox.collapsed = False
+    for comboBox, name, value in (
+        (ui.methodComboBox, "method", "lora"),
+        (ui.scopeComboBox, "scope", "decoder"),
+        (ui.inputSizeComboBox, "inputSize", 512),
+        (ui.deviceComboBox, "device", "cpu"),
+    ):
+        choose(comboBox, value)
+        assert getattr(node, name) == value
+    for spinBox, name, value in (
+        (ui.stepsSpinBox, "steps", 120),
+        (ui.minutesSpinBox, "minutes", 2.5),
+        (ui.seedSpinBox, "seed", 7),
+        (ui.rankSpinBox, "rank", 8),
+    ):
+        spinBox.value = value
+        assert getattr(node, name) == value
+    node.method, node.steps, node.inputSize, node.minutes = "adapter", 0, 0, 0.0
+    process_events(lambda: ui.methodComboBox.currentText == "Adapter" and ui.stepsSpinBox.text == "by preset")
+    assert ui.inputSizeComboBox.currentText == "automatic" and ui.minutesSpinBox.text == "by preset"
+    ui.advancedGroupBox.collapsed = True
+
+
+def test_the_rank_is_for_lora_alone(section, process_events):
+    section.update()
+    assert not section.ui.rankSpinBox.enabled and "LoRA" in section.ui.rankSpinBox.toolTip
+    choose(section.ui.methodComboBox, "lora")
+    process_events(lambda: section.ui.rankSpinBox.enabled)
+
+
+def test_a_device_of_another_computer_stays_chosen(section, process_events):
+    section.parameterNode.device = "cuda:3"
+    process_events(lambda: section.ui.deviceComboBox.currentText == "cuda:3")
+    assert section.parameterNode.device == "cuda:3"
+
+
+def test_the_starter_has_nothing_to_download(section):
+    section.update()
+    assert section.ui.weightsLabel.text == "nothing to download"
+    assert not section.ui.getWeightsButton.visible and not section.ui.weightsProgressBar.visible
+
+
+def test_weights_show_size_and_licence_and_can_be_fetched(section, weights, panel):
+    choose(section.ui.backboneComboBox, "vit_b")
+    section.update()
+    assert section.ui.weightsLabel.text == "not on this computer (375 MB, licence Apache-2.0)"
+    assert section.ui.getWeightsButton.visible and "375 MB" in section.ui.getWeightsButton.text
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    part = weights.with_name(weights.name + ".part")
+    part.write_bytes(b"0" * 10_000_000)
+    choose(section.ui.backboneComboBox, "vit_t")
+    panel.panel._updateFromFilesSoon()
+    panel.panel._update()
+    assert "10 MB of 41 MB" in section.ui.weightsLabel.text
+    part.unlink()
+    with weights.open("wb") as file:
+        file.truncate(40728226)
+    panel.panel._updateFromFilesSoon()
+    panel.panel._update()
+    assert section.ui.weightsLabel.text == "on this computer (41 MB, licence Apache-2.0)"
+    assert not section.ui.getWeightsButton.visible
+
+
+def test_fetching_shows_progress_and_can_be_cancelled(section, fetching, panel):
+    fetching.tell("progress", step=12, steps=41)
+    ui = section.ui
+    assert ui.weightsStatusLabel.text == "12 of 41 MB, about 10 s left"
+    assert ui.weightsProgressBar.visible and (ui.weightsProgressBar.value, ui.weightsProgressBar.maximum) == (12, 41)
+    assert not ui.getWeightsButton.enabled and "Fetch weights is at work" in ui.getWeightsButton.toolTip
+    assert not panel.panel.fineTune.ui.startButton.enabled
+    ui.cancelWeightsButton.click()
+    assert ui.weightsStatusLabel.text == "Cancelled." and not ui.weightsProgressBar.visible
+    assert not ui.cancelWeightsButton.visible and ui.getWeightsButton.enabled
+
+
+def test_a_download_that_fails_is_told_in_the_panel(section, fetching):
+    fetching.tell("state", state="failed", errorMessage="could not download (no connection). Check the network")
+    assert section.ui.weightsErrorLabel.visible and "Check the network" in section.ui.weightsErrorLabel.text
+
+
+def test_a_file_of_ones_own_takes_the_place_of_the_download(section, tmp_path):
+    section.ui.advancedGroupBox.collapsed = False
+    choose(section.ui.backboneComboBox, "vit_b")
+    section.ui.checkpointPathEdit.currentPath = str(tmp_path / "medsam.pth")
+    section.update()
+    assert section.parameterNode.checkpoint == str(tmp_path / "medsam.pth")
+    assert section.ui.weightsLabel.text == "your file medsam.pth" and not section.ui.getWeightsButton.visible
+    assert "no such file" in section.ui.checkpointProblemLabel.text
+    (tmp_path / "medsam.pth").write_bytes(b"weights")
+    section.update()
+    assert not section.ui.checkpointProblemLabel.visible
+    section.ui.advancedGroupBox.collapsed = True

@@ -1,0 +1,169 @@
+"""The list of tuned models: rename, delete, export, import; storage; and where else models are offered."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from model_files import write_model
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QLineEdit
+
+from Testing.slicer_host import dialogs
+
+
+@pytest.fixture
+def folder(slicer_app) -> Path:
+    folder = Path(os.environ["SAMFINETUNE_MODELS"])
+    for file in folder.glob("*"):
+        file.unlink()
+    return folder
+
+
+@pytest.fixture
+def section(folder, panel):
+    write_model(folder / "kidney.safetensors", ("left", "right"), None, "2026-01-02T10:00:00+00:00")
+    write_model(folder / "liver.safetensors")
+    panel.exit()
+    panel.enter()
+    section = panel.panel.models
+    section.ui.collapsibleButton.collapsed = False
+    section.ui.modelsTable.clearSelection()
+    yield section
+    section.ui.collapsibleButton.collapsed = True
+
+
+def names(section) -> list[str]:
+    table = section.ui.modelsTable
+    return [table.item(row, 0).text() for row in range(table.rowCount)]
+
+
+def select(section, name: str) -> None:
+    section.ui.modelsTable.selectRow(names(section).index(name))
+
+
+def offered(comboBox) -> list[str]:
+    return [comboBox.itemText(index) for index in range(comboBox.count)]
+
+
+def test_models_are_listed_with_their_cards(section):
+    table = section.ui.modelsTable
+    rows = [[table.item(row, column).text() for column in range(5)] for row in range(2)]
+    assert rows == [
+        ["kidney", "2026-01-02", "starter", "left, right", "–"],
+        ["liver", "2026-03-04", "starter", "liver", "0.912"],
+    ]
+    select(section, "liver")
+    card = section.ui.cardLabel.text
+    assert "starter (vanilla), axial slices: 9 labelled, of 2 volume(s)" in card and "DSC 0.912 on 2 held-out" in card
+
+
+def test_without_a_selection_buttons_say_so(section):
+    for button in (section.ui.renameButton, section.ui.deleteButton, section.ui.exportButton):
+        assert not button.enabled and "Select a model" in button.toolTip
+    assert section.ui.importButton.enabled
+
+
+def test_a_damaged_file_is_listed_with_its_fault(section, folder, panel):
+    (folder / "broken.safetensors").write_bytes(b"nothing of the kind")
+    panel.exit()
+    panel.enter()
+    assert names(section) == ["broken", "kidney", "liver"]
+    select(section, "broken")
+    assert section.ui.cardLabel.text.startswith("⚠") and section.ui.deleteButton.enabled
+    assert not section.ui.exportButton.enabled and section.ui.exportButton.toolTip in section.ui.cardLabel.text
+    assert "broken" not in " ".join(offered(panel.panel.apply.ui.modelComboBox))
+
+
+def test_models_are_offered_to_apply_and_to_start_from(section, panel):
+    assert offered(panel.panel.apply.ui.modelComboBox) == ["kidney (left, right)", "liver (liver)"]
+    # The latest, where nothing was chosen.
+    assert panel.panel.apply.parameterNode.applyModel == "liver"
+    assert offered(panel.panel.model.ui.startFromComboBox)[1:] == ["tuned model kidney", "tuned model liver"]
+
+
+def test_a_name_is_edited_where_it_stands(section, panel, folder, process_events):
+    panel.panel.model.parameterNode.startFrom = "liver"
+    select(section, "liver")
+    section.ui.renameButton.click()
+    editor = section.ui.modelsTable.findChild(QLineEdit)
+    editor.setText("liver 3 mm")
+    QTest.keyClick(editor, Qt.Key.Key_Return)
+    process_events(lambda: names(section) == ["kidney", "liver 3 mm"])
+    assert (folder / "liver 3 mm.safetensors").is_file()
+    # What had been chosen stays chosen.
+    assert panel.panel.apply.parameterNode.applyModel == "liver 3 mm"
+    assert panel.panel.model.parameterNode.startFrom == "liver 3 mm"
+    process_events(lambda: "liver 3 mm" in section.ui.statusLabel.text)
+
+
+def test_a_name_that_is_taken_is_refused_in_the_panel(section, folder, process_events):
+    section.ui.modelsTable.item(names(section).index("liver"), 0).setText("kidney")
+    assert names(section) == ["kidney", "liver"]
+    assert section.ui.errorLabel.visible and "kidney" in section.ui.errorLabel.text
+    assert sorted(each.stem for each in folder.iterdir()) == ["kidney", "liver"]
+
+
+def test_delete_asks_first(section, folder, process_events, slicer_app):
+    select(section, "kidney")
+    dialogs.answer_next(False)
+    section.ui.deleteButton.click()
+    assert (folder / "kidney.safetensors").is_file()
+    dialogs.answer_next(True)
+    section.ui.deleteButton.click()
+    process_events(lambda: names(section) == ["liver"])
+    assert not (folder / "kidney.safetensors").exists()
+
+
+def test_a_model_goes_out_and_comes_back(section, folder, tmp_path, process_events):
+    select(section, "liver")
+    dialogs.answer_next(str(tmp_path / "for a colleague"))
+    section.ui.exportButton.click()
+    exported = tmp_path / "for a colleague.safetensors"
+    assert exported.read_bytes() == (folder / "liver.safetensors").read_bytes()
+    dialogs.answer_next(str(exported))
+    section.ui.importButton.click()
+    process_events(lambda: len(names(section)) == 3)
+    assert "for a colleague" in names(section)
+
+
+def test_a_dialog_that_is_cancelled_does_nothing(section, folder):
+    select(section, "liver")
+    dialogs.answer_next("")
+    section.ui.exportButton.click()
+    dialogs.answer_next("")
+    section.ui.importButton.click()
+    assert len(list(folder.iterdir())) == 2 and not section.ui.errorLabel.visible
+
+
+def test_what_is_no_model_is_refused_in_the_panel(section, tmp_path):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"not a model")
+    dialogs.answer_next(str(other))
+    section.ui.importButton.click()
+    assert section.ui.errorLabel.visible and len(names(section)) == 2
+
+
+def test_storage_is_shown_and_cleared_when_asked(section, folder, panel, process_events):
+    assert not section.ui.clearStorageButton.enabled and "nothing to clear" in section.ui.clearStorageButton.toolTip
+    weights = Path(os.environ["SAMFINETUNE_CACHE"]) / "checkpoints" / "mobile_sam.pt.part"
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.write_bytes(b"0" * 3_000_000)
+    panel.exit()
+    panel.enter()
+    assert "weights 3 MB" in section.ui.storageLabel.text and section.ui.clearStorageButton.enabled
+    dialogs.answer_next(True)
+    section.ui.clearStorageButton.click()
+    process_events(lambda: "weights 0 MB" in section.ui.storageLabel.text)
+    assert not weights.exists() and len(list(folder.iterdir())) == 2
+
+
+def test_without_models_apply_says_what_to_do(folder, panel):
+    panel.exit()
+    panel.enter()
+    apply = panel.panel.apply.ui
+    for widget in (apply.applyButton, apply.modelComboBox):
+        assert not widget.enabled and "fine-tune or import" in widget.toolTip
+    assert "fine-tune or import" in panel.panel.models.ui.cardLabel.text
