@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.job_view import JobView
-from SAMFineTunePanel.panel_section import PanelSection, allow, keepNarrow, showWords
+from SAMFineTunePanel.panel_section import PanelSection, allow, keepNarrow, problemWithStarting, showWords
 from SAMFineTunePanel.parameter_choices import ComboBoxChoice
 from SAMFineTunePanel.scene_pairs import volumesOfScene
 from SAMFineTunePanel.worker_job import DONE
@@ -50,10 +50,9 @@ class ApplySection(PanelSection):
         allow(self.ui.segmentationSelector, several, _(
             "A new segmentation, or one of the scene, whose other segments are not touched"))
         allow(self.ui.modelComboBox, "" if self._models else _noModels(), _("Which tuned model segments"))
-        running = self.logic.job is not None and not self.logic.job.isFinished
-        busy = _("{title} is at work; wait for it or cancel it first").format(title=self.logic.job.title) if running else ""
-        problem = busy or ("" if self._models else _noModels()) or self.logic.problemWithApply()
-        allow(self.ui.applyButton, problem, _("Segment the volumes with the tuned model"))
+        problem = problemWithStarting(self.logic) or ("" if self._models else _noModels())
+        allow(self.ui.applyButton, problem or self.logic.problemWithApply(), _(
+            "Segment the volumes with the tuned model"))
         mine = self._job is not None and not self._job.isFinished
         allow(self.ui.cancelButton, "" if mine else _("Nothing is being applied"), _("Stop; the scene stays as it is"))
         allow(self.ui.undoButton, "" if self._undoable() else _("There is no result to take back"), _(

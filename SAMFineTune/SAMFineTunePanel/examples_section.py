@@ -161,14 +161,14 @@ class ExamplesSection(PanelSection):
     def _fillOrientations(self) -> None:
         with self._showing():
             self.ui.orientationComboBox.addItem(_("automatic"), "auto")
-            for orientation, text in zip(ORIENTATIONS, _orientationTexts()):
+            for orientation, text in zip(ORIENTATIONS, _orientationTexts(), strict=True):
                 self.ui.orientationComboBox.addItem(text, orientation)
 
     def _showTable(self, examples: list) -> None:
         table = self.ui.examplesTable
         row = selectedRow(table)
         table.setRowCount(len(examples))
-        for number, (example, slices) in enumerate(zip(examples, self._slices)):
+        for number, (example, slices) in enumerate(zip(examples, self._slices, strict=True)):
             setRow(table, number, _cells(example, slices))
         if examples and not 0 <= row < len(examples):
             table.selectRow(len(examples) - 1)
@@ -199,7 +199,7 @@ class ExamplesSection(PanelSection):
         self._segmentList.show(example.segmentation, list(example.segmentIDs))
         self.ui.segmentsTable.visible = self.ui.segmentsLabel.visible = self._segmentList.count > 0
         combo = self.ui.orientationComboBox
-        settled = dict(zip(ORIENTATIONS, _orientationTexts()))[slices.orientation]
+        settled = dict(zip(ORIENTATIONS, _orientationTexts(), strict=True))[slices.orientation]
         combo.setItemText(0, _("automatic") if slices.problem else _("automatic: {slices}").format(slices=settled))
         combo.currentIndex = max(0, combo.findData(example.orientation))
         showProblem(self.ui.problemLabel, slices.problem or slices.warning)
@@ -207,9 +207,9 @@ class ExamplesSection(PanelSection):
 
     def _allowButtons(self, examples: list) -> None:
         pair = nextPair(self._pairs())
-        names = [each.GetName() for each in pair] if pair is not None else ["", ""]
-        allow(self.ui.addButton, self._problemWithAdding(pair), _("Add {volume} with {segmentation} to the table").format(
-            volume=names[0], segmentation=names[1]))
+        volume, segmentation = [each.GetName() for each in pair] if pair is not None else ("", "")
+        allow(self.ui.addButton, self._problemWithAdding(pair), _(
+            "Add {volume} with {segmentation} to the table").format(volume=volume, segmentation=segmentation))
         allow(self.ui.removeButton, "" if self.row >= 0 else _("Select a row of the table first"), _(
             "Take the selected example out of the table; the volume and the segmentation stay in the scene"))
 
@@ -220,7 +220,9 @@ class ExamplesSection(PanelSection):
             return _("Load a volume first")
         if not slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             return _("Draw the structure on a few slices in the Segment Editor first")
-        return "" if pair is not None else _("All volumes and segmentations of the scene are in the table already")
+        if pair is None:
+            return _("All volumes and segmentations of the scene are in the table already")
+        return ""
 
     def _observeSegmentations(self, examples: list) -> None:
         wanted = {each.segmentation for each in examples if each.segmentation is not None}

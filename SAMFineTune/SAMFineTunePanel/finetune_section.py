@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.job_view import JobView
 from SAMFineTunePanel.loss_chart import LossChart
-from SAMFineTunePanel.panel_section import PanelSection, allow, showWords
+from SAMFineTunePanel.panel_section import PanelSection, allow, problemWithStarting, showWords
 from SAMFineTunePanel.sizes_and_times import dateText
 from SAMFineTunePanel.worker_job import DONE
 
@@ -50,8 +50,7 @@ class FineTuneSection(PanelSection):
     def update(self) -> None:
         if self.parameterNode is None:
             return
-        running = self.logic.job is not None and not self.logic.job.isFinished
-        busy = _("{title} is at work; wait for it or cancel it first").format(title=self.logic.job.title) if running else ""
+        busy = problemWithStarting(self.logic)
         allow(self.ui.startButton, busy or self.logic.problemWithFineTune(), _(
             "Learn the structure from the labelled slices; Slicer stays free for other work"))
         mine = self._job is not None and not self._job.isFinished
@@ -61,13 +60,8 @@ class FineTuneSection(PanelSection):
         allow(self.ui.finishButton, early, _("Stop here, and keep the best model so far"))
         noPoints = "" if self._job is not None else _("The chart is of a fine-tune; start one first")
         allow(self.ui.chartButton, noPoints, _("Loss and validation DSC in Slicer's plot view"))
-        for button in (self.ui.resumeButton, self.ui.discardButton):
-            button.enabled = not busy
-        if busy:
-            self.ui.resumeButton.toolTip = self.ui.discardButton.toolTip = busy
-        else:
-            self.ui.resumeButton.toolTip = _("Go on where it stopped")
-            self.ui.discardButton.toolTip = _("Forget what was learnt so far, and delete its files")
+        allow(self.ui.resumeButton, busy, _("Go on where it stopped"))
+        allow(self.ui.discardButton, busy, _("Forget what was learnt so far, and delete its files"))
 
     def updateFromFiles(self, models: list) -> None:
         self._interrupted = self.logic.interruptedFineTunes()

@@ -49,4 +49,4 @@ def _measured(card) -> str:
 
 def _dsc(card) -> str:
     value = card.metrics.get("validation_dsc")
-    return "–" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3f}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.job_view import JobView
-from SAMFineTunePanel.panel_section import PanelSection, allow, showProblem, showWords
+from SAMFineTunePanel.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
 from SAMFineTunePanel.parameter_choices import ComboBoxChoice, SpinBoxChoice
 from SAMFineTunePanel.preset_words import PRESETS, presetTitle, presetWords
 from SAMFineTunePanel.sizes_and_times import sizeText
@@ -152,15 +152,9 @@ class ModelSection(PanelSection):
         self.ui.cancelWeightsButton.visible = self._isFetching
         if toFetch:
             self.ui.getWeightsButton.text = _("&Get the weights ({size})").format(size=sizeText(backbone.bytes))
-            allow(self.ui.getWeightsButton, self._problemWithFetching(), _(
+            allow(self.ui.getWeightsButton, problemWithStarting(self.logic), _(
                 "Download the official weights, licence {licence}; an interrupted download goes on").format(
                     licence=backbone.licence))
-
-    def _problemWithFetching(self) -> str:
-        job = self.logic.job
-        if job is None or job.isFinished:
-            return ""
-        return _("{title} is at work; wait for it or cancel it first").format(title=job.title)
 
     def _allowAdvanced(self) -> None:
         node = self.parameterNode

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from SAMFineTunePanel.folders import resourcePath
@@ -76,6 +77,13 @@ class PanelSection(VTKObservationMixin):
         if self._collapsedBefore is not None:
             button.collapsed = self._collapsedBefore
             self._collapsedBefore = None
+
+
+def problemWithStarting(logic) -> str:
+    """Why no job can be started at present; "" when one can."""
+    if logic.job is None or logic.job.isFinished:
+        return ""
+    return _("{title} is at work; wait for it or cancel it first").format(title=logic.job.title)
 
 
 def allow(widget, problem: str, toolTip: str) -> None:

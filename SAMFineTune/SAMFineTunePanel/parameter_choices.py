@@ -24,7 +24,7 @@ class ComboBoxChoice:
 
     def setItems(self, items: Sequence[tuple[object, str]]) -> None:
         """Offer these (value, text); what the parameter node says stays chosen."""
-        offered = list(zip(self._values(), map(self._comboBox.itemText, range(self._comboBox.count))))
+        offered = list(zip(self._values(), map(self._comboBox.itemText, range(self._comboBox.count)), strict=True))
         if offered != list(items):
             wasBlocked = self._comboBox.blockSignals(True)
             self._comboBox.clear()

@@ -83,7 +83,7 @@ class SliceMarks(VTKObservationMixin):
         self._number = view.number if view is not None else None
         if self._number is not None:
             state, problem = stateOf(self._slices, self._number), ""
-            showWords(self.ui.sliceLabel, _("{view} view: {orientation} slice {number} (of 0–{last})").format(
+            showWords(self.ui.sliceLabel, _("{view} view: {orientation} slice {number} of 0 to {last}").format(
                 view=view.viewName, orientation=self._slices.orientation, number=self._number,
                 last=self._slices.count - 1))
         else:

@@ -48,7 +48,8 @@ def _paintedState(slices: ExampleSlices, number: int, painted: list[str]) -> Sli
         words = _("Learnt from; not here: {names}.").format(names=", ".join(others))
     elif others:
         done = qt.Qt.PartiallyChecked
-        words = _("Learnt from for {names} alone. Tick \"done\" when nothing else is here.").format(names=", ".join(painted))
+        words = _("Learnt from for {names} alone. Tick \"done\" when nothing else is here.").format(
+            names=", ".join(painted))
     return SliceState(
         done, bool(others), number in slices.empty, words,
         problemWithEmpty="" if number in slices.empty else _("Something is painted on this slice"))

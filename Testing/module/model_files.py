@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def write_model(
-    path: Path, labels=("liver",), dsc: float | None = 0.912, created: str = "2026-03-04T10:00:00+00:00"
+    path: Path,
+    labels=("liver",),
+    dsc: float | None = 0.912,
+    created: str = "2026-03-04T10:00:00+00:00",
 ) -> Path:
     from SAMFineTuneLib.model_file import LabelCard, ModelCard, Strategy
     from SAMFineTuneLib.slices.intensity import IntensityNormalisation

@@ -36,37 +36,51 @@ def phantom(panel, layout_manager, process_events):
 
 
 @pytest.fixture
-def fineTune(panel, phantom):
+def fine_tune(panel, phantom):
     return panel.panel.fineTune.ui
 
 
 @pytest.fixture
-def endless(panel, fineTune, process_events):
+def endless(panel, fine_tune, process_events):
     """A fine-tune that is learning."""
     panel.panel.model.ui.stepsSpinBox.value = ENDLESS
-    fineTune.startButton.click()
+    fine_tune.startButton.click()
     process_events(lambda: panel.logic.job.step > 2, 60)
     return panel.logic.job
 
 
-def test_fine_tune_watch_apply_undo(panel, phantom, fineTune, process_events, monkeypatch):
+def kill_after_checkpoint(job, process_events) -> None:
+    from SAMFineTuneLib.jobs.folder import JobFolder
+
+    process_events(JobFolder(job.folder).has_checkpoint, 60)
+    worker = psutil.Process(job.processID)
+    for process in (*worker.children(recursive=True), worker):
+        process.kill()
+
+
+def test_fine_tune_watch_apply_undo(panel, phantom, fine_tune, process_events, monkeypatch):
     import slicer
 
     charts = []
-    monkeypatch.setattr(slicer.modules.plots.logic(), "ShowChartInLayout", charts.append, raising=False)
+    monkeypatch.setattr(
+        slicer.modules.plots.logic(), "ShowChartInLayout", charts.append, raising=False
+    )
     panel.panel.model.ui.stepsSpinBox.value = 60
-    fineTune.modelNameEdit.text = "ball"
-    fineTune.startButton.click()
-    assert not fineTune.startButton.enabled and "is at work" in fineTune.startButton.toolTip
-    assert "Nothing has been learnt yet" in fineTune.finishButton.toolTip and fineTune.cancelButton.enabled
+    fine_tune.modelNameEdit.text = "ball"
+    fine_tune.startButton.click()
+    assert not fine_tune.startButton.enabled and "is at work" in fine_tune.startButton.toolTip
+    assert (
+        "Nothing has been learnt yet" in fine_tune.finishButton.toolTip
+        and fine_tune.cancelButton.enabled
+    )
     process_events(lambda: panel.logic.job.step > 5, 60)
-    assert fineTune.progressBar.visible and fineTune.progressBar.maximum == 60
-    assert fineTune.statusLabel.text.startswith("Step ") and "of 60" in fineTune.statusLabel.text
-    assert "loss" in fineTune.scoreLabel.text and fineTune.finishButton.enabled
-    fineTune.chartButton.click()
+    assert fine_tune.progressBar.visible and fine_tune.progressBar.maximum == 60
+    assert fine_tune.statusLabel.text.startswith("Step ") and "of 60" in fine_tune.statusLabel.text
+    assert "loss" in fine_tune.scoreLabel.text and fine_tune.finishButton.enabled
+    fine_tune.chartButton.click()
     process_events(lambda: panel.logic.job.isFinished, 120)
-    assert "ball" in fineTune.statusLabel.text and not fineTune.progressBar.visible
-    assert not fineTune.previewLabel.pixmap.isNull() and "labelled" in fineTune.logEdit.plainText
+    assert "ball" in fine_tune.statusLabel.text and not fine_tune.progressBar.visible
+    assert not fine_tune.previewLabel.pixmap.isNull() and "labelled" in fine_tune.logEdit.plainText
     tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
     assert max(each.GetNumberOfRows() for each in tables) == len(panel.logic.job.losses)
 
@@ -76,7 +90,7 @@ def test_fine_tune_watch_apply_undo(panel, phantom, fineTune, process_events, mo
     before = len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
     apply.uncertaintyCheckBox.click()
     apply.applyButton.click()
-    assert "is at work" in fineTune.startButton.toolTip and apply.cancelButton.enabled
+    assert "is at work" in fine_tune.startButton.toolTip and apply.cancelButton.enabled
     process_events(lambda: panel.logic.job.isFinished, 60)
     assert apply.statusLabel.text.startswith("Done") and dialogs.shown == []
     assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == before + 1
@@ -88,93 +102,101 @@ def test_fine_tune_watch_apply_undo(panel, phantom, fineTune, process_events, mo
     assert apply.statusLabel.text == "Taken back."
 
 
-def test_cancel_keeps_nothing(panel, endless, fineTune, process_events):
+def test_cancel_keeps_nothing(panel, endless, fine_tune, process_events):
     before = len(panel.logic.models())
     started = time.monotonic()
-    fineTune.cancelButton.click()
+    fine_tune.cancelButton.click()
     process_events(lambda: endless.isFinished, 5)
-    assert time.monotonic() - started < 5 and fineTune.statusLabel.text == "Cancelled."
-    assert len(panel.logic.models()) == before and not fineTune.resumeFrame.visible
-    assert fineTune.startButton.enabled and not fineTune.cancelButton.enabled
+    assert time.monotonic() - started < 5 and fine_tune.statusLabel.text == "Cancelled."
+    assert len(panel.logic.models()) == before and not fine_tune.resumeFrame.visible
+    assert fine_tune.startButton.enabled and not fine_tune.cancelButton.enabled
 
 
-def test_finish_now_keeps_the_best(panel, endless, fineTune, process_events):
+def test_finish_now_keeps_the_best(panel, endless, fine_tune, process_events):
     before = len(panel.logic.models())
-    process_events(lambda: endless.validationDsc is not None, 60)
-    fineTune.finishButton.click()
-    assert not fineTune.finishButton.enabled
+    process_events(lambda: fine_tune.finishButton.enabled)
+    fine_tune.finishButton.click()
+    assert not fine_tune.finishButton.enabled
     process_events(lambda: endless.isFinished, 60)
     assert endless.state == "done" and len(panel.logic.models()) == before + 1
 
 
-def test_a_killed_worker_is_told_and_resumed_from_the_panel(panel, endless, fineTune, process_events):
-    process_events(lambda: endless.resumable or (endless.folder / "checkpoint").is_dir(), 60)
-    for process in (*psutil.Process(endless.processID).children(recursive=True), psutil.Process(endless.processID)):
-        process.kill()
+def test_a_killed_worker_is_told_and_resumed_from_the_panel(
+    panel, endless, fine_tune, process_events
+):
+    kill_after_checkpoint(endless, process_events)
     process_events(lambda: endless.isFinished, 10)
-    assert endless.state == "failed" and fineTune.errorLabel.visible and dialogs.shown == []
-    process_events(lambda: fineTune.resumeFrame.visible, 5)
-    assert "ellipsoid" in fineTune.resumeLabel.text or "interrupted at step" in fineTune.resumeLabel.text
-    fineTune.resumeButton.click()
+    assert endless.state == "failed" and fine_tune.errorLabel.visible and dialogs.shown == []
+    process_events(lambda: fine_tune.resumeFrame.visible, 5)
+    assert (
+        "ellipsoid" in fine_tune.resumeLabel.text
+        or "interrupted at step" in fine_tune.resumeLabel.text
+    )
+    fine_tune.resumeButton.click()
     again = panel.logic.job
-    assert again is not endless and not fineTune.resumeFrame.visible
+    assert again is not endless and not fine_tune.resumeFrame.visible
     process_events(lambda: again.step > 0, 60)
-    assert not fineTune.errorLabel.visible
-    fineTune.cancelButton.click()
+    assert not fine_tune.errorLabel.visible
+    fine_tune.cancelButton.click()
     process_events(lambda: again.isFinished, 10)
 
 
-def test_an_interrupted_fine_tune_can_be_discarded(panel, endless, fineTune, process_events):
-    process_events(lambda: endless.resumable or (endless.folder / "checkpoint").is_dir(), 60)
-    for process in (*psutil.Process(endless.processID).children(recursive=True), psutil.Process(endless.processID)):
-        process.kill()
-    process_events(lambda: fineTune.resumeFrame.visible, 10)
-    fineTune.discardButton.click()
-    process_events(lambda: not fineTune.resumeFrame.visible)
+def test_an_interrupted_fine_tune_can_be_discarded(panel, endless, fine_tune, process_events):
+    kill_after_checkpoint(endless, process_events)
+    process_events(lambda: fine_tune.resumeFrame.visible, 10)
+    fine_tune.discardButton.click()
+    process_events(lambda: not fine_tune.resumeFrame.visible)
     assert panel.logic.interruptedFineTunes() == []
 
 
-def test_a_failure_is_told_in_the_panel_and_the_log(panel, phantom, fineTune, process_events, tmp_path):
+def test_a_failure_is_told_in_the_panel_and_the_log(
+    panel, phantom, fine_tune, process_events, tmp_path
+):
     broken = tmp_path / "broken.pth"
     broken.write_bytes(b"not a checkpoint")
-    panel._parameterNode = None
     node = panel.logic.getParameterNode()
     node.backbone, node.checkpoint = "vit_t", str(broken)
-    fineTune.startButton.click()
+    fine_tune.startButton.click()
     process_events(lambda: panel.logic.job is not None and panel.logic.job.isFinished, 60)
-    assert fineTune.errorLabel.visible and "broken.pth" in fineTune.errorLabel.text
-    assert "broken.pth" in fineTune.logEdit.plainText and dialogs.shown == []
+    assert fine_tune.errorLabel.visible and "broken.pth" in fine_tune.errorLabel.text
+    assert "broken.pth" in fine_tune.logEdit.plainText and dialogs.shown == []
 
 
-def test_a_setting_that_does_not_fit_is_told_before_anything_starts(panel, phantom, fineTune):
+def test_a_setting_that_does_not_fit_is_told_before_anything_starts(panel, phantom, fine_tune):
     panel.logic.getParameterNode().device = "abacus"
     job = panel.logic.job
-    fineTune.startButton.click()
-    assert panel.logic.job is job and "abacus" in fineTune.errorLabel.text and fineTune.errorLabel.visible
+    fine_tune.startButton.click()
+    assert (
+        panel.logic.job is job
+        and "abacus" in fine_tune.errorLabel.text
+        and fine_tune.errorLabel.visible
+    )
 
 
-def test_a_job_of_the_console_is_followed_too(panel, phantom, fineTune, process_events):
+def test_a_job_of_the_console_is_followed_too(panel, phantom, fine_tune, process_events):
     import slicer
 
     labels = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0]
     job = panel.logic.fineTune(phantom, labels, steps=ENDLESS, minutes=30, blocking=False)
     process_events(lambda: job.step > 0, 60)
-    assert fineTune.statusLabel.text.startswith("Step") and not fineTune.startButton.enabled
-    fineTune.cancelButton.click()
+    assert fine_tune.statusLabel.text.startswith("Step") and not fine_tune.startButton.enabled
+    fine_tune.cancelButton.click()
     process_events(lambda: job.isFinished, 10)
 
 
-def test_closing_the_scene_ends_the_job_and_the_panel_lives_on(panel, endless, fineTune, scene, process_events):
+def test_closing_the_scene_ends_the_job_and_the_panel_lives_on(
+    panel, endless, fine_tune, scene, process_events
+):
     scene.Clear(0)
     process_events(lambda: endless.isFinished, 10)
     process_events(lambda: panel.panel.examples.ui.hintLabel.visible)
-    assert "Add an example" in fineTune.startButton.toolTip
+    assert "Add an example" in fine_tune.startButton.toolTip
 
 
-def test_another_module_does_not_stop_the_job(panel, endless, fineTune, process_events):
+def test_another_module_does_not_stop_the_job(panel, endless, fine_tune, process_events):
     panel.exit()
     step = endless.step
     process_events(lambda: endless.step > step, 30)
     panel.enter()
-    process_events(lambda: fineTune.cancelButton.enabled)
-    assert str(endless.steps) in fineTune.statusLabel.text
+    process_events(lambda: fine_tune.cancelButton.enabled)
+    assert str(endless.steps) in fine_tune.statusLabel.text

@@ -1,4 +1,4 @@
-"""The panel at 400 pixels: nothing cut off, everything reachable by keyboard, every refusal explained."""
+"""The panel at 400 pixels: nothing cut off, all reachable by keyboard, every refusal explained."""
 
 from __future__ import annotations
 
@@ -47,8 +47,13 @@ def full_panel(panel, settle):
     name = "CT thorax abdomen pelvis portal venous phase 1.25 mm soft tissue kernel"
     volume = add_volume(np.zeros(SHAPE), placement(), name)
     mask = box(SHAPE, (5, 6), (2, 12), (2, 12))
-    add_segmentation(volume, {"left atrial appendage and pulmonary veins": mask, "b": mask}, name + " labels")
-    write_model(Path(os.environ["SAMFINETUNE_MODELS"]) / f"{name}.safetensors", tuple("structure%d" % n for n in range(9)))
+    add_segmentation(
+        volume, {"left atrial appendage and pulmonary veins": mask, "b": mask}, name + " labels"
+    )
+    write_model(
+        Path(os.environ["SAMFINETUNE_MODELS"]) / f"{name}.safetensors",
+        tuple(f"structure{n}" for n in range(9)),
+    )
     panel.exit()
     panel.enter()
     panel.panel.examples.ui.addButton.click()
@@ -156,7 +161,9 @@ def test_node_selectors_get_the_scene_in_slicer(file):
     text = (UI / file).read_text(encoding="utf-8")
     selectors = re.findall(r'class="qMRML(?:Checkable)?NodeComboBox" name="(\w+)"', text)
     assert sorted(re.findall(r"<receiver>(\w+)</receiver>", text)) == sorted(selectors)
-    parameters = re.findall(r'<property name="SlicerParameterName" stdset="0">\s*<string>(\w+)</string>', text)
+    parameters = re.findall(
+        r'<property name="SlicerParameterName" stdset="0">\s*<string>(\w+)</string>', text
+    )
     from SAMFineTunePanel.parameter_node import SAMFineTuneParameterNode
 
     assert set(parameters) <= set(SAMFineTuneParameterNode.allParameters)

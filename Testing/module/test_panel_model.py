@@ -22,10 +22,10 @@ HARDWARE = {
 class StubJob:
     """A download of weights that a test leads."""
 
-    kind, title, phase, etaSeconds, loss, validationDsc = "checkpoint", "Fetch weights", "download", 12.0, None, None
-
     def __init__(self) -> None:
-        self.state, self.step, self.steps, self.log, self.errorMessage, self.result = "running", 0, None, [], "", None
+        self.kind, self.title, self.phase = "checkpoint", "Fetch weights", "download"
+        self.state, self.step, self.steps, self.etaSeconds = "running", 0, None, 12.0
+        self.log, self.errorMessage, self.result = [], "", None
         self.listeners = []
 
     @property
@@ -83,8 +83,8 @@ def fetching(section, weights, monkeypatch):
     section.logic.job = None
 
 
-def choose(comboBox, value) -> None:
-    comboBox.currentIndex = comboBox.findData(value)
+def choose(combo_box, value) -> None:
+    combo_box.currentIndex = combo_box.findData(value)
 
 
 def test_the_preset_is_chosen_by_the_hardware_found(section, process_events, monkeypatch):
@@ -111,13 +111,13 @@ def test_each_preset_says_what_it_costs_and_needs(section, preset, process_event
 def test_choices_reach_the_parameter_node_and_come_back(section, process_events):
     ui, node = section.ui, section.parameterNode
     ui.advancedGroupBox.collapsed = False
-    for comboBox, name, value in (
+    for combo_box, name, value in (
         (ui.methodComboBox, "method", "lora"),
         (ui.scopeComboBox, "scope", "decoder"),
         (ui.inputSizeComboBox, "inputSize", 512),
         (ui.deviceComboBox, "device", "cpu"),
     ):
-        choose(comboBox, value)
+        choose(combo_box, value)
         assert getattr(node, name) == value
     for spinBox, name, value in (
         (ui.stepsSpinBox, "steps", 120),
@@ -128,7 +128,9 @@ def test_choices_reach_the_parameter_node_and_come_back(section, process_events)
         spinBox.value = value
         assert getattr(node, name) == value
     node.method, node.steps, node.inputSize, node.minutes = "adapter", 0, 0, 0.0
-    process_events(lambda: ui.methodComboBox.currentText == "Adapter" and ui.stepsSpinBox.text == "by preset")
+    process_events(
+        lambda: ui.methodComboBox.currentText == "Adapter" and ui.stepsSpinBox.text == "by preset"
+    )
     assert ui.inputSizeComboBox.currentText == "automatic" and ui.minutesSpinBox.text == "by preset"
     ui.advancedGroupBox.collapsed = True
 
@@ -177,8 +179,14 @@ def test_fetching_shows_progress_and_can_be_cancelled(section, fetching, panel):
     fetching.tell("progress", step=12, steps=41)
     ui = section.ui
     assert ui.weightsStatusLabel.text == "12 of 41 MB, about 10 s left"
-    assert ui.weightsProgressBar.visible and (ui.weightsProgressBar.value, ui.weightsProgressBar.maximum) == (12, 41)
-    assert not ui.getWeightsButton.enabled and "Fetch weights is at work" in ui.getWeightsButton.toolTip
+    assert ui.weightsProgressBar.visible and (
+        ui.weightsProgressBar.value,
+        ui.weightsProgressBar.maximum,
+    ) == (12, 41)
+    assert (
+        not ui.getWeightsButton.enabled
+        and "Fetch weights is at work" in ui.getWeightsButton.toolTip
+    )
     assert not panel.panel.fineTune.ui.startButton.enabled
     ui.cancelWeightsButton.click()
     assert ui.weightsStatusLabel.text == "Cancelled." and not ui.weightsProgressBar.visible
@@ -186,8 +194,15 @@ def test_fetching_shows_progress_and_can_be_cancelled(section, fetching, panel):
 
 
 def test_a_download_that_fails_is_told_in_the_panel(section, fetching):
-    fetching.tell("state", state="failed", errorMessage="could not download (no connection). Check the network")
-    assert section.ui.weightsErrorLabel.visible and "Check the network" in section.ui.weightsErrorLabel.text
+    fetching.tell(
+        "state",
+        state="failed",
+        errorMessage="could not download (no connection). Check the network",
+    )
+    assert (
+        section.ui.weightsErrorLabel.visible
+        and "Check the network" in section.ui.weightsErrorLabel.text
+    )
 
 
 def test_a_file_of_ones_own_takes_the_place_of_the_download(section, tmp_path):
@@ -196,7 +211,10 @@ def test_a_file_of_ones_own_takes_the_place_of_the_download(section, tmp_path):
     section.ui.checkpointPathEdit.currentPath = str(tmp_path / "medsam.pth")
     section.update()
     assert section.parameterNode.checkpoint == str(tmp_path / "medsam.pth")
-    assert section.ui.weightsLabel.text == "your file medsam.pth" and not section.ui.getWeightsButton.visible
+    assert (
+        section.ui.weightsLabel.text == "your file medsam.pth"
+        and not section.ui.getWeightsButton.visible
+    )
     assert "no such file" in section.ui.checkpointProblemLabel.text
     (tmp_path / "medsam.pth").write_bytes(b"weights")
     section.update()

@@ -1,4 +1,4 @@
-"""The list of tuned models: rename, delete, export, import; storage; and where else models are offered."""
+"""The list of tuned models: rename, delete, export, import; storage; where else they are."""
 
 from __future__ import annotations
 
@@ -44,20 +44,23 @@ def select(section, name: str) -> None:
     section.ui.modelsTable.selectRow(names(section).index(name))
 
 
-def offered(comboBox) -> list[str]:
-    return [comboBox.itemText(index) for index in range(comboBox.count)]
+def offered(combo_box) -> list[str]:
+    return [combo_box.itemText(index) for index in range(combo_box.count)]
 
 
 def test_models_are_listed_with_their_cards(section):
     table = section.ui.modelsTable
     rows = [[table.item(row, column).text() for column in range(5)] for row in range(2)]
     assert rows == [
-        ["kidney", "2026-01-02", "starter", "left, right", "–"],
+        ["kidney", "2026-01-02", "starter", "left, right", "-"],
         ["liver", "2026-03-04", "starter", "liver", "0.912"],
     ]
     select(section, "liver")
     card = section.ui.cardLabel.text
-    assert "starter (vanilla), axial slices: 9 labelled, of 2 volume(s)" in card and "DSC 0.912 on 2 held-out" in card
+    assert (
+        "starter (vanilla), axial slices: 9 labelled, of 2 volume(s)" in card
+        and "DSC 0.912 on 2 held-out" in card
+    )
 
 
 def test_without_a_selection_buttons_say_so(section):
@@ -73,7 +76,10 @@ def test_a_damaged_file_is_listed_with_its_fault(section, folder, panel):
     assert names(section) == ["broken", "kidney", "liver"]
     select(section, "broken")
     assert section.ui.cardLabel.text.startswith("⚠") and section.ui.deleteButton.enabled
-    assert not section.ui.exportButton.enabled and section.ui.exportButton.toolTip in section.ui.cardLabel.text
+    assert (
+        not section.ui.exportButton.enabled
+        and section.ui.exportButton.toolTip in section.ui.cardLabel.text
+    )
     assert "broken" not in " ".join(offered(panel.panel.apply.ui.modelComboBox))
 
 
@@ -81,7 +87,10 @@ def test_models_are_offered_to_apply_and_to_start_from(section, panel):
     assert offered(panel.panel.apply.ui.modelComboBox) == ["kidney (left, right)", "liver (liver)"]
     # The latest, where nothing was chosen.
     assert panel.panel.apply.parameterNode.applyModel == "liver"
-    assert offered(panel.panel.model.ui.startFromComboBox)[1:] == ["tuned model kidney", "tuned model liver"]
+    assert offered(panel.panel.model.ui.startFromComboBox)[1:] == [
+        "tuned model kidney",
+        "tuned model liver",
+    ]
 
 
 def test_a_name_is_edited_where_it_stands(section, panel, folder, process_events):
@@ -147,7 +156,10 @@ def test_what_is_no_model_is_refused_in_the_panel(section, tmp_path):
 
 
 def test_storage_is_shown_and_cleared_when_asked(section, folder, panel, process_events):
-    assert not section.ui.clearStorageButton.enabled and "nothing to clear" in section.ui.clearStorageButton.toolTip
+    assert (
+        not section.ui.clearStorageButton.enabled
+        and "nothing to clear" in section.ui.clearStorageButton.toolTip
+    )
     weights = Path(os.environ["SAMFINETUNE_CACHE"]) / "checkpoints" / "mobile_sam.pt.part"
     weights.parent.mkdir(parents=True, exist_ok=True)
     weights.write_bytes(b"0" * 3_000_000)

@@ -19,8 +19,9 @@ def installed(module, monkeypatch):
     """What seems to be installed; a test takes packages away and brings them."""
     from SAMFineTunePanel import python_packages
 
-    found = dict.fromkeys(
-        [each.name for each in python_packages.neededPackages()], "99.0") | {"numpy": "2.0.1"}
+    found = dict.fromkeys([each.name for each in python_packages.neededPackages()], "99.0") | {
+        "numpy": "2.0.1"
+    }
     monkeypatch.setattr(python_packages, "_installedVersion", lambda name: found.get(name, ""))
     return found
 
@@ -28,7 +29,8 @@ def installed(module, monkeypatch):
 @pytest.fixture
 def pytorch_extension(monkeypatch, tmp_path, installed):
     """Slicer's PyTorch extension, as far as it is asked; its `outcome` is what installing does."""
-    (tmp_path / "PyTorchUtils.py").write_text(textwrap.dedent("""
+    (tmp_path / "PyTorchUtils.py").write_text(
+        textwrap.dedent("""
         calls = []
         outcome = None
 
@@ -37,7 +39,8 @@ def pytorch_extension(monkeypatch, tmp_path, installed):
                              torchVersionRequirement=None, torchvisionVersionRequirement=None):
                 calls.append((askConfirmation, torchVersionRequirement))
                 return outcome()
-    """))
+    """)
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
     sys.modules.pop("PyTorchUtils", None)
@@ -59,7 +62,9 @@ def pip(monkeypatch, installed):
 
     asked = types.SimpleNamespace(requirements=[], constraints=[], error=None)
 
-    def pip_ensure(requirements, constraints=None, requester=None, prompt_install=True, prompt_restart=True):
+    def pip_ensure(
+        requirements, constraints=None, requester=None, prompt_install=True, prompt_restart=True
+    ):
         assert requester == "SAMFineTune" and not prompt_install and not prompt_restart
         if asked.error is not None:
             raise asked.error
@@ -78,7 +83,9 @@ def reopen(panel) -> None:
 
 def rows(section) -> list[list[str]]:
     table = section.ui.packagesTable
-    return [[table.item(row, column).text() for column in range(3)] for row in range(table.rowCount)]
+    return [
+        [table.item(row, column).text() for column in range(3)] for row in range(table.rowCount)
+    ]
 
 
 def locked(panel, name: str) -> bool:
@@ -99,7 +106,9 @@ def test_missing_packages_lock_the_rest(panel, installed, pytorch_extension):
     section = panel.panel.packages
     assert section.widget.visible and all(locked(panel, name) for name in SECTIONS)
     assert [row[0].partition(">")[0] for row in rows(section)] == ["torch", "monai", "scipy"]
-    assert rows(section)[2][2] == "1.2.0, too old" and all("MB" in row[1] or "GB" in row[1] for row in rows(section))
+    assert rows(section)[2][2] == "1.2.0, too old" and all(
+        "MB" in row[1] or "GB" in row[1] for row in rows(section)
+    )
     assert "to download" in section.ui.totalLabel.text and section.ui.installButton.enabled
 
 
@@ -108,11 +117,16 @@ def test_without_the_pytorch_extension_it_says_where_to_get_it(panel, installed,
     installed["torch"] = ""
     reopen(panel)
     section = panel.panel.packages
-    assert not section.ui.installButton.enabled and "Extensions Manager" in section.ui.installButton.toolTip
+    assert (
+        not section.ui.installButton.enabled
+        and "Extensions Manager" in section.ui.installButton.toolTip
+    )
     assert "Extensions Manager" in section.ui.problemLabel.text and section.ui.problemLabel.visible
 
 
-def test_one_button_installs_everything_and_opens_the_panel(panel, installed, pytorch_extension, pip):
+def test_one_button_installs_everything_and_opens_the_panel(
+    panel, installed, pytorch_extension, pip
+):
     installed.update({"torch": "", "segment-anything": "", "monai": ""})
     reopen(panel)
     section = panel.panel.packages
@@ -146,11 +160,16 @@ def test_a_failure_is_told_in_the_panel(panel, installed, pytorch_extension, pip
     reopen(panel)
     section = panel.panel.packages
     section.ui.installButton.click()
-    assert "no connection" in section.ui.statusLabel.text and "PyTorch Utils" in section.ui.statusLabel.text
+    assert (
+        "no connection" in section.ui.statusLabel.text
+        and "PyTorch Utils" in section.ui.statusLabel.text
+    )
     pytorch_extension.outcome = lambda: installed.update(torch="2.9.0") or True
     pip.error = subprocess.CalledProcessError(1, "pip install")
     section.ui.installButton.click()
-    assert "monai" in section.ui.statusLabel.text and "Python console" in section.ui.statusLabel.text
+    assert (
+        "monai" in section.ui.statusLabel.text and "Python console" in section.ui.statusLabel.text
+    )
     assert all(locked(panel, name) for name in SECTIONS)
 
 
@@ -216,7 +235,8 @@ container = load_module(sys.argv[1])
 widget = container.widgetRepresentation()
 widget.show()
 widget.enter()
-print(time.monotonic() - started, errors, sorted({"torch", "monai", "SimpleITK"} & set(sys.modules)))
+loaded = sorted({"torch", "monai", "SimpleITK"} & set(sys.modules))
+print(time.monotonic() - started, errors, loaded)
 widget.exit()
 import slicer
 slicer.app.lastWindowAboutToClose.emit()
@@ -230,8 +250,13 @@ def test_the_panel_opens_within_a_second_without_torch(tmp_path):
     seconds = []
     for _attempt in range(3):
         done = subprocess.run(
-            [sys.executable, "-c", OPEN_THE_PANEL, str(MODULE)], cwd=REPOSITORY, capture_output=True, text=True,
-            timeout=120, check=False)
+            [sys.executable, "-c", OPEN_THE_PANEL, str(MODULE)],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         took, rest = done.stdout.strip().splitlines()[-1].split(" ", 1)
         assert rest == "[] []"

@@ -1,0 +1,43 @@
+"""What README.md tells users to paste into Slicer's console works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.usefixtures("module", "scene")
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def console_example() -> str:
+    section = README.read_text(encoding="utf-8").split("## In Slicer's Python console")[1]
+    return re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
+
+
+def test_the_console_example(capsys):
+    import slicer
+
+    from SAMFineTuneLib.demo.sample_head import load_sample_head
+
+    names: dict = {}
+    exec(compile(console_example(), str(README), "exec"), names)
+    printed = capsys.readouterr().out
+    assert "of 200" in printed and "validation DSC 0." in printed
+    head, segmentation = names["head"], names["segmentation"]
+    [segment_id] = segmentation.GetSegmentation().GetSegmentIDs()
+    found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, head) > 0
+    truth = load_sample_head().truth.array > 0
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.7
+    assert segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
+    assert np.isfinite(names["model"].card.metrics["validation_dsc"])
+
+
+def test_the_pictures_are_there():
+    pictures = re.findall(r"\]\((Resources/[^)]+)\)", README.read_text(encoding="utf-8"))
+    assert len(pictures) >= 5
+    for picture in pictures:
+        assert (README.parent / picture).is_file(), picture

@@ -1,0 +1,153 @@
+"""The tutorial, by clicks: the sample head, five labelled slices, a tuned model, its ventricles.
+
+With TUTORIAL_PICTURES naming a folder, the README's pictures are written on the way.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
+
+pytestmark = pytest.mark.usefixtures("module", "scene")
+
+STEPS = 240
+
+
+class Desktop:
+    """A person before Slicer: sees the panel and the views, clicks, waits."""
+
+    def __init__(self, module, process_events):
+        from Testing.slicer_host.desktop import main_window
+
+        self.window = main_window(module)
+        self.panel = module.widgetRepresentation().self().panel
+        self.wait = process_events
+
+    def click(self, button) -> None:
+        self.wait(lambda: button.enabled)
+        QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def scroll_to(self, section) -> None:
+        """Bring the head of a section to the top of the panel."""
+        from Testing.slicer_host.desktop import settle
+
+        settle()
+        area = section.widget.parent()
+        while area.metaObject().className() != "QScrollArea":
+            area = area.parent()
+        top = section.widget.mapTo(area.widget(), section.widget.rect.topLeft()).y()
+        area.verticalScrollBar().setValue(top)
+
+    def picture(self, name: str, section) -> None:
+        folder = os.environ.get("TUTORIAL_PICTURES")
+        if folder:
+            self.scroll_to(section)
+            self.window.screenshot(Path(folder, f"{name}.png"))
+
+
+@pytest.fixture
+def desktop(module, scene, process_events):
+    desktop = Desktop(module, process_events)
+    yield desktop
+    job = desktop.panel._logic.job
+    if job is not None and not job.isFinished:
+        job.cancel()
+        process_events(lambda: job.isFinished, 5)
+
+
+def truth() -> np.ndarray:
+    from SAMFineTuneLib.demo.sample_head import load_sample_head
+
+    return load_sample_head().truth.array > 0
+
+
+def test_from_the_sample_to_a_segmented_head(desktop):
+    import slicer
+    from SAMFineTunePanel.sample_data import loadSampleHead
+
+    panel = desktop.panel
+    examples, model, tune, apply, models = (
+        panel.examples.ui, panel.model.ui, panel.fineTune.ui, panel.apply.ui, panel.models.ui)
+
+    # The example.
+    head, labels = loadSampleHead()
+    desktop.wait(lambda: examples.addButton.enabled)
+    assert not tune.startButton.enabled and "Add an example" in tune.startButton.toolTip
+    desktop.click(examples.addButton)
+    desktop.wait(lambda: examples.examplesTable.rowCount == 1)
+    assert examples.examplesTable.item(0, 3).text() == "5"
+    desktop.click(examples.suggestButton)
+    desktop.wait(lambda: "axial slice" in examples.sliceLabel.text)
+    desktop.picture("examples", panel.examples)
+
+    # The model.
+    desktop.wait(lambda: panel._logic.hardware is not None, 30)
+    model.advancedGroupBox.collapsed = False
+    model.stepsSpinBox.value = STEPS
+    desktop.picture("model", panel.model)
+    model.advancedGroupBox.collapsed = True
+    tune.modelNameEdit.text = "ventricles"
+
+    # Fine-tune, and cancel once.
+    desktop.click(tune.startButton)
+    job = panel._logic.job
+    assert not tune.startButton.enabled and "at work" in tune.startButton.toolTip
+    desktop.wait(lambda: job.step > 2, 30)
+    worker = psutil.Process(job.processID)
+    desktop.click(tune.cancelButton)
+    desktop.wait(lambda: job.isFinished, 5)
+    assert not worker.is_running() and "ancelled" in tune.statusLabel.text
+
+    # Fine-tune to the end.
+    desktop.click(tune.startButton)
+    job = panel._logic.job
+    desktop.click(tune.chartButton)
+    desktop.wait(lambda: len(job.validations) > 1 and tune.previewLabel.visible, 120)
+    assert tune.progressBar.value > 0 and "left" in tune.statusLabel.text
+    assert not tune.previewLabel.pixmap.isNull()
+    desktop.picture("fine-tune", panel.fineTune)
+    desktop.wait(lambda: job.isFinished, 240)
+    assert job.state == "done", job.errorMessage
+    [series] = [
+        node for node in slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode") if "oss" in node.GetName()]
+    assert series.GetTableNode().GetTable().GetNumberOfRows() == len(job.losses) > 5
+
+    # Apply.
+    assert panel._parameterNode.applyModel == "ventricles"
+    apply.show3DCheckBox.checked = True
+    desktop.click(apply.applyButton)
+    job = panel._logic.job
+    desktop.wait(lambda: job.isFinished, 120)
+    assert job.state == "done", job.errorMessage
+    [segmentation] = job.result
+    labels.GetDisplayNode().SetVisibility(False)
+    found = voxels(segmentation, "lateral ventricles", head)
+    overlap = 2 * (found & truth()).sum() / (found.sum() + truth().sum())
+    print(f"DSC on the whole head after {STEPS} steps: {overlap:.3f}")
+    assert overlap > 0.7
+    slicer.util.resetThreeDViews()
+    examples.examplesTable.setCurrentCell(0, 0)
+    desktop.picture("apply", panel.apply)
+
+    # Models.
+    desktop.wait(lambda: models.modelsTable.rowCount == 1)
+    models.modelsTable.setCurrentCell(0, 0)
+    desktop.picture("models", panel.models)
+
+    # Take it back.
+    desktop.click(apply.undoButton)
+    desktop.wait(lambda: not slicer.mrmlScene.IsNodePresent(segmentation))
+    assert slicer.mrmlScene.IsNodePresent(labels)
+
+
+def voxels(segmentation, name: str, volume) -> np.ndarray:
+    import slicer
+
+    segment_id = segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
+    return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume) > 0
