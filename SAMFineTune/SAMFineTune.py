@@ -29,7 +29,7 @@ from SAMFineTunePanel.finetune_request import FinetuneRequest, finetuneJob, writ
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
 from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode
 from SAMFineTunePanel.sample_data import registerSampleData
-from SAMFineTunePanel.session import theSession
+from SAMFineTunePanel.session import closeTheSession, theSession
 from SAMFineTunePanel.slice_view import SliceInView, showSlice, sliceInView
 from SAMFineTunePanel.worker_job import Job
 
@@ -110,6 +110,13 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
         self.panel.cleanup()
         self.logic.cleanup()
+
+    def onReload(self) -> None:
+        """Developer mode: the parts of the panel are loaded anew too."""
+        closeTheSession()
+        for name in [name for name in sys.modules if name.split(".")[0] == "SAMFineTunePanel"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def onSceneStartClose(self, caller, event) -> None:
         """The scene is about to be emptied."""

@@ -70,8 +70,7 @@ class ApplySection(PanelSection):
     def showJob(self, job) -> None:
         if job.kind == "apply":
             self._job = job
-            job.addListener(self._onJobEvent)
-            self._onJobEvent(job, "state")
+            self.followJob(job, self._onJobEvent)
         self.update()
 
     def onVolumesChosen(self) -> None:
@@ -102,6 +101,7 @@ class ApplySection(PanelSection):
         for segmentation in self._undoable():
             self.logic.undoApply(segmentation)
         showWords(self.ui.statusLabel, _("Taken back."))
+        self.update()
         self.changed()
 
     def _onJobEvent(self, job, event: str) -> None:

@@ -72,8 +72,7 @@ class FineTuneSection(PanelSection):
             self._job = job
             self.ui.previewLabel.visible = False
             self.ui.scoreLabel.text = ""
-            job.addListener(self._onJobEvent)
-            self._onJobEvent(job, "state")
+            self.followJob(job, self._onJobEvent)
         self._showInterrupted()
         self.update()
 

@@ -79,8 +79,7 @@ class ModelSection(PanelSection):
     def showJob(self, job) -> None:
         if job.kind == "checkpoint":
             self._weightsJob = job
-            job.addListener(self._onJobEvent)
-            self._onJobEvent(job, "state")
+            self.followJob(job, self._onJobEvent)
         else:
             self._showWeights()
 

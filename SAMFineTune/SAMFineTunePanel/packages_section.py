@@ -19,17 +19,14 @@ class PackagesSection(PanelSection):
     def __init__(self, logic) -> None:
         super().__init__(logic)
         self.missing: list[python_packages.PythonPackage] = []
+        # Whether Slicer works with new packages only after a restart.
+        self.needsRestart = False
         layOutColumns(self.ui.packagesTable, (0,))
         self.ui.restartButton.visible = False
         self.ui.installProgressBar.visible = False
         showWords(self.ui.statusLabel, "")
         self.ui.installButton.connect("clicked(bool)", self.onInstall)
         self.ui.restartButton.connect("clicked(bool)", self.onRestart)
-
-    @property
-    def needsRestart(self) -> bool:
-        """Whether Slicer works with the new packages only after a restart."""
-        return self.ui.restartButton.isVisibleTo(self.widget)
 
     def look(self) -> bool:
         """Look at what is installed; whether everything is there."""
@@ -44,14 +41,13 @@ class PackagesSection(PanelSection):
         self.ui.installProgressBar.visible = True
         showWords(self.ui.statusLabel, _("Installing. This takes some minutes, in which Slicer may not answer."))
         slicer.app.processEvents()
-        restart = False
         try:
-            restart = python_packages.install(self.missing)
-            showWords(self.ui.statusLabel, _("Installed. Restart Slicer to work with it.") if restart else "")
+            self.needsRestart |= python_packages.install(self.missing)
+            showWords(self.ui.statusLabel, _("Restart Slicer to work with it.") if self.needsRestart else "")
         except python_packages.InstallationError as error:
             showProblem(self.ui.statusLabel, str(error))
         self.ui.installProgressBar.visible = False
-        self.ui.restartButton.visible = restart
+        self.ui.restartButton.visible = self.needsRestart
         self.changed()
 
     def onRestart(self, checked: bool = False) -> None:

@@ -40,6 +40,7 @@ class Panel(VTKObservationMixin):
         self._logic = logic
         self._parameterNode = None
         self._filesToo = False
+        self._followed: list = []
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(_CHANGES_REST_MS)
@@ -62,6 +63,8 @@ class Panel(VTKObservationMixin):
             section.filesChanged = self._updateFromFilesSoon
         self._layout.addStretch(1)
         self._logic.addJobListener(self._onJobStarted)
+        if self._logic.job is not None:
+            self._onJobStarted(self._logic.job)
 
     @property
     def _working(self) -> tuple[PanelSection, ...]:
@@ -109,6 +112,8 @@ class Panel(VTKObservationMixin):
         """Let go of everything; the module is unloaded or Slicer closes."""
         self._timer.stop()
         self._logic.removeJobListener(self._onJobStarted)
+        for job in self._followed:
+            job.removeListener(self._onJobEvent)
         self.setParameterNode(None)
         for section in (self.packages, *self._working):
             section.cleanup()
@@ -143,6 +148,7 @@ class Panel(VTKObservationMixin):
     def _onJobStarted(self, job) -> None:
         for section in self._working:
             section.showJob(job)
+        self._followed = [*(each for each in self._followed if not each.isFinished), job]
         job.addListener(self._onJobEvent)
 
     def _onJobEvent(self, job, event: str) -> None:

@@ -32,6 +32,7 @@ class PanelSection(VTKObservationMixin):
         self.changed: Callable[[], None] = lambda: None
         self.filesChanged: Callable[[], None] = lambda: None
         self._guiTag: int | None = None
+        self._followed: list[tuple] = []
         self._collapsedBefore: bool | None = None
         self.widget = slicer.util.loadUI(resourcePath(f"UI/{self.uiFile}"))
         self.ui = slicer.util.childWidgetVariables(self.widget)
@@ -55,8 +56,16 @@ class PanelSection(VTKObservationMixin):
     def showJob(self, job) -> None:
         """Show a job that has just started, whoever started it."""
 
+    def followJob(self, job, listener: Callable) -> None:
+        """Have `listener(job, event)` called until the section goes, and show the job as it is."""
+        self._followed = [*(each for each in self._followed if not each[0].isFinished), (job, listener)]
+        job.addListener(listener)
+        listener(job, "state")
+
     def cleanup(self) -> None:
         """Let go of the scene and of the logic."""
+        for job, listener in self._followed:
+            job.removeListener(listener)
         self.setParameterNode(None)
         self.removeObservers()
 

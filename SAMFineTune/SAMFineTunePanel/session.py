@@ -67,6 +67,12 @@ class Session(VTKObservationMixin):
         if self.job is not None and not self.job.isFinished:
             self.job.endForClosing()
 
+    def close(self) -> None:
+        """Let go of Slicer: another session takes over."""
+        self.end()
+        self.removeObservers()
+        slicer.app.disconnect("aboutToQuit()", self.end)
+
     def _onSceneStartClose(self, caller, event) -> None:
         # The worker needs nothing of the scene, but its result would have no place to go.
         if self.job is not None and not self.job.isFinished:
@@ -85,3 +91,11 @@ def theSession() -> Session:
     if _session is None:
         _session = Session()
     return _session
+
+
+def closeTheSession() -> None:
+    """End the session; the next to ask gets a new one."""
+    global _session
+    if _session is not None:
+        _session.close()
+    _session = None

@@ -53,6 +53,7 @@ def test_property_wins_over_method_of_its_name(qt: Any) -> None:
     [
         "button.nothing",
         "button.nothing = 1",
+        "button._nothing = 1",
         "button.setText = 1",
         "button.text = 5",
         "button.checked = 'yes'",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
+from heartbeat import Heartbeat
 from scene_builders import add_segmentation, add_volume, placement
 
 pytestmark = pytest.mark.usefixtures("module", "scene")
@@ -15,27 +14,6 @@ SHAPE = (200, 512, 512)
 LABELLED = (40, 80, 100, 120, 160)
 # Longer than this, a window feels frozen; in seconds.
 LONGEST_HOLD_UP = 0.1
-
-
-class Heartbeat:
-    """Longest time for which Qt's event loop was kept from a timer of 5 ms."""
-
-    def __init__(self):
-        import qt
-
-        self.longest, self._last = 0.0, time.monotonic()
-        self._timer = qt.QTimer()
-        self._timer.setInterval(5)
-        self._timer.connect("timeout()", self._beat)
-        self._timer.start()
-
-    def _beat(self):
-        now = time.monotonic()
-        self.longest, self._last = max(self.longest, now - self._last), now
-
-    def stop(self) -> float:
-        self._timer.stop()
-        return self.longest
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_fine_tune_watch_apply_undo(panel, phantom, fine_tune, process_events, m
     process_events(lambda: apply.undoButton.enabled)
     apply.undoButton.click()
     assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == before
-    assert not apply.undoButton.enabled or pytest.fail("undone twice")
+    assert not apply.undoButton.enabled
     assert apply.statusLabel.text == "Taken back."
 
 

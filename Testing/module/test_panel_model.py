@@ -32,8 +32,14 @@ class StubJob:
     def isFinished(self) -> bool:
         return self.state in ("done", "failed", "cancelled")
 
+    def start(self) -> None:
+        pass
+
     def addListener(self, listener) -> None:
         self.listeners.append(listener)
+
+    def removeListener(self, listener) -> None:
+        self.listeners.remove(listener)
 
     def cancel(self) -> None:
         self.tell("state", state="cancelled")
@@ -46,6 +52,8 @@ class StubJob:
 
 @pytest.fixture
 def section(panel, monkeypatch):
+    from SAMFineTunePanel.session import theSession
+
     monkeypatch.setattr(panel.logic._session.hardware, "found", None)
     monkeypatch.setattr(panel.logic, "probeHardware", lambda callback: None)
     panel.panel.updateSoon()
@@ -64,14 +72,13 @@ def weights(slicer_app) -> Path:
 @pytest.fixture
 def fetching(section, weights, monkeypatch):
     """MobileSAM is chosen, and "Get the weights" starts a stub."""
+    from SAMFineTunePanel.session import theSession
+
     started = []
 
     def startWeights(backbone):
-        section.logic.job = StubJob()
         started.append(backbone)
-        for listener in section.logic._jobListeners:
-            listener(section.logic.job)
-        return section.logic.job
+        return theSession().start(StubJob)
 
     monkeypatch.setattr(section.logic, "startWeights", startWeights)
     choose(section.ui.backboneComboBox, "vit_t")
@@ -79,8 +86,7 @@ def fetching(section, weights, monkeypatch):
     section.ui.getWeightsButton.click()
     assert started == ["vit_t"]
     yield section.logic.job
-    section.logic.job.state = "cancelled"
-    section.logic.job = None
+    theSession().job = None
 
 
 def choose(combo_box, value) -> None:
@@ -88,6 +94,8 @@ def choose(combo_box, value) -> None:
 
 
 def test_the_preset_is_chosen_by_the_hardware_found(section, process_events, monkeypatch):
+    from SAMFineTunePanel.session import theSession
+
     section.update()
     assert section.ui.presetComboBox.currentText == "Suited to this computer"
     assert "Looking" in section.ui.presetWordsLabel.text

@@ -197,6 +197,7 @@ def test_what_slicer_has_loaded_needs_a_restart(panel, installed, pip, monkeypat
     assert "Restart" in panel.panel.examples.ui.collapsibleButton.toolTip
     section.ui.restartButton.click()
     assert restarts == [1]
+    section.needsRestart = False
     section.ui.restartButton.visible = False
 
 

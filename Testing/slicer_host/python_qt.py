@@ -127,7 +127,7 @@ def _set(self: QObject, name: str, value: Any) -> None:
         # PySide6 keeps bound signals this way.
         raw(self, "__dict__")[name] = value
         return None
-    if name.startswith("_"):
+    if name.startswith("_") and not type(self).__module__.startswith("PySide6"):
         return _set_raw(self, name, value)
     if _ui_files_loading and isinstance(value, QObject):
         return None
