@@ -354,6 +354,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         uncertainty: bool = False,
         largestComponent: bool = False,
         show3D: bool = False,
+        keepKnown: bool = False,
         blocking: bool = True,
         progress: Callable[[Job], None] | None = None,
         **settings: Any,
@@ -368,6 +369,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             uncertainty: whether to make a volume of it, from 0 (certain) to 1.
             largestComponent: whether to keep only the largest region of each structure.
             show3D: whether to show the structures in 3D.
+            keepKnown: whether, on a volume that is an example of the scene, labelled slices stay as they were
+                drawn and empty ones empty. Not for measuring how good a model is.
             blocking: whether to wait for the end; Slicer stays alive meanwhile.
             progress: called with the Job whenever there is news.
             settings: device, checkpoint, batch.
@@ -390,6 +393,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             uncertainty=uncertainty,
             largestComponent=largestComponent,
             show3D=show3D,
+            keepKnown=keepKnown,
             settings=_fields(settings),
         )
         result = self._run(lambda: self._applyJob(request), blocking, progress)
@@ -489,7 +493,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         return self._session.start(lambda: self._applyJob(request))
 
     def _applyJob(self, request: ApplyRequest) -> Job:
-        return request.job(self._session.undo, list(self.getParameterNode().examples), self._noteUncertainty)
+        examples = list(self.getParameterNode().examples)
+        return request.job(self._session.undo, examples, self._session.painted, self._noteUncertainty)
 
     def _noteUncertainty(
         self, volume: slicer.vtkMRMLScalarVolumeNode, orientation: str, bySlice: list[float]
@@ -513,6 +518,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             uncertainty=node.makeUncertainty,
             largestComponent=node.largestComponent,
             show3D=node.show3D,
+            keepKnown=node.keepKnown,
             settings=_fields({"device": node.device}),
         )
 

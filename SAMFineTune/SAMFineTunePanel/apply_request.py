@@ -10,7 +10,9 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.example_slices import PaintedSlices
 from SAMFineTunePanel.finetune_request import writeJob
+from SAMFineTunePanel.known_slices import KnownSlices
 from SAMFineTunePanel.scene_export import StructureLabel, writeVolume
 from SAMFineTunePanel.scene_import import PredictedStructures, UncertaintyVolume, createSegmentation
 from SAMFineTunePanel.segmentation_undo import SegmentationUndo
@@ -32,6 +34,7 @@ class ApplyRequest:
         uncertainty: whether to make volumes of it too.
         largestComponent: whether to keep only the largest region of each structure.
         show3D: whether to show the structures in 3D.
+        keepKnown: whether slices of an example stay as they were labelled, and empty ones empty.
         settings: further fields of job.json, such as the device.
     """
 
@@ -41,6 +44,7 @@ class ApplyRequest:
     uncertainty: bool = False
     largestComponent: bool = False
     show3D: bool = False
+    keepKnown: bool = False
     settings: dict[str, Any] | None = None
 
     def problem(self, examples: list) -> str:
@@ -90,12 +94,19 @@ class ApplyRequest:
                 label.terminology)
             for label in self.model.card.labels]
 
-    def job(self, undo: SegmentationUndo, examples: list, noteUncertainty: Callable[..., None]) -> Job:
+    def job(
+        self,
+        undo: SegmentationUndo,
+        examples: list,
+        painted: PaintedSlices,
+        noteUncertainty: Callable[..., None],
+    ) -> Job:
         """The job, not yet started; its result is the list of segmentation nodes.
 
         Args:
             undo: keeps the states before.
-            examples: as for `problem`.
+            examples: as for `problem`; and what is said of slices in them is kept.
+            painted: finds labelled slices.
             noteUncertainty: called with a volume, the orientation and the uncertainty of each slice.
 
         Raises:
@@ -130,13 +141,20 @@ class ApplyRequest:
             writeJob(folder, ApplyJob, fields)
 
         def conclude(result: dict[str, Any]) -> Iterator[Any]:
-            return self._conclude(result["volumes"], undo, noteUncertainty)
+            return self._conclude(result["volumes"], undo, known, noteUncertainty)
+
+        def known(volume: slicer.vtkMRMLScalarVolumeNode) -> KnownSlices | None:
+            return KnownSlices(examples, volume, painted) if self.keepKnown else None
 
         title = _("Apply {name}").format(name=self.model.name)
         return Job("apply", title, folder, prepare(), conclude)
 
     def _conclude(
-        self, results: list[dict[str, Any]], undo: SegmentationUndo, noteUncertainty: Callable[..., None]
+        self,
+        results: list[dict[str, Any]],
+        undo: SegmentationUndo,
+        known: Callable[..., KnownSlices | None],
+        noteUncertainty: Callable[..., None],
     ) -> Iterator[Any]:
         nodes: list[slicer.vtkMRMLSegmentationNode] = []
         for volume, result in zip(self.volumes, results, strict=True):
@@ -144,7 +162,7 @@ class ApplyRequest:
             segmentation = self._target(volume, undo)
             nodes.append(segmentation)
             labels, path = self._labels(), Path(result["segmentation"])
-            yield from PredictedStructures(path, volume, segmentation, labels).steps()
+            yield from PredictedStructures(path, volume, segmentation, labels, known(volume)).steps()
             if result.get("uncertainty"):
                 yield from UncertaintyVolume(Path(result["uncertainty"]), volume).steps()
             noteUncertainty(volume, result["axis"], result["slice_uncertainty"])

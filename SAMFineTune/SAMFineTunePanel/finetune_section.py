@@ -27,6 +27,7 @@ class FineTuneSection(PanelSection):
         super().__init__(logic)
         self._job = None
         self._interrupted: list = []
+        self._withoutWeights: set[str] = set()
         self._chart = LossChart()
         self._chartShown = False
         self._drawnAt = 0.0
@@ -51,7 +52,7 @@ class FineTuneSection(PanelSection):
         if self.parameterNode is None:
             return
         busy = problemWithStarting(self.logic)
-        allow(self.ui.startButton, busy or self.logic.problemWithFineTune(), _(
+        allow(self.ui.startButton, busy or self.logic.problemWithFineTune() or self._problemWithWeights(), _(
             "Learn the structure from the labelled slices; Slicer stays free for other work"))
         mine = self._job is not None and not self._job.isFinished
         idle = _("No fine-tune is running")
@@ -64,6 +65,9 @@ class FineTuneSection(PanelSection):
         allow(self.ui.discardButton, busy, _("Forget what was learnt so far, and delete its files"))
 
     def updateFromFiles(self, models: list) -> None:
+        from SAMFineTuneLib.backbones.availability import list_backbones
+
+        self._withoutWeights = {each.name for each in list_backbones() if not each.present}
         self._interrupted = self.logic.interruptedFineTunes()
         self._showInterrupted()
 
@@ -105,6 +109,12 @@ class FineTuneSection(PanelSection):
         self._chartShown = True
         self._draw()
         self._chart.show()
+
+    def _problemWithWeights(self) -> str:
+        node = self.parameterNode
+        if node.checkpoint or node.startFrom or node.backbone not in self._withoutWeights:
+            return ""
+        return _("The weights of the backbone are not on this computer: get them in section Model, or choose starter")
 
     def _try(self, act) -> None:
         from SAMFineTuneLib.errors import InputError

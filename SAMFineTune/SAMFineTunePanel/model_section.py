@@ -147,7 +147,7 @@ class ModelSection(PanelSection):
         backbone = self._backbones.get(name)
         toFetch = backbone is not None and not backbone.present and not own
         self.ui.weightsLabel.text = _weightsText(backbone, own)
-        self.ui.getWeightsButton.visible = toFetch or self._isFetching
+        self.ui.getWeightsButton.visible = toFetch and not self._isFetching
         self.ui.cancelWeightsButton.visible = self._isFetching
         if toFetch:
             self.ui.getWeightsButton.text = _("&Get the weights ({size})").format(size=sizeText(backbone.bytes))

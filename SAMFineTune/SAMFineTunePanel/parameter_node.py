@@ -56,3 +56,4 @@ class SAMFineTuneParameterNode:
     largestComponent: bool = False
     makeUncertainty: bool = False
     show3D: bool = False
+    keepKnown: bool = True

@@ -72,6 +72,8 @@ def _oneLine(value: str) -> str:
 def read(path: Path) -> np.ndarray:
     """The voxels (k, j, i) of a file with raw encoding, mapped from the disk and not yet read.
 
+    They can be changed; the file stays as it is.
+
     Raises:
         OSError: no such file.
         ValueError: not such a file, or cut off.
@@ -92,4 +94,4 @@ def read(path: Path) -> np.ndarray:
         raise ValueError(f"{path.name} is not a volume in raw NRRD")
     order = ">" if fields.get("endian") == "big" else "<"
     size = [int(number) for number in fields["sizes"].split()]
-    return np.memmap(path, order + _NUMPY_TYPES[fields["type"]], "r", offset, tuple(size[::-1]))
+    return np.memmap(path, order + _NUMPY_TYPES[fields["type"]], "c", offset, tuple(size[::-1]))

@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from SAMFineTunePanel import raw_nrrd
+from SAMFineTunePanel.known_slices import KnownSlices
 from SAMFineTunePanel.scene_export import StructureLabel
 from SAMFineTunePanel.voxel_grid import gridOf
 
@@ -49,12 +50,14 @@ class PredictedStructures:
         volume: for which it was predicted.
         segmentation: to fill.
         labels: what the numbers in the labelmap are.
+        known: what the user has said of the volume's slices, to be kept; None keeps nothing.
     """
 
     path: Path
     volume: slicer.vtkMRMLScalarVolumeNode
     segmentation: slicer.vtkMRMLSegmentationNode
     labels: list[StructureLabel]
+    known: KnownSlices | None = None
 
     def steps(self) -> Iterator[None]:
         """Does the work in small pieces.
@@ -67,6 +70,8 @@ class PredictedStructures:
         if voxels.shape != gridOf(self.volume).shape:
             raise ValueError(_("Volume {name} was changed while it was being segmented.").format(
                 name=self.volume.GetName()))
+        if self.known is not None:
+            yield from self.known.keepIn(voxels, self.labels)
         boxes = yield from _boxes(voxels, [label.value for label in self.labels])
         for label in self.labels:
             self._fill(label, voxels, boxes.get(label.value))

@@ -52,7 +52,6 @@ class StubJob:
 
 @pytest.fixture
 def section(panel, monkeypatch):
-    from SAMFineTunePanel.session import theSession
 
     monkeypatch.setattr(panel.logic._session.hardware, "found", None)
     monkeypatch.setattr(panel.logic, "probeHardware", lambda callback: None)
@@ -94,7 +93,6 @@ def choose(combo_box, value) -> None:
 
 
 def test_the_preset_is_chosen_by_the_hardware_found(section, process_events, monkeypatch):
-    from SAMFineTunePanel.session import theSession
 
     section.update()
     assert section.ui.presetComboBox.currentText == "Suited to this computer"
@@ -191,11 +189,9 @@ def test_fetching_shows_progress_and_can_be_cancelled(section, fetching, panel):
         ui.weightsProgressBar.value,
         ui.weightsProgressBar.maximum,
     ) == (12, 41)
-    assert (
-        not ui.getWeightsButton.enabled
-        and "Fetch weights is at work" in ui.getWeightsButton.toolTip
-    )
-    assert not panel.panel.fineTune.ui.startButton.enabled
+    assert not ui.getWeightsButton.visible
+    start = panel.panel.fineTune.ui.startButton
+    assert not start.enabled and "Fetch weights is at work" in start.toolTip
     ui.cancelWeightsButton.click()
     assert ui.weightsStatusLabel.text == "Cancelled." and not ui.weightsProgressBar.visible
     assert not ui.cancelWeightsButton.visible and ui.getWeightsButton.enabled
@@ -228,3 +224,13 @@ def test_a_file_of_ones_own_takes_the_place_of_the_download(section, tmp_path):
     section.update()
     assert not section.ui.checkpointProblemLabel.visible
     section.ui.advancedGroupBox.collapsed = True
+
+
+def test_a_fine_tune_waits_for_the_weights(section, weights, panel, monkeypatch, process_events):
+    monkeypatch.setattr(panel.logic, "problemWithFineTune", lambda: "")
+    start = panel.panel.fineTune.ui.startButton
+    choose(section.ui.backboneComboBox, "vit_b")
+    process_events(lambda: "get them in section Model" in start.toolTip)
+    assert not start.enabled
+    choose(section.ui.backboneComboBox, "starter")
+    process_events(lambda: start.enabled)

@@ -406,3 +406,43 @@ def test_uncertainty_comes_as_a_volume_over_the_image(ijk_to_ras, tmp_path):
 def test_points_are_compared_in_any_order():
     points = np.array([[1.0, 2, 3], [0, 5, 6]])
     assert np.array_equal(sorted_points(points), sorted_points(points[::-1]))
+
+
+# What is known of slices is kept
+
+
+@pytest.mark.parametrize("orientation", ["axial", "coronal"])
+def test_labelled_slices_stay_as_drawn_and_empty_ones_empty(orientation, tmp_path):
+    from SAMFineTunePanel.example_slices import PaintedSlices
+    from SAMFineTunePanel.known_slices import KnownSlices
+    from SAMFineTunePanel.scene_export import StructureLabel
+
+    volume = add_volume(values(), GEOMETRIES["oblique"])
+    axis = 0 if orientation == "axial" else 1
+
+    def only(mask, *numbers):
+        keep = np.zeros(SHAPE[axis], bool)
+        keep[list(numbers)] = True
+        return mask & keep.reshape([-1 if each == axis else 1 for each in range(3)])
+
+    liver = only(box(SHAPE, (1, 9), (1, 12), (2, 12)), 2, 5)
+    spleen = only(box(SHAPE, (1, 9), (1, 12), (14, 18)), 5, 6)
+    segmentation = add_segmentation(volume, {"liver": liver, "spleen": spleen})
+    known = example(volume, segmentation, orientation=orientation, empty=[3], complete=[5], unfinished=[6], first=2)
+    elsewhere = example(add_volume(values(), placement(), "other"), segmentation, empty=[4])
+    predicted = np.zeros(SHAPE, np.uint8)
+    predicted[:, :, :8], predicted[:, :, 8:] = 3, 4
+    labels = [StructureLabel(number, name, (1, 0, 0), "") for name, number in (("liver", 3), ("spleen", 4))]
+    kept = predicted.copy()
+    for _ in KnownSlices([known, elsewhere], volume, PaintedSlices()).keepIn(kept, labels):
+        pass
+    plane = [np.moveaxis(each, axis, 0) for each in (kept, predicted, liver, spleen)]
+    for number in (0, 1, 3):
+        assert not plane[0][number].any()
+    for number in (4, 6, 7):
+        assert np.array_equal(plane[0][number], plane[1][number])
+    assert np.array_equal(plane[0][5], np.where(plane[2][5], 3, 0) + np.where(plane[3][5], 4, 0))
+    # On a slice that shows only the liver nothing is known of the spleen, but that it is not in the liver.
+    expected = np.where(plane[1][2] == 4, 4, 0)
+    expected[plane[2][2]] = 3
+    assert np.array_equal(plane[0][2], expected)

@@ -141,6 +141,10 @@ def test_from_the_sample_to_a_segmented_head(desktop):
     [segmentation] = job.result
     labels.GetDisplayNode().SetVisibility(False)
     found = voxels(segmentation, "lateral ventricles", head)
+    # The labelled slices stay as they were drawn, and beyond the ends nothing is found.
+    drawn = voxels(labels, "lateral ventricles", head)
+    assert np.array_equal(found[[68, 76, 84, 92, 100]], drawn[[68, 76, 84, 92, 100]])
+    assert not found[:68].any() and not found[101:].any()
     overlap = 2 * (found & truth()).sum() / (found.sum() + truth().sum())
     print(f"DSC on the whole head after {job_steps} steps: {overlap:.3f}")
     assert overlap > 0.7

@@ -57,9 +57,9 @@ def boot(views: bool = False, interactive: bool = False) -> Any:
 
 def _start(slicer: types.ModuleType, interactive: bool) -> None:
     from . import collected_errors, ctk_widgets, messages, mrml, qt_messages, qt_module
-    from .none_references import give_none_spare_references
+    from .spare_references import give_spare_references
 
-    give_none_spare_references()
+    give_spare_references()
     collected_errors.collect_uncaught()
     qt_messages.install()
     qt_module.make_qt_module(interactive)

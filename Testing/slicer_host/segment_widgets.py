@@ -44,6 +44,8 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         self._table.setSelectionBehavior(QtWidgets.QAbstractItemView.SelectionBehavior.SelectRows)
         self._table.horizontalHeader().setStretchLastSection(True)
         self._table.verticalHeader().setVisible(False)
+        no_editing = QtWidgets.QAbstractItemView.EditTrigger.NoEditTriggers
+        self._table.setEditTriggers(no_editing)
         self._table.selectionModel().selectionChanged.connect(self.selectionChanged.emit)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
