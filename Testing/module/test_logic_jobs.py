@@ -190,6 +190,7 @@ def test_the_workers_words_are_the_exceptions(logic, phantom, tmp_path):
 def test_settings_that_do_not_fit_are_refused_before_anything_starts(logic, phantom):
     from SAMFineTuneLib.errors import InputError
 
+    before = logic.job
     with pytest.raises(InputError, match="input_size"):
         logic.fineTune(*phantom[:2], inputSize=300)
     with pytest.raises(ValueError, match="stepz is no setting"):
@@ -198,7 +199,7 @@ def test_settings_that_do_not_fit_are_refused_before_anything_starts(logic, phan
         logic.fineTune(*phantom[:2], ["liver"])
     with pytest.raises(ValueError, match="A volume and its segmentation"):
         logic.fineTune()
-    assert logic.job is None and job_folders() == []
+    assert logic.job is before and job_folders() == []
 
 
 def test_several_volumes_uncertainty_and_an_existing_segmentation(logic, phantom):
