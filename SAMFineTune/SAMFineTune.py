@@ -66,11 +66,13 @@ class SAMFineTune(ScriptedLoadableModule):
         self.parent.helpText = _(
             "Label a few slices of a structure, fine-tune the Segment Anything Model on them, and have it segment "
             "whole volumes. Everything runs on this computer, with or without a GPU. "
-            "See <a href=\"https://github.com/SAMFineTune/SlicerSAMFineTune\">the documentation</a>.")
+            'See <a href="https://github.com/SAMFineTune/SlicerSAMFineTune">the documentation</a>.'
+        )
         self.parent.acknowledgementText = _(
             "Follows Gu, Dong, Yang, Mazurowski: How to build the best medical image segmentation algorithm using "
             "foundation models (MELBA 2025:006), and Li, Rajpurkar: Adapting Segment Anything Models to Medical "
-            "Imaging via Fine-Tuning without Domain Pretraining. Stands on Segment Anything and MobileSAM.")
+            "Imaging via Fine-Tuning without Domain Pretraining. Stands on Segment Anything and MobileSAM."
+        )
         # Slicer finds it by itself only where Resources lies beside this file.
         self.parent.icon = qt.QIcon(resourcePath("Icons/SAMFineTune.png"))
         slicer.app.connect("startupCompleted()", registerSampleData)
@@ -131,7 +133,8 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
     """Everything that the panel does, for scripts: nodes in, nodes out; errors are exceptions with words.
 
-    One job runs at a time, whoever started it; all instances share it, and what they know. Slices are numbered from 0 along the volume's own voxel axis.
+    One job runs at a time, whoever started it; all instances share it, and what they know.
+    Slices are numbered from 0 along the volume's own voxel axis.
     """
 
     def __init__(self) -> None:
@@ -173,10 +176,14 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         """
         examples = self.getParameterNode().examples
         if any(each.volume is volume and each.segmentation is segmentation for each in examples):
-            raise ValueError(_("{volume} with {segmentation} is an example already.").format(
-                volume=volume.GetName(), segmentation=segmentation.GetName()))
-        examples.append(Example(
-            volume=volume, segmentation=segmentation, segmentIDs=list(segmentIDs), orientation=orientation))
+            raise ValueError(
+                _("{volume} with {segmentation} is an example already.").format(
+                    volume=volume.GetName(), segmentation=segmentation.GetName()
+                )
+            )
+        examples.append(
+            Example(volume=volume, segmentation=segmentation, segmentIDs=list(segmentIDs), orientation=orientation)
+        )
         return examples[len(examples) - 1]
 
     def removeExample(self, index: int) -> None:
@@ -231,7 +238,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         orientation, uncertainty = self._session.uncertainty.get(example.volume.GetID(), ("", []))
         fits = orientation == slices.orientation and len(uncertainty) == slices.count
         return next_slice(
-            slices.count, slices.labelled, list(slices.empty), slices.extent, uncertainty if fits else None)
+            slices.count, slices.labelled, list(slices.empty), slices.extent, uncertainty if fits else None
+        )
 
     def sliceInView(self, example: Example) -> SliceInView:
         """The slice of an example that a slice view shows at present."""
@@ -305,8 +313,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             if volume is None or segmentation is None:
                 raise ValueError(_("A volume and its segmentation are needed."))
             chosen = _segmentIDs(segmentation, segments)
-            examples = [Example(
-                volume=volume, segmentation=segmentation, segmentIDs=chosen, orientation=orientation)]
+            examples = [Example(volume=volume, segmentation=segmentation, segmentIDs=chosen, orientation=orientation)]
         request = FinetuneRequest(list(examples), name, getattr(startFrom, "name", startFrom), _fields(settings))
         return self._run(lambda: request.job(self._session.painted), blocking, progress)
 
@@ -496,9 +503,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         examples = list(self.getParameterNode().examples)
         return request.job(self._session.undo, examples, self._session.painted, self._noteUncertainty)
 
-    def _noteUncertainty(
-        self, volume: slicer.vtkMRMLScalarVolumeNode, orientation: str, bySlice: list[float]
-    ) -> None:
+    def _noteUncertainty(self, volume: slicer.vtkMRMLScalarVolumeNode, orientation: str, bySlice: list[float]) -> None:
         self._session.uncertainty[volume.GetID()] = (orientation, bySlice)
 
     def _finetuneRequest(self) -> FinetuneRequest:
@@ -541,8 +546,7 @@ def _segmentIDs(segmentation: slicer.vtkMRMLSegmentationNode, segments: Sequence
     for segment in segments:
         segmentID = segment if known.GetSegment(segment) else known.GetSegmentIdBySegmentName(segment)
         if not segmentID:
-            raise ValueError(_("{name} has no segment {segment}.").format(
-                name=segmentation.GetName(), segment=segment))
+            raise ValueError(_("{name} has no segment {segment}.").format(name=segmentation.GetName(), segment=segment))
         chosen.append(segmentID)
     return chosen
 
@@ -552,8 +556,9 @@ def _fields(settings: dict[str, Any]) -> dict[str, Any]:
     fields = {}
     for name, value in settings.items():
         if name not in _SETTINGS:
-            raise ValueError(_("{name} is no setting; known are {known}.").format(
-                name=name, known=", ".join(_SETTINGS)))
+            raise ValueError(
+                _("{name} is no setting; known are {known}.").format(name=name, known=", ".join(_SETTINGS))
+            )
         field, open_ = _SETTINGS[name]
         if value != open_:
             fields[field] = value

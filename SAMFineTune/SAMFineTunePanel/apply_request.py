@@ -80,9 +80,10 @@ class ApplyRequest:
             segments = (segmentation.GetSegment(segmentID) for segmentID in chosen)
             taken = [segment.GetName() for segment in segments if segment and segment.GetName().strip() in names]
             if taken:
-                return _("Segment {segment} of {name} is an example to learn from and would be replaced. Choose a new "
-                         "segmentation, or remove the example.").format(
-                             segment=taken[0], name=self.segmentation.GetName())
+                return _(
+                    "Segment {segment} of {name} is an example to learn from and would be replaced. Choose a new "
+                    "segmentation, or remove the example."
+                ).format(segment=taken[0], name=self.segmentation.GetName())
         return ""
 
     def _labels(self) -> list[StructureLabel]:
@@ -91,8 +92,10 @@ class ApplyRequest:
                 label.value,
                 label.name or _UNNAMED.format(value=label.value),
                 tuple(label.colour or _GREY),
-                label.terminology)
-            for label in self.model.card.labels]
+                label.terminology,
+            )
+            for label in self.model.card.labels
+        ]
 
     def job(
         self,
@@ -174,12 +177,11 @@ class ApplyRequest:
     def _requirePresent(self, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
         for node in (volume, self.segmentation):
             if node is not None and not slicer.mrmlScene.IsNodePresent(node):
-                raise ValueError(_("{name} was removed from the scene while it was being segmented.").format(
-                    name=node.GetName()))
+                raise ValueError(
+                    _("{name} was removed from the scene while it was being segmented.").format(name=node.GetName())
+                )
 
-    def _target(
-        self, volume: slicer.vtkMRMLScalarVolumeNode, undo: SegmentationUndo
-    ) -> slicer.vtkMRMLSegmentationNode:
+    def _target(self, volume: slicer.vtkMRMLScalarVolumeNode, undo: SegmentationUndo) -> slicer.vtkMRMLSegmentationNode:
         if self.segmentation is not None:
             undo.noteBefore(self.segmentation)
             return self.segmentation

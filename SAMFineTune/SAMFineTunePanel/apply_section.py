@@ -47,16 +47,23 @@ class ApplySection(PanelSection):
         self._model.update()
         self._showVolumes()
         several = _("Several volumes get a new segmentation each") if len(self._chosenVolumes()) > 1 else ""
-        allow(self.ui.segmentationSelector, several, _(
-            "A new segmentation, or one of the scene, whose other segments are not touched"))
+        allow(
+            self.ui.segmentationSelector,
+            several,
+            _("A new segmentation, or one of the scene, whose other segments are not touched"),
+        )
         allow(self.ui.modelComboBox, "" if self._models else _noModels(), _("Which tuned model segments"))
         problem = problemWithStarting(self.logic) or ("" if self._models else _noModels())
-        allow(self.ui.applyButton, problem or self.logic.problemWithApply(), _(
-            "Segment the volumes with the tuned model"))
+        allow(
+            self.ui.applyButton, problem or self.logic.problemWithApply(), _("Segment the volumes with the tuned model")
+        )
         mine = self._job is not None and not self._job.isFinished
         allow(self.ui.cancelButton, "" if mine else _("Nothing is being applied"), _("Stop; the scene stays as it is"))
-        allow(self.ui.undoButton, "" if self._undoable() else _("There is no result to take back"), _(
-            "Take back what was applied last"))
+        allow(
+            self.ui.undoButton,
+            "" if self._undoable() else _("There is no result to take back"),
+            _("Take back what was applied last"),
+        )
 
     def updateFromFiles(self, models: list) -> None:
         self._models = [model for model in models if model.card is not None]
@@ -112,8 +119,10 @@ class ApplySection(PanelSection):
             return
         if job.state == DONE:
             self._results = list(job.result)
-            showWords(self.ui.statusLabel, _("Done: {names}.").format(
-                names=", ".join(each.GetName() for each in self._results)))
+            showWords(
+                self.ui.statusLabel,
+                _("Done: {names}.").format(names=", ".join(each.GetName() for each in self._results)),
+            )
         self.update()
         if job.isFinished:
             self.changed()
@@ -122,8 +131,9 @@ class ApplySection(PanelSection):
         return [each for each in self.parameterNode.applyVolumes if each is not None]
 
     def _undoable(self) -> list:
-        return [each for each in self._results
-                if slicer.mrmlScene.IsNodePresent(each) and self.logic.canUndoApply(each)]
+        return [
+            each for each in self._results if slicer.mrmlScene.IsNodePresent(each) and self.logic.canUndoApply(each)
+        ]
 
     def _showVolumes(self) -> None:
         selector, chosen = self.ui.volumesSelector, self._chosenVolumes()

@@ -124,8 +124,7 @@ def slicesOf(example, painted: PaintedSlices) -> ExampleSlices:
         return ExampleSlices(problem=problem)
     try:
         grid = gridOf(example.volume)
-        bySegment = {
-            segmentID: painted.along(example, segmentID) for segmentID in chosenSegmentIDs(example)}
+        bySegment = {segmentID: painted.along(example, segmentID) for segmentID in chosenSegmentIDs(example)}
     except ValueError as error:
         return ExampleSlices(problem=str(error))
     axes = {each: grid.voxelAxis(each) for each in ORIENTATIONS}
@@ -137,8 +136,8 @@ def slicesOf(example, painted: PaintedSlices) -> ExampleSlices:
         orientation=orientation,
         count=grid.size[axis],
         bySegment={
-            segmentName(example.segmentation, segmentID): along[axis].tolist()
-            for segmentID, along in bySegment.items()},
+            segmentName(example.segmentation, segmentID): along[axis].tolist() for segmentID, along in bySegment.items()
+        },
         complete=tuple(example.complete),
         unfinished=tuple(example.unfinished),
         empty=tuple(example.empty),
@@ -162,12 +161,14 @@ def _missing(example) -> str:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         return _("Two segments of {name} are called {segment}. Rename one.").format(
-            name=example.segmentation.GetName(), segment=", ".join(sorted(twice)))
+            name=example.segmentation.GetName(), segment=", ".join(sorted(twice))
+        )
     return ""
 
 
 def _orientationDrawn(grid, axes: dict[str, int], painted: list[list[np.ndarray]]) -> str:
     """The orientation in which the labelled slices are fewest for the length they span."""
+
     def share(orientation: str) -> float:
         axis = axes[orientation]
         numbers = np.unique(np.concatenate([along[axis] for along in painted]))
@@ -193,17 +194,20 @@ def _contradiction(slices: ExampleSlices) -> str:
     if extent is not None:
         if extent[0] > extent[1]:
             return _("The structure is said to begin behind its end (slices {first} and {last}).").format(
-                first=extent[0], last=extent[1])
+                first=extent[0], last=extent[1]
+            )
         beyond = [number for number in slices.labelled if not extent[0] <= number <= extent[1]]
         if beyond:
             return _("Slice {number} is labelled, but lies beyond where the structure is said to begin or end.").format(
-                number=beyond[0])
+                number=beyond[0]
+            )
     marked = [*slices.complete, *slices.unfinished, *slices.empty, slices.first, slices.last]
     if any(number >= slices.count for number in marked):
         return _("Slices were marked that this orientation does not have. Clear the marks.")
     if not slices.found:
         return _("Nothing is painted yet. Label a few {orientation} slices in the Segment Editor.").format(
-            orientation=slices.orientation)
+            orientation=slices.orientation
+        )
     if not painted:
         return _("All labelled slices are marked as not done.")
     return ""

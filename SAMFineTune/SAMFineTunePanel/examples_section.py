@@ -147,7 +147,9 @@ class ExamplesSection(PanelSection):
     def _pairs(self) -> set[tuple[str, str]]:
         return {
             (each.volume.GetID(), each.segmentation.GetID())
-            for each in self._examples() if each.volume is not None and each.segmentation is not None}
+            for each in self._examples()
+            if each.volume is not None and each.segmentation is not None
+        }
 
     @contextmanager
     def _showing(self):
@@ -183,9 +185,15 @@ class ExamplesSection(PanelSection):
         chosen = row >= 0 and row < len(self._slices)
         self.ui.exampleWidget.visible = chosen
         self.ui.sliceWidget.visible = chosen
-        showWords(self.ui.hintLabel, "" if chosen else _(
-            "Draw the structure on a few slices in the Segment Editor, about five, evenly spaced from its first "
-            "slice to its last. Then press Add."))
+        showWords(
+            self.ui.hintLabel,
+            ""
+            if chosen
+            else _(
+                "Draw the structure on a few slices in the Segment Editor, about five, evenly spaced from its first "
+                "slice to its last. Then press Add."
+            ),
+        )
         self._marks.setExample(self._example() if chosen else None, row, self._slices[row] if chosen else None)
         if chosen:
             with self._showing():
@@ -193,7 +201,9 @@ class ExamplesSection(PanelSection):
 
     def _showExample(self, example, slices: ExampleSlices) -> None:
         for selector, node in (
-                (self.ui.volumeSelector, example.volume), (self.ui.segmentationSelector, example.segmentation)):
+            (self.ui.volumeSelector, example.volume),
+            (self.ui.segmentationSelector, example.segmentation),
+        ):
             if selector.currentNode() is not node:
                 selector.setCurrentNode(node)
         self._segmentList.show(example.segmentation, list(example.segmentIDs))
@@ -208,10 +218,16 @@ class ExamplesSection(PanelSection):
     def _allowButtons(self, examples: list) -> None:
         pair = nextPair(self._pairs())
         volume, segmentation = [each.GetName() for each in pair] if pair is not None else ("", "")
-        allow(self.ui.addButton, self._problemWithAdding(pair), _(
-            "Add {volume} with {segmentation} to the table").format(volume=volume, segmentation=segmentation))
-        allow(self.ui.removeButton, "" if self.row >= 0 else _("Select a row of the table first"), _(
-            "Take the selected example out of the table; the volume and the segmentation stay in the scene"))
+        allow(
+            self.ui.addButton,
+            self._problemWithAdding(pair),
+            _("Add {volume} with {segmentation} to the table").format(volume=volume, segmentation=segmentation),
+        )
+        allow(
+            self.ui.removeButton,
+            "" if self.row >= 0 else _("Select a row of the table first"),
+            _("Take the selected example out of the table; the volume and the segmentation stay in the scene"),
+        )
 
     def _problemWithAdding(self, pair: tuple | None) -> str:
         if self.parameterNode is None:
@@ -251,7 +267,8 @@ def _orientationTexts() -> tuple[str, str, str]:
 
 def _cells(example, slices: ExampleSlices) -> list[str]:
     volume, segmentation = (
-        node.GetName() if node is not None else _("removed") for node in (example.volume, example.segmentation))
+        node.GetName() if node is not None else _("removed") for node in (example.volume, example.segmentation)
+    )
     found = f"⚠ {len(slices.labelled)}" if slices.problem else str(len(slices.labelled))
     return [volume, segmentation, ", ".join(slices.bySegment), found]
 

@@ -52,8 +52,11 @@ class FineTuneSection(PanelSection):
         if self.parameterNode is None:
             return
         busy = problemWithStarting(self.logic)
-        allow(self.ui.startButton, busy or self.logic.problemWithFineTune() or self._problemWithWeights(), _(
-            "Learn the structure from the labelled slices; Slicer stays free for other work"))
+        allow(
+            self.ui.startButton,
+            busy or self.logic.problemWithFineTune() or self._problemWithWeights(),
+            _("Learn the structure from the labelled slices; Slicer stays free for other work"),
+        )
         mine = self._job is not None and not self._job.isFinished
         idle = _("No fine-tune is running")
         allow(self.ui.cancelButton, "" if mine else idle, _("Stop, and keep nothing"))
@@ -142,8 +145,9 @@ class FineTuneSection(PanelSection):
 
     def _conclude(self, job) -> None:
         if job.state == DONE:
-            showWords(self.ui.statusLabel, _("Done: tuned model “{name}”. Apply it below.").format(
-                name=job.result.name))
+            showWords(
+                self.ui.statusLabel, _("Done: tuned model “{name}”. Apply it below.").format(name=job.result.name)
+            )
             # The scene keeps it also while another module is shown.
             self.logic.getParameterNode().applyModel = job.result.name
         self.filesChanged()
@@ -160,8 +164,9 @@ class FineTuneSection(PanelSection):
         picture = qt.QPixmap(path)
         if picture.isNull():
             return
-        self.ui.previewLabel.setPixmap(picture.scaled(
-            _PREVIEW_WIDTH, _PREVIEW_HEIGHT, qt.Qt.KeepAspectRatio, qt.Qt.SmoothTransformation))
+        self.ui.previewLabel.setPixmap(
+            picture.scaled(_PREVIEW_WIDTH, _PREVIEW_HEIGHT, qt.Qt.KeepAspectRatio, qt.Qt.SmoothTransformation)
+        )
         self.ui.previewLabel.visible = True
 
     def _draw(self) -> None:
@@ -179,8 +184,11 @@ class FineTuneSection(PanelSection):
 def _interruptedText(interrupted: list) -> str:
     first = interrupted[0]
     words = _("A fine-tune of {labels} was interrupted at step {step} of {steps} ({when}).").format(
-        labels=", ".join(first.labels) or first.output.stem, step=first.step,
-        steps=first.steps or _("unknown"), when=dateText(first.when))
+        labels=", ".join(first.labels) or first.output.stem,
+        step=first.step,
+        steps=first.steps or _("unknown"),
+        when=dateText(first.when),
+    )
     if len(interrupted) > 1:
         words += " " + _("{count} more were interrupted.").format(count=len(interrupted) - 1)
     return words

@@ -66,8 +66,8 @@ def _knownNumbers(slices: ExampleSlices, name: str) -> np.ndarray:
     known[[*slices.bySegment[name], *slices.complete, *slices.empty]] = True
     extent = slices.extent
     if extent is not None:
-        known[:extent[0]] = True
-        known[extent[1] + 1:] = True
+        known[: extent[0]] = True
+        known[extent[1] + 1 :] = True
     known[list(slices.unfinished)] = False
     return known
 

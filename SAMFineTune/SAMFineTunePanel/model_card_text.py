@@ -22,7 +22,8 @@ def details(model) -> str:
         return f"⚠ {model.fault}"
     sentences = [
         _("{labels}; made {when}, {size}.").format(
-            labels=", ".join(_labelNames(card)), when=dateText(card.created), size=sizeText(model.bytes)),
+            labels=", ".join(_labelNames(card)), when=dateText(card.created), size=sizeText(model.bytes)
+        ),
         _learntFrom(card),
         _measured(card),
     ]
@@ -36,15 +37,20 @@ def _labelNames(card) -> list[str]:
 def _learntFrom(card) -> str:
     strategy = card.strategy
     return _("{backbone} ({method}), {orientation} slices: {slices} labelled, of {volumes} volume(s).").format(
-        backbone=card.backbone, method=strategy.method, orientation=card.axis,
-        slices=card.data.get("labelled_slices", "?"), volumes=card.data.get("volumes", "?"))
+        backbone=card.backbone,
+        method=strategy.method,
+        orientation=card.axis,
+        slices=card.data.get("labelled_slices", "?"),
+        volumes=card.data.get("volumes", "?"),
+    )
 
 
 def _measured(card) -> str:
     if card.metrics.get("validation_dsc") is None:
         return _("No DSC: nothing could be held out to measure it on.")
     return _("DSC {dsc} on {count} held-out slice(s).").format(
-        dsc=_dsc(card), count=card.metrics.get("held_out_slices", "?"))
+        dsc=_dsc(card), count=card.metrics.get("held_out_slices", "?")
+    )
 
 
 def _dsc(card) -> str:

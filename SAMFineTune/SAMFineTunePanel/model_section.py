@@ -24,8 +24,7 @@ class ModelSection(PanelSection):
         super().__init__(logic)
         self._backbones: dict = {}
         self._weightsJob = None
-        self._weightsView = JobView(
-            self.ui.weightsProgressBar, self.ui.weightsStatusLabel, self.ui.weightsErrorLabel)
+        self._weightsView = JobView(self.ui.weightsProgressBar, self.ui.weightsStatusLabel, self.ui.weightsErrorLabel)
         self._preset = ComboBoxChoice(self.ui.presetComboBox, self, "preset")
         self._backbone = ComboBoxChoice(self.ui.backboneComboBox, self, "backbone")
         self._device = ComboBoxChoice(self.ui.deviceComboBox, self, "device")
@@ -54,8 +53,16 @@ class ModelSection(PanelSection):
             return
         self._fillPresets()
         self._fillDevices()
-        for choice in (self._preset, self._backbone, self._device, self._method, self._scope, self._inputSize,
-                       self._startFrom, *self._spinBoxes):
+        for choice in (
+            self._preset,
+            self._backbone,
+            self._device,
+            self._method,
+            self._scope,
+            self._inputSize,
+            self._startFrom,
+            *self._spinBoxes,
+        ):
             choice.update()
         if self.ui.checkpointPathEdit.currentPath != self.parameterNode.checkpoint:
             wasBlocked = self.ui.checkpointPathEdit.blockSignals(True)
@@ -71,9 +78,12 @@ class ModelSection(PanelSection):
         self._backbones = {each.name: each for each in list_backbones()}
         self._backbone.setItems([(name, _backboneTitle(name)) for name in self._backbones])
         usable = [model for model in models if model.card is not None]
-        self._startFrom.setItems([
-            ("", _("the backbone's weights")),
-            *((model.name, _("tuned model {name}").format(name=model.name)) for model in usable)])
+        self._startFrom.setItems(
+            [
+                ("", _("the backbone's weights")),
+                *((model.name, _("tuned model {name}").format(name=model.name)) for model in usable),
+            ]
+        )
         self.update()
 
     def showJob(self, job) -> None:
@@ -114,13 +124,20 @@ class ModelSection(PanelSection):
         self.update()
 
     def _fillFixedChoices(self) -> None:
-        self._method.setItems([
-            ("auto", _("automatic")), ("adapter", _("Adapter")), ("lora", _("LoRA")),
-            ("vanilla", _("vanilla: all weights"))])
-        self._scope.setItems([
-            ("auto", _("automatic")), ("encoder_decoder", _("encoder and decoder")), ("decoder", _("decoder alone"))])
-        self._inputSize.setItems([
-            (0, _("automatic")), *((size, _("{size} pixels").format(size=size)) for size in _INPUT_SIZES)])
+        self._method.setItems(
+            [
+                ("auto", _("automatic")),
+                ("adapter", _("Adapter")),
+                ("lora", _("LoRA")),
+                ("vanilla", _("vanilla: all weights")),
+            ]
+        )
+        self._scope.setItems(
+            [("auto", _("automatic")), ("encoder_decoder", _("encoder and decoder")), ("decoder", _("decoder alone"))]
+        )
+        self._inputSize.setItems(
+            [(0, _("automatic")), *((size, _("{size} pixels").format(size=size)) for size in _INPUT_SIZES)]
+        )
 
     def _fillPresets(self) -> None:
         hardware = self.logic.hardware
@@ -151,9 +168,13 @@ class ModelSection(PanelSection):
         self.ui.cancelWeightsButton.visible = self._isFetching
         if toFetch:
             self.ui.getWeightsButton.text = _("&Get the weights ({size})").format(size=sizeText(backbone.bytes))
-            allow(self.ui.getWeightsButton, problemWithStarting(self.logic), _(
-                "Download the official weights, licence {licence}; an interrupted download goes on").format(
-                    licence=backbone.licence))
+            allow(
+                self.ui.getWeightsButton,
+                problemWithStarting(self.logic),
+                _("Download the official weights, licence {licence}; an interrupted download goes on").format(
+                    licence=backbone.licence
+                ),
+            )
 
     def _allowAdvanced(self) -> None:
         node = self.parameterNode

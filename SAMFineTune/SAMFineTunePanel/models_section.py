@@ -44,16 +44,25 @@ class ModelsSection(PanelSection):
 
     def update(self) -> None:
         model = self.selectedModel
-        showWords(self.ui.cardLabel, details(model) if model is not None else "" if self._models else _(
-            "Models that you fine-tune or import are listed here."))
+        showWords(
+            self.ui.cardLabel,
+            details(model)
+            if model is not None
+            else ""
+            if self._models
+            else _("Models that you fine-tune or import are listed here."),
+        )
         none = "" if model is not None else _("Select a model in the table first")
         broken = none or ("" if model.card is not None else model.fault)
         allow(self.ui.renameButton, none, _("Edit the model's name in the table"))
         allow(self.ui.deleteButton, none, _("Delete the model from this computer"))
         allow(self.ui.exportButton, broken, _("Save the model as one file, to share it or keep it elsewhere"))
         allow(self.ui.importButton, "", _("Take over a tuned model from a file"))
-        allow(self.ui.clearStorageButton, self._problemWithClearing(), _(
-            "Delete downloaded weights and interrupted fine-tunes; tuned models stay"))
+        allow(
+            self.ui.clearStorageButton,
+            self._problemWithClearing(),
+            _("Delete downloaded weights and interrupted fine-tunes; tuned models stay"),
+        )
 
     def updateFromFiles(self, models: list) -> None:
         from SAMFineTuneLib.storage import storage_used
@@ -66,7 +75,8 @@ class ModelsSection(PanelSection):
         self.ui.storageLabel.text = _("On the disk: weights {weights}, unfinished jobs {jobs}, models {models}").format(
             weights=sizeText(sum(each.bytes for each in self._used.checkpoints)),
             jobs=sizeText(sum(each.bytes for each in jobs)),
-            models=sizeText(sum(each.bytes for each in models)))
+            models=sizeText(sum(each.bytes for each in models)),
+        )
         self.ui.storageLabel.toolTip = _("Weights and jobs lie in {folder}").format(folder=self._used.folder)
         self.update()
 
@@ -92,19 +102,21 @@ class ModelsSection(PanelSection):
         """Delete the selected model, once the user has confirmed it."""
         model = self.selectedModel
         if slicer.util.confirmOkCancelDisplay(
-                _("Delete the tuned model {name}? This cannot be undone.").format(name=model.name)):
+            _("Delete the tuned model {name}? This cannot be undone.").format(name=model.name)
+        ):
             self._try(lambda: self.logic.deleteModel(model), _("Deleted {name}.").format(name=model.name))
 
     def onExport(self, checked: bool = False) -> None:
         """Save the selected model as a file."""
         model = self.selectedModel
         path = qt.QFileDialog.getSaveFileName(
-            self.widget, _("Export a tuned model"), f"{model.name}{_SUFFIX}", _fileFilter())
+            self.widget, _("Export a tuned model"), f"{model.name}{_SUFFIX}", _fileFilter()
+        )
         if path:
             path = path if path.lower().endswith(_SUFFIX) else path + _SUFFIX
             self._try(
-                lambda: self.logic.exportModel(model, path, overwrite=True),
-                _("Exported to {path}.").format(path=path))
+                lambda: self.logic.exportModel(model, path, overwrite=True), _("Exported to {path}.").format(path=path)
+            )
 
     def onImport(self, checked: bool = False) -> None:
         """Take over a model from a file."""
@@ -116,9 +128,12 @@ class ModelsSection(PanelSection):
         """Delete what can be fetched or made again, once the user has confirmed it."""
         from SAMFineTuneLib.storage import clear_storage
 
-        if slicer.util.confirmOkCancelDisplay(_(
+        if slicer.util.confirmOkCancelDisplay(
+            _(
                 "Delete the downloaded weights and all interrupted fine-tunes? Tuned models stay; those tuned from "
-                "downloaded weights need them again to be applied.")):
+                "downloaded weights need them again to be applied."
+            )
+        ):
             self._try(clear_storage, _("Cleared."))
 
     def _problemWithClearing(self) -> str:

@@ -20,7 +20,7 @@ _STEPS = 60
 
 def makeVolume() -> tuple[slicer.vtkMRMLScalarVolumeNode, np.ndarray]:
     """A bright ellipsoid in noise, oblique in the world; the volume and where the ellipsoid is (k, j, i)."""
-    k, j, i = np.mgrid[:_SHAPE[0], :_SHAPE[1], :_SHAPE[2]]
+    k, j, i = np.mgrid[: _SHAPE[0], : _SHAPE[1], : _SHAPE[2]]
     truth = ((k - 12) / 8.0) ** 2 + ((j - 30) / 18.0) ** 2 + ((i - 36) / 14.0) ** 2 < 1
     noise = np.random.default_rng(0).normal(100, 12, _SHAPE)
     volume = slicer.util.addVolumeFromArray((noise + 60 * truth).astype(np.int16), name="Phantom")
@@ -75,7 +75,8 @@ class ModuleTest(ScriptedLoadableModuleTest):
         self.assertEqual(logic.exampleSlices(example).labelled, list(_LABELLED))
         heard: list[int] = []
         model = logic.fineTune(
-            volume, labels, steps=_STEPS, inputSize=256, name="module test", progress=lambda job: heard.append(job.step))
+            volume, labels, steps=_STEPS, inputSize=256, name="module test", progress=lambda job: heard.append(job.step)
+        )
         self.assertTrue(heard)
         self.assertEqual([label.name for label in model.card.labels], ["ellipsoid"])
         return model

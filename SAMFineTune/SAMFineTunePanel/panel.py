@@ -133,8 +133,11 @@ class Panel(VTKObservationMixin):
             if self.isReady:
                 section.unlock()
             else:
-                section.lock(_("Restart Slicer first") if self.packages.needsRestart else _(
-                    "Install the packages first: see above"))
+                section.lock(
+                    _("Restart Slicer first")
+                    if self.packages.needsRestart
+                    else _("Install the packages first: see above")
+                )
         if self.isReady:
             self.examples.enter()
             self.model.enter()

@@ -22,8 +22,10 @@ def presetWords(preset: str) -> str:
         "laptop": _("Costs about 3 minutes and 1 GB of memory with the starter network. Needs two processor cores."),
         "study": _(
             "Costs 2500 steps at full resolution. Needs a GPU with 8 GB of memory; on two processor cores it takes "
-            "about 2.5 hours with MobileSAM, and far more with larger networks."),
+            "about 2.5 hours with MobileSAM, and far more with larger networks."
+        ),
         "full": _(
             "Costs up to 20000 steps, which is hours, and ends when held-out volumes no longer improve. Needs a GPU "
-            "with more memory than Study."),
+            "with more memory than Study."
+        ),
     }[preset]

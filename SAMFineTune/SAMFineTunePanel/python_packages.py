@@ -81,8 +81,9 @@ def problemWithInstallation(missing: list[PythonPackage]) -> str:
     """Why `install` would not work, and what to do about it; "" when it would."""
     if any(each.name == "torch" for each in missing) and not _hasPyTorchExtension():
         return _(
-            "PyTorch comes through the extension \"PyTorch\", which is not installed. Open the Extensions "
-            "Manager (menu View), search for PyTorch, install it, restart Slicer, and come back here.")
+            'PyTorch comes through the extension "PyTorch", which is not installed. Open the Extensions '
+            "Manager (menu View), search for PyTorch, install it, restart Slicer, and come back here."
+        )
     return ""
 
 
@@ -136,12 +137,16 @@ def _installTorch() -> None:
 
     try:
         torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(
-            askConfirmation=True, torchVersionRequirement=str(_TORCH.specifier))
+            askConfirmation=True, torchVersionRequirement=str(_TORCH.specifier)
+        )
     # What goes wrong in there is of many kinds: pip, the network, a library that does not load.
     except Exception as error:
-        raise InstallationError(_(
-            "PyTorch could not be installed: {error}. Open the module PyTorch Utils, uninstall PyTorch there, "
-            "restart Slicer, and try again.").format(error=error)) from error
+        raise InstallationError(
+            _(
+                "PyTorch could not be installed: {error}. Open the module PyTorch Utils, uninstall PyTorch there, "
+                "restart Slicer, and try again."
+            ).format(error=error)
+        ) from error
     if torch is None:
         raise InstallationError(_("PyTorch was not installed, since you declined."))
 
@@ -154,10 +159,12 @@ def _installOthers(requirements: list[Requirement]) -> None:
         try:
             _pipInstall(requirements, constraints)
         except (subprocess.CalledProcessError, OSError) as error:
-            raise InstallationError(_(
-                "Packages could not be installed ({error}). Slicer's Python console shows why; without internet, "
-                "ask for these packages: {names}").format(
-                    error=error, names=", ".join(str(each) for each in requirements))) from error
+            raise InstallationError(
+                _(
+                    "Packages could not be installed ({error}). Slicer's Python console shows why; without internet, "
+                    "ask for these packages: {names}"
+                ).format(error=error, names=", ".join(str(each) for each in requirements))
+            ) from error
 
 
 def _pipInstall(requirements: list[Requirement], constraints: Path) -> None:
@@ -169,7 +176,8 @@ def _pipInstall(requirements: list[Requirement], constraints: Path) -> None:
         return
     # The panel lists the packages and has asked already; it tells of a restart, too.
     packaging.pip_ensure(
-        requirements, constraints=constraints, requester="SAMFineTune", prompt_install=False, prompt_restart=False)
+        requirements, constraints=constraints, requester="SAMFineTune", prompt_install=False, prompt_restart=False
+    )
 
 
 def _mayStay(name: str) -> bool:

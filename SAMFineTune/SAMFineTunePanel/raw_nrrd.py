@@ -12,14 +12,38 @@ from SAMFineTunePanel.voxel_grid import VoxelGrid
 
 _PIECE_BYTES = 4 << 20
 _TYPES = {
-    "int8": "int8", "uint8": "uint8", "int16": "int16", "uint16": "uint16", "int32": "int32",
-    "uint32": "uint32", "int64": "int64", "uint64": "uint64", "float32": "float", "float64": "double",
+    "int8": "int8",
+    "uint8": "uint8",
+    "int16": "int16",
+    "uint16": "uint16",
+    "int32": "int32",
+    "uint32": "uint32",
+    "int64": "int64",
+    "uint64": "uint64",
+    "float32": "float",
+    "float64": "double",
 }
 _NUMPY_TYPES = {
-    "signed char": "i1", "int8": "i1", "uchar": "u1", "unsigned char": "u1", "uint8": "u1",
-    "short": "i2", "int16": "i2", "ushort": "u2", "unsigned short": "u2", "uint16": "u2",
-    "int": "i4", "int32": "i4", "unsigned int": "u4", "uint32": "u4", "float": "f4", "double": "f8",
-    "long long": "i8", "int64": "i8", "unsigned long long": "u8", "uint64": "u8",
+    "signed char": "i1",
+    "int8": "i1",
+    "uchar": "u1",
+    "unsigned char": "u1",
+    "uint8": "u1",
+    "short": "i2",
+    "int16": "i2",
+    "ushort": "u2",
+    "unsigned short": "u2",
+    "uint16": "u2",
+    "int": "i4",
+    "int32": "i4",
+    "unsigned int": "u4",
+    "uint32": "u4",
+    "float": "f4",
+    "double": "f8",
+    "long long": "i8",
+    "int64": "i8",
+    "unsigned long long": "u8",
+    "uint64": "u8",
 }
 # Slicer's world is right-anterior-superior, that of the files left-posterior-superior.
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -39,7 +63,7 @@ def write(path: Path, array: np.ndarray, grid: VoxelGrid, fields: dict[str, str]
     with path.open("wb") as file:
         file.write(_header(array, grid, fields or {}))
         for start in range(0, len(voxels), _PIECE_BYTES):
-            file.write(voxels[start:start + _PIECE_BYTES])
+            file.write(voxels[start : start + _PIECE_BYTES])
             yield
 
 

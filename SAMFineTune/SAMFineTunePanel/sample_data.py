@@ -102,9 +102,7 @@ def _addVolume(head: SampleHead) -> slicer.vtkMRMLScalarVolumeNode:
     return slicer.util.addVolumeFromArray(head.image, ijkToRAS, SAMPLE_NAME)
 
 
-def _addSegmentation(
-    labelled: Labelmap, volumeNode: slicer.vtkMRMLScalarVolumeNode
-) -> slicer.vtkMRMLSegmentationNode:
+def _addSegmentation(labelled: Labelmap, volumeNode: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
     from SAMFineTuneLib.demo.sample_head import VENTRICLES
 
     segmentationNode = slicer.mrmlScene.AddNewNodeByClass(
@@ -113,15 +111,11 @@ def _addSegmentation(
     segmentationNode.CreateDefaultDisplayNodes()
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     segmentation = segmentationNode.GetSegmentation()
-    segmentID = segmentation.AddEmptySegment(
-        "", labelled.names[VENTRICLES], labelled.colours[VENTRICLES]
-    )
+    segmentID = segmentation.AddEmptySegment("", labelled.names[VENTRICLES], labelled.colours[VENTRICLES])
     segmentation.GetSegment(segmentID).SetTag(
         slicer.vtkSegment.GetTerminologyEntryTagName(), labelled.terminologies[VENTRICLES]
     )
-    slicer.util.updateSegmentBinaryLabelmapFromArray(
-        labelled.array, segmentationNode, segmentID, volumeNode
-    )
+    slicer.util.updateSegmentBinaryLabelmapFromArray(labelled.array, segmentationNode, segmentID, volumeNode)
     return segmentationNode
 
 
@@ -132,6 +126,4 @@ def _show(volumeNode: slicer.vtkMRMLScalarVolumeNode, number: int) -> None:
     volumeNode.GetIJKToRASMatrix(ijkToRAS)
     size = volumeNode.GetImageData().GetDimensions()
     place = ijkToRAS.MultiplyPoint([size[0] / 2, size[1] / 2, number, 1])[:3]
-    slicer.vtkMRMLSliceNode.JumpAllSlices(
-        slicer.mrmlScene, *place, slicer.vtkMRMLSliceNode.OffsetJumpSlice
-    )
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place, slicer.vtkMRMLSliceNode.OffsetJumpSlice)

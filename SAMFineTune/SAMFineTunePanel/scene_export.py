@@ -49,8 +49,11 @@ def structureLabels(examples: Sequence, numbers: Mapping[str, int] | None = None
             name = segmentName(example.segmentation, segmentID)
             if name not in labels:
                 if numbers is not None and name not in numbers:
-                    raise ValueError(_("The model to start from does not find {name}; it finds {known}.").format(
-                        name=name, known=", ".join(numbers)))
+                    raise ValueError(
+                        _("The model to start from does not find {name}; it finds {known}.").format(
+                            name=name, known=", ".join(numbers)
+                        )
+                    )
                 number = len(labels) + 1 if numbers is None else numbers[name]
                 labels[name] = StructureLabel(number, name, tuple(segment.GetColor()), terminologyOf(segment))
     return list(labels.values())
@@ -167,10 +170,13 @@ def _refuseOverlap(example, under: np.ndarray, label: StructureLabel, present: l
         return
     other = next(each.name for each in present if each.value == taken[0])
     raise ValueError(
-        _("Segments {first} and {second} of {name} overlap in {count} voxels, and a voxel can be learnt as one "
-          "structure only. Remove the overlap, or fine-tune a model for each.").format(
-              first=other, second=label.name, name=example.segmentation.GetName(),
-              count=int((under == taken[0]).sum())))
+        _(
+            "Segments {first} and {second} of {name} overlap in {count} voxels, and a voxel can be learnt as one "
+            "structure only. Remove the overlap, or fine-tune a model for each."
+        ).format(
+            first=other, second=label.name, name=example.segmentation.GetName(), count=int((under == taken[0]).sum())
+        )
+    )
 
 
 def _segmentFields(labels: list[StructureLabel]) -> dict[str, str]:

@@ -68,8 +68,9 @@ class PredictedStructures:
         """
         voxels = raw_nrrd.read(self.path)
         if voxels.shape != gridOf(self.volume).shape:
-            raise ValueError(_("Volume {name} was changed while it was being segmented.").format(
-                name=self.volume.GetName()))
+            raise ValueError(
+                _("Volume {name} was changed while it was being segmented.").format(name=self.volume.GetName())
+            )
         if self.known is not None:
             yield from self.known.keepIn(voxels, self.labels)
         boxes = yield from _boxes(voxels, [label.value for label in self.labels])
@@ -127,14 +128,15 @@ def _boxes(voxels: np.ndarray, values: list[int]) -> Iterator[None]:
     thickness = max(1, _SLAB_BYTES // max(1, voxels[0].nbytes))
     found: dict[int, np.ndarray] = {}
     for start in range(0, len(voxels), thickness):
-        slab = np.asarray(voxels[start:start + thickness])
+        slab = np.asarray(voxels[start : start + thickness])
         for value in values:
             where = slab == value
             if where.any():
                 box = _box(where) + np.array([[start], [0], [0]])
                 known = found.get(value, box)
                 found[value] = np.stack(
-                    [np.minimum(known[:, 0], box[:, 0]), np.maximum(known[:, 1], box[:, 1])], axis=1)
+                    [np.minimum(known[:, 0], box[:, 0]), np.maximum(known[:, 1], box[:, 1])], axis=1
+                )
         yield
     return {value: tuple(slice(int(low), int(high)) for low, high in box) for value, box in found.items()}
 
@@ -176,11 +178,12 @@ class UncertaintyVolume:
         target = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(values.shape)
         thickness = max(1, _SLAB_BYTES // max(1, values[0].nbytes))
         for start in range(0, len(values), thickness):
-            target[start:start + thickness] = values[start:start + thickness]
+            target[start : start + thickness] = values[start : start + thickness]
             yield
         name = _("{volume} uncertainty").format(volume=self.volume.GetName())
         self.node = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
+            "vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name)
+        )
         matrix = vtk.vtkMatrix4x4()
         self.volume.GetIJKToRASMatrix(matrix)
         self.node.SetIJKToRASMatrix(matrix)

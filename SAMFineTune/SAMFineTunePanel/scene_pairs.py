@@ -20,7 +20,8 @@ def nextPair(taken: Collection[tuple[str, str]]) -> tuple | None:
     segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     drawn = [(_volumeDrawnOn(each), each) for each in segmentations]
     likely = sorted(
-        ((volume, each) for volume, each in drawn if volume in volumes), key=lambda pair: volumes.index(pair[0]))
+        ((volume, each) for volume, each in drawn if volume in volumes), key=lambda pair: volumes.index(pair[0])
+    )
     others = [(volume, each) for volume in volumes for each in segmentations]
     free = (pair for pair in (*likely, *others) if (pair[0].GetID(), pair[1].GetID()) not in taken)
     return next(free, None)
@@ -29,8 +30,10 @@ def nextPair(taken: Collection[tuple[str, str]]) -> tuple | None:
 def volumesOfScene() -> list:
     """The scene's images, that in view first."""
     volumes = [
-        each for each in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        if not each.IsA("vtkMRMLLabelMapVolumeNode") and not each.GetHideFromEditors()]
+        each
+        for each in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        if not each.IsA("vtkMRMLLabelMapVolumeNode") and not each.GetHideFromEditors()
+    ]
     shown = slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID()
     return sorted(volumes, key=lambda each: each.GetID() != shown)
 

@@ -42,7 +42,7 @@ class SegmentVoxels:
         depth, rows, columns = self.labels.shape
         thickness = max(1, _SLAB_BYTES // max(1, rows * columns * self.labels.itemsize))
         for first in range(0, depth, thickness):
-            labels = self.labels[first:first + thickness]
+            labels = self.labels[first : first + thickness]
             box = slice(k + first, k + first + len(labels)), slice(j, j + rows), slice(i, i + columns)
             yield box, labels == self.value
 
@@ -62,8 +62,9 @@ def segmentVoxels(
     """
     segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
     if segment is None:
-        raise ValueError(_("Segmentation {name} has lost a segment that was chosen.").format(
-            name=segmentationNode.GetName()))
+        raise ValueError(
+            _("Segmentation {name} has lost a segment that was chosen.").format(name=segmentationNode.GetName())
+        )
     grid = gridOf(volumeNode)
     toWorld = worldTransform(segmentationNode)
     image = segment.GetRepresentation(BINARY_LABELMAP)
@@ -105,6 +106,9 @@ def _resampled(
 ) -> SegmentVoxels:
     labels = slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, segmentID, volumeNode)
     if labels.shape != gridOf(volumeNode).shape:
-        raise ValueError(_("Segmentation {name} could not be brought onto volume {volume}.").format(
-            name=segmentationNode.GetName(), volume=volumeNode.GetName()))
+        raise ValueError(
+            _("Segmentation {name} could not be brought onto volume {volume}.").format(
+                name=segmentationNode.GetName(), volume=volumeNode.GetName()
+            )
+        )
     return SegmentVoxels(labels, (0, 0, 0), 1)

@@ -42,7 +42,8 @@ class SegmentationUndo:
             return False
         history = self._histories.get(segmentationNode.GetID())
         return segmentationNode.GetID() in self._made or (
-            history is not None and bool(history.IsRestorePreviousStateAvailable()))
+            history is not None and bool(history.IsRestorePreviousStateAvailable())
+        )
 
     def undo(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
         """Take the last apply to this segmentation back.

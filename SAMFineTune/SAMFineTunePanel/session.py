@@ -44,8 +44,7 @@ class Session(VTKObservationMixin):
             Exception: what `make` raises.
         """
         if self.job is not None and not self.job.isFinished:
-            raise JobRunningError(
-                _("{title} is at work; wait for it or cancel it first.").format(title=self.job.title))
+            raise JobRunningError(_("{title} is at work; wait for it or cancel it first.").format(title=self.job.title))
         self.job = make()
         self.job.start()
         for listener in list(self._listeners):

@@ -83,9 +83,15 @@ class SliceMarks(VTKObservationMixin):
         self._number = view.number if view is not None else None
         if self._number is not None:
             state, problem = stateOf(self._slices, self._number), ""
-            showWords(self.ui.sliceLabel, _("{view} view: {orientation} slice {number} of 0 to {last}").format(
-                view=view.viewName, orientation=self._slices.orientation, number=self._number,
-                last=self._slices.count - 1))
+            showWords(
+                self.ui.sliceLabel,
+                _("{view} view: {orientation} slice {number} of 0 to {last}").format(
+                    view=view.viewName,
+                    orientation=self._slices.orientation,
+                    number=self._number,
+                    last=self._slices.count - 1,
+                ),
+            )
         else:
             state, problem = None, view.problem if view is not None else self._slices.problem
             turn = _("A click on a number above shows that slice.") if self._slices.labelled else ""
@@ -94,11 +100,19 @@ class SliceMarks(VTKObservationMixin):
             self._speak(self._number, "")
         self._showToggles(state, problem)
         self._showExtent(state, problem)
-        allow(self.ui.suggestButton, "" if self._slices.count else self._slices.problem, _(
-            "Shows the slice that is farthest from the labelled ones and, once a model was applied to this volume, "
-            "where that model is least certain"))
-        allow(self.ui.clearMarksButton, "" if _hasMarks(self._slices) else _("No slice is marked"), _(
-            "Forget all marks: done, empty, begins and ends; what is painted stays"))
+        allow(
+            self.ui.suggestButton,
+            "" if self._slices.count else self._slices.problem,
+            _(
+                "Shows the slice that is farthest from the labelled ones and, once a model was applied to this volume, "
+                "where that model is least certain"
+            ),
+        )
+        allow(
+            self.ui.clearMarksButton,
+            "" if _hasMarks(self._slices) else _("No slice is marked"),
+            _("Forget all marks: done, empty, begins and ends; what is painted stays"),
+        )
 
     def onDone(self, checked: bool = False) -> None:
         """The slice in view is labelled completely, or as far as it is painted, or not yet."""
@@ -161,23 +175,41 @@ class SliceMarks(VTKObservationMixin):
         done.tristate = state is not None and state.isPaintedInPart
         done.setCheckState(state.done if state is not None else qt.Qt.Unchecked)
         empty.checked = state is not None and state.isEmpty
-        allow(done, state.problemWithDone if state is not None else problem, _(
-            "Tick it when every segment is drawn completely here, those not to be seen left out. "
-            "Slices without the tick are not learnt from."))
-        allow(empty, state.problemWithEmpty if state is not None else problem, _(
-            "Tick it when none of the segments is on this slice"))
+        allow(
+            done,
+            state.problemWithDone if state is not None else problem,
+            _(
+                "Tick it when every segment is drawn completely here, those not to be seen left out. "
+                "Slices without the tick are not learnt from."
+            ),
+        )
+        allow(
+            empty,
+            state.problemWithEmpty if state is not None else problem,
+            _("Tick it when none of the segments is on this slice"),
+        )
         showWords(self.ui.stateLabel, state.words if state is not None else "")
 
     def _showExtent(self, state: SliceState | None, problem: str) -> None:
         first, last = self._slices.first, self._slices.last
         self.ui.beginsButton.checked = state is not None and first == self._number
         self.ui.endsButton.checked = state is not None and last == self._number
-        allow(self.ui.beginsButton, "" if state is not None else problem, _(
-            "This is the first slice with anything of the structure: those before it are known to be empty. "
-            "Press again to take it back."))
-        allow(self.ui.endsButton, "" if state is not None else problem, _(
-            "This is the last slice with anything of the structure: those behind it are known to be empty. "
-            "Press again to take it back."))
+        allow(
+            self.ui.beginsButton,
+            "" if state is not None else problem,
+            _(
+                "This is the first slice with anything of the structure: those before it are known to be empty. "
+                "Press again to take it back."
+            ),
+        )
+        allow(
+            self.ui.endsButton,
+            "" if state is not None else problem,
+            _(
+                "This is the last slice with anything of the structure: those behind it are known to be empty. "
+                "Press again to take it back."
+            ),
+        )
         self.ui.extentLabel.text = _extentText(first, last)
 
     def _observeSliceViews(self) -> None:

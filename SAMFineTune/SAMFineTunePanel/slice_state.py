@@ -48,11 +48,16 @@ def _paintedState(slices: ExampleSlices, number: int, painted: list[str]) -> Sli
         words = _("Learnt from; not here: {names}.").format(names=", ".join(others))
     elif others:
         done = qt.Qt.PartiallyChecked
-        words = _("Learnt from for {names} alone. Tick \"done\" when nothing else is here.").format(
-            names=", ".join(painted))
+        words = _('Learnt from for {names} alone. Tick "done" when nothing else is here.').format(
+            names=", ".join(painted)
+        )
     return SliceState(
-        done, bool(others), number in slices.empty, words,
-        problemWithEmpty="" if number in slices.empty else _("Something is painted on this slice"))
+        done,
+        bool(others),
+        number in slices.empty,
+        words,
+        problemWithEmpty="" if number in slices.empty else _("Something is painted on this slice"),
+    )
 
 
 def _bareState(slices: ExampleSlices, number: int) -> SliceState:
@@ -62,10 +67,18 @@ def _bareState(slices: ExampleSlices, number: int) -> SliceState:
         return SliceState(qt.Qt.Checked, False, False, _("Done without paint: counts as empty."))
     if beyond:
         return SliceState(
-            qt.Qt.Unchecked, False, True, _("Beyond the structure: known to be empty."),
+            qt.Qt.Unchecked,
+            False,
+            True,
+            _("Beyond the structure: known to be empty."),
             problemWithDone=_("Nothing is painted on this slice"),
-            problemWithEmpty=_("It lies beyond where you said that the structure begins or ends"))
+            problemWithEmpty=_("It lies beyond where you said that the structure begins or ends"),
+        )
     empty = number in slices.empty
     return SliceState(
-        qt.Qt.Unchecked, False, empty, _("Known to be empty.") if empty else _("Not labelled."),
-        problemWithDone=_("Nothing is painted on this slice. If the structure is not here, tick \"empty\"."))
+        qt.Qt.Unchecked,
+        False,
+        empty,
+        _("Known to be empty.") if empty else _("Not labelled."),
+        problemWithDone=_('Nothing is painted on this slice. If the structure is not here, tick "empty".'),
+    )

@@ -44,10 +44,16 @@ def sliceInView(volumeNode: slicer.vtkMRMLScalarVolumeNode, orientation: str) ->
         number = _numberAt(node, grid, axis)
         if 0 <= number < grid.size[axis]:
             return SliceInView(number, node.GetName())
-        return SliceInView(None, node.GetName(), _("View {view} is beyond volume {volume}.").format(
-            view=node.GetName(), volume=volumeNode.GetName()))
-    return SliceInView(problem=_("No view shows {orientation} slices of {volume} as they were taken.").format(
-        orientation=orientation, volume=volumeNode.GetName()))
+        return SliceInView(
+            None,
+            node.GetName(),
+            _("View {view} is beyond volume {volume}.").format(view=node.GetName(), volume=volumeNode.GetName()),
+        )
+    return SliceInView(
+        problem=_("No view shows {orientation} slices of {volume} as they were taken.").format(
+            orientation=orientation, volume=volumeNode.GetName()
+        )
+    )
 
 
 def showSlice(volumeNode: slicer.vtkMRMLScalarVolumeNode, orientation: str, number: int) -> str:
@@ -59,8 +65,11 @@ def showSlice(volumeNode: slicer.vtkMRMLScalarVolumeNode, orientation: str, numb
     grid = gridOf(volumeNode)
     axis = grid.voxelAxis(orientation)
     if not 0 <= number < grid.size[axis]:
-        raise ValueError(_("Volume {volume} has no {orientation} slice {number}.").format(
-            volume=volumeNode.GetName(), orientation=orientation, number=number))
+        raise ValueError(
+            _("Volume {volume} has no {orientation} slice {number}.").format(
+                volume=volumeNode.GetName(), orientation=orientation, number=number
+            )
+        )
     views = _viewsByPreference(orientation)
     if not views:
         raise ValueError(_("There is no slice view in this layout."))

@@ -66,15 +66,19 @@ def gridOf(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> VoxelGrid:
         raise ValueError(_("Volume {name} has no voxels.").format(name=name))
     if image.GetNumberOfScalarComponents() != 1:
         raise ValueError(
-            _("Volume {name} has several values in each voxel, such as colours; one is needed.").format(name=name))
+            _("Volume {name} has several values in each voxel, such as colours; one is needed.").format(name=name)
+        )
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     ijkToRas = worldTransform(volumeNode) @ slicer.util.arrayFromVTKMatrix(matrix)
     axes = ijkToRas[:3, :3] / np.linalg.norm(ijkToRas[:3, :3], axis=0)
     if not np.isfinite(axes).all() or np.abs(axes.T @ axes - np.eye(3)).max() > _TOLERANCE:
         raise ValueError(
-            _("Volume {name} is sheared, by itself or by its transform, so that its voxels are no boxes. "
-              "Resample it first (module Resample Scalar/Vector/DWI Volume).").format(name=name))
+            _(
+                "Volume {name} is sheared, by itself or by its transform, so that its voxels are no boxes. "
+                "Resample it first (module Resample Scalar/Vector/DWI Volume)."
+            ).format(name=name)
+        )
     return VoxelGrid(tuple(image.GetDimensions()), ijkToRas)
 
 
@@ -90,7 +94,9 @@ def worldTransform(node: slicer.vtkMRMLTransformableNode) -> np.ndarray:
     if not parent.IsTransformToWorldLinear():
         raise ValueError(
             _("{name} lies under a transform that is not linear. Harden it first (module Transforms).").format(
-                name=node.GetName()))
+                name=node.GetName()
+            )
+        )
     matrix = vtk.vtkMatrix4x4()
     parent.GetMatrixTransformToWorld(matrix)
     return slicer.util.arrayFromVTKMatrix(matrix)

@@ -152,6 +152,7 @@ class Job:
             JobFailedError: with the worker's message.
             JobCancelledError: it was cancelled.
         """
+
         def tell(job: Job, event: str) -> None:
             if event == "progress" and progress is not None:
                 progress(job)

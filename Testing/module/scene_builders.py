@@ -1,4 +1,4 @@
-"""Volumes, segmentations and transforms for the module's tests, and where their voxels lie in the world."""
+"""Volumes, segmentations, transforms for the module's tests, and where their voxels lie."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import numpy as np
 
 
 def rotation(axis, degrees: float) -> np.ndarray:
-    import vtk
-
     import slicer
+    import vtk
 
     transform = vtk.vtkTransform()
     transform.RotateWXYZ(degrees, *axis)
@@ -87,9 +86,8 @@ def file_points(labelmap, value: int) -> np.ndarray:
 
 def segment_points(segmentation, name: str) -> np.ndarray:
     """RAS of the voxels of a segment, from its own labelmap and transform."""
-    import vtk
-
     import slicer
+    import vtk
     from vtk.util.numpy_support import vtk_to_numpy
 
     segment = segmentation.GetSegmentation().GetSegment(

@@ -10,8 +10,9 @@ from conftest import MODULE, REPOSITORY
 OPEN_THE_PANEL = """
 import importlib.metadata, sys
 
-ABSENT = {"torch", "monai", "pydantic", "pydantic_core", "psutil", "safetensors", "pooch", "platformdirs", "tqdm",
-          "segment_anything", "mobile_sam", "SimpleITK", "scipy", "matplotlib", "requests", "nilearn"}
+ABSENT = {"torch", "monai", "pydantic", "pydantic_core", "psutil", "safetensors", "pooch",
+          "platformdirs", "tqdm", "segment_anything", "mobile_sam", "SimpleITK", "scipy",
+          "matplotlib", "requests", "nilearn"}
 
 
 class Absent:
@@ -43,7 +44,8 @@ panel = widget.self().panel
 packages = panel.packages.ui
 print("errors", errors)
 print("loaded", sorted(ABSENT & set(sys.modules)))
-print("table", packages.packagesTable.rowCount, packages.collapsibleButton.collapsed, widget.self().panel.packages.widget.visible)
+print("table", packages.packagesTable.rowCount, packages.collapsibleButton.collapsed,
+      panel.packages.widget.visible)
 print("locked", [section.ui.collapsibleButton.enabled for section in panel._working])
 slicer.mrmlScene.Clear(0)
 widget.exit()

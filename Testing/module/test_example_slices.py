@@ -21,7 +21,11 @@ def logic(module, scene):
 
 
 def painted(*numbers: int, axis: int = 0) -> np.ndarray:
-    mask = box(SHAPE, (0, 12), (4, 12), (4, 15)) if axis == 0 else box(SHAPE, (2, 10), (0, 16), (4, 15))
+    mask = (
+        box(SHAPE, (0, 12), (4, 12), (4, 15))
+        if axis == 0
+        else box(SHAPE, (2, 10), (0, 16), (4, 15))
+    )
     keep = np.zeros(SHAPE[axis], bool)
     keep[list(numbers)] = True
     return mask & keep.reshape([-1 if each == axis else 1 for each in range(3)])
@@ -44,7 +48,9 @@ def slices_now(logic):
 
 
 def test_labelled_slices_are_found_for_each_segment(logic):
-    example = add_example(logic, liver=painted(2, 5, 8), spleen=painted(5) & False, kidney=painted(9))
+    example = add_example(
+        logic, liver=painted(2, 5, 8), spleen=painted(5) & False, kidney=painted(9)
+    )
     slices = logic.exampleSlices(example)
     assert slices.orientation == "axial" and slices.count == 12
     assert slices.bySegment == {"liver": [2, 5, 8], "spleen": [], "kidney": [9]}
@@ -59,17 +65,20 @@ def test_painting_is_noticed(logic):
     assert slices_now(logic).labelled == [2]
     segment_id = example.segmentation.GetSegmentation().GetNthSegmentID(0)
     slicer.util.updateSegmentBinaryLabelmapFromArray(
-        painted(2, 7).astype(np.uint8), example.segmentation, segment_id, example.volume)
+        painted(2, 7).astype(np.uint8), example.segmentation, segment_id, example.volume
+    )
     assert slices_now(logic).labelled == [2, 7]
     # In place, as the Segment Editor's brush does.
     array = slicer.util.arrayFromSegmentInternalBinaryLabelmap(example.segmentation, segment_id)
     array[-1] = array.max()
-    example.segmentation.GetSegmentation().GetSegment(segment_id).GetRepresentation("Binary labelmap").Modified()
+    example.segmentation.GetSegmentation().GetSegment(segment_id).GetRepresentation(
+        "Binary labelmap"
+    ).Modified()
     assert 11 in slices_now(logic).found
 
 
 def test_the_orientation_is_that_in_which_slices_were_drawn(logic):
-    example = add_example(logic, spacing=(1.0, 1.0, 1.0), liver=painted(3, 9, axis=1))
+    add_example(logic, spacing=(1.0, 1.0, 1.0), liver=painted(3, 9, axis=1))
     assert slices_now(logic).orientation == "coronal"
     current(logic).orientation = "axial"
     assert slices_now(logic).orientation == "axial"
@@ -95,7 +104,7 @@ def test_orientations_are_those_of_the_library(logic):
 
 
 def test_marks_are_kept_and_take_each_other_back(logic):
-    example = add_example(logic, liver=painted(2, 5, 8))
+    add_example(logic, liver=painted(2, 5, 8))
     logic.markComplete(0, 5, False)
     assert slices_now(logic).labelled == [2, 8] and list(current(logic).unfinished) == [5]
     logic.markComplete(0, 5)
@@ -111,7 +120,7 @@ def test_marks_are_kept_and_take_each_other_back(logic):
 
 
 def test_contradictions_are_told_in_words(logic):
-    example = add_example(logic, liver=painted(2, 5, 8))
+    add_example(logic, liver=painted(2, 5, 8))
     logic.setFirst(0, 4)
     assert "Slice 2 is labelled, but lies beyond" in slices_now(logic).problem
     logic.setFirst(0, 2)
@@ -177,7 +186,9 @@ VIEW_PLACEMENTS = {
 @pytest.mark.parametrize("orientation", ["axial", "coronal", "sagittal"])
 @pytest.mark.parametrize("under_transform", [False, True])
 @pytest.mark.parametrize("place", VIEW_PLACEMENTS)
-def test_a_view_shows_the_slice_asked_for(layout_manager, logic, place, under_transform, orientation):
+def test_a_view_shows_the_slice_asked_for(
+    layout_manager, logic, place, under_transform, orientation
+):
     import slicer
     from SAMFineTunePanel.voxel_grid import gridOf
 

@@ -36,7 +36,10 @@ def trunk():
     volume = add_volume(array, placement((0.8, 0.8, 1.5)), "Trunk")
     shown = np.zeros(SHAPE[0], bool)
     shown[list(LABELLED)] = True
-    return volume, {"body": body & ~organ & shown[:, None, None], "organ": organ & shown[:, None, None]}
+    return volume, {
+        "body": body & ~organ & shown[:, None, None],
+        "organ": organ & shown[:, None, None],
+    }
 
 
 def test_slicer_is_never_held_up(logic, process_events):

@@ -38,7 +38,9 @@ def phantom(module, scene):
 
 
 def endless(logic, phantom, **settings):
-    return logic.fineTune(*phantom[:2], steps=ENDLESS, minutes=30, inputSize=256, blocking=False, **settings)
+    return logic.fineTune(
+        *phantom[:2], steps=ENDLESS, minutes=30, inputSize=256, blocking=False, **settings
+    )
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -53,13 +55,16 @@ def job_folders() -> list[Path]:
 
 def test_the_modules_own_test(module):
     import slicer
+
     from SAMFineTune import SAMFineTuneTest
 
     SAMFineTuneTest().runTest()
     assert job_folders() == [] and slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode") == []
 
 
-def test_progress_comes_within_ten_seconds_and_slicer_is_never_held_up(logic, phantom, process_events):
+def test_progress_comes_within_ten_seconds_and_slicer_is_never_held_up(
+    logic, phantom, process_events
+):
     beat = Heartbeat()
     started = time.monotonic()
     job = endless(logic, phantom)
@@ -81,7 +86,7 @@ def test_cancel_leaves_no_process_and_no_file(logic, phantom, process_events):
     started = time.monotonic()
     job.cancel()
     process_events(lambda: job.isFinished, 5)
-    gone, left = psutil.wait_procs(processes, timeout=max(0, 3 - (time.monotonic() - started)))
+    _gone, left = psutil.wait_procs(processes, timeout=max(0, 3 - (time.monotonic() - started)))
     assert not left and time.monotonic() - started < 3
     assert job.state == "cancelled" and not job.resumable and job_folders() == []
     assert logic.models() == []
@@ -220,14 +225,19 @@ def test_several_volumes_uncertainty_and_an_existing_segmentation(logic, phantom
 
     logic.addExample(volume, labels)
     suggested = logic.suggestSlice(0)
-    assert suggested is not None and suggested not in logic.exampleSlices(logic.getParameterNode().examples[0]).labelled
+    assert (
+        suggested is not None
+        and suggested not in logic.exampleSlices(logic.getParameterNode().examples[0]).labelled
+    )
     with pytest.raises(ValueError, match="is an example to learn from and would be replaced"):
         logic.apply(model, volume, labels)
     before = voxels(nodes[1], "ellipsoid", second)
     nodes[1].GetSegmentation().AddEmptySegment("", "mine")
     assert logic.apply(model, second, nodes[1]) is nodes[1]
     assert list(nodes[1].GetSegmentation().GetSegmentIDs()).__len__() == 2
-    assert np.array_equal(voxels(nodes[1], "ellipsoid", second), before) and logic.canUndoApply(nodes[1])
+    assert np.array_equal(voxels(nodes[1], "ellipsoid", second), before) and logic.canUndoApply(
+        nodes[1]
+    )
     logic.undoApply(nodes[0])
     assert not slicer.mrmlScene.IsNodePresent(nodes[0])
     logic.deleteModel(model)

@@ -20,7 +20,7 @@ from scene_builders import (
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
 SHAPE = (10, 16, 20)
-LIVER = dict(k=(3, 7), j=(5, 12), i=(4, 15))
+LIVER = {"k": (3, 7), "j": (5, 12), "i": (4, 15)}
 FLIP = np.diag([-1.0, 1.0, 1.0, 1.0])
 GEOMETRIES = {
     "plain": placement(),
@@ -80,7 +80,7 @@ def test_voxels_stay_where_they_are_in_the_world(ijk_to_ras, under, tmp_path):
     # A transform of one node alone keeps part of the structure in the volume.
     turn = TURN if len(moved) == 2 else placement(origin=(3.0, 2.0, 0.0))
     add_transform(turn, *moved)
-    [(entry, image, labels)] = exported([example(volume, segmentation)], tmp_path)
+    [(_entry, image, labels)] = exported([example(volume, segmentation)], tmp_path)
     assert np.array_equal(image.array, array)
     to_world = turn @ ijk_to_ras if volume in moved else ijk_to_ras
     assert np.allclose(
@@ -104,13 +104,13 @@ def image_as_labels(image):
 
 
 def assert_nearest_voxels(found: np.ndarray, truth: np.ndarray, ijk_to_ras: np.ndarray) -> None:
-    """Each voxel found lies within a voxel of the truth, and as much is found as lies in the volume."""
+    """Each voxel found is within a voxel of the truth, and all of it in the volume is found."""
     spacing = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
     nearest = np.array([np.linalg.norm(truth - point, axis=1).min() for point in found])
     assert nearest.max() <= np.linalg.norm(spacing) / 2 + 1e-3
     indices = np.linalg.inv(ijk_to_ras) @ np.c_[truth, np.ones(len(truth))].T
     inside = np.all(
-        (indices[:3].T > -0.5) & (indices[:3].T < np.array(SHAPE[::-1]) - 0.5), axis=1
+        (indices[:3].T > -0.5) & (np.array(SHAPE[::-1]) - 0.5 > indices[:3].T), axis=1
     ).sum()
     assert abs(len(found) - inside) <= 0.15 * inside and inside > 50
 
@@ -122,7 +122,7 @@ def test_a_segmentation_on_a_finer_grid_than_the_volume(scene, tmp_path):
     drawn_on = add_volume(np.zeros(shape, np.int16), fine, "other")
     mask = box(shape, (3, 7), (10, 24), (8, 30))
     segmentation = add_segmentation(drawn_on, {"liver": mask})
-    [(entry, _, labels)] = exported([example(volume, segmentation)], tmp_path)
+    [(_entry, _, labels)] = exported([example(volume, segmentation)], tmp_path)
     expected = world_points(box(SHAPE, (3, 7), (5, 12), (4, 15)), coarse)
     assert np.allclose(file_points(labels, 1), expected)
 
@@ -186,7 +186,11 @@ def test_chosen_segments_alone_are_written(scene, tmp_path):
 def test_terminology_travels(scene, tmp_path):
     import slicer
 
-    entry = "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~Anatomic codes - DICOM master list~^^~^^"
+    entry = (
+        "Segmentation category and type - 3D Slicer General Anatomy list"
+        "~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^"
+        "~Anatomic codes - DICOM master list~^^~^^"
+    )
     volume = add_volume(values(), placement())
     segmentation = add_segmentation(volume, {"liver": box(SHAPE, **LIVER)})
     segment = segmentation.GetSegmentation().GetNthSegment(0)
@@ -212,9 +216,8 @@ def test_overlapping_segments_are_refused_by_name(scene, tmp_path):
 
 
 def test_geometry_that_cannot_be_used_is_refused_in_words(scene):
-    import vtk
-
     import slicer
+    import vtk
 
     volume = add_volume(values(), placement())
     segmentation = add_segmentation(volume, {"liver": box(SHAPE, **LIVER)})
@@ -369,9 +372,8 @@ def test_a_volume_that_was_exchanged_meanwhile_is_refused(scene, tmp_path):
 
 
 def test_uncertainty_comes_as_a_volume_over_the_image(ijk_to_ras, tmp_path):
-    import vtk
-
     import slicer
+    import vtk
     from SAMFineTunePanel.scene_export import writeVolume
     from SAMFineTunePanel.scene_import import UncertaintyVolume
 
@@ -428,11 +430,22 @@ def test_labelled_slices_stay_as_drawn_and_empty_ones_empty(orientation, tmp_pat
     liver = only(box(SHAPE, (1, 9), (1, 12), (2, 12)), 2, 5)
     spleen = only(box(SHAPE, (1, 9), (1, 12), (14, 18)), 5, 6)
     segmentation = add_segmentation(volume, {"liver": liver, "spleen": spleen})
-    known = example(volume, segmentation, orientation=orientation, empty=[3], complete=[5], unfinished=[6], first=2)
+    known = example(
+        volume,
+        segmentation,
+        orientation=orientation,
+        empty=[3],
+        complete=[5],
+        unfinished=[6],
+        first=2,
+    )
     elsewhere = example(add_volume(values(), placement(), "other"), segmentation, empty=[4])
     predicted = np.zeros(SHAPE, np.uint8)
     predicted[:, :, :8], predicted[:, :, 8:] = 3, 4
-    labels = [StructureLabel(number, name, (1, 0, 0), "") for name, number in (("liver", 3), ("spleen", 4))]
+    labels = [
+        StructureLabel(number, name, (1, 0, 0), "")
+        for name, number in (("liver", 3), ("spleen", 4))
+    ]
     kept = predicted.copy()
     for _ in KnownSlices([known, elsewhere], volume, PaintedSlices()).keepIn(kept, labels):
         pass
@@ -442,7 +455,7 @@ def test_labelled_slices_stay_as_drawn_and_empty_ones_empty(orientation, tmp_pat
     for number in (4, 6, 7):
         assert np.array_equal(plane[0][number], plane[1][number])
     assert np.array_equal(plane[0][5], np.where(plane[2][5], 3, 0) + np.where(plane[3][5], 4, 0))
-    # On a slice that shows only the liver nothing is known of the spleen, but that it is not in the liver.
+    # On a slice that shows only the liver, all that is known of the spleen is where it is not.
     expected = np.where(plane[1][2] == 4, 4, 0)
     expected[plane[2][2]] = 3
     assert np.array_equal(plane[0][2], expected)

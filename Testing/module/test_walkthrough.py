@@ -75,7 +75,12 @@ def test_from_the_sample_to_a_segmented_head(desktop):
 
     panel = desktop.panel
     examples, model, tune, apply, models = (
-        panel.examples.ui, panel.model.ui, panel.fineTune.ui, panel.apply.ui, panel.models.ui)
+        panel.examples.ui,
+        panel.model.ui,
+        panel.fineTune.ui,
+        panel.apply.ui,
+        panel.models.ui,
+    )
 
     # The example.
     head, labels = loadSampleHead()
@@ -125,7 +130,10 @@ def test_from_the_sample_to_a_segmented_head(desktop):
     assert job.state == "done", job.errorMessage
     held_up, job_steps = beat.stop(), job.steps
     [series] = [
-        node for node in slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode") if "oss" in node.GetName()]
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode")
+        if "oss" in node.GetName()
+    ]
     assert series.GetTableNode().GetTable().GetNumberOfRows() == len(job.losses) > 5
 
     print(f"longest hold-up with the panel and the chart in view: {held_up * 1000:.0f} ms")

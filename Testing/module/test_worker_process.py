@@ -1,4 +1,4 @@
-"""The worker's process as Slicer sees it: environment, output that is no event, output cut anywhere."""
+"""The worker's process as Slicer sees it: its environment, and output cut anywhere."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def run(process_events, tmp_path, monkeypatch):
 
         file = tmp_path / "worker.py"
         file.write_text(script, encoding="utf-8")
-        monkeypatch.setattr(process, "worker_command", lambda folder, python: [sys.executable, str(file)])
+        monkeypatch.setattr(
+            process, "worker_command", lambda folder, python: [sys.executable, str(file)]
+        )
         events, outcomes = [], []
         worker = worker_process.WorkerProcess(tmp_path, events.append, outcomes.append)
         worker.start()
@@ -60,7 +62,7 @@ def test_lines_are_heard_however_they_are_cut(run):
 
 
 def test_a_result_without_a_line_end_counts(run):
-    _, outcome = run("print('{\"type\": \"result\", \"result\": {}}', end='')")
+    _, outcome = run('print(\'{"type": "result", "result": {}}\', end=\'\')')
     assert outcome.exit_code == 0
 
 
@@ -70,9 +72,22 @@ def test_a_result_without_a_line_end_counts(run):
         ("import sys; sys.exit(5)", 1, "exit code 5"),
         ("raise MemoryError('no room')", 1, "no room"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 1, "SIGKILL"),
-        ("print('" + json.dumps({"type": "error", "code": "x", "message": "No GPU", "exit_code": 2}) + "')", 2, "No GPU"),
-        ("print('" + json.dumps({"type": "error", "code": "cancelled", "message": "Cancelled", "exit_code": 3}) + "')", 3,
-         "Cancelled"),
+        (
+            "print('"
+            + json.dumps({"type": "error", "code": "x", "message": "No GPU", "exit_code": 2})
+            + "')",
+            2,
+            "No GPU",
+        ),
+        (
+            "print('"
+            + json.dumps(
+                {"type": "error", "code": "cancelled", "message": "Cancelled", "exit_code": 3}
+            )
+            + "')",
+            3,
+            "Cancelled",
+        ),
     ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
