@@ -167,7 +167,9 @@ class ApplyRequest:
             labels, path = self._labels(), Path(result["segmentation"])
             yield from PredictedStructures(path, volume, segmentation, labels, known(volume)).steps()
             if result.get("uncertainty"):
-                yield from UncertaintyVolume(Path(result["uncertainty"]), volume).steps()
+                doubt = UncertaintyVolume(Path(result["uncertainty"]), volume)
+                yield from doubt.steps()
+                undo.noteBeside(segmentation, doubt.node)
             noteUncertainty(volume, result["axis"], result["slice_uncertainty"])
             if self.show3D:
                 segmentation.CreateClosedSurfaceRepresentation()

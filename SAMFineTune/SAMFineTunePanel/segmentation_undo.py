@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import slicer
+from slicer.i18n import tr as _
 
 _STATES = 5
 
 
+@dataclass
+class _Step:
+    """One apply: whether it made the segmentation, and IDs of nodes that it made beside it."""
+
+    madeSegmentation: bool
+    beside: list[str] = field(default_factory=list)
+
+
 class SegmentationUndo:
-    """The states of segmentations before each apply."""
+    """What each apply did to segmentations, so that it can be taken back."""
 
     def __init__(self) -> None:
         self._histories: dict[str, slicer.vtkSegmentationHistory] = {}
-        self._made: dict[str, list[str]] = {}
+        self._steps: dict[str, list[_Step]] = {}
 
     def forget(self) -> None:
         """Drop everything, for another scene."""
         self._histories.clear()
-        self._made.clear()
+        self._steps.clear()
 
     def noteMade(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
         """This segmentation is new: undoing takes it away."""
-        self._made[segmentationNode.GetID()] = []
+        self._steps[segmentationNode.GetID()] = [_Step(madeSegmentation=True)]
 
     def noteBefore(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
         """This segmentation is about to be changed: keep its state, here and in the Segment Editor."""
@@ -32,18 +43,22 @@ class SegmentationUndo:
             history.SetSegmentation(segmentationNode.GetSegmentation())
             self._histories[segmentationNode.GetID()] = history
         history.SaveState()
+        self._steps.setdefault(segmentationNode.GetID(), []).append(_Step(madeSegmentation=False))
         editor = _segmentEditorOn(segmentationNode)
         if editor is not None:
             editor.saveStateForUndo()
 
+    def noteBeside(self, segmentationNode: slicer.vtkMRMLSegmentationNode, node: slicer.vtkMRMLNode) -> None:
+        """The last apply to this segmentation made this node too, such as a volume of uncertainty."""
+        self._steps[segmentationNode.GetID()][-1].beside.append(node.GetID())
+
     def canUndo(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> bool:
         """Whether there is an apply to take back."""
-        if segmentationNode is None:
+        steps = self._steps.get(segmentationNode.GetID()) if segmentationNode is not None else None
+        if not steps:
             return False
         history = self._histories.get(segmentationNode.GetID())
-        return segmentationNode.GetID() in self._made or (
-            history is not None and bool(history.IsRestorePreviousStateAvailable())
-        )
+        return steps[-1].madeSegmentation or (history is not None and bool(history.IsRestorePreviousStateAvailable()))
 
     def undo(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
         """Take the last apply to this segmentation back.
@@ -51,14 +66,17 @@ class SegmentationUndo:
         Raises:
             ValueError: there is none.
         """
-        history = self._histories.get(segmentationNode.GetID())
-        if history is not None and history.IsRestorePreviousStateAvailable():
-            history.RestorePreviousState()
-        elif segmentationNode.GetID() in self._made:
-            del self._made[segmentationNode.GetID()]
+        if not self.canUndo(segmentationNode):
+            raise ValueError(_("There is no apply to take back."))
+        step = self._steps[segmentationNode.GetID()].pop()
+        for nodeID in step.beside:
+            node = slicer.mrmlScene.GetNodeByID(nodeID)
+            if node is not None:
+                slicer.mrmlScene.RemoveNode(node)
+        if step.madeSegmentation:
             slicer.mrmlScene.RemoveNode(segmentationNode)
         else:
-            raise ValueError("no apply to take back")
+            self._histories[segmentationNode.GetID()].RestorePreviousState()
 
 
 def _segmentEditorOn(segmentationNode: slicer.vtkMRMLSegmentationNode):

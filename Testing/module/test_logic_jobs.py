@@ -240,6 +240,8 @@ def test_several_volumes_uncertainty_and_an_existing_segmentation(logic, phantom
     )
     logic.undoApply(nodes[0])
     assert not slicer.mrmlScene.IsNodePresent(nodes[0])
+    names = {node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")}
+    assert names == {"Phantom", "Second", "Second uncertainty"}
     logic.deleteModel(model)
 
 
