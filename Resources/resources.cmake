@@ -2,11 +2,11 @@
 set(SAMFineTune_RESOURCES
   Resources/Icons/SAMFineTune.png
   Resources/Icons/SAMFineTuneHead.png
-  Resources/UI/ApplySection.ui
-  Resources/UI/ExamplesSection.ui
-  Resources/UI/FineTuneSection.ui
-  Resources/UI/ModelSection.ui
-  Resources/UI/ModelsSection.ui
-  Resources/UI/PackagesSection.ui
-  Resources/requirements.txt
+  Resources/SAMFineTuneRequirements.txt
+  Resources/UI/SAMFineTuneApplySection.ui
+  Resources/UI/SAMFineTuneExamplesSection.ui
+  Resources/UI/SAMFineTuneFineTuneSection.ui
+  Resources/UI/SAMFineTuneModelSection.ui
+  Resources/UI/SAMFineTuneModelsSection.ui
+  Resources/UI/SAMFineTunePackagesSection.ui
   )

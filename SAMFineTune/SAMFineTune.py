@@ -61,7 +61,7 @@ class SAMFineTune(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("SAM FineTune")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        self.parent.dependencies = []
+        self.parent.dependencies = ["Segmentations", "Plots"]
         self.parent.contributors = ["SAMFineTune developers"]
         self.parent.helpText = _(
             "Label a few slices of a structure, fine-tune the Segment Anything Model on them, and have it segment "
@@ -82,10 +82,11 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel; its sections are in SAMFineTunePanel."""
 
     def __init__(self, parent=None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
+        # Without a parent the base class calls setup(), so these come first.
         VTKObservationMixin.__init__(self)
         self.logic: SAMFineTuneLogic | None = None
         self.panel = None
+        ScriptedLoadableModuleWidget.__init__(self, parent)
 
     def setup(self) -> None:
         """Make the panel; called once, when the module is first shown."""
@@ -98,6 +99,9 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        # After Reload in developer mode the panel is in view already, and nobody calls enter().
+        if self._isEntered():
+            self.enter()
 
     def enter(self) -> None:
         """The module is shown."""
@@ -110,8 +114,11 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self) -> None:
         """The module is unloaded, or Slicer closes."""
         self.removeObservers()
-        self.panel.cleanup()
-        self.logic.cleanup()
+        # Where setup() failed, Reload must still be able to put it right.
+        if self.panel is not None:
+            self.panel.cleanup()
+        if self.logic is not None:
+            self.logic.cleanup()
 
     def onReload(self) -> None:
         """Developer mode: the parts of the panel are loaded anew too."""
@@ -126,8 +133,12 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneEndClose(self, caller, event) -> None:
         """The scene is empty."""
-        if self.parent.isEntered:
+        if self._isEntered():
             self.panel.onSceneEndClose()
+
+    def _isEntered(self) -> bool:
+        """Whether the panel is in view; a panel on its own, without Slicer's module panel, never is."""
+        return bool(getattr(self.parent, "isEntered", False))
 
 
 class SAMFineTuneLogic(ScriptedLoadableModuleLogic):

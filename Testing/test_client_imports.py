@@ -90,7 +90,7 @@ def dependencies() -> list[str]:
 
 
 def test_slicer_installs_what_the_package_asks_for() -> None:
-    text = (ROOT / "Resources" / "requirements.txt").read_text(encoding="utf-8")
+    text = (ROOT / "Resources" / "SAMFineTuneRequirements.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     ours = requirements(lines)
     assert len(ours) == len(lines)

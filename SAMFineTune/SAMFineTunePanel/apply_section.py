@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.job_view import JobView
-from SAMFineTunePanel.panel_section import PanelSection, allow, keepNarrow, problemWithStarting, showWords
+from SAMFineTunePanel.panel_section import PanelSection, allow, problemWithStarting, showWords
 from SAMFineTunePanel.parameter_choices import ComboBoxChoice
-from SAMFineTunePanel.scene_pairs import volumesOfScene
+from SAMFineTunePanel.scene_pairs import imagesOfScene, volumesOfScene
+from SAMFineTunePanel.ticked_list import Entry, TickedList
 from SAMFineTunePanel.worker_job import DONE
 
 
 class ApplySection(PanelSection):
     """Tuned model, volumes, where to write; apply, cancel, undo."""
 
-    uiFile = "ApplySection.ui"
+    uiFile = "SAMFineTuneApplySection.ui"
 
     def __init__(self, logic) -> None:
         super().__init__(logic)
@@ -25,8 +25,8 @@ class ApplySection(PanelSection):
         self._results: list = []
         self._view = JobView(self.ui.progressBar, self.ui.statusLabel, self.ui.errorLabel, self.ui.logEdit)
         self._model = ComboBoxChoice(self.ui.modelComboBox, self, "applyModel")
-        keepNarrow(self.ui.volumesSelector, self.ui.segmentationSelector)
-        self.ui.volumesSelector.connect("checkedNodesChanged()", self.onVolumesChosen)
+        # Not a node selector with ticks: that one drops its ticks when a scene is imported.
+        self._volumes = TickedList(self.ui.volumesTable, self.onVolumesChosen)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
         self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
         self.ui.undoButton.connect("clicked(bool)", self.onUndo)
@@ -80,15 +80,13 @@ class ApplySection(PanelSection):
             self.followJob(job, self._onJobEvent)
         self.update()
 
-    def onVolumesChosen(self) -> None:
+    def onVolumesChosen(self, nodeIDs: list[str]) -> None:
         """Other volumes to segment."""
         if self.parameterNode is None:
             return
-        chosen = [each for each in self.ui.volumesSelector.checkedNodes() if each is not None]
-        if chosen != self._chosenVolumes():
-            self.parameterNode.applyVolumes = chosen
-            if len(chosen) > 1:
-                self.parameterNode.applySegmentation = None
+        self.parameterNode.applyVolumes = [slicer.mrmlScene.GetNodeByID(each) for each in nodeIDs]
+        if len(nodeIDs) > 1:
+            self.parameterNode.applySegmentation = None
 
     def onApply(self, checked: bool = False) -> None:
         """Start with the choices of the panel."""
@@ -136,14 +134,10 @@ class ApplySection(PanelSection):
         ]
 
     def _showVolumes(self) -> None:
-        selector, chosen = self.ui.volumesSelector, self._chosenVolumes()
-        wasBlocked = selector.blockSignals(True)
-        for index in range(selector.nodeCount()):
-            node = selector.nodeFromIndex(index)
-            state = qt.Qt.Checked if node in chosen else qt.Qt.Unchecked
-            if selector.checkState(node) != state:
-                selector.setCheckState(node, state)
-        selector.blockSignals(wasBlocked)
+        volumes = [Entry(each.GetID(), each.GetName()) for each in imagesOfScene()]
+        self._volumes.show(volumes, [each.GetID() for each in self._chosenVolumes()])
+        self.ui.volumesTable.visible = bool(volumes)
+        self.ui.noVolumesLabel.visible = not volumes
 
 
 def _noModels() -> str:

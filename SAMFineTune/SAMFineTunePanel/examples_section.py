@@ -9,11 +9,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.example_slices import ORIENTATIONS, ExampleSlices
-from SAMFineTunePanel.panel_section import PanelSection, allow, keepNarrow, showProblem, showWords
+from SAMFineTunePanel.panel_section import PanelSection, allow, showProblem, showWords
 from SAMFineTunePanel.scene_pairs import nextPair
-from SAMFineTunePanel.segment_list import SegmentList
 from SAMFineTunePanel.slice_marks import NO_MARKS, SliceMarks
 from SAMFineTunePanel.table_rows import layOutColumns, selectedRow, setRow
+from SAMFineTunePanel.ticked_list import Entry, TickedList
 
 # Painting tells of every dab: look at the segmentation once the hand rests.
 _PAINTING_RESTS_MS = 400
@@ -31,15 +31,14 @@ _SEGMENTATION_EVENTS = (
 class ExamplesSection(PanelSection):
     """A table of examples; what is beneath it is of the row that is selected."""
 
-    uiFile = "ExamplesSection.ui"
+    uiFile = "SAMFineTuneExamplesSection.ui"
 
     def __init__(self, logic) -> None:
         super().__init__(logic)
         self._slices: list[ExampleSlices] = []
         self._updating = False
         layOutColumns(self.ui.examplesTable, (0, 1, 2))
-        keepNarrow(self.ui.volumeSelector, self.ui.segmentationSelector)
-        self._segmentList = SegmentList(self.ui.segmentsTable, self.onSegmentsChosen)
+        self._segmentList = TickedList(self.ui.segmentsTable, self.onSegmentsChosen, keepsOne=True)
         self._marks = SliceMarks(self.ui, logic, self._onMarked)
         self._observed: set = set()
         self._paintTimer = qt.QTimer()
@@ -69,6 +68,15 @@ class ExamplesSection(PanelSection):
     def exit(self) -> None:
         """The panel went out of view."""
         self._marks.follow(False)
+
+    def setParameterNode(self, node) -> None:
+        if node is None:
+            # Of the scene nothing is kept, so that its nodes are freed when it is closed.
+            self._paintTimer.stop()
+            self._observeSegmentations([])
+            self._marks.setExample(None, -1, None)
+            self._slices = []
+        super().setParameterNode(node)
 
     def cleanup(self) -> None:
         self._paintTimer.stop()
@@ -116,9 +124,11 @@ class ExamplesSection(PanelSection):
             self._change(segmentation=node, segmentIDs=[], **NO_MARKS)
 
     def onSegmentsChosen(self, segmentIDs: list[str]) -> None:
-        """Other segments for the selected example; an empty list means all."""
+        """Other segments for the selected example."""
         if self.row >= 0:
-            self._change(segmentIDs=segmentIDs)
+            # All are those that will be added, too.
+            everySegment = len(segmentIDs) == self._segmentList.count
+            self._change(segmentIDs=[] if everySegment else segmentIDs)
 
     def onOrientationChosen(self, index: int) -> None:
         """Another orientation: slice numbers mean something else now."""
@@ -206,7 +216,8 @@ class ExamplesSection(PanelSection):
         ):
             if selector.currentNode() is not node:
                 selector.setCurrentNode(node)
-        self._segmentList.show(example.segmentation, list(example.segmentIDs))
+        segments = _segmentEntries(example.segmentation)
+        self._segmentList.show(segments, list(example.segmentIDs) or [each.key for each in segments])
         self.ui.segmentsTable.visible = self.ui.segmentsLabel.visible = self._segmentList.count > 0
         combo = self.ui.orientationComboBox
         settled = dict(zip(ORIENTATIONS, _orientationTexts(), strict=True))[slices.orientation]
@@ -258,6 +269,14 @@ class ExamplesSection(PanelSection):
     def _onPainted(self) -> None:
         self.update()
         self.changed()
+
+
+def _segmentEntries(segmentation) -> list[Entry]:
+    if segmentation is None:
+        return []
+    every = segmentation.GetSegmentation()
+    segments = ((segmentID, every.GetSegment(segmentID)) for segmentID in every.GetSegmentIDs())
+    return [Entry(segmentID, each.GetName(), tuple(each.GetColor())) for segmentID, each in segments]
 
 
 def _orientationTexts() -> tuple[str, str, str]:

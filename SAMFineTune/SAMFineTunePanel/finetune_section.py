@@ -21,7 +21,7 @@ _PREVIEW_WIDTH, _PREVIEW_HEIGHT = 340, 280
 class FineTuneSection(PanelSection):
     """Start, finish now, cancel; progress, chart, preview and log; what a crash interrupted."""
 
-    uiFile = "FineTuneSection.ui"
+    uiFile = "SAMFineTuneFineTuneSection.ui"
 
     def __init__(self, logic) -> None:
         super().__init__(logic)

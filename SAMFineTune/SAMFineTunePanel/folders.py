@@ -21,7 +21,7 @@ def libraryFolder() -> Path:
 
 
 def resourcePath(name: str) -> str:
-    """Absolute path of a file in Resources, such as "UI/ApplySection.ui"."""
+    """Absolute path of a file in Resources, such as "UI/SAMFineTuneApplySection.ui"."""
     return str(_folderThatHolds("Resources") / "Resources" / name)
 
 

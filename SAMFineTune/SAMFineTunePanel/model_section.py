@@ -18,7 +18,7 @@ _INPUT_SIZES = (256, 384, 512, 768, 1024)
 class ModelSection(PanelSection):
     """Preset, backbone with its weights, device; the rest is folded away."""
 
-    uiFile = "ModelSection.ui"
+    uiFile = "SAMFineTuneModelSection.ui"
 
     def __init__(self, logic) -> None:
         super().__init__(logic)

@@ -19,7 +19,7 @@ _SUFFIX = ".safetensors"
 class ModelsSection(PanelSection):
     """A table of tuned models; names are edited in place."""
 
-    uiFile = "ModelsSection.ui"
+    uiFile = "SAMFineTuneModelsSection.ui"
 
     def __init__(self, logic) -> None:
         super().__init__(logic)

@@ -14,13 +14,15 @@ from SAMFineTunePanel.table_rows import layOutColumns, setRow
 class PackagesSection(PanelSection):
     """Lists the packages with their sizes, and installs them when asked to."""
 
-    uiFile = "PackagesSection.ui"
+    uiFile = "SAMFineTunePackagesSection.ui"
 
     def __init__(self, logic) -> None:
         super().__init__(logic)
         self.missing: list[python_packages.PythonPackage] = []
         # Whether Slicer works with new packages only after a restart.
         self.needsRestart = False
+        # Slicer lets events through while it installs: this may be asked for again meanwhile.
+        self._installing = False
         layOutColumns(self.ui.packagesTable, (0,))
         self.ui.restartButton.visible = False
         self.ui.installProgressBar.visible = False
@@ -30,6 +32,8 @@ class PackagesSection(PanelSection):
 
     def look(self) -> bool:
         """Look at what is installed; whether everything is there."""
+        if self._installing:
+            return False
         self.missing = python_packages.missingPackages()
         self._show()
         self.widget.visible = bool(self.missing) or self.needsRestart
@@ -37,6 +41,9 @@ class PackagesSection(PanelSection):
 
     def onInstall(self, checked: bool = False) -> None:
         """Install what is missing."""
+        if self._installing:
+            return
+        self._installing = True
         self.ui.installButton.enabled = False
         self.ui.installProgressBar.visible = True
         showWords(self.ui.statusLabel, _("Installing. This takes some minutes, in which Slicer may not answer."))
@@ -46,9 +53,11 @@ class PackagesSection(PanelSection):
             showWords(self.ui.statusLabel, _("Restart Slicer to work with it.") if self.needsRestart else "")
         except python_packages.InstallationError as error:
             showProblem(self.ui.statusLabel, str(error))
-        self.ui.installProgressBar.visible = False
-        self.ui.restartButton.visible = self.needsRestart
-        self.changed()
+        finally:
+            self._installing = False
+            self.ui.installProgressBar.visible = False
+            self.ui.restartButton.visible = self.needsRestart
+            self.changed()
 
     def onRestart(self, checked: bool = False) -> None:
         """Restart Slicer."""

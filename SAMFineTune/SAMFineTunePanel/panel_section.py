@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
@@ -99,12 +98,6 @@ def allow(widget, problem: str, toolTip: str) -> None:
     """Enable a widget, or disable it with a tooltip that says what is missing."""
     widget.enabled = not problem
     widget.toolTip = problem or toolTip
-
-
-def keepNarrow(*selectors) -> None:
-    """Let node selectors be narrower than the longest name in them, so that the panel can be."""
-    for selector in selectors:
-        selector.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
 
 
 def showWords(label, words: str) -> None:

@@ -108,7 +108,7 @@ def install(missing: list[PythonPackage]) -> bool:
 
 
 def _requirements() -> list[Requirement]:
-    text = Path(resourcePath("requirements.txt")).read_text(encoding="utf-8")
+    text = Path(resourcePath("SAMFineTuneRequirements.txt")).read_text(encoding="utf-8")
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [Requirement(line) for line in lines if line]
 
@@ -158,7 +158,7 @@ def _installOthers(requirements: list[Requirement]) -> None:
         constraints.write_text("".join(f"{line}\n" for line in pinned), encoding="utf-8")
         try:
             _pipInstall(requirements, constraints)
-        except (subprocess.CalledProcessError, OSError) as error:
+        except (subprocess.CalledProcessError, OSError, RuntimeError) as error:
             raise InstallationError(
                 _(
                     "Packages could not be installed ({error}). Slicer's Python console shows why; without internet, "

@@ -27,15 +27,19 @@ def nextPair(taken: Collection[tuple[str, str]]) -> tuple | None:
     return next(free, None)
 
 
-def volumesOfScene() -> list:
-    """The scene's images, that in view first."""
-    volumes = [
+def imagesOfScene() -> list:
+    """The scene's images, in the order in which they came."""
+    return [
         each
         for each in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         if not each.IsA("vtkMRMLLabelMapVolumeNode") and not each.GetHideFromEditors()
     ]
+
+
+def volumesOfScene() -> list:
+    """The scene's images, that in view first."""
     shown = slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID()
-    return sorted(volumes, key=lambda each: each.GetID() != shown)
+    return sorted(imagesOfScene(), key=lambda each: each.GetID() != shown)
 
 
 def _volumeDrawnOn(segmentation):

@@ -74,8 +74,10 @@ class Session(VTKObservationMixin):
 
     def _onSceneStartClose(self, caller, event) -> None:
         # The worker needs nothing of the scene, but its result would have no place to go.
-        if self.job is not None and not self.job.isFinished:
+        if self.job is not None:
             self.job.cancel()
+            if self.job.kind == "apply":
+                self.job.forgetResult()
         self.painted.forget()
         self.undo.forget()
         self.uncertainty.clear()

@@ -246,6 +246,18 @@ class Job:
         if not self.resumable:
             self._removeFolder()
         self._notify("state")
+        self._letGo()
+
+    def _letGo(self) -> None:
+        """Drop what refers to the scene: Qt's timers and processes keep this object until Slicer ends."""
+        self._listeners.clear()
+        self._prepare, self._pieces = iter(()), iter(())
+        self._conclude = _concludeNothing
+        self._whenPiecesDone = _doNothing
+
+    def forgetResult(self) -> None:
+        """The scene closes: nodes of the result must not outlive it."""
+        self.result = None
 
     def _tracebackLines(self) -> list[str]:
         """What the worker has left about a fault in the program."""
@@ -273,6 +285,14 @@ class Job:
             # A listener at fault must not stop the job: its fault goes where Slicer shows faults.
             except Exception:
                 sys.excepthook(*sys.exc_info())
+
+
+def _doNothing() -> None:
+    return
+
+
+def _concludeNothing(result: dict[str, Any]) -> Iterator[Any]:
+    return iter(())
 
 
 def _isUsersToMend(error: Exception) -> bool:

@@ -16,6 +16,8 @@ def worker_environment(base: Mapping[str, str]) -> dict[str, str]:
         base: the client's own environment, or what is left of it after cleaning.
     """
     environment = dict(base, PYTHONIOENCODING="utf-8", PYTHONUTF8="1", PYTHONUNBUFFERED="1")
+    # The current folder may be one of data; a file there must not take the place of a module.
+    environment["PYTHONSAFEPATH"] = "1"
     share_processors(environment)
     root = Path(__file__).resolve().parents[2]
     # Installed, the worker finds the library by itself, and site-packages ahead of the standard

@@ -276,3 +276,30 @@ def voxels(segmentation, name: str, volume) -> np.ndarray:
 
     segment_id = segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume)
+
+
+def test_closing_the_scene_frees_the_images(logic, process_events):
+    """Qt keeps finished jobs until Slicer ends; they must not keep what they worked on."""
+    import gc
+
+    import slicer
+    from SAMFineTunePanel.module_test import labelSlices, makeVolume
+
+    freed = set()
+
+    def work() -> None:
+        volume, truth = makeVolume()
+        labels = labelSlices(volume, truth)
+        logic.addExample(volume, labels)
+        model = logic.fineTune(volume, labels, steps=3, inputSize=256)
+        segmentation = logic.apply(model, volume)
+        logic.deleteModel(model)
+        for node in (volume, labels, segmentation):
+            name = node.GetName()
+            node.AddObserver("DeleteEvent", lambda caller, event, name=name: freed.add(name))
+
+    work()
+    slicer.mrmlScene.Clear(0)
+    process_events()
+    gc.collect()
+    assert freed == {"Phantom", "Labels", "Phantom ellipsoid"}

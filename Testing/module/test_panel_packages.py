@@ -267,3 +267,27 @@ def test_the_panel_opens_within_a_second_without_torch(tmp_path):
         # Another program may have had the processors.
         time.sleep(2)
     pytest.fail(f"the panel took {seconds} s to open")
+
+
+def test_a_second_click_while_packages_come_changes_nothing(
+    panel, installed, pytorch_extension, monkeypatch
+):
+    """Slicer lets events through while pip works: clicks, and coming back to the module."""
+    from SAMFineTunePanel import python_packages
+
+    installed.clear()
+    panel.panel._lookAtPackages()
+    section = panel.panel.packages
+    calls = []
+
+    def install(missing):
+        calls.append([each.name for each in missing])
+        section.onInstall()
+        panel.panel._lookAtPackages()
+        assert not section.ui.installButton.enabled and not panel.panel.isReady
+        raise python_packages.InstallationError("no connection")
+
+    monkeypatch.setattr(python_packages, "install", install)
+    section.ui.installButton.click()
+    assert len(calls) == 1 and "no connection" in section.ui.statusLabel.text
+    assert section.ui.installButton.enabled and not section.ui.installProgressBar.visible

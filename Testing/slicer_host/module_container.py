@@ -41,9 +41,8 @@ class qSlicerScriptedLoadableModuleWidget(qSlicerWidget):
         getattr(self._python, "exit", lambda: None)()
 
     def reload(self) -> None:
+        # As in Slicer: a panel that is in view is made anew, and not entered again.
         self._make()
-        if self._entered:
-            self.enter()
 
     def _make(self) -> None:
         name = self._module_name + "Widget"

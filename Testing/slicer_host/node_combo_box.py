@@ -18,6 +18,14 @@ from .collected_errors import record
 from .mrml_widgets import Observations
 
 
+def _refuse_size_adjust_policy(self: Any, policy: Any) -> None:
+    """PythonQt cannot give a property an enum of another class; in Slicer this raises as well."""
+    raise AttributeError(
+        "Property 'sizeAdjustPolicy' of type 'QComboBox::SizeAdjustPolicy' does not accept an "
+        "object of type SizeAdjustPolicy"
+    )
+
+
 class qMRMLNodeComboBox(QtWidgets.QWidget):
     currentNodeChanged = Signal((object,), (bool,))
     currentNodeIDChanged = Signal(str)
@@ -74,7 +82,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     sizeAdjustPolicy = checked_property(
         QtWidgets.QComboBox.SizeAdjustPolicy,
         lambda self: self._combo.sizeAdjustPolicy,
-        lambda self, policy: self._combo.setSizeAdjustPolicy(policy),
+        _refuse_size_adjust_policy,
     )
     currentNodeID = checked_property(
         str,
