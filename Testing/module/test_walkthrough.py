@@ -143,12 +143,18 @@ def test_from_the_sample_to_a_segmented_head(desktop):
     # Apply.
     assert panel._parameterNode.applyModel == "ventricles"
     apply.show3DCheckBox.checked = True
+    labels.GetDisplayNode().SetVisibility(False)
+    slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    panel._logic.showSlice(panel._parameterNode.examples[0], 80)
+    before = red_view()
     desktop.click(apply.applyButton)
     job = panel._logic.job
     desktop.wait(lambda: job.isFinished, 120)
     assert job.state == "done", job.errorMessage
     [segmentation] = job.result
-    labels.GetDisplayNode().SetVisibility(False)
+    # Slice 80 was not labelled; in its view the segment is where it was found.
+    changed = np.abs(red_view().astype(int) - before).max(axis=2) > 20
+    assert 200 < changed.sum() < 0.2 * changed.size
     found = voxels(segmentation, "lateral ventricles", head)
     # The labelled slices stay as they were drawn, and beyond the ends nothing is found.
     drawn = voxels(labels, "lateral ventricles", head)
@@ -157,7 +163,6 @@ def test_from_the_sample_to_a_segmented_head(desktop):
     overlap = 2 * (found & truth()).sum() / (found.sum() + truth().sum())
     print(f"DSC on the whole head after {job_steps} steps: {overlap:.3f}")
     assert overlap > 0.7
-    slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
     panel._logic.showSlice(panel._parameterNode.examples[0], 84)
     slicer.util.resetThreeDViews()
     examples.examplesTable.setCurrentCell(0, 0)
@@ -173,6 +178,20 @@ def test_from_the_sample_to_a_segmented_head(desktop):
     desktop.click(apply.undoButton)
     desktop.wait(lambda: not slicer.mrmlScene.IsNodePresent(segmentation))
     assert slicer.mrmlScene.IsNodePresent(labels)
+
+
+def red_view() -> np.ndarray:
+    """What the red slice view shows, (rows, columns, red green blue)."""
+    import slicer
+    from PySide6.QtGui import QImage
+
+    from Testing.slicer_host.desktop import settle
+
+    settle()
+    view = slicer.app.layoutManager().sliceWidget("Red").sliceView()
+    image = view.grab().toImage().convertToFormat(QImage.Format.Format_RGB888)
+    rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), -1)
+    return rows[:, : 3 * image.width()].reshape(image.height(), image.width(), 3).copy()
 
 
 def voxels(segmentation, name: str, volume) -> np.ndarray:
