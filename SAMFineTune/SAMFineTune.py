@@ -27,8 +27,10 @@ from SAMFineTunePanel.apply_request import ApplyRequest
 from SAMFineTunePanel.example_slices import ExampleSlices, slicesOf
 from SAMFineTunePanel.finetune_request import FinetuneRequest, finetuneJob, writeJob
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
+from SAMFineTunePanel.node_kinds import requireOrientation, requireSegmentation, requireVolume
 from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode
 from SAMFineTunePanel.sample_data import registerSampleData
+from SAMFineTunePanel.scene_import import segmentIDByName
 from SAMFineTunePanel.session import closeTheSession, theSession
 from SAMFineTunePanel.slice_view import SliceInView, showSlice, sliceInView
 from SAMFineTunePanel.worker_job import Job
@@ -185,6 +187,9 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         Raises:
             ValueError: it is an example already.
         """
+        requireVolume(volume)
+        requireSegmentation(segmentation)
+        requireOrientation(orientation)
         examples = self.getParameterNode().examples
         if any(each.volume is volume and each.segmentation is segmentation for each in examples):
             raise ValueError(
@@ -323,6 +328,9 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         if examples is None:
             if volume is None or segmentation is None:
                 raise ValueError(_("A volume and its segmentation are needed."))
+            requireVolume(volume)
+            requireSegmentation(segmentation)
+            requireOrientation(orientation)
             chosen = _segmentIDs(segmentation, segments)
             examples = [Example(volume=volume, segmentation=segmentation, segmentIDs=chosen, orientation=orientation)]
         request = FinetuneRequest(list(examples), name, getattr(startFrom, "name", startFrom), _fields(settings))
@@ -404,9 +412,14 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             JobFailedError, JobCancelledError: how it ended.
         """
         several = isinstance(volumes, (list, tuple))
+        chosen = list(volumes) if several else [volumes]
+        for volume in chosen:
+            requireVolume(volume)
+        if segmentation is not None:
+            requireSegmentation(segmentation)
         request = ApplyRequest(
             model=self._model(model),
-            volumes=list(volumes) if several else [volumes],
+            volumes=chosen,
             segmentation=segmentation,
             uncertainty=uncertainty,
             largestComponent=largestComponent,
@@ -555,7 +568,7 @@ def _segmentIDs(segmentation: slicer.vtkMRMLSegmentationNode, segments: Sequence
     known = segmentation.GetSegmentation()
     chosen = []
     for segment in segments:
-        segmentID = segment if known.GetSegment(segment) else known.GetSegmentIdBySegmentName(segment)
+        segmentID = segment if known.GetSegment(segment) else segmentIDByName(segmentation, segment)
         if not segmentID:
             raise ValueError(_("{name} has no segment {segment}.").format(name=segmentation.GetName(), segment=segment))
         chosen.append(segmentID)

@@ -163,18 +163,35 @@ class ApplyRequest:
         for volume, result in zip(self.volumes, results, strict=True):
             self._requirePresent(volume)
             segmentation = self._target(volume, undo)
-            nodes.append(segmentation)
-            labels, path = self._labels(), Path(result["segmentation"])
-            yield from PredictedStructures(path, volume, segmentation, labels, known(volume)).steps()
-            if result.get("uncertainty"):
-                doubt = UncertaintyVolume(Path(result["uncertainty"]), volume)
-                yield from doubt.steps()
-                undo.noteBeside(segmentation, doubt.node)
+            complete = False
+            try:
+                yield from self._bringIn(volume, result, segmentation, undo, known(volume))
+                complete = True
+            finally:
+                # Half a result is none: what was begun is taken back.
+                if not complete and slicer.mrmlScene.IsNodePresent(segmentation) and undo.canUndo(segmentation):
+                    undo.undo(segmentation)
             noteUncertainty(volume, result["axis"], result["slice_uncertainty"])
-            if self.show3D:
-                segmentation.CreateClosedSurfaceRepresentation()
-            yield
+            nodes.append(segmentation)
         yield nodes
+
+    def _bringIn(
+        self,
+        volume: slicer.vtkMRMLScalarVolumeNode,
+        result: dict[str, Any],
+        segmentation: slicer.vtkMRMLSegmentationNode,
+        undo: SegmentationUndo,
+        known: KnownSlices | None,
+    ) -> Iterator[None]:
+        path = Path(result["segmentation"])
+        yield from PredictedStructures(path, volume, segmentation, self._labels(), known).steps()
+        if result.get("uncertainty"):
+            doubt = UncertaintyVolume(Path(result["uncertainty"]), volume)
+            yield from doubt.steps()
+            undo.noteBeside(segmentation, doubt.node)
+        if self.show3D:
+            segmentation.CreateClosedSurfaceRepresentation()
+        yield
 
     def _requirePresent(self, volume: slicer.vtkMRMLScalarVolumeNode) -> None:
         for node in (volume, self.segmentation):

@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 from SAMFineTunePanel import raw_nrrd
 from SAMFineTunePanel.example_slices import PaintedSlices, chosenSegmentIDs, segmentName, slicesOf
 from SAMFineTunePanel.segment_voxels import segmentVoxels
-from SAMFineTunePanel.voxel_grid import gridOf
+from SAMFineTunePanel.voxel_grid import VoxelGrid, gridOf
 
 _STATUS_TAG = "Segmentation.Status"
 
@@ -95,6 +95,7 @@ class FinetuneInputs:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         volumes: dict[str, Path] = {}
+        grids = {example.volume.GetID(): gridOf(example.volume) for example in self.examples}
         for index, example in enumerate(self.examples):
             volume = example.volume
             if volume.GetID() not in volumes:
@@ -103,6 +104,7 @@ class FinetuneInputs:
                 yield from writeVolume(volume, volumes[volume.GetID()])
             segmentation = self.folder / f"segmentation{index}.seg.nrrd"
             yield from writeLabelmap(example, self.labels, segmentation)
+            _requireUnmoved(volume, grids[volume.GetID()])
             self.written.append(self._jobExample(example, volumes[volume.GetID()], segmentation))
 
     def _jobExample(self, example, volume: Path, segmentation: Path) -> dict[str, Any]:
@@ -124,6 +126,17 @@ class FinetuneInputs:
         if slices.extent is not None:
             entry["extent"] = list(slices.extent)
         return entry
+
+
+def _requireUnmoved(volumeNode: slicer.vtkMRMLScalarVolumeNode, grid: VoxelGrid) -> None:
+    """Events go on while files are written: labels must not be on another grid than their image."""
+    now = gridOf(volumeNode)
+    if now.size != grid.size or not np.array_equal(now.ijkToRas, grid.ijkToRas):
+        raise ValueError(
+            _("Volume {name} was moved or exchanged while it was being prepared. Start again.").format(
+                name=volumeNode.GetName()
+            )
+        )
 
 
 def writeVolume(volumeNode: slicer.vtkMRMLScalarVolumeNode, path: Path) -> Iterator[None]:

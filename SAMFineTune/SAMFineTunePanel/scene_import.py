@@ -31,6 +31,15 @@ def createSegmentation(volumeNode: slicer.vtkMRMLScalarVolumeNode, name: str) ->
     return node
 
 
+def segmentIDByName(segmentationNode: slicer.vtkMRMLSegmentationNode, name: str) -> str:
+    """The segment of exactly this name, "" for none; Slicer's own search takes "Tumor" for "tumor"."""
+    segmentation = segmentationNode.GetSegmentation()
+    for segmentID in segmentation.GetSegmentIDs():
+        if segmentation.GetSegment(segmentID).GetName().strip() == name.strip():
+            return segmentID
+    return ""
+
+
 def _placeBeside(node: slicer.vtkMRMLNode, volumeNode: slicer.vtkMRMLScalarVolumeNode) -> None:
     """In the subject hierarchy: into the patient's study, where the volume is."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -91,7 +100,7 @@ class PredictedStructures:
     def _segment(self, label: StructureLabel) -> str:
         """The segment to fill: the one of that name, or a new one that looks as it did where it was learnt."""
         segmentation = self.segmentation.GetSegmentation()
-        segmentID = segmentation.GetSegmentIdBySegmentName(label.name)
+        segmentID = segmentIDByName(self.segmentation, label.name)
         if segmentID:
             return segmentID
         segment = slicer.vtkSegment()

@@ -78,6 +78,7 @@ class Job:
         self._listeners: list[Callable[[Job, str], None]] = []
         self._process: WorkerProcess | None = None
         self._cancelAsked = False
+        self._isInPiece = False
         self._pieces: Iterator[Any] = iter(())
         self._whenPiecesDone: Callable[[], None] = lambda: None
         self._timer = qt.QTimer()
@@ -127,7 +128,7 @@ class Job:
         if self._process is not None and self.state == RUNNING:
             self._process.cancel()
             self._notify("state")
-        elif self.state == PREPARING:
+        elif not self._isInPiece:
             self._end(CANCELLED)
 
     def finishNow(self) -> None:
@@ -179,8 +180,9 @@ class Job:
 
     def _doPieces(self) -> None:
         until = time.monotonic() + _PIECE_S
+        self._isInPiece = True
         try:
-            while time.monotonic() < until:
+            while time.monotonic() < until and not self._cancelAsked:
                 self.result = next(self._pieces)
         except StopIteration:
             self._timer.stop()
@@ -192,6 +194,11 @@ class Job:
             else:
                 self._end(FAILED, f"{type(error).__name__}: {error}")
                 raise
+        finally:
+            self._isInPiece = False
+        # Asked for by something that a piece of the work brought about.
+        if self._cancelAsked and not self.isFinished and self.state != RUNNING:
+            self._end(CANCELLED)
 
     def _startWorker(self) -> None:
         if self.isFinished:
@@ -226,7 +233,11 @@ class Job:
         self._notify("log")
 
     def _onWorkerEnded(self, outcome) -> None:
-        if outcome.exit_code == 0:
+        if outcome.exit_code == 0 and self._cancelAsked and self.kind == "apply":
+            self._end(CANCELLED)
+        elif outcome.exit_code == 0:
+            # Asked to stop too late: the model is there, and saying otherwise would hide it.
+            self._cancelAsked = False
             self._setState(IMPORTING)
             self._doInPieces(self._conclude(outcome.result), lambda: self._end(DONE))
         elif outcome.exit_code == 3:
@@ -241,8 +252,10 @@ class Job:
             self.result = None
         if message:
             self.log += [*self._tracebackLines(), message]
-        # So that the files that the pieces write are closed.
-        getattr(self._prepare, "close", lambda: None)()
+        # So that files are closed, and what was begun in the scene is taken back.
+        for pieces in (self._prepare, self._pieces):
+            if not self._isInPiece:
+                getattr(pieces, "close", lambda: None)()
         if not self.resumable:
             self._removeFolder()
         self._notify("state")

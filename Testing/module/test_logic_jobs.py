@@ -303,3 +303,59 @@ def test_closing_the_scene_frees_the_images(logic, process_events):
     process_events()
     gc.collect()
     assert freed == {"Phantom", "Labels", "Phantom ellipsoid"}
+
+
+def test_what_is_no_volume_or_segmentation_is_refused_in_words(logic, phantom):
+    volume, labels, _ = phantom
+    for call, words in (
+        (lambda: logic.fineTune(labels, volume), "A volume node is needed, not Labels"),
+        (lambda: logic.fineTune(volume, volume), "A segmentation node is needed, not Phantom"),
+        (lambda: logic.fineTune("Phantom", labels), "A volume node is needed, not 'Phantom'"),
+        (lambda: logic.fineTune(volume, labels, orientation="up"), "up is no orientation"),
+        (lambda: logic.addExample(volume, None), "A segmentation node is needed, not None"),
+        (lambda: logic.apply(None, None), "A volume node is needed, not None"),
+        (lambda: logic.apply(None, volume), "Choose a tuned model first"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+def test_names_that_differ_in_case_are_two_structures(logic, phantom):
+    import slicer
+
+    volume, labels, _ = phantom
+    other = labels.GetSegmentation().AddEmptySegment("", "Ellipsoid")
+    mask = np.zeros((24, 64, 64), np.uint8)
+    mask[[6, 12, 18], 50:60, 5:15] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, labels, other, volume)
+    model = logic.fineTune(volume, labels, steps=3, inputSize=256)
+    segmentation = logic.apply(model, volume).GetSegmentation()
+    names = [segmentation.GetNthSegment(number).GetName() for number in range(2)]
+    assert names == ["ellipsoid", "Ellipsoid"]
+    logic.deleteModel(model)
+
+
+def test_cancel_and_failure_while_results_come_in_leave_nothing_behind(
+    logic, phantom, process_events
+):
+    import slicer
+
+    volume, labels, _ = phantom
+    other = np.zeros((3, 4, 5), np.int16)
+    model = logic.fineTune(volume, labels, steps=3, inputSize=256)
+    for disturb, state in (
+        (lambda job: job.cancel(), "cancelled"),
+        (
+            lambda job: slicer.util.updateVolumeFromArray(volume, np.zeros((3, 4, 5), np.int16)),
+            "failed",
+        ),
+    ):
+        job = logic.apply(model, volume, uncertainty=True, blocking=False)
+        job.addListener(
+            lambda job, event, disturb=disturb: disturb(job) if job.state == "importing" else None
+        )
+        process_events(lambda job=job: job.isFinished, 30)
+        assert job.state == state
+        assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == [labels]
+        assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == [volume]
+    logic.deleteModel(model)

@@ -199,6 +199,19 @@ def test_terminology_travels(scene, tmp_path):
     assert labels.terminologies == {1: entry}
 
 
+def test_a_volume_that_moves_while_it_is_written_is_refused(scene, tmp_path):
+    from SAMFineTunePanel.example_slices import PaintedSlices
+    from SAMFineTunePanel.scene_export import FinetuneInputs, structureLabels
+
+    volume = add_volume(values(), placement())
+    examples = [example(volume, add_segmentation(volume, {"liver": box(SHAPE, **LIVER)}))]
+    steps = FinetuneInputs(examples, tmp_path, PaintedSlices(), structureLabels(examples)).steps()
+    next(steps)
+    volume.SetOrigin(5.0, 5.0, 5.0)
+    with pytest.raises(ValueError, match="CT was moved or exchanged"):
+        list(steps)
+
+
 def refusal(*examples) -> str:
     from SAMFineTunePanel.example_slices import PaintedSlices
     from SAMFineTunePanel.finetune_request import FinetuneRequest
