@@ -12,6 +12,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.error_words import errorWords
 from SAMFineTunePanel.worker_process import WorkerProcess
 
 # Of work on the scene at a time; Slicer draws and listens in between.
@@ -190,7 +191,7 @@ class Job:
         except Exception as error:
             self._timer.stop()
             if _isUsersToMend(error):
-                self._end(FAILED, str(error))
+                self._end(FAILED, _wordsOf(error))
             else:
                 self._end(FAILED, f"{type(error).__name__}: {error}")
                 raise
@@ -243,7 +244,8 @@ class Job:
         elif outcome.exit_code == 3:
             self._end(CANCELLED)
         else:
-            self._end(FAILED, outcome.error.line())
+            error = outcome.error
+            self._end(FAILED, errorWords(error.message, error.remedy, error.code))
 
     def _end(self, state: str, message: str = "") -> None:
         self._timer.stop()
@@ -306,6 +308,14 @@ def _doNothing() -> None:
 
 def _concludeNothing(result: dict[str, Any]) -> Iterator[Any]:
     return iter(())
+
+
+def _wordsOf(error: Exception) -> str:
+    from SAMFineTuneLib.errors import InputError
+
+    if isinstance(error, InputError):
+        return errorWords(error.message, error.remedy, error.code)
+    return str(error)
 
 
 def _isUsersToMend(error: Exception) -> bool:

@@ -314,7 +314,7 @@ def _axis_warnings(source: ExampleSource, axis: str, sparser: str | None) -> lis
         return []
     return [
         f"{source.volume.name} is cut into {axis} slices, but its labels look as if they were "
-        f"drawn on single {sparser} ones; if so, say --axis {sparser}"
+        f"drawn on single {sparser} ones; if so, choose the {sparser} axis"
     ]
 
 
@@ -329,6 +329,6 @@ def _warnings(opened: list[_Opened], labels: list[Label], slices: list[LabelledS
     if all(each.is_labelled for each in slices):
         warnings.append(
             "no slice is known to be empty; the model may see the structures where they are not "
-            "(label the first and the last slice and use --empty outside, or list empty slices)"
+            "(say on which slices they begin and end, or list empty slices)"
         )
     return warnings

@@ -1,0 +1,48 @@
+"""What a job could not do, in words for someone before a panel.
+
+The library's remedies are for the shell, too: where one names an option of a command, the panel says what to
+do here instead.
+"""
+
+from __future__ import annotations
+
+from slicer.i18n import tr as _
+
+
+def errorWords(message: str, remedy: str, code: str) -> str:
+    """One line for the panel.
+
+    Args:
+        message: what was wrong.
+        remedy: what to do about it, as the library says it; may be "".
+        code: the library's short name for what was wrong.
+    """
+    if "--" in remedy or "python -m" in remedy:
+        remedy = _panelRemedy(code)
+    sentences = [_sentence(each) for each in (message, remedy) if each]
+    return " ".join(" ".join(sentences).split())
+
+
+def _panelRemedy(code: str) -> str:
+    return {
+        "no_memory": _("Take a smaller input size or backbone under Model, or close other programs"),
+        "weights_missing": _("Get the weights under Model, or name a weights file under Advanced"),
+        "no_such_file": _("Check the weights file under Model, Advanced"),
+        "unreachable": _(
+            "Check the network and try again, or get the file on another computer and name it under Advanced"
+        ),
+        "checkpoint_hash": _("Try again; if it stays so, get the file elsewhere and name it under Advanced"),
+        "other_checkpoint": _("Name the weights that it was tuned from under Model, Advanced"),
+        "other_strategy": _("Leave method, scope and input size under Advanced to the program"),
+        "other_labels": _("Choose examples of the same structures, or start from the backbone's weights"),
+        "device_absent": _("Choose another device under Model"),
+        "diverged": _("Take another method or seed under Advanced"),
+        "no_labelled_slice": _("Label at least one slice"),
+        "not_writable": _("Free some space, or ask for the right to write there"),
+        "cannot_write": _("Free some space"),
+    }.get(code, "")
+
+
+def _sentence(text: str) -> str:
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -1,0 +1,37 @@
+"""Errors in words for a panel: no options of commands, one line, whole sentences."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("module")
+
+LIBRARY = Path(__file__).resolve().parents[2] / "SAMFineTuneLib"
+
+
+def test_remedies_are_kept_or_said_for_the_panel():
+    from SAMFineTunePanel.error_words import errorWords
+
+    assert (
+        errorWords("label 3 is absent", "draw it first", "x") == "Label 3 is absent. Draw it first."
+    )
+    assert errorWords("it broke", "", "x") == "It broke."
+    words = errorWords("the weights are not here", "give them with --checkpoint", "weights_missing")
+    assert words == (
+        "The weights are not here. Get the weights under Model, or name a weights file under Advanced."
+    )
+    assert errorWords("it broke", "use --this", "unheard_of") == "It broke."
+
+
+def test_every_code_that_the_panel_knows_is_one_of_the_library():
+    from SAMFineTunePanel import error_words
+
+    source = Path(error_words.__file__).read_text(encoding="utf-8")
+    codes = re.findall(r'"(\w+)": _\(', source)
+    text = "".join(path.read_text(encoding="utf-8") for path in LIBRARY.rglob("*.py"))
+    assert len(codes) > 10
+    for code in codes:
+        assert f'"{code}"' in text, code
