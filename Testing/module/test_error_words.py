@@ -15,15 +15,16 @@ LIBRARY = Path(__file__).resolve().parents[2] / "SAMFineTuneLib"
 def test_remedies_are_kept_or_said_for_the_panel():
     from SAMFineTunePanel.error_words import errorWords
 
-    assert (
-        errorWords("label 3 is absent", "draw it first", "x") == "Label 3 is absent. Draw it first."
-    )
-    assert errorWords("it broke", "", "x") == "It broke."
-    words = errorWords("the weights are not here", "give them with --checkpoint", "weights_missing")
-    assert words == (
-        "The weights are not here. Get the weights under Model, or name a weights file under Advanced."
-    )
-    assert errorWords("it broke", "use --this", "unheard_of") == "It broke."
+    for arguments, words in (
+        (("label 3 is absent", "draw it first", "x"), "Label 3 is absent. Draw it first."),
+        (("it broke", "", "x"), "It broke."),
+        (("it broke", "use --this", "unheard_of"), "It broke."),
+        (
+            ("no weights", "give them with --checkpoint", "weights_missing"),
+            "No weights. Get the weights under Model, or name a weights file under Advanced.",
+        ),
+    ):
+        assert errorWords(*arguments) == words
 
 
 def test_every_code_that_the_panel_knows_is_one_of_the_library():
