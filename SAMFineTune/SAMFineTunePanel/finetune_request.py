@@ -59,6 +59,13 @@ class FinetuneRequest:
             raise ValueError(base.fault)
         known = {label.name: label.value for label in base.card.labels} if base is not None else None
         labels = structureLabels(self.examples, known)
+        lacking = sorted(set(known or {}) - {label.name for label in labels})
+        if lacking:
+            raise ValueError(
+                _("The model to start from finds {names} as well; add examples of it, or start afresh.").format(
+                    names=", ".join(lacking)
+                )
+            )
         # The labelmaps have the names too; here they tell what the job is about while it has no model.
         names = {label.value: label.name for label in labels}
         fields = dict(self.settings, kind="finetune", label_names=names)
