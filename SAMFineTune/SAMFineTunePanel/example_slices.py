@@ -108,12 +108,16 @@ def _state(example, segmentID: str) -> tuple:
 
 
 def _occupied(voxels: SegmentVoxels) -> list[np.ndarray]:
-    mask = voxels.mask
-    if not mask.size:
-        return [np.zeros(0, int)] * 3
-    # One pass over all voxels, then two over a plane.
-    rowsAndColumns, inPlane = mask.any(axis=0), mask.any(axis=(1, 2))
-    along = (rowsAndColumns.any(axis=0), rowsAndColumns.any(axis=1), inPlane)
+    """For the voxel axes i, j, k: the slices that hold the segment."""
+    depth, rows, columns = voxels.labels.shape
+    inPlane, shadow = np.zeros(depth, bool), np.zeros((rows, columns), bool)
+    # Plane by plane: a few times faster than reducing the whole mask along its slow axes.
+    for number, labels in enumerate(voxels.labels):
+        mask = labels == voxels.value
+        if mask.any():
+            inPlane[number] = True
+            shadow |= mask
+    along = (shadow.any(axis=0), shadow.any(axis=1), inPlane)
     return [np.flatnonzero(each) + first for each, first in zip(along, voxels.start, strict=True)]
 
 

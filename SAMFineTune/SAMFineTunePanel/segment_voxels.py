@@ -31,11 +31,6 @@ class SegmentVoxels:
     start: tuple[int, int, int]
     value: int
 
-    @property
-    def mask(self) -> np.ndarray:
-        """bool, (k, j, i): the segment's voxels in the piece."""
-        return self.labels == self.value
-
     def slabs(self) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
         """The segment in slabs of a few megabytes: where each lies on the grid (k, j, i), and its mask."""
         i, j, k = self.start

@@ -31,6 +31,8 @@ from SAMFineTuneLib.training.validation_split import ValidationSplit
 _FINAL_PASS_FROM = 0.6
 VALIDATIONS = 20
 _SAVE_EVERY_S = 30.0
+# The first comes sooner: what fails on a machine fails early, and a short fine-tune has one too.
+_FIRST_SAVE_S = 6.0
 _LARGEST_GRADIENT = 1.0
 _WORST = -1.0
 
@@ -159,7 +161,7 @@ class FineTuning:
         self._segmenter.train()
         if self._was_interrupted_in_validation():
             self._validate()
-        saved = time.monotonic()
+        save_at = time.monotonic() + min(_FIRST_SAVE_S, _SAVE_EVERY_S)
         ending: Ending = "complete"
         # One step at least, however short the time: no step makes no model.
         while self._schedule.step == 0 or self._schedule.progress < 1:
@@ -175,9 +177,9 @@ class FineTuning:
             self._step()
             if self._is_validation_due():
                 self._validate()
-            if time.monotonic() - saved > _SAVE_EVERY_S:
+            if time.monotonic() > save_at:
                 self.save()
-                saved = time.monotonic()
+                save_at = time.monotonic() + _SAVE_EVERY_S
         return self._outcome(ending)
 
     @property

@@ -143,7 +143,7 @@ def test_closing_slicer_stops_the_worker(logic, phantom, process_events):
 
 
 def test_a_worker_killed_in_the_middle_is_resumed(logic, phantom, process_events):
-    """Killed after its checkpoint, which is at most half a minute old; then finished."""
+    """Killed after its first checkpoint; then finished."""
     from SAMFineTuneLib.jobs.folder import JobFolder
 
     job = endless(logic, phantom, name="resumed")

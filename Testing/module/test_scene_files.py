@@ -334,9 +334,15 @@ def test_predictions_come_back_to_their_place(ijk_to_ras, target, tmp_path):
         assert np.allclose(segment_points(segmentation, "old"), old)
 
 
-def test_other_segments_keep_every_voxel_and_undo_is_one_step(scene, tmp_path):
+@pytest.mark.parametrize("slab_bytes", [1, 500, 1 << 20])
+def test_other_segments_keep_every_voxel_and_undo_is_one_step(
+    scene, tmp_path, slab_bytes, monkeypatch
+):
+    from SAMFineTunePanel import scene_import
     from SAMFineTunePanel.segmentation_undo import SegmentationUndo
 
+    # Large structures are written in several pieces.
+    monkeypatch.setattr(scene_import, "_SLAB_BYTES", slab_bytes)
     volume = add_volume(values(), placement((1, 1, 3)))
     drawn = {
         "bone": box(SHAPE, (2, 8), (4, 13), (3, 10)),
