@@ -26,7 +26,7 @@ def test_the_console_example(capsys):
     names: dict = {}
     exec(compile(console_example(), str(README), "exec"), names)
     printed = capsys.readouterr().out
-    assert "of 200" in printed and "validation DSC 0." in printed
+    assert "step 200" in printed and "validation DSC 0." in printed
     head, segmentation = names["head"], names["segmentation"]
     [segment_id] = segmentation.GetSegmentation().GetSegmentIDs()
     found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, head) > 0
