@@ -71,7 +71,9 @@ def gridOf(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> VoxelGrid:
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     ijkToRas = worldTransform(volumeNode) @ slicer.util.arrayFromVTKMatrix(matrix)
-    axes = ijkToRas[:3, :3] / np.linalg.norm(ijkToRas[:3, :3], axis=0)
+    # A transform that flattens the volume makes a spacing of 0, which is refused below.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        axes = ijkToRas[:3, :3] / np.linalg.norm(ijkToRas[:3, :3], axis=0)
     if not np.isfinite(axes).all() or np.abs(axes.T @ axes - np.eye(3)).max() > _TOLERANCE:
         raise ValueError(
             _(
