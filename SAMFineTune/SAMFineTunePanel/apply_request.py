@@ -166,6 +166,7 @@ class ApplyRequest:
             complete = False
             try:
                 yield from self._bringIn(volume, result, segmentation, undo, known(volume))
+                undo.noteAfter(segmentation)
                 complete = True
             finally:
                 # Half a result is none: what was begun is taken back.

@@ -36,10 +36,8 @@ class ApplySection(PanelSection):
         if self.parameterNode is not None and not self._chosenVolumes():
             self.parameterNode.applyVolumes = volumesOfScene()[:1]
 
-    def setParameterNode(self, node) -> None:
-        if node is None:
-            self._results = []
-        super().setParameterNode(node)
+    def forgetScene(self) -> None:
+        self._results = []
 
     def update(self) -> None:
         if self.parameterNode is None:
@@ -115,7 +113,8 @@ class ApplySection(PanelSection):
         self._view.show(job, event)
         if event != "state":
             return
-        if job.state == DONE:
+        # A job of a scene that is closed has no result any more.
+        if job.state == DONE and job.result:
             self._results = list(job.result)
             showWords(
                 self.ui.statusLabel,

@@ -32,6 +32,7 @@ class ExamplesSection(PanelSection):
     """A table of examples; what is beneath it is of the row that is selected."""
 
     uiFile = "SAMFineTuneExamplesSection.ui"
+    richLabels = ("labelledLabel",)
 
     def __init__(self, logic) -> None:
         super().__init__(logic)

@@ -42,11 +42,9 @@ class FineTuneSection(PanelSection):
         self.ui.resumeButton.connect("clicked(bool)", self.onResume)
         self.ui.discardButton.connect("clicked(bool)", self.onDiscard)
 
-    def setParameterNode(self, node) -> None:
-        super().setParameterNode(node)
-        if node is None:
-            self._chart.forget()
-            self._chartShown = False
+    def forgetScene(self) -> None:
+        self._chart.forget()
+        self._chartShown = False
 
     def update(self) -> None:
         if self.parameterNode is None:

@@ -90,6 +90,8 @@ class Panel(VTKObservationMixin):
         self._timer.stop()
         self.examples.exit()
         self.setParameterNode(None)
+        for section in self._working:
+            section.forgetScene()
 
     def onSceneEndClose(self) -> None:
         """The scene is empty: begin again with it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
@@ -23,6 +24,8 @@ class PanelSection(VTKObservationMixin):
     """
 
     uiFile = ""
+    # Names of labels that show links.
+    richLabels: tuple[str, ...] = ()
 
     def __init__(self, logic) -> None:
         VTKObservationMixin.__init__(self)
@@ -36,6 +39,16 @@ class PanelSection(VTKObservationMixin):
         self.widget = slicer.util.loadUI(resourcePath(f"UI/{self.uiFile}"))
         self.ui = slicer.util.childWidgetVariables(self.widget)
         self.widget.setMRMLScene(slicer.mrmlScene)
+        self._tameLabels()
+
+    def _tameLabels(self) -> None:
+        """Names are the user's: as long as they like, and no markup whatever is in them."""
+        for label in slicer.util.findChildren(self.widget, className="QLabel"):
+            if label.name not in self.richLabels:
+                label.textFormat = qt.Qt.PlainText
+            if label.wordWrap:
+                # A name without a space must not make the panel wider than its place.
+                label.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)
 
     def setParameterNode(self, node) -> None:
         """Show this node's parameters from now on; None: the scene is closing."""
@@ -60,6 +73,9 @@ class PanelSection(VTKObservationMixin):
         self._followed = [*(each for each in self._followed if not each[0].isFinished), (job, listener)]
         job.addListener(listener)
         listener(job, "state")
+
+    def forgetScene(self) -> None:
+        """The scene is closing: keep none of its nodes."""
 
     def cleanup(self) -> None:
         """Let go of the scene and of the logic."""

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
+
 _STATES = 5
 
 
 @dataclass
 class _Step:
-    """One apply: whether it made the segmentation, and IDs of nodes that it made beside it."""
+    """One apply: whether it made the segmentation, what that was like afterwards, and IDs of nodes made beside it."""
 
     madeSegmentation: bool
+    after: tuple = ()
     beside: list[str] = field(default_factory=list)
 
 
@@ -52,10 +55,17 @@ class SegmentationUndo:
         """The last apply to this segmentation made this node too, such as a volume of uncertainty."""
         self._steps[segmentationNode.GetID()][-1].beside.append(node.GetID())
 
+    def noteAfter(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
+        """The last apply to this segmentation is complete."""
+        self._steps[segmentationNode.GetID()][-1].after = _voxelState(segmentationNode)
+
     def canUndo(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> bool:
         """Whether there is an apply to take back."""
         steps = self._steps.get(segmentationNode.GetID()) if segmentationNode is not None else None
         if not steps:
+            return False
+        if steps[-1].after and steps[-1].after != _voxelState(segmentationNode):
+            # Edited since: taking the apply back would take those edits along.
             return False
         history = self._histories.get(segmentationNode.GetID())
         return steps[-1].madeSegmentation or (history is not None and bool(history.IsRestorePreviousStateAvailable()))
@@ -67,7 +77,7 @@ class SegmentationUndo:
             ValueError: there is none.
         """
         if not self.canUndo(segmentationNode):
-            raise ValueError(_("There is no apply to take back."))
+            raise ValueError(_("There is no apply to take back, or the segmentation was edited since."))
         step = self._steps[segmentationNode.GetID()].pop()
         for nodeID in step.beside:
             node = slicer.mrmlScene.GetNodeByID(nodeID)
@@ -77,6 +87,16 @@ class SegmentationUndo:
             slicer.mrmlScene.RemoveNode(segmentationNode)
         else:
             self._histories[segmentationNode.GetID()].RestorePreviousState()
+
+
+def _voxelState(segmentationNode: slicer.vtkMRMLSegmentationNode) -> tuple:
+    """Changes when segments come or go or their voxels change."""
+    segmentation = segmentationNode.GetSegmentation()
+    state = []
+    for segmentID in segmentation.GetSegmentIDs():
+        image = segmentation.GetSegment(segmentID).GetRepresentation(BINARY_LABELMAP)
+        state.append((segmentID, image.GetMTime() if image is not None else 0))
+    return tuple(state)
 
 
 def _segmentEditorOn(segmentationNode: slicer.vtkMRMLSegmentationNode):

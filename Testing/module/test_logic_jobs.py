@@ -238,6 +238,9 @@ def test_several_volumes_uncertainty_and_an_existing_segmentation(logic, phantom
     assert np.array_equal(voxels(nodes[1], "ellipsoid", second), before) and logic.canUndoApply(
         nodes[1]
     )
+    nodes[1].GetSegmentation().AddEmptySegment("", "later")
+    # Edited since: the edits would be lost.
+    assert not logic.canUndoApply(nodes[1])
     logic.undoApply(nodes[0])
     assert not slicer.mrmlScene.IsNodePresent(nodes[0])
     names = {node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")}

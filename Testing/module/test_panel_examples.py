@@ -281,3 +281,14 @@ def test_a_closed_scene_leaves_an_empty_table(section, example, scene, process_e
     scene.Clear(0)
     process_events(lambda: section.ui.hintLabel.visible)
     assert cells(section) == [] and section.parameterNode is not None
+
+
+def test_names_are_shown_as_they_are_however_long(panel, section, example, labels, process_events):
+    segment = labels.GetSegmentation().GetNthSegment(0)
+    name = "<b>L" + 200 * "o" + "ng</b>"
+    segment.SetName(name)
+    process_events(lambda: name in section.ui.examplesTable.item(0, 2).text())
+    move_to(section, 4, process_events)
+    assert name in section.ui.stateLabel.text
+    assert panel.parent.minimumSizeHint.width() <= 400
+    segment.SetName("liver")

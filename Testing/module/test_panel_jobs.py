@@ -194,9 +194,14 @@ def test_closing_the_scene_ends_the_job_and_the_panel_lives_on(
 
 
 def test_another_module_does_not_stop_the_job(panel, endless, fine_tune, process_events):
+    import slicer
+
+    fine_tune.chartButton.click()
     panel.exit()
     step = endless.step
     process_events(lambda: endless.step > step, 30)
     panel.enter()
     process_events(lambda: fine_tune.cancelButton.enabled)
+    fine_tune.chartButton.click()
+    assert len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")) == 1
     assert str(endless.steps) in fine_tune.statusLabel.text
