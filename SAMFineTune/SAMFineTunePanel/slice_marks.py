@@ -145,7 +145,12 @@ class SliceMarks(VTKObservationMixin):
 
     def onSuggest(self, checked: bool = False) -> None:
         """Show the slice that is best labelled next."""
-        number = self._logic.suggestSlice(self._index)
+        try:
+            number = self._logic.suggestSlice(self._index)
+        except ValueError as error:
+            # The marks contradict each other, or were made for another orientation.
+            self._speak(self._number, f"⚠ {error}")
+            return
         if number is None:
             self._speak(self._number, _("Every slice is labelled or known to be empty."))
             return

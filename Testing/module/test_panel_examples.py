@@ -292,3 +292,11 @@ def test_names_are_shown_as_they_are_however_long(panel, section, example, label
     assert name in section.ui.stateLabel.text
     assert panel.parent.minimumSizeHint.width() <= 400
     segment.SetName("liver")
+
+
+def test_marks_that_contradict_each_other_suggest_nothing(section, example, process_events):
+    section.logic.setFirst(0, 12)
+    section.logic.setLast(0, 4)
+    section.update()
+    section.ui.suggestButton.click()
+    assert "extent begins at slice 12" in section.ui.suggestionLabel.text
