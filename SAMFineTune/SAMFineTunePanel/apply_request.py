@@ -15,6 +15,7 @@ from SAMFineTunePanel.finetune_request import writeJob
 from SAMFineTunePanel.known_slices import KnownSlices
 from SAMFineTunePanel.scene_export import StructureLabel, writeVolume
 from SAMFineTunePanel.scene_import import PredictedStructures, UncertaintyVolume, createSegmentation
+from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.segmentation_undo import SegmentationUndo
 from SAMFineTunePanel.voxel_grid import gridOf
 from SAMFineTunePanel.worker_job import Job
@@ -71,11 +72,15 @@ class ApplyRequest:
     def _problemWithSegmentation(self, examples: list) -> str:
         if len(self.volumes) > 1:
             return _("Several volumes need a new segmentation each.")
+        segmentation = self.segmentation.GetSegmentation()
+        if segmentation.GetNumberOfSegments() and segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
+            return _("{name} is not made of voxels but of surfaces. Choose a new segmentation.").format(
+                name=self.segmentation.GetName()
+            )
         names = {label.name for label in self._labels()}
         for example in examples:
             if example.segmentation is not self.segmentation:
                 continue
-            segmentation = self.segmentation.GetSegmentation()
             chosen = list(example.segmentIDs) or segmentation.GetSegmentIDs()
             segments = (segmentation.GetSegment(segmentID) for segmentID in chosen)
             taken = [segment.GetName() for segment in segments if segment and segment.GetName().strip() in names]

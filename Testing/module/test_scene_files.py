@@ -268,6 +268,22 @@ def test_volumes_that_cannot_be_used_are_refused_in_words(scene):
     assert "Add an example" in refusal()
 
 
+def test_a_segmentation_of_surfaces_is_not_written_into(scene):
+    from types import SimpleNamespace
+
+    import slicer
+    from SAMFineTunePanel.apply_request import ApplyRequest
+
+    volume = add_volume(values(), placement())
+    segmentation = add_segmentation(volume, {"liver": box(SHAPE, **LIVER)})
+    model = SimpleNamespace(card=SimpleNamespace(labels=[]))
+    assert ApplyRequest(model, [volume], segmentation).problem([]) == ""
+    closed = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    segmentation.CreateClosedSurfaceRepresentation()
+    segmentation.GetSegmentation().SetSourceRepresentationName(closed)
+    assert "not made of voxels" in ApplyRequest(model, [volume], segmentation).problem([])
+
+
 # What was predicted, back into the scene
 
 
