@@ -25,7 +25,7 @@ if str(Path(__file__).resolve().parent) not in sys.path:
 from SAMFineTunePanel import module_test
 from SAMFineTunePanel.apply_request import ApplyRequest
 from SAMFineTunePanel.example_slices import ExampleSlices, slicesOf
-from SAMFineTunePanel.finetune_request import FinetuneRequest, finetuneJob, writeJob
+from SAMFineTunePanel.finetune_request import FinetuneRequest, finetuneJob, unclaimedOutput, writeJob
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
 from SAMFineTunePanel.node_kinds import requireOrientation, requireSegmentation, requireVolume
 from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode
@@ -348,7 +348,9 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         Raises:
             JobRunningError: another job is at work.
         """
-        return self._session.start(lambda: finetuneJob(interrupted.folder, interrupted.output))
+        return self._session.start(
+            lambda: finetuneJob(interrupted.folder, unclaimedOutput(interrupted.folder, interrupted.output))
+        )
 
     def discard(self, interrupted: Any) -> None:
         """Delete what an interrupted fine-tune has left."""

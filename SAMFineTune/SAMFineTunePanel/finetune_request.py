@@ -100,6 +100,22 @@ def finetuneJob(folder: Path, output: Path, prepare: Iterable[None] = ()) -> Job
     return Job("finetune", _("Fine-tune {name}").format(name=output.stem), folder, prepare, conclude)
 
 
+def unclaimedOutput(folder: Path, output: Path) -> Path:
+    """Where an interrupted job may write its model: not over one that has taken its name meanwhile.
+
+    Raises:
+        InputError: the job cannot be read or written.
+    """
+    from SAMFineTuneLib.jobs.schema import read_job, write_job
+    from SAMFineTuneLib.model_library import new_model_path
+
+    if not output.exists():
+        return output
+    free = new_model_path(output.stem)
+    write_job(folder, read_job(folder).model_copy(update={"output": free}))
+    return free
+
+
 def writeJob(folder: Path, jobType: type, fields: dict[str, Any]) -> None:
     """Check a job and write its job.json.
 

@@ -17,6 +17,8 @@ from SAMFineTunePanel.known_slices import KnownSlices
 from SAMFineTunePanel.scene_export import StructureLabel
 from SAMFineTunePanel.voxel_grid import gridOf
 
+# Marks segmentations that a model has made.
+RESULT_ATTRIBUTE = "SAMFineTune.Result"
 _SLAB_BYTES = 8 << 20
 _UNCERTAINTY_COLOURS = "vtkMRMLColorTableNodeFileViridis.txt"
 
@@ -25,6 +27,7 @@ def createSegmentation(volumeNode: slicer.vtkMRMLScalarVolumeNode, name: str) ->
     """An empty segmentation for a volume: its geometry, its transform, its place in the tree of data."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name))
     node.CreateDefaultDisplayNodes()
+    node.SetAttribute(RESULT_ATTRIBUTE, "1")
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     _placeBeside(node, volumeNode)

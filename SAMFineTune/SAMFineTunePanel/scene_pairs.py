@@ -6,23 +6,32 @@ from collections.abc import Collection
 
 import slicer
 
+from SAMFineTunePanel.scene_import import RESULT_ATTRIBUTE
+
 
 def nextPair(taken: Collection[tuple[str, str]]) -> tuple | None:
     """A volume and a segmentation to offer as an example; None when all pairs are taken.
 
-    Segmentations come with the volume that they were drawn on, the volume in view first; then every
-    other pair.
+    Segmentations come with the volume that they were drawn on, the volume in view first; those that
+    were drawn on none of the scene's come with each. What a model has found is not offered.
 
     Args:
         taken: pairs of node IDs that are examples already.
     """
     volumes = volumesOfScene()
-    segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    # What a model has found is nothing to learn from, unless somebody says so by hand.
+    segmentations = [
+        each
+        for each in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        if not each.GetAttribute(RESULT_ATTRIBUTE)
+    ]
     drawn = [(_volumeDrawnOn(each), each) for each in segmentations]
     likely = sorted(
         ((volume, each) for volume, each in drawn if volume in volumes), key=lambda pair: volumes.index(pair[0])
     )
-    others = [(volume, each) for volume in volumes for each in segmentations]
+    # A segmentation that was drawn on a volume of the scene belongs to that one and to no other.
+    homeless = [each for volume, each in drawn if volume not in volumes]
+    others = [(volume, each) for volume in volumes for each in homeless]
     free = (pair for pair in (*likely, *others) if (pair[0].GetID(), pair[1].GetID()) not in taken)
     return next(free, None)
 

@@ -133,8 +133,8 @@ class Job:
             self._end(CANCELLED)
 
     def finishNow(self) -> None:
-        """Have a fine-tune end now and keep the best so far."""
-        if self._process is not None and self.state == RUNNING:
+        """Have a fine-tune end now and keep the best so far; before its first step there is nothing to keep."""
+        if self.canFinishNow:
             self._process.finishEarly()
 
     def endForClosing(self) -> None:

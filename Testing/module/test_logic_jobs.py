@@ -154,12 +154,16 @@ def test_a_worker_killed_in_the_middle_is_resumed(logic, phantom, process_events
     assert job.state == "failed" and job.resumable and "ended without a result" in job.errorMessage
     [interrupted] = logic.interruptedFineTunes()
     assert interrupted.labels == ["ellipsoid"] and interrupted.step >= reached
+    # Meanwhile another model took the name; it must not be written over.
+    interrupted.output.parent.mkdir(parents=True, exist_ok=True)
+    interrupted.output.write_bytes(b"another model")
     resumed = logic.resume(interrupted)
     process_events(lambda: resumed.step > 0, 30)
     assert resumed.step > reached * 0.8
     resumed.finishNow()
     model = resumed.wait()
-    assert model.name == "resumed"
+    assert model.name == "resumed 2" and interrupted.output.read_bytes() == b"another model"
+    interrupted.output.unlink()
     assert logic.interruptedFineTunes() == [] and job_folders() == []
     logic.deleteModel(model)
 
