@@ -36,6 +36,8 @@ WINDOW = IntensityWindow(low=-100, high=300, mean=0.4, standard_deviation=0.2)
 def model_bytes(**changed: Any) -> bytes:
     """A tuned model without tensors: the library looks at cards alone."""
     card = ModelCard(
+        # Not the present: the same model has the same bytes a second later.
+        created="2026-03-04T10:00:00+00:00",
         backbone="starter",
         checkpoint_sha256=None,
         strategy=Strategy(method="vanilla", scope="encoder_decoder", rank=4),
