@@ -371,7 +371,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             ValueError: something is missing, in words.
             JobRunningError: another job is at work.
         """
-        return self._startApply(self._applyRequest())
+        return self._session.start(lambda: self._applyJob(self._applyRequest()))
 
     def apply(
         self,
@@ -522,9 +522,6 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             job.addListener(lambda job, event: progress(job) if event == "progress" else None)
         return job
 
-    def _startApply(self, request: ApplyRequest) -> Job:
-        return self._session.start(lambda: self._applyJob(request))
-
     def _applyJob(self, request: ApplyRequest) -> Job:
         examples = list(self.getParameterNode().examples)
         return request.job(self._session.undo, examples, self._session.painted, self._noteUncertainty)
@@ -540,10 +537,11 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         return FinetuneRequest(list(node.examples), node.modelName, node.startFrom, _fields(chosen))
 
     def _applyRequest(self) -> ApplyRequest:
+        from SAMFineTuneLib.model_library import model_named
+
         node = self.getParameterNode()
-        models = {model.name: model for model in self.models()} if node.applyModel else {}
         return ApplyRequest(
-            model=models.get(node.applyModel),
+            model=model_named(node.applyModel) if node.applyModel else None,
             volumes=list(node.applyVolumes),
             segmentation=node.applySegmentation,
             uncertainty=node.makeUncertainty,

@@ -62,17 +62,25 @@ def list_models() -> list[TunedModel]:
     return sorted((each for each in models if each), key=lambda each: each.name.casefold())
 
 
+def model_named(name: str) -> TunedModel | None:
+    """The model called `name`, None where there is none; reads no other's card.
+
+    Raises:
+        InputError: as `list_models`.
+    """
+    return next((_described(path) for path in _files() if _name_of(path) == name), None)
+
+
 def find_model(name: str) -> TunedModel:
     """The model called `name`.
 
     Raises:
         InputError: there is none.
     """
-    models = list_models()
-    for model in models:
-        if model.name == name:
-            return model
-    known = ", ".join(model.name for model in models)
+    model = model_named(name)
+    if model is not None:
+        return model
+    known = ", ".join(each.name for each in list_models())
     raise InputError(
         f"there is no tuned model called {name!r}",
         f"choose one of: {known}" if known else "fine-tune or import one first",

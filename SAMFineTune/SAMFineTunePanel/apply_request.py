@@ -10,7 +10,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.example_slices import PaintedSlices
+from SAMFineTunePanel.example_slices import PaintedSlices, chosenSegmentIDs
 from SAMFineTunePanel.finetune_request import writeJob
 from SAMFineTunePanel.known_slices import KnownSlices
 from SAMFineTunePanel.scene_export import StructureLabel, writeVolume
@@ -81,8 +81,7 @@ class ApplyRequest:
         for example in examples:
             if example.segmentation is not self.segmentation:
                 continue
-            chosen = list(example.segmentIDs) or segmentation.GetSegmentIDs()
-            segments = (segmentation.GetSegment(segmentID) for segmentID in chosen)
+            segments = (segmentation.GetSegment(segmentID) for segmentID in chosenSegmentIDs(example))
             taken = [segment.GetName() for segment in segments if segment and segment.GetName().strip() in names]
             if taken:
                 return _(

@@ -88,12 +88,7 @@ class ApplySection(PanelSection):
 
     def onApply(self, checked: bool = False) -> None:
         """Start with the choices of the panel."""
-        from SAMFineTuneLib.errors import InputError
-
-        try:
-            self.logic.startApply()
-        except (ValueError, RuntimeError, InputError) as error:
-            self._view.showProblem(str(error))
+        self._view.attempt(self.logic.startApply)
 
     def onCancel(self, checked: bool = False) -> None:
         """Stop without a result."""

@@ -83,17 +83,17 @@ class FineTuneSection(PanelSection):
 
     def onStart(self, checked: bool = False) -> None:
         """Start with the choices of the panel."""
-        self._try(self.logic.startFineTune)
+        self._view.attempt(self.logic.startFineTune)
 
     def onResume(self, checked: bool = False) -> None:
         """Go on with what was interrupted."""
         if self._interrupted:
-            self._try(lambda: self.logic.resume(self._interrupted[0]))
+            self._view.attempt(lambda: self.logic.resume(self._interrupted[0]))
 
     def onDiscard(self, checked: bool = False) -> None:
         """Forget what was interrupted."""
         if self._interrupted:
-            self._try(lambda: self.logic.discard(self._interrupted[0]))
+            self._view.attempt(lambda: self.logic.discard(self._interrupted[0]))
             self.filesChanged()
 
     def onFinish(self, checked: bool = False) -> None:
@@ -116,14 +116,6 @@ class FineTuneSection(PanelSection):
         if node.checkpoint or node.startFrom or node.backbone not in self._withoutWeights:
             return ""
         return _("The weights of the backbone are not on this computer: get them in section Model, or choose starter")
-
-    def _try(self, act) -> None:
-        from SAMFineTuneLib.errors import InputError
-
-        try:
-            act()
-        except (ValueError, RuntimeError, InputError) as error:
-            self._view.showProblem(str(error))
 
     def _onJobEvent(self, job, event: str) -> None:
         if job is not self._job:

@@ -9,7 +9,7 @@ from typing import Any
 import qt
 
 from SAMFineTunePanel.library_parts import importLibraryParts
-from SAMFineTunePanel.worker_process import environmentFor, pythonProgram
+from SAMFineTunePanel.worker_process import bytesOf, processEnvironment, pythonProgram
 
 
 class HardwareProbe:
@@ -32,16 +32,11 @@ class HardwareProbe:
             self._ask()
 
     def _ask(self) -> None:
-        from SAMFineTuneLib.jobs.worker_environment import worker_environment
-
         importLibraryParts()
         self._asking = True
         program = pythonProgram()
-        environment = qt.QProcessEnvironment()
-        for name, value in worker_environment(environmentFor(program)).items():
-            environment.insert(name, value)
         self._process = qt.QProcess()
-        self._process.setProcessEnvironment(environment)
+        self._process.setProcessEnvironment(processEnvironment(program))
         self._process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
         self._process.connect("errorOccurred(QProcess::ProcessError)", self._onError)
         self._process.start(str(program), ["-m", "SAMFineTuneLib", "hardware"])
@@ -57,7 +52,7 @@ class HardwareProbe:
             self._process.waitForFinished(1000)
 
     def _onFinished(self, exitCode: int, exitStatus) -> None:
-        text = bytes(self._process.readAllStandardOutput().data()).decode("utf-8", "replace")
+        text = bytesOf(self._process.readAllStandardOutput()).decode("utf-8", "replace")
         try:
             self.found = json.loads(text) if exitCode == 0 else None
         except ValueError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.panel_section import showProblem, showWords
@@ -36,6 +39,15 @@ class JobView:
         """Show why a job could not even start."""
         self.clear()
         showProblem(self._errorLabel, problem)
+
+    def attempt(self, act: Callable[[], Any]) -> None:
+        """Do what starts a job; show why where it cannot be done."""
+        from SAMFineTuneLib.errors import InputError
+
+        try:
+            act()
+        except (ValueError, RuntimeError, InputError) as error:
+            self.showProblem(str(error))
 
     def show(self, job, event: str = "state") -> None:
         """Show what has changed in the job."""

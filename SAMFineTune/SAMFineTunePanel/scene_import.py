@@ -15,7 +15,7 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from SAMFineTunePanel import raw_nrrd
 from SAMFineTunePanel.known_slices import KnownSlices
 from SAMFineTunePanel.scene_export import StructureLabel
-from SAMFineTunePanel.voxel_grid import gridOf
+from SAMFineTunePanel.voxel_grid import gridOf, worldTransform
 
 # Marks segmentations that a model has made.
 RESULT_ATTRIBUTE = "SAMFineTune.Result"
@@ -140,8 +140,6 @@ class PredictedStructures:
 
 def _toSegmentation(node: slicer.vtkMRMLSegmentationNode) -> np.ndarray:
     """4 × 4 from the world to a segmentation's own coordinates."""
-    from SAMFineTunePanel.voxel_grid import worldTransform
-
     return np.linalg.inv(worldTransform(node))
 
 

@@ -73,7 +73,6 @@ class Job:
         self.log: list[str] = []
         self.result: Any = None
         self.errorMessage = ""
-        self.startedAt = time.time()
         self._prepare = iter(prepare)
         self._conclude = conclude
         self._listeners: list[Callable[[Job, str], None]] = []

@@ -33,6 +33,16 @@ def environmentFor(program: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _SLICERS_PYTHON_VARIABLES}
 
 
+def processEnvironment(program: Path) -> qt.QProcessEnvironment:
+    """What a process of the library is started with."""
+    from SAMFineTuneLib.jobs.worker_environment import worker_environment
+
+    environment = qt.QProcessEnvironment()
+    for name, value in worker_environment(environmentFor(program)).items():
+        environment.insert(name, value)
+    return environment
+
+
 class WorkerProcess:
     """A worker on one job folder. It must be kept until `onEnded` was called.
 
@@ -68,16 +78,12 @@ class WorkerProcess:
         """Of the worker, or of the launcher that it runs behind; 0 when it does not run."""
         return int(self._process.processId())
 
-    def start(self, program: Path | None = None) -> None:
+    def start(self) -> None:
         """Start the worker; failures are told through `onEnded`."""
         from SAMFineTuneLib.jobs.process import worker_command
-        from SAMFineTuneLib.jobs.worker_environment import worker_environment
 
-        program = program or pythonProgram()
-        environment = qt.QProcessEnvironment()
-        for name, value in worker_environment(environmentFor(program)).items():
-            environment.insert(name, value)
-        self._process.setProcessEnvironment(environment)
+        program = pythonProgram()
+        self._process.setProcessEnvironment(processEnvironment(program))
         command = worker_command(self.folder.path, program)
         self._process.start(command[0], command[1:])
 
@@ -130,13 +136,13 @@ class WorkerProcess:
                 return
 
     def _hearOutput(self) -> None:
-        for line in self._outputLines.feed(_bytes(self._process.readAllStandardOutput())):
+        for line in self._outputLines.feed(bytesOf(self._process.readAllStandardOutput())):
             self._ear.take_output(line)
         if self._ear.spoke_last_at is not None and not self._endTimer.isActive():
             self._endTimer.start(_EXIT_GRACE_MS)
 
     def _hearErrors(self) -> None:
-        for line in self._errorLines.feed(_bytes(self._process.readAllStandardError())):
+        for line in self._errorLines.feed(bytesOf(self._process.readAllStandardError())):
             self._ear.take_error(line)
 
     def _onError(self, error) -> None:
@@ -170,5 +176,6 @@ class WorkerProcess:
         self._onEnded(outcome)
 
 
-def _bytes(data) -> bytes:
+def bytesOf(data) -> bytes:
+    """What a process has written, out of Qt's own array of bytes."""
     return bytes(data.data())

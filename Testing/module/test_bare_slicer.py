@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-from conftest import MODULE, REPOSITORY
+from own_process import run_script
 
 OPEN_THE_PANEL = """
 import importlib.metadata, sys
@@ -55,16 +52,8 @@ print("end", errors)
 
 
 def test_it_loads_and_shows_what_is_missing():
-    done = subprocess.run(
-        [sys.executable, "-c", OPEN_THE_PANEL, str(MODULE)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    printed = run_script(OPEN_THE_PANEL)
+    said = dict(line.split(" ", 1) for line in printed.splitlines() if " " in line)
     assert said["errors"] == "[]" and said["end"] == "[]"
     assert said["loaded"] == "[]"
     rows, collapsed, visible = said["table"].split()
