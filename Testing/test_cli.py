@@ -22,7 +22,7 @@ FAKE_CLI = Path(__file__).with_name("fake_cli.py")
 ROOT = FAKE_CLI.parents[1]
 COMMANDS = (
     *("finetune", "apply", "evaluate", "models", "checkpoints", "storage", "hardware"),
-    *("describe", "run"),
+    *("describe", "pretrain", "run"),
 )
 PAIR = ["--volume", "ct.nrrd", "--segmentation", "labels.nrrd"]
 POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

@@ -15,7 +15,7 @@ from synthetic_volumes import dsc, geometry_of, head, keep_slices, write_pair
 
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.backbones.registry import build
-from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, write_job
 from SAMFineTuneLib.model_file import LabelCard, ModelCard, Strategy, save_model

@@ -28,11 +28,14 @@ class SamNetwork(nn.Module):
             Segment Anything.
         prompt_encoder: Segment Anything's prompt encoder, built for the same S.
         mask_decoder: Segment Anything's mask decoder, or the head that took its place.
+        context_decoder: a decoder for the automatic task that the backbone brings along, beside
+            the one for prompts; None where there is one decoder for both, as in Segment Anything.
     """
 
     image_encoder: StagedEncoder
     prompt_encoder: nn.Module
     mask_decoder: nn.Module
+    context_decoder: nn.Module | None
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class SamNetwork(nn.Module):
         image_encoder: StagedEncoder,
         prompt_encoder: nn.Module,
         mask_decoder: nn.Module,
+        context_decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -48,6 +52,7 @@ class SamNetwork(nn.Module):
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
+        self.context_decoder = context_decoder
 
     @property
     def embedding_size(self) -> int:

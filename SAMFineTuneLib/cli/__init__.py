@@ -19,6 +19,7 @@ from SAMFineTuneLib.cli import (
     finetune,
     hardware,
     models,
+    pretrain,
     run,
     storage,
 )
@@ -88,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
         storage,
         hardware,
         describe,
+        pretrain,
         run,
     ):
         group.add_to(commands)

@@ -19,7 +19,6 @@ from SAMFineTuneLib.backbones.adaptation_sites import (
     two_way_adapter_sites,
     two_way_lora_sites,
 )
-from SAMFineTuneLib.backbones.network import SamNetwork
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 
 # Breaks the symmetry between class tokens that start from one pretrained token.
@@ -106,30 +105,3 @@ def _resized_output(mlp: Any, outputs: int) -> nn.Module:
     last = resized.layers[-1]
     resized.layers[-1] = nn.Linear(last.in_features, outputs, device=last.weight.device)
     return resized
-
-
-class AutomaticSegmenter(nn.Module):
-    """A backbone with a class mask decoder: images in, class logits out, no prompts.
-
-    Args:
-        network: the backbone; its mask decoder is replaced, in place.
-        structures: number of classes beside background.
-    """
-
-    def __init__(self, network: SamNetwork, structures: int) -> None:
-        super().__init__()
-        network.mask_decoder = ClassMaskDecoder(network.mask_decoder, structures)
-        self.network = network
-        # Prompts are for correction; the automatic task leaves their encoder as it was.
-        network.prompt_encoder.requires_grad_(False)
-
-    def decode(self, features: FeatureState) -> tuple[Tensor, Tensor]:
-        """Encoder output to class logits (B, classes, S/4, S/4) and expected overlaps."""
-        prompts: Any = self.network.prompt_encoder
-        dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        logits, overlaps = self.network.mask_decoder(features, prompts.get_dense_pe(), dense)
-        return logits, overlaps
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, 3, S, S) to class logits and expected overlaps."""
-        return self.decode(self.network.image_encoder(images))

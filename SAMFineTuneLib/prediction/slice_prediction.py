@@ -11,7 +11,7 @@ from torch import Tensor
 from SAMFineTuneLib.backbones.network import SamNetwork
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.device import autocast
-from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.slices.intensity import IntensityWindow
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from SAMFineTuneLib.augmentation import SliceAugmentation
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState, joined
-from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.training.examples import LabelledSlice

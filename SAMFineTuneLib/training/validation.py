@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState, joined
-from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
 from SAMFineTuneLib.training.examples import LabelledSlice
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache

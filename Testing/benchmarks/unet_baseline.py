@@ -27,7 +27,7 @@ from SAMFineTuneLib.backbones.staged_encoder import (
     StagedEncoder,
     on_features,
 )
-from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.model_file import LabelCard, ModelCard, Strategy
 from SAMFineTuneLib.prediction.volume_prediction import predict_volume
 from SAMFineTuneLib.training.examples import ExampleSource, TrainingSet, load_examples

@@ -1,0 +1,1 @@
+"""Starter weights: synthetic images, and the training of the starter network on them."""

@@ -1,0 +1,75 @@
+"""The automatic task: the classes of a few labelled images, found in others without prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from SAMFineTuneLib.backbones.network import SamNetwork
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.backbones.starter_context_decoder import ContextMaskDecoder
+from SAMFineTuneLib.pretraining.episode import Episode
+from SAMFineTuneLib.pretraining.mask_loss import thinned
+from SAMFineTuneLib.pretraining.smooth_noise import Chance
+from SAMFineTuneLib.training.loss import PartialLabelLoss
+
+_BY_LIKENESS = 0.4
+
+
+def context_loss(
+    network: SamNetwork,
+    features: FeatureState,
+    episode: Episode,
+    loss: PartialLabelLoss,
+    chance: Chance,
+) -> tuple[Tensor, Tensor]:
+    """Loss of one episode on its unlabelled images.
+
+    Args:
+        network: the starter network.
+        features: of the episode's images, in their order.
+        episode: the images' labels.
+        loss: as a fine-tune minimises it.
+        chance: everything random.
+
+    Returns:
+        The loss, and the mean DSC over the classes that the unlabelled images show (NaN where
+        they show none).
+    """
+    decoder = network.context_decoder
+    assert isinstance(decoder, ContextMaskDecoder)
+    prompts: Any = network.prompt_encoder
+    positions = prompts.pe_layer(features.x.shape[-2:])[None]
+    labelled = episode.labelled
+    masks = functional.one_hot(episode.classes[:labelled], episode.class_count)
+    context = decoder.form_context(
+        _part(features, slice(labelled)), positions, masks.permute(0, 3, 1, 2).float()
+    )
+    dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
+    others = _part(features, slice(labelled, None))
+    logits, overlaps = decoder(others, positions, dense, context)
+    by_likeness = decoder.similarities(others, positions, context).sum(2)
+    target = thinned(episode.classes[labelled:], chance)
+    known = torch.ones(len(target), episode.class_count, dtype=torch.bool, device=target.device)
+    # Features that tell the classes apart by themselves learn sooner, and so do those on top.
+    in_all = loss(logits, overlaps, target, known)
+    return in_all + _BY_LIKENESS * loss(by_likeness, overlaps.detach(), target, known), _mean_dsc(
+        logits, target
+    )
+
+
+def _part(features: FeatureState, chosen: slice) -> FeatureState:
+    return FeatureState(features.x[chosen], tuple(each[chosen] for each in features.skips))
+
+
+def _mean_dsc(logits: Tensor, target: Tensor) -> Tensor:
+    classes = logits.shape[1]
+    fine = functional.interpolate(logits.detach().float(), target.shape[-2:], mode="bilinear")
+    found = functional.one_hot(fine.argmax(1), classes).flatten(0, 2).float()
+    true = functional.one_hot(target, classes).flatten(0, 2).float()
+    shown = true.sum(0) > 0
+    dsc = 2 * (found * true).sum(0) / (found.sum(0) + true.sum(0)).clamp(min=1)
+    return dsc[1:][shown[1:]].mean()

@@ -1,0 +1,171 @@
+"""A pre-training in a folder: it goes on where it stopped, logs, and leaves the weights."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from SAMFineTuneLib.device import choose_device
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.pretraining.plan import PretrainingPlan
+from SAMFineTuneLib.pretraining.processes import ProcessGroup
+from SAMFineTuneLib.pretraining.saved import bad_state, load_state, log, save_state, save_weights
+from SAMFineTuneLib.pretraining.training import Pretraining, PretrainingReport
+
+_LOG_EVERY_STEPS = 50
+_SAVE_EVERY_S = 120.0
+# What must stay when a run goes on: the images would be drawn a second time from another seed's
+# beginning. All else may change from stage to stage, such as larger images at the end.
+_MUST_STAY = ("seed",)
+
+
+def run_pretraining(
+    plan: PretrainingPlan,
+    folder: Path,
+    output: Path,
+    device_name: str,
+    minutes: float | None = None,
+    snapshot_images: int | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any] | None:
+    """Runs to the end of the plan or of the time, and writes the weights.
+
+    Args:
+        plan: how long and on what.
+        folder: for the state and the log; a state in it is gone on from.
+        output: the weights, in half precision.
+        device_name: as `choose_device` takes it.
+        minutes: stop after so long, with the weights as they are then.
+        snapshot_images: keep the weights in the folder each time that so many images were seen.
+        say: told a line now and then.
+
+    Returns:
+        Where it stands; None in every process but the first, so that it is told once.
+
+    Raises:
+        InputError: no such device; a state that is damaged or of another plan; something cannot
+            be written.
+    """
+    device = choose_device(device_name)
+    processes = ProcessGroup(device)
+    training = Pretraining(plan, device, processes)
+    history = _history(training, folder)
+    if training.step and processes.is_first:
+        say(f"going on at step {training.step}")
+    history.append(_stage(training, processes.size))
+    keeper = _Keeper(training, history, folder, processes, minutes, snapshot_images, say)
+    training.run(keeper.after_step)
+    report = asdict(training.report()) if training.step else {}
+    if processes.is_first:
+        save_state(folder, {**training.state(), "stages": history})
+        save_weights(output, training.averaged, training_card(training, history))
+    processes.close()
+    return {"weights": str(output), **report} if processes.is_first else None
+
+
+def _history(training: Pretraining, folder: Path) -> list[dict[str, Any]]:
+    """The stages of earlier runs in the folder; the training is then where they ended."""
+    state = load_state(folder)
+    if state is None:
+        return []
+    _require_same_plan(state, training.plan, folder)
+    try:
+        training.restore(state)
+    # What torch raises for names, shapes and kinds of things that it does not expect.
+    except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise bad_state(folder) from error
+    stages: list[dict[str, Any]] = state.get("stages", [])
+    return stages
+
+
+def _stage(training: Pretraining, processes: int) -> dict[str, Any]:
+    """What begins now, so that the card tells how to do it again."""
+    return {
+        "from_step": training.step,
+        "command": shlex.join(["python", "-m", "SAMFineTuneLib", *sys.argv[1:]]),
+        "processes": processes,
+        "plan": asdict(training.plan),
+    }
+
+
+def _require_same_plan(state: dict[str, Any], plan: PretrainingPlan, folder: Path) -> None:
+    """Refuses to go on with another seed."""
+    stages: list[dict[str, Any]] = state.get("stages", [])
+    before = stages[-1]["plan"] if stages else {}
+    changed = [
+        f"{name} {before[name]} there, {value} here"
+        for name, value in asdict(plan).items()
+        if name in _MUST_STAY and name in before and before[name] != value
+    ]
+    if changed:
+        raise InputError(
+            f"{folder} holds a pre-training of another plan ({'; '.join(changed)})",
+            "go on with the same settings, or choose another --folder",
+            code="other_plan",
+        )
+
+
+def training_card(training: Pretraining, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the weights came about, for their card."""
+    return {
+        "stages": history,
+        "seed": training.plan.seed,
+        "steps": training.step,
+        "images": training.images,
+        "hours": round(training.seconds / 3600, 2),
+    }
+
+
+class _Keeper:
+    """Logs and saves while a pre-training runs."""
+
+    def __init__(
+        self,
+        training: Pretraining,
+        history: list[dict[str, Any]],
+        folder: Path,
+        processes: ProcessGroup,
+        minutes: float | None,
+        snapshot_images: int | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self._training = training
+        self._history = history
+        self._folder = folder
+        self._processes = processes
+        self._say = say
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+        self._save_at = time.monotonic() + _SAVE_EVERY_S
+        self._snapshot_images = snapshot_images
+        self._snapshots = training.images // snapshot_images if snapshot_images else 0
+
+    def after_step(self, report: PretrainingReport) -> bool:
+        """Whether to stop now."""
+        if self._processes.is_first:
+            self._keep(report)
+        late = self._end is not None and time.monotonic() > self._end
+        return self._processes.any(late)
+
+    def _keep(self, report: PretrainingReport) -> None:
+        if report.step % _LOG_EVERY_STEPS == 0:
+            log(self._folder, asdict(report))
+            self._say(
+                f"step {report.step}, {report.images} images, {report.seconds:.0f} s: "
+                f"loss {report.loss:.3f}, DSC in context {report.context_dsc:.3f}, "
+                f"prompted {report.prompt_dsc:.3f}, corrected {report.corrected_dsc:.3f}"
+            )
+        if time.monotonic() > self._save_at:
+            save_state(self._folder, {**self._training.state(), "stages": self._history})
+            self._save_at = time.monotonic() + _SAVE_EVERY_S
+        if self._snapshot_images and report.images // self._snapshot_images > self._snapshots:
+            self._snapshots = report.images // self._snapshot_images
+            save_weights(
+                self._folder / f"images_{report.images}.safetensors",
+                self._training.averaged,
+                training_card(self._training, self._history),
+            )

@@ -1,0 +1,131 @@
+"""Files of a pre-training: the state to go on from, and the weights that come of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from SAMFineTuneLib import __version__
+from SAMFineTuneLib.backbones.network import SamNetwork
+from SAMFineTuneLib.backbones.starter_encoder import StarterEncoder, give_initial_scale
+from SAMFineTuneLib.errors import InputError
+
+STATE_FILE = "pretraining.pt"
+LOG_FILE = "pretraining.jsonl"
+CARD_KEY = "samfinetune_starter"
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Writes the state; the file is there whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    part = folder / (STATE_FILE + ".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(state, part)
+        part.replace(folder / STATE_FILE)
+    # torch tells a full disk as a RuntimeError that does not name it.
+    except (OSError, RuntimeError) as error:
+        raise _cannot_write(folder / STATE_FILE, error) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The state of an earlier run in this folder, None if there was none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged archive makes torch raise anything.
+    except Exception as error:
+        raise bad_state(folder) from error
+    if not isinstance(state, dict):
+        raise bad_state(folder)
+    return state
+
+
+def bad_state(folder: Path) -> InputError:
+    """That nothing can go on from the folder's state."""
+    return InputError(
+        f"{folder / STATE_FILE} is damaged, or of another version of the network",
+        "remove it to begin anew, or choose another --folder",
+        code="bad_state",
+    )
+
+
+def log(folder: Path, entry: dict[str, Any]) -> None:
+    """Adds a line to the log.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = folder / LOG_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def save_weights(path: Path, network: SamNetwork, training: dict[str, Any]) -> None:
+    """Writes the weights in half precision, ready to be tuned, and a card of how they came about.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    ready = copy.deepcopy(network)
+    assert isinstance(ready.image_encoder, StarterEncoder)
+    give_initial_scale(ready.image_encoder)
+    tensors = {
+        name: each.detach().cpu().half().contiguous() for name, each in ready.state_dict().items()
+    }
+    card = {
+        "name": "starter",
+        "program": f"SAMFineTune {__version__}",
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "licence": "Apache-2.0",
+        "data": "synthetic images only, drawn by SAMFineTuneLib.pretraining; no image of anybody",
+        **training,
+    }
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        mode = part.stat().st_mode
+        save_file(tensors, part, metadata={CARD_KEY: json.dumps(card)})
+        part.chmod(mode)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: Exception) -> InputError:
+    why = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    return InputError(
+        f"cannot write {path}{why}",
+        "free some space, or choose another folder",
+        code="cannot_write",
+    )

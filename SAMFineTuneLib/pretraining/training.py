@@ -1,0 +1,183 @@
+"""The pre-training: synthetic episodes in, starter weights out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from SAMFineTuneLib.backbones.network import SamNetwork
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.backbones.starter import build_starter, set_input_size
+from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.pretraining.context_task import context_loss
+from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
+from SAMFineTuneLib.pretraining.plan import PretrainingPlan
+from SAMFineTuneLib.pretraining.processes import ProcessGroup
+from SAMFineTuneLib.pretraining.prompt_task import choose_masks, prompt_loss
+from SAMFineTuneLib.pretraining.smooth_noise import Chance
+from SAMFineTuneLib.training.loss import PartialLabelLoss
+
+_AVERAGED_OVER = 0.998
+_LARGEST_GRADIENT = 1.0
+_RECENT = 0.99
+
+
+@dataclass(frozen=True)
+class PretrainingReport:
+    """Where a pre-training stands; the figures are running means on synthetic images.
+
+    Attributes:
+        step: steps done.
+        images: synthetic images seen so far, by all processes.
+        seconds: spent.
+        context_dsc: of structures found automatically.
+        prompt_dsc: after one box or point.
+        corrected_dsc: after the last correcting click.
+    """
+
+    step: int
+    images: int
+    seconds: float
+    loss: float
+    context_dsc: float
+    prompt_dsc: float
+    corrected_dsc: float
+
+
+class Pretraining:
+    """Trains a starter network from random weights, or goes on from a saved state.
+
+    Args:
+        plan: how long and on what.
+        device: where.
+        processes: who trains with this process.
+    """
+
+    def __init__(
+        self, plan: PretrainingPlan, device: torch.device, processes: ProcessGroup
+    ) -> None:
+        self.plan = plan
+        self.step = 0
+        self.images = 0
+        self.seconds = 0.0
+        self._device = device
+        self._processes = processes
+        # Every process starts from the same weights.
+        torch.manual_seed(plan.seed)
+        self.network = build_starter(256).to(device)
+        self._segmenter = PromptedSegmenter(self.network)
+        self._average = AveragedModel(
+            self.network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGED_OVER)
+        )
+        self._optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+        )
+        self._loss = PartialLabelLoss()
+        self._recent: dict[str, float] = {}
+
+    @property
+    def averaged(self) -> SamNetwork:
+        """The running average of the weights, which is better than the last ones."""
+        network = self._average.module
+        assert isinstance(network, SamNetwork)
+        return network
+
+    def run(self, after_step: Callable[[PretrainingReport], bool]) -> None:
+        """Steps until the plan's end, or until `after_step` returns True."""
+        self.network.train()
+        stop = False
+        while self.step < self.plan.steps and not stop:
+            start = time.monotonic()
+            self._take_step()
+            self.seconds += time.monotonic() - start
+            stop = after_step(self.report())
+
+    def report(self) -> PretrainingReport:
+        """Where it stands."""
+        return PretrainingReport(self.step, self.images, self.seconds, **self._recent)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs."""
+        return {
+            "step": self.step,
+            "images": self.images,
+            "seconds": self.seconds,
+            "recent": self._recent,
+            "network": self.network.state_dict(),
+            "average": self._average.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from a state, under this plan."""
+        self.step, self.images, self.seconds = state["step"], state["images"], state["seconds"]
+        self._recent = state["recent"]
+        self.network.load_state_dict(state["network"])
+        self._average.load_state_dict(state["average"])
+        self._optimiser.load_state_dict(state["optimiser"])
+
+    def _take_step(self) -> None:
+        plan = self.plan
+        # The size is drawn for all processes alike, the images for each by itself.
+        common = Chance((plan.seed, self.step))
+        size = plan.sizes[common.whole(0, len(plan.sizes) - 1)]
+        rounds = common.whole(2, 3)
+        chance = Chance((plan.seed, self.step, self._processes.rank + 1), self._device)
+        episodes = [draw_episode(chance, plan.images_at(size), size) for _ in range(plan.episodes)]
+        for group in self._optimiser.param_groups:
+            group["lr"] = plan.rate_at(self.step)
+        set_input_size(self.network, size)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+            loss, scores = self._losses(episodes, rounds, chance)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = list(self.network.parameters())
+        self._processes.average_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
+        self._optimiser.step()
+        self._average.update_parameters(self.network)
+        self.step += 1
+        self.images += sum(len(each.images) for each in episodes) * self._processes.size
+        self._note({"loss": loss, **scores})
+
+    def _losses(
+        self, episodes: list[Episode], rounds: int, chance: Chance
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        images = torch.cat([each.images for each in episodes])
+        features = self._segmenter.encode(images[:, None].expand(-1, 3, -1, -1))
+        masks = choose_masks(episodes, chance)
+        shown = masks.flatten(1).any(1)
+        loss, dsc = prompt_loss(
+            self._segmenter, _chosen(features, shown), masks[shown], rounds, chance
+        )
+        scores = {"prompt_dsc": dsc[0].mean(), "corrected_dsc": dsc[-1].mean()}
+        found = []
+        start = 0
+        for episode in episodes:
+            own = slice(start, start + len(episode.images))
+            start = own.stop
+            part = FeatureState(features.x[own], tuple(each[own] for each in features.skips))
+            context, context_dsc = context_loss(self.network, part, episode, self._loss, chance)
+            loss = loss + context / len(episodes)
+            found.append(context_dsc)
+        scores["context_dsc"] = torch.stack(found).nanmean()
+        return loss, scores
+
+    def _note(self, values: dict[str, Tensor]) -> None:
+        for name, tensor in values.items():
+            value = float(tensor.detach())
+            if value == value:
+                before = self._recent.get(name, value)
+                self._recent[name] = _RECENT * before + (1 - _RECENT) * value
+            else:
+                self._recent.setdefault(name, 0.0)
+
+
+def _chosen(features: FeatureState, chosen: Tensor) -> FeatureState:
+    return FeatureState(features.x[chosen], tuple(each[chosen] for each in features.skips))

@@ -1,0 +1,57 @@
+"""What a user points at: points and boxes, for a batch of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Labels of points, as Segment Anything numbers them; padding stands where an image has fewer.
+POSITIVE, NEGATIVE, PADDING = 1, 0, -1
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts of B images, one structure each, on the model's square.
+
+    Attributes:
+        points: (B, N, 2) positions (x, y) in pixels of the square; pixel centres are at
+            half-integers.
+        labels: (B, N) POSITIVE, NEGATIVE or PADDING.
+        boxes: (B, 4) left, top, right, bottom in the same pixels; not a number in an image that
+            has no box.
+        mask: (B, 1, S/4, S/4) logits of the previous mask, None before there is one.
+    """
+
+    points: Tensor
+    labels: Tensor
+    boxes: Tensor
+    mask: Tensor | None = None
+
+    @classmethod
+    def none(cls, batch: int, device: torch.device | None = None) -> PromptSet:
+        """No prompts at all."""
+        return cls(
+            torch.zeros(batch, 0, 2, device=device),
+            torch.zeros(batch, 0, dtype=torch.long, device=device),
+            torch.full((batch, 4), torch.nan, device=device),
+        )
+
+    @property
+    def boxed(self) -> Tensor:
+        """Which images have a box, (B,) bool."""
+        return ~self.boxes.isnan().any(1)
+
+    def with_points(self, points: Tensor, labels: Tensor) -> PromptSet:
+        """One more point an image: (B, 2) and (B,)."""
+        return PromptSet(
+            torch.cat([self.points, points[:, None]], dim=1),
+            torch.cat([self.labels, labels[:, None]], dim=1),
+            self.boxes,
+            self.mask,
+        )
+
+    def with_mask(self, mask: Tensor | None) -> PromptSet:
+        """With another previous mask."""
+        return PromptSet(self.points, self.labels, self.boxes, mask)
