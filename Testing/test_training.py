@@ -21,10 +21,10 @@ from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.backbones.registry import build
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.errors import Cancelled, InputError
-from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow, sample_voxels
-from SAMFineTuneLib.training import schedule
+from SAMFineTuneLib.training import fine_tuning, schedule
 from SAMFineTuneLib.training.examples import (
     WIDEST,
     ExampleSource,
@@ -46,6 +46,7 @@ from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.schedule import Schedule
 from SAMFineTuneLib.training.slice_pool import SlicePool
+from SAMFineTuneLib.training.validation import ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
 
 WINDOW = IntensityWindow(low=0, high=1, mean=0.5, standard_deviation=0.2)
@@ -732,11 +733,35 @@ def test_finishing_at_once_still_gives_a_measured_model(
     json.dumps({"loss": outcome.history[0]["loss"]})
 
 
-def test_without_improvement_it_stops(examples: TrainingSet, tmp_path: Path) -> None:
+def test_without_improvement_it_stops(
+    examples: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fine_tuning, "_ENOUGH_TO_CHOOSE", 1)
     run = Run(examples, tmp_path, steps=40, patience=2, learning_rate=0.0, scope="decoder")
     outcome = run.to_end()
     assert outcome.ending == "early stop" and outcome.steps < 12
     assert outcome.best_step == run.best_at[0]
+
+
+@pytest.mark.parametrize(("enough", "kept"), [(1, 1), (99, 3)])
+def test_the_best_weights_are_chosen_only_where_enough_is_held_out(
+    enough: int,
+    kept: int,
+    examples: TrainingSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fine_tuning, "_ENOUGH_TO_CHOOSE", enough)
+    run = Run(examples, tmp_path, finish=lambda: len(run.reports) >= 3, steps=40)
+    run.tuning._is_validation_due = lambda: True  # type: ignore[method-assign]
+    scores = iter([0.9, 0.5, 0.7])
+    run.tuning._validation.measure = (  # type: ignore[method-assign,union-attr]
+        lambda check: ValidationDsc({1: next(scores)})
+    )
+    outcome = run.to_end()
+    assert outcome.best_step == kept
+    assert outcome.validation is not None
+    assert outcome.validation.mean == (0.9 if kept == 1 else 0.7)
 
 
 def test_a_single_slice_trains_without_validation(tmp_path: Path) -> None:
@@ -767,5 +792,5 @@ def test_only_what_should_changes(examples: TrainingSet, tmp_path: Path) -> None
     changed = set(differing(before, run.weights()))
     assert changed <= trained
     assert any("image_encoder" in name for name in changed)
-    assert any("mask_tokens" in name for name in changed)
-    assert any("output_hypernetworks_mlps.2" in name for name in changed)
+    assert any(name.endswith("mask_decoder.tokens") for name in changed)
+    assert any("output_mlps.2" in name for name in changed)

@@ -1,4 +1,4 @@
-"""The fine-tune itself: steps, validations, the best weights, and what survives an interruption."""
+"""The fine-tune itself: steps, validations, weights to keep, and what survives an interruption."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.training.examples import TrainingSet
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 from SAMFineTuneLib.training.plan import FinetunePlan
@@ -30,6 +30,9 @@ from SAMFineTuneLib.training.validation_split import ValidationSplit
 # all that is known. What is reported was measured before they joined.
 _FINAL_PASS_FROM = 0.6
 VALIDATIONS = 20
+# The DSC of fewer held-out labelled slices than this is too uncertain to choose weights by: what
+# looks best among twenty measurements is luck, often early. Then the latest weights are kept.
+_ENOUGH_TO_CHOOSE = 8
 _SAVE_EVERY_S = 30.0
 # The first comes sooner: what fails on a machine fails early, and a short fine-tune has one too.
 _FIRST_SAVE_S = 6.0
@@ -57,7 +60,7 @@ class Watch:
 
     Attributes:
         report: called after every step.
-        validated: called after a validation that was the best so far, with the network.
+        validated: called after a validation whose weights are kept for now, with the network.
         check: may raise to stop without a result.
         finish: whether to stop now and keep the best.
     """
@@ -76,7 +79,8 @@ class FinetuneOutcome:
         steps: optimiser steps taken.
         seconds: spent on them, interruptions not counted.
         loss: mean over the last steps.
-        validation: DSC of the best weights on the held-out slices; None without validation.
+        validation: DSC on the held-out slices of the weights that were kept, the best ones where
+            enough is held out to tell, else the latest; None without validation.
         best_step: when they were reached.
         held_out_joined: whether the held-out slices were learnt from after that measurement.
         ending: why it ended.
@@ -134,6 +138,7 @@ class FineTuning:
         self._validation = (
             Validation(segmenter, held_out, plan.batch, folder / "held_out") if held_out else None
         )
+        self._chooses = sum(each.is_labelled for each in held_out) >= _ENOUGH_TO_CHOOSE
         self._state = self._resumed(signature)
         self._recent_loss = self._state.recent_loss
         self._pool = self._pool_of_phase()
@@ -253,7 +258,8 @@ class FineTuning:
         self._state.history.append(
             {"step": self._schedule.step, "loss": self._recent_loss, "validation_dsc": mean}
         )
-        if mean is not None and mean > self._state.best.get("mean", _WORST):
+        better = mean is not None and mean > self._state.best.get("mean", _WORST)
+        if mean is not None and (better or not self._chooses):
             self._state.best = {
                 "mean": mean,
                 "step": self._schedule.step,
