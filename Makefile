@@ -54,6 +54,8 @@ benchmark: $(READY)
 	$(RUN) -m Testing.benchmarks.backbone_step
 	$(RUN) -m Testing.benchmarks.abdomen --unet --data $(DATA)
 	$(RUN) -m Testing.benchmarks.hippocampus --unet-size 64 --data $(DATA)
+	$(RUN) -m Testing.benchmarks.zero_shot --data $(DATA)
+	$(RUN) -m Testing.benchmarks.few_shot --data $(DATA)
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -28,7 +28,7 @@ from SAMFineTunePanel.example_slices import ExampleSlices, slicesOf
 from SAMFineTunePanel.finetune_request import FinetuneRequest, finetuneJob, unclaimedOutput, writeJob
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
 from SAMFineTunePanel.node_kinds import requireOrientation, requireSegmentation, requireVolume
-from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode
+from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode, beginsAtRandom
 from SAMFineTunePanel.sample_data import registerSampleData
 from SAMFineTunePanel.scene_import import segmentIDByName
 from SAMFineTunePanel.session import closeTheSession, theSession
@@ -42,6 +42,7 @@ _SETTINGS = {
     "preset": ("preset", ""),
     "backbone": ("backbone", ""),
     "checkpoint": ("checkpoint", ""),
+    "weights": ("weights", ""),
     "device": ("device", ""),
     "method": ("method", ""),
     "scope": ("scope", ""),
@@ -313,8 +314,9 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             startFrom: a tuned model, or its name, to go on from.
             blocking: whether to wait for the end; Slicer stays alive meanwhile.
             progress: called with the Job whenever there is news.
-            settings: preset, backbone, checkpoint, device, method, scope, rank, inputSize, steps, minutes,
-                batch, learningRate, seed, validation; those left out are chosen by the program.
+            settings: preset, backbone, checkpoint, weights ("pretrained" or "random"), device, method, scope,
+                rank, inputSize, steps, minutes, batch, learningRate, seed, validation; those left out are
+                chosen by the program.
 
         Returns:
             The tuned model; without `blocking` the Job, whose `wait()` gives it.
@@ -532,6 +534,9 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
     def _finetuneRequest(self) -> FinetuneRequest:
         node = self.getParameterNode()
         chosen = {name: getattr(node, name) for name in _SETTINGS if hasattr(node, name)}
+        if beginsAtRandom(node):
+            # What the panel shows as unused is not asked for.
+            chosen.update(weights="random", checkpoint="")
         if not chosen["preset"] and self.hardware is not None:
             chosen["preset"] = self.hardware["preset"]
         return FinetuneRequest(list(node.examples), node.modelName, node.startFrom, _fields(chosen))

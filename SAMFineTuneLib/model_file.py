@@ -1,7 +1,9 @@
 """The tuned model: one safetensors file with the changed tensors and a card.
 
 The tensors are those that training changed; the rest comes from the backbone's checkpoint, which
-the card names by its SHA-256. A model that started from random weights holds all of its tensors.
+the card names by its SHA-256. A model that started from random weights holds all of its tensors,
+and so does one of the starter network: it is small, and other versions of the program bring other
+starter weights.
 The card is JSON in the file's header, so that it can be read without loading a tensor. It tells
 nothing about patients: no file names, no dates of birth, no image.
 """
@@ -21,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from SAMFineTuneLib import __version__
+from SAMFineTuneLib.backbones.registry import find
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation
 
 if TYPE_CHECKING:
-    from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+    from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 
 FORMAT = "SAMFineTune tuned model"
 FORMAT_VERSION = 1
@@ -105,8 +108,7 @@ def save_model(path: Path, segmenter: AutomaticSegmenter, card: ModelCard) -> No
     from safetensors.torch import save_file
 
     tensors = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in _changed_tensors(segmenter, card.checkpoint_sha256 is not None)
+        name: tensor.detach().cpu().contiguous() for name, tensor in _kept_tensors(segmenter, card)
     }
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -186,7 +188,7 @@ def load_model(
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, "is damaged or incomplete") from error
     own = segmenter.state_dict()
-    needed = {name for name, _ in _changed_tensors(segmenter, card.checkpoint_sha256 is not None)}
+    needed = {name for name, _ in _kept_tensors(segmenter, card)}
     for name in sorted(needed ^ set(tensors)):
         what = "lacks" if name in needed else "holds an unknown tensor"
         raise _unreadable(path, f"does not fit its own card: it {what} {name}")
@@ -209,10 +211,11 @@ def _network_of(
     from SAMFineTuneLib.adaptation.strategy import adapt
     from SAMFineTuneLib.backbones.checkpoints import load_checkpoint
     from SAMFineTuneLib.backbones.registry import build
-    from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+    from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 
     network = build(card.backbone, card.input_size)
-    if card.checkpoint_sha256 is not None:
+    if _needs_checkpoint(card):
+        assert card.checkpoint_sha256 is not None
         loaded = load_checkpoint(network, find_checkpoint(card))
         if loaded.sha256 != card.checkpoint_sha256:
             raise InputError(
@@ -228,12 +231,16 @@ def _network_of(
     return segmenter
 
 
-def _changed_tensors(segmenter: AutomaticSegmenter, from_checkpoint: bool) -> list[tuple[str, Any]]:
+def _kept_tensors(segmenter: AutomaticSegmenter, card: ModelCard) -> list[tuple[str, Any]]:
     tensors = dict(segmenter.state_dict())
-    if from_checkpoint:
+    if _needs_checkpoint(card):
         trained = {name for name, each in segmenter.named_parameters() if each.requires_grad}
         return [(name, tensor) for name, tensor in tensors.items() if name in trained]
     return list(tensors.items())
+
+
+def _needs_checkpoint(card: ModelCard) -> bool:
+    return card.checkpoint_sha256 is not None and find(card.backbone).bundled is None
 
 
 def _header(path: Path) -> dict[str, Any]:

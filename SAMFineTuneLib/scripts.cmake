@@ -13,13 +13,18 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/backbones/availability.py
   SAMFineTuneLib/backbones/checkpoint_file.py
   SAMFineTuneLib/backbones/checkpoints.py
+  SAMFineTuneLib/backbones/class_clusters.py
   SAMFineTuneLib/backbones/definitions.py
   SAMFineTuneLib/backbones/network.py
   SAMFineTuneLib/backbones/registry.py
   SAMFineTuneLib/backbones/resumable_download.py
   SAMFineTuneLib/backbones/sam_vit.py
+  SAMFineTuneLib/backbones/skip_upscaling.py
   SAMFineTuneLib/backbones/staged_encoder.py
   SAMFineTuneLib/backbones/starter.py
+  SAMFineTuneLib/backbones/starter_context_decoder.py
+  SAMFineTuneLib/backbones/starter_encoder.py
+  SAMFineTuneLib/backbones/starter_prompt_decoder.py
   SAMFineTuneLib/backbones/tiny_vit.py
   SAMFineTuneLib/backbones/weights.py
   SAMFineTuneLib/baselines/__init__.py
@@ -34,6 +39,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/cli/finetune.py
   SAMFineTuneLib/cli/hardware.py
   SAMFineTuneLib/cli/models.py
+  SAMFineTuneLib/cli/pretrain.py
   SAMFineTuneLib/cli/progress_display.py
   SAMFineTuneLib/cli/run.py
   SAMFineTuneLib/cli/storage.py
@@ -49,7 +55,10 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/evaluation/surface.py
   SAMFineTuneLib/hardware.py
   SAMFineTuneLib/heads/__init__.py
+  SAMFineTuneLib/heads/automatic_segmenter.py
   SAMFineTuneLib/heads/class_mask_decoder.py
+  SAMFineTuneLib/heads/context_class_decoder.py
+  SAMFineTuneLib/heads/prompted_segmenter.py
   SAMFineTuneLib/jobs/__init__.py
   SAMFineTuneLib/jobs/apply_runner.py
   SAMFineTuneLib/jobs/checkpoint_runner.py
@@ -80,6 +89,23 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/prediction/slice_prediction.py
   SAMFineTuneLib/prediction/uncertainty.py
   SAMFineTuneLib/prediction/volume_prediction.py
+  SAMFineTuneLib/pretraining/__init__.py
+  SAMFineTuneLib/pretraining/anatomy.py
+  SAMFineTuneLib/pretraining/appearance.py
+  SAMFineTuneLib/pretraining/context_task.py
+  SAMFineTuneLib/pretraining/episode.py
+  SAMFineTuneLib/pretraining/mask_loss.py
+  SAMFineTuneLib/pretraining/plan.py
+  SAMFineTuneLib/pretraining/processes.py
+  SAMFineTuneLib/pretraining/prompt_task.py
+  SAMFineTuneLib/pretraining/run.py
+  SAMFineTuneLib/pretraining/saved.py
+  SAMFineTuneLib/pretraining/smooth_noise.py
+  SAMFineTuneLib/pretraining/training.py
+  SAMFineTuneLib/prompts/__init__.py
+  SAMFineTuneLib/prompts/prompt_maps.py
+  SAMFineTuneLib/prompts/prompt_set.py
+  SAMFineTuneLib/prompts/simulated.py
   SAMFineTuneLib/slices/__init__.py
   SAMFineTuneLib/slices/axis.py
   SAMFineTuneLib/slices/intensity.py
@@ -99,6 +125,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/preview.py
   SAMFineTuneLib/training/sampling.py
   SAMFineTuneLib/training/schedule.py
+  SAMFineTuneLib/training/slice_context.py
   SAMFineTuneLib/training/slice_pool.py
   SAMFineTuneLib/training/training_state.py
   SAMFineTuneLib/training/validation.py
@@ -112,4 +139,10 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
   SAMFineTuneLib/volumes/writing.py
+  )
+
+# Weights that come with the program, and what they are.
+set(SAMFineTuneLib_WEIGHTS
+  SAMFineTuneLib/backbones/starter.md
+  SAMFineTuneLib/backbones/starter.safetensors
   )

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from SAMFineTuneLib.backbones.checkpoints import file_sha256
+from SAMFineTuneLib.backbones.registry import BACKBONES
+from SAMFineTuneLib.backbones.weights import bundled_path
 from Testing.cmake_lists import ROOT, calls, install, installed_files, variables
 
 TOP = ROOT / "CMakeLists.txt"
@@ -41,6 +44,19 @@ def test_every_script_of_the_library_is_listed():
     }
 
 
+def test_bundled_weights_and_their_card_are_listed_and_tracked():
+    listed = variables(ROOT / "SAMFineTuneLib" / "scripts.cmake")["SAMFineTuneLib_WEIGHTS"]
+
+    bundled = BACKBONES["starter"].bundled
+    assert bundled is not None
+    path = bundled_path(bundled)
+    assert path.relative_to(ROOT).as_posix() in listed
+    assert path.with_suffix(".md").relative_to(ROOT).as_posix() in listed
+    # Neither a build nor a fresh clone has what git leaves out.
+    assert all((ROOT / name).is_file() for name in listed)
+    assert file_sha256(path) == bundled.sha256
+
+
 def test_every_script_of_the_module_is_listed():
     listed = variables(ROOT / "SAMFineTune" / "CMakeLists.txt")["MODULE_PYTHON_SCRIPTS"]
 
@@ -63,6 +79,7 @@ def test_every_resource_but_the_screenshots_is_listed():
 def test_no_file_is_listed_twice():
     for path, name in (
         (ROOT / "SAMFineTuneLib" / "scripts.cmake", "SAMFineTuneLib_SCRIPTS"),
+        (ROOT / "SAMFineTuneLib" / "scripts.cmake", "SAMFineTuneLib_WEIGHTS"),
         (ROOT / "Resources" / "resources.cmake", "SAMFineTune_RESOURCES"),
         (ROOT / "SAMFineTune" / "CMakeLists.txt", "MODULE_PYTHON_SCRIPTS"),
     ):

@@ -16,7 +16,7 @@ from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.backbones.checkpoints import load_checkpoint
 from SAMFineTuneLib.backbones.registry import build
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.model_file import (
     FORMAT_VERSION,
     LabelCard,
@@ -210,7 +210,7 @@ def test_a_tensor_too_many_or_of_another_shape_is_named(starter_model: Any, tmp_
     more = tmp_path / "more.safetensors"
     save_file({**tensors, "surplus": torch.zeros(1)}, more, metadata=metadata)
     assert "surplus" in refusal(more).message
-    name = "network.mask_decoder.mask_tokens.weight"
+    name = "network.mask_decoder.tokens"
     reshaped = tmp_path / "reshaped.safetensors"
     save_file({**tensors, name: torch.zeros(2, 2)}, reshaped, metadata=metadata)
     assert name in refusal(reshaped).message and "(2, 2)" in refusal(reshaped).message

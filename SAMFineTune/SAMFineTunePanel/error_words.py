@@ -27,6 +27,7 @@ def _panelRemedy(code: str) -> str:
     return {
         "no_memory": _("Take a smaller input size or backbone under Model, or close other programs"),
         "weights_missing": _("Get the weights under Model, or name a weights file under Advanced"),
+        "bundle_unusable": _("Install the extension anew, or tick Random weights under Model, Advanced"),
         "no_such_file": _("Check the weights file under Model, Advanced"),
         "unreachable": _(
             "Check the network and try again, or get the file on another computer and name it under Advanced"
@@ -34,7 +35,7 @@ def _panelRemedy(code: str) -> str:
         "checkpoint_hash": _("Try again; if it stays so, get the file elsewhere and name it under Advanced"),
         "other_checkpoint": _("Name the weights that it was tuned from under Model, Advanced"),
         "other_strategy": _("Leave method, scope and input size under Advanced to the program"),
-        "other_labels": _("Choose examples of the same structures, or start from the backbone's weights"),
+        "other_labels": _("Choose examples of the same structures, or start from the backbone"),
         "device_absent": _("Choose another device under Model"),
         "diverged": _("Take another method or seed under Advanced"),
         "no_labelled_slice": _("Label at least one slice"),

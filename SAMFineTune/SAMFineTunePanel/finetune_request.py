@@ -38,6 +38,8 @@ class FinetuneRequest:
             slices = slicesOf(example, painted)
             if slices.problem:
                 return slices.problem
+        if self.settings.get("weights") == "random" and (self.startFrom or self.settings.get("checkpoint")):
+            return _("Random weights exclude a tuned model to start from, and a weights file.")
         return ""
 
     def job(self, painted: PaintedSlices) -> Job:

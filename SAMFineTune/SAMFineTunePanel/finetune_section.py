@@ -7,9 +7,11 @@ import time
 import qt
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.backbone_words import problemWithWeights
 from SAMFineTunePanel.job_view import JobView
 from SAMFineTunePanel.loss_chart import LossChart
 from SAMFineTunePanel.panel_section import PanelSection, allow, problemWithStarting, showWords
+from SAMFineTunePanel.parameter_node import beginsAtRandom
 from SAMFineTunePanel.sizes_and_times import dateText
 from SAMFineTunePanel.worker_job import DONE
 
@@ -27,7 +29,7 @@ class FineTuneSection(PanelSection):
         super().__init__(logic)
         self._job = None
         self._interrupted: list = []
-        self._withoutWeights: set[str] = set()
+        self._backbones: dict = {}
         self._chart = LossChart()
         self._chartShown = False
         self._drawnAt = 0.0
@@ -68,7 +70,7 @@ class FineTuneSection(PanelSection):
     def updateFromFiles(self, models: list) -> None:
         from SAMFineTuneLib.backbones.availability import list_backbones
 
-        self._withoutWeights = {each.name for each in list_backbones() if not each.present}
+        self._backbones = {each.name: each for each in list_backbones()}
         self._interrupted = self.logic.interruptedFineTunes()
         self._showInterrupted()
 
@@ -113,9 +115,9 @@ class FineTuneSection(PanelSection):
 
     def _problemWithWeights(self) -> str:
         node = self.parameterNode
-        if node.checkpoint or node.startFrom or node.backbone not in self._withoutWeights:
+        if node.checkpoint or node.startFrom or beginsAtRandom(node):
             return ""
-        return _("The weights of the backbone are not on this computer: get them in section Model, or choose starter")
+        return problemWithWeights(self._backbones.get(node.backbone))
 
     def _onJobEvent(self, job, event: str) -> None:
         if job is not self._job:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.backbone_words import backboneTitle, canBeFetched, weightsText
 from SAMFineTunePanel.job_view import JobView
 from SAMFineTunePanel.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
 from SAMFineTunePanel.parameter_choices import ComboBoxChoice, SpinBoxChoice
+from SAMFineTunePanel.parameter_node import beginsAtRandom
 from SAMFineTunePanel.preset_words import PRESETS, presetTitle, presetWords
 from SAMFineTunePanel.sizes_and_times import sizeText
 
@@ -76,11 +78,11 @@ class ModelSection(PanelSection):
         from SAMFineTuneLib.backbones.availability import list_backbones
 
         self._backbones = {each.name: each for each in list_backbones()}
-        self._backbone.setItems([(name, _backboneTitle(name)) for name in self._backbones])
+        self._backbone.setItems([(name, backboneTitle(name)) for name in self._backbones])
         usable = [model for model in models if model.card is not None]
         self._startFrom.setItems(
             [
-                ("", _("the backbone's weights")),
+                ("", _("the backbone")),
                 *((model.name, _("tuned model {name}").format(name=model.name)) for model in usable),
             ]
         )
@@ -160,10 +162,11 @@ class ModelSection(PanelSection):
     def _showWeights(self) -> None:
         if self.parameterNode is None:
             return
-        name, own = self.parameterNode.backbone, self.parameterNode.checkpoint
-        backbone = self._backbones.get(name)
-        toFetch = backbone is not None and not backbone.present and not own
-        self.ui.weightsLabel.text = _weightsText(backbone, own)
+        own, random = self.parameterNode.checkpoint, beginsAtRandom(self.parameterNode)
+        backbone = self._backbones.get(self.parameterNode.backbone)
+        absent = backbone is not None and canBeFetched(backbone) and not backbone.present
+        toFetch = absent and not own and not random
+        self.ui.weightsLabel.text = weightsText(backbone, own, random)
         self.ui.getWeightsButton.visible = toFetch and not self._isFetching
         self.ui.cancelWeightsButton.visible = self._isFetching
         if toFetch:
@@ -182,33 +185,20 @@ class ModelSection(PanelSection):
         allow(self.ui.rankSpinBox, withoutRank, _("Size of LoRA's updates; the study used 4"))
         fromModel = _("The tuned model to start from says which") if node.startFrom else ""
         allow(self.ui.backboneComboBox, fromModel, _("The network that is tuned"))
-        missing = node.checkpoint and not Path(node.checkpoint).is_file()
+        ofModel = _("The tuned model to start from has learnt already") if node.startFrom else ""
+        allow(
+            self.ui.randomWeightsCheckBox,
+            ofModel,
+            _("Begin with a network that has learnt nothing: for comparison, or where the weights cannot be had"),
+        )
+        random = beginsAtRandom(node)
+        allow(
+            self.ui.checkpointPathEdit,
+            _("Random weights come from no file") if random else "",
+            _("A weights file of your own, in place of the backbone's"),
+        )
+        missing = node.checkpoint and not random and not Path(node.checkpoint).is_file()
         showProblem(self.ui.checkpointProblemLabel, _("There is no such file.") if missing else "")
-
-
-def _backboneTitle(name: str) -> str:
-    return {
-        "starter": _("starter: small, for processors"),
-        "vit_t": _("MobileSAM (ViT-T)"),
-        "vit_b": _("Segment Anything ViT-B"),
-        "vit_l": _("Segment Anything ViT-L"),
-        "vit_h": _("Segment Anything ViT-H"),
-    }.get(name, name)
-
-
-def _weightsText(backbone, own: str) -> str:
-    if own:
-        return _("your file {name}").format(name=Path(own).name)
-    if backbone is None:
-        return ""
-    if not backbone.bytes:
-        return _("nothing to download")
-    words = {"size": sizeText(backbone.bytes), "here": sizeText(backbone.bytes_present), "licence": backbone.licence}
-    if backbone.present:
-        return _("on this computer ({size}, licence {licence})").format(**words)
-    if backbone.bytes_present:
-        return _("{here} of {size} are here (licence {licence})").format(**words)
-    return _("not on this computer ({size}, licence {licence})").format(**words)
 
 
 def _deviceTitle(device: dict) -> str:

@@ -49,6 +49,8 @@ class SAMFineTuneParameterNode:
     minutes: float = 0.0
     seed: int = 0
     startFrom: str = ""
+    # Of no account where there is a tuned model to start from.
+    randomWeights: bool = False
 
     applyModel: str = ""
     applyVolumes: list[vtkMRMLScalarVolumeNode]
@@ -57,3 +59,8 @@ class SAMFineTuneParameterNode:
     makeUncertainty: bool = False
     show3D: bool = False
     keepKnown: bool = True
+
+
+def beginsAtRandom(node: SAMFineTuneParameterNode) -> bool:
+    """Whether a fine-tune is to begin with a network that has learnt nothing."""
+    return node.randomWeights and not node.startFrom

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from SAMFineTuneLib.backbones.checkpoints import list_checkpoints
-from SAMFineTuneLib.backbones.registry import BACKBONES
+from SAMFineTuneLib.backbones.registry import BACKBONES, BackboneSpec
+from SAMFineTuneLib.backbones.weights import bundled_path
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,11 @@ def list_backbones() -> list[AvailableBackbone]:
                 licence=spec.licence,
                 bytes=weights.source.size if weights else 0,
                 bytes_present=weights.bytes_present if weights else 0,
-                present=weights.present if weights else True,
+                present=weights.present if weights else _is_bundled(spec),
             )
         )
     return found
+
+
+def _is_bundled(spec: BackboneSpec) -> bool:
+    return spec.bundled is not None and bundled_path(spec.bundled).is_file()

@@ -35,6 +35,14 @@ class CheckpointSource:
 
 
 @dataclass(frozen=True)
+class BundledWeights:
+    """Weights that come with the program: their file in this folder, and how to know it."""
+
+    file_name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class BackboneSpec:
     """One backbone.
 
@@ -43,7 +51,8 @@ class BackboneSpec:
         package: distribution that holds the network's definition, "" for this library.
         description: one line for a list.
         licence: SPDX identifier of the weights' licence.
-        checkpoint: the official weights, or None when they are not downloaded.
+        checkpoint: the official weights to download, or None.
+        bundled: the weights that come with the program, or None.
         normalisation: "sam" for grey levels 0 … 255 less a mean and over a deviation for each
             channel, "unit" for zero mean and unit deviation of each image.
         default_input_size: side of the square input in pixels that the weights were trained at.
@@ -60,6 +69,7 @@ class BackboneSpec:
     default_input_size: int
     landmark: tuple[str, tuple[int, ...]] | None = None
     input_sizes: range = range(256, 1025, 16)
+    bundled: BundledWeights | None = None
 
 
 _POSITIONS = "image_encoder.pos_embed"
@@ -70,11 +80,15 @@ BACKBONES: dict[str, BackboneSpec] = {
         BackboneSpec(
             name="starter",
             package="",
-            description="small convolutional encoder of this project, for machines without a GPU",
+            description="small network of this project, for machines without a GPU",
             licence="Apache-2.0",
             checkpoint=None,
             normalisation="unit",
             default_input_size=256,
+            bundled=BundledWeights(
+                "starter.safetensors",
+                "3b0c1db260c987d88636ad433cb5272d01075627c5dcef1ff5fe91c61e42b2f1",
+            ),
         ),
         BackboneSpec(
             name="vit_t",

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from SAMFineTuneLib.backbones.checkpoints import list_checkpoints
-from SAMFineTuneLib.backbones.registry import find
+from SAMFineTuneLib.backbones.checkpoints import file_sha256, list_checkpoints
+from SAMFineTuneLib.backbones.registry import BundledWeights, find
 from SAMFineTuneLib.errors import InputError
 
+_BUNDLE_FOLDER = Path(__file__).parent
 
-def find_weights(backbone: str, checkpoint: Path | None) -> Path | None:
-    """The file named, else the official one in the cache.
 
-    Returns:
-        None for a backbone that has no weights to be had: it starts from random ones.
+def find_weights(backbone: str, checkpoint: Path | None) -> Path:
+    """The file named, else the one that comes with the program or was fetched.
 
     Raises:
-        InputError: a file that does not exist, or official weights that were not fetched.
+        InputError: a file that does not exist, official weights that were not fetched, or bundled
+            ones that are gone or damaged. Nothing ever takes their place in silence.
     """
     if checkpoint is not None:
         if not checkpoint.is_file():
@@ -26,8 +26,9 @@ def find_weights(backbone: str, checkpoint: Path | None) -> Path | None:
                 code="no_such_file",
             )
         return checkpoint
-    if find(backbone).checkpoint is None:
-        return None
+    bundled = find(backbone).bundled
+    if bundled is not None:
+        return _bundled_file(backbone, bundled)
     cached = next(each for each in list_checkpoints() if each.name == backbone)
     if not cached.present:
         raise InputError(
@@ -39,17 +40,23 @@ def find_weights(backbone: str, checkpoint: Path | None) -> Path | None:
     return cached.path
 
 
-def required_weights(backbone: str, checkpoint: Path | None) -> Path:
-    """The weights that a tuned model was made from, of which it holds the changes alone.
+def bundled_path(bundled: BundledWeights) -> Path:
+    """Where weights that come with the program lie."""
+    return _BUNDLE_FOLDER / bundled.file_name
 
-    Raises:
-        InputError: they are not here.
-    """
-    weights = find_weights(backbone, checkpoint)
-    if weights is None:
-        raise InputError(
-            f"the {backbone} weights that the model was tuned from are not here",
-            "give them with --checkpoint",
-            code="weights_missing",
-        )
-    return weights
+
+def _bundled_file(backbone: str, bundled: BundledWeights) -> Path:
+    path = bundled_path(bundled)
+    if not path.is_file():
+        raise _unusable(f"the {backbone} weights that come with the program are missing: {path}")
+    if file_sha256(path) != bundled.sha256:
+        raise _unusable(f"the {backbone} weights that come with the program are damaged: {path}")
+    return path
+
+
+def _unusable(problem: str) -> InputError:
+    return InputError(
+        problem,
+        "install the program anew, or start from random weights with --weights random",
+        code="bundle_unusable",
+    )

@@ -88,11 +88,11 @@ def _count(chosen: argparse.Namespace) -> tuple[int, list[dict[str, Any]]]:
     from SAMFineTuneLib.adaptation.parameter_count import count
     from SAMFineTuneLib.adaptation.strategy import adapt
     from SAMFineTuneLib.backbones.registry import build, find
-    from SAMFineTuneLib.heads.class_mask_decoder import ClassMaskDecoder
+    from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 
     size = chosen.input_size or find(chosen.backbone).default_input_size
     with torch.device("meta"):
         network = build(chosen.backbone, size)
-        network.mask_decoder = ClassMaskDecoder(network.mask_decoder, chosen.classes)
+        AutomaticSegmenter(network, chosen.classes)
         adapt(network, chosen.method, chosen.scope, chosen.rank)
     return size, [asdict(row) for row in count(network)]

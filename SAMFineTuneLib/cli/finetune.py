@@ -128,7 +128,15 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="weights of the backbone (default: the official ones; see checkpoints --help)",
+        help="weights of the backbone (default: those of the program for starter, else the "
+        "official ones; see checkpoints --help)",
+    )
+    network.add_argument(
+        "--weights",
+        choices=("pretrained", "random"),
+        default="pretrained",
+        help="random: begin with a network that has learnt nothing, for comparison or where the "
+        "weights cannot be had",
     )
     network.add_argument(
         "--initial-model",
@@ -141,8 +149,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "adapter", "lora", "vanilla"),
         default="auto",
         help="what is trained: small adapters, low-rank updates, or (vanilla) the weights "
-        "themselves; auto (default): adapters, and all weights of a network that has not "
-        "learnt anything yet",
+        "themselves; auto (default): adapters, and all weights of the starter network, whose "
+        "decoder begins anew",
     )
     network.add_argument(
         "--scope",

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from SAMFineTuneLib.backbones.weights import required_weights
+from SAMFineTuneLib.backbones.weights import find_weights
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.folder import JobFolder, require_writable_file
@@ -68,7 +68,7 @@ def run_apply(
         require_writable_file(path)
 
     segmenter, card = load_model(
-        job.model, lambda card: required_weights(card.backbone, job.checkpoint)
+        job.model, lambda card: find_weights(card.backbone, job.checkpoint)
     )
     segmenter.to(device)
     results = []

@@ -14,10 +14,11 @@ from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.backbones.checkpoints import file_sha256, load_checkpoint
 from SAMFineTuneLib.backbones.registry import build
-from SAMFineTuneLib.backbones.weights import find_weights, required_weights
+from SAMFineTuneLib.backbones.starter import renew_context_decoder
+from SAMFineTuneLib.backbones.weights import find_weights
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.heads.class_mask_decoder import AutomaticSegmenter
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.folder import JobFolder, require_writable_file
@@ -40,6 +41,7 @@ from SAMFineTuneLib.training.fine_tuning import (
 )
 from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
 from SAMFineTuneLib.training.preview import PreviewWriter
+from SAMFineTuneLib.training.slice_context import context_of_slices
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
 
 _PROGRESS_EVERY_S = 0.5
@@ -56,16 +58,14 @@ def run_finetune(
     """
     device = choose_device(job.device)
     require_writable_file(job.output)
-    weights = find_weights(job.backbone, job.checkpoint)
+    weights = _weights(job)
     events.log("reading the examples")
     examples = _examples(job, control)
     for warning in examples.warnings:
         events.warning(warning)
-    plan = settle(
-        _wishes(job), examples, pretrained=weights is not None or job.initial_model is not None
-    )
+    plan = settle(_wishes(job), examples, _pretrained(job, weights))
     torch.manual_seed(plan.seed)
-    segmenter, checkpoint_sha256 = _segmenter(job, plan, weights, examples, events)
+    segmenter, checkpoint_sha256 = _segmenter(job, plan, weights, examples, device, events)
     segmenter.to(device)
     held_out = _split(job, examples, plan)
     if job.validation == "auto" and not held_out.validation:
@@ -101,6 +101,26 @@ def run_finetune(
         raise
     tuning.forget()
     return _result(job.output, card, outcome)
+
+
+def _weights(job: FinetuneJob) -> Path | None:
+    """The file to start from; None for random weights, and where a tuned model is gone on from."""
+    if job.weights == "pretrained":
+        going_on = job.initial_model is not None
+        return None if going_on else find_weights(job.backbone, job.checkpoint)
+    for name, given in (("checkpoint", job.checkpoint), ("initial model", job.initial_model)):
+        if given is not None:
+            raise InputError(
+                f"random weights and the {name} {given.name} exclude each other",
+                f"give --weights random or --{name.replace(' ', '-')}",
+                code="contrary_options",
+            )
+    return None
+
+
+def _pretrained(job: FinetuneJob, weights: Path | None) -> bool:
+    """Whether the whole network has learnt something; the starter's new decoder has not."""
+    return job.initial_model is not None or (weights is not None and job.backbone != "starter")
 
 
 def _examples(job: FinetuneJob, control: Control) -> TrainingSet:
@@ -158,6 +178,7 @@ def _segmenter(
     plan: FinetunePlan,
     weights: Path | None,
     examples: TrainingSet,
+    device: torch.device,
     events: EventWriter,
 ) -> tuple[AutomaticSegmenter, str | None]:
     """The adapted network, and the SHA-256 of the weights it starts from, None for random ones."""
@@ -167,12 +188,16 @@ def _segmenter(
     sha256 = None
     if weights is None:
         events.warning(
-            f"there are no pretrained weights for backbone {plan.backbone} yet: it starts from "
-            "random weights and learns from your slices alone"
+            f"backbone {plan.backbone} starts from random weights, as asked, and learns from your "
+            "slices alone"
         )
     else:
         sha256 = load_checkpoint(network, weights).sha256
-    segmenter = AutomaticSegmenter(network, len(examples.labels))
+    network.to(device)
+    if plan.method == "vanilla":
+        renew_context_decoder(network)
+    context = context_of_slices(network, examples.slices, len(examples.labels) + 1)
+    segmenter = AutomaticSegmenter(network, len(examples.labels), context)
     adapt(network, plan.method, plan.scope, plan.rank)
     return segmenter, sha256
 
@@ -191,7 +216,7 @@ def _warm_start(
             code="other_labels",
         )
     segmenter, card = load_model(
-        model, lambda card: required_weights(card.backbone, job.checkpoint), job.backbone
+        model, lambda card: find_weights(card.backbone, job.checkpoint), job.backbone
     )
     return segmenter, card.checkpoint_sha256
 

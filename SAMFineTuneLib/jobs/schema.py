@@ -156,7 +156,8 @@ class Example(_Record):
 class FinetuneJob(_Record):
     """Fine-tune a network on examples and write the tuned model.
 
-    What is None or "auto" is chosen by the preset and the data.
+    What is None or "auto" is chosen by the preset and the data. With "random" weights the network
+    has learnt nothing before.
     """
 
     kind: Literal["finetune"] = "finetune"
@@ -166,6 +167,7 @@ class FinetuneJob(_Record):
     preset: Literal["laptop", "study", "full"] = "laptop"
     backbone: Backbone = "starter"
     checkpoint: Path | None = None
+    weights: Literal["pretrained", "random"] = "pretrained"
     method: Literal["auto", "adapter", "lora", "vanilla"] = "auto"
     scope: Literal["auto", "decoder", "encoder_decoder"] = "auto"
     rank: Annotated[int, Field(ge=1, le=256)] = 4

@@ -9,7 +9,7 @@ from SAMFineTuneLib.adaptation.strategy import Method, Scope
 from SAMFineTuneLib.training.examples import TrainingSet
 from SAMFineTuneLib.training.presets import PRESETS, Preset
 
-# Learning rate of a network that starts from random weights.
+# Learning rate of a network that starts from random weights, wholly or in its decoder.
 _SCRATCH_RATE = 1e-3
 
 # Sides of the square input in pixels: the smallest, its step, what Segment Anything was trained
@@ -35,7 +35,7 @@ class FinetunePlan:
         weight_decay: AdamW's.
         patience: validations without improvement until it stops; None for never.
         seed: of everything random.
-        pretrained: whether the network starts from pretrained weights.
+        pretrained: whether encoder and decoder start from weights that have learnt something.
     """
 
     backbone: str

@@ -84,6 +84,17 @@ def panel(module: Any, scene: Any) -> Iterator[Any]:
     container.hide()
 
 
+@pytest.fixture
+def bundle(slicer_app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the panel takes for the starter's weights, there or removed by the test."""
+    from SAMFineTuneLib.backbones import weights
+
+    monkeypatch.setattr(weights, "_BUNDLE_FOLDER", tmp_path)
+    file = tmp_path / "starter.safetensors"
+    file.touch()
+    return file
+
+
 @pytest.fixture(scope="session")
 def layout_manager(slicer_app: Any) -> Any:
     """Slice, 3-D and plot views that render off-screen."""

@@ -23,8 +23,30 @@ def test_remedies_are_kept_or_said_for_the_panel():
             ("no weights", "give them with --checkpoint", "weights_missing"),
             "No weights. Get the weights under Model, or name a weights file under Advanced.",
         ),
+        (
+            ("the weights are gone", "start with --weights random", "bundle_unusable"),
+            "The weights are gone. "
+            "Install the extension anew, or tick Random weights under Model, Advanced.",
+        ),
     ):
         assert errorWords(*arguments) == words
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_bundled_weights_that_cannot_be_used(bundle, harm):
+    from SAMFineTunePanel.error_words import errorWords
+
+    from SAMFineTuneLib.backbones.weights import find_weights
+    from SAMFineTuneLib.errors import InputError
+
+    if harm == "missing":
+        bundle.unlink()
+    with pytest.raises(InputError) as caught:
+        find_weights("starter", None)
+    error = caught.value
+    words = errorWords(error.message, error.remedy, error.code)
+    assert harm in words and str(bundle) in words and "--" not in words
+    assert words.endswith("or tick Random weights under Model, Advanced.")
 
 
 def test_every_code_that_the_panel_knows_is_one_of_the_library():

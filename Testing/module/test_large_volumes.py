@@ -52,7 +52,7 @@ def test_slicer_is_never_held_up(logic, process_events):
     logic.exampleSlices(logic.getParameterNode().examples[0])
     importLibraryParts()
     beat = Heartbeat()
-    job = logic.fineTune(volume, labels, steps=10, inputSize=256, blocking=False)
+    job = logic.fineTune(volume, labels, steps=10, inputSize=256, weights="random", blocking=False)
     process_events(lambda: job.isFinished, 120)
     fine_tune = beat.stop()
     assert job.state == "done", job.errorMessage

@@ -15,6 +15,8 @@ pytestmark = pytest.mark.usefixtures("module", "scene")
 
 # Far more than a test waits for.
 ENDLESS = 100_000
+# What a network has learnt before is of no account here, nor whether its weights can be had.
+UNTAUGHT = {"weights": "random"}
 
 
 @pytest.fixture
@@ -39,7 +41,10 @@ def phantom(module, scene):
 
 def endless(logic, phantom, **settings):
     return logic.fineTune(
-        *phantom[:2], steps=ENDLESS, minutes=30, inputSize=256, blocking=False, **settings
+        *phantom[:2],
+        **{"steps": ENDLESS, "minutes": 30, "inputSize": 256, "blocking": False},
+        **UNTAUGHT,
+        **settings,
     )
 
 
@@ -107,6 +112,7 @@ def test_finish_now_keeps_the_best(logic, phantom, process_events):
     job.finishNow()
     model = job.wait()
     assert model.name == "early" and model.card.training["ending"] != "steps"
+    assert model.card.checkpoint_sha256 is None
     assert job.state == "done" and job_folders() == []
     logic.deleteModel(model)
 
@@ -202,6 +208,11 @@ def test_settings_that_do_not_fit_are_refused_before_anything_starts(logic, phan
     before = logic.job
     with pytest.raises(InputError, match="input_size"):
         logic.fineTune(*phantom[:2], inputSize=300)
+    with pytest.raises(InputError, match="weights"):
+        logic.fineTune(*phantom[:2], weights="none")
+    for contrary in ({"startFrom": "first"}, {"checkpoint": "weights.pt"}):
+        with pytest.raises(ValueError, match="Random weights exclude"):
+            logic.fineTune(*phantom[:2], **UNTAUGHT, **contrary)
     with pytest.raises(ValueError, match="stepz is no setting"):
         logic.fineTune(*phantom[:2], stepz=3)
     with pytest.raises(ValueError, match="has no segment liver"):
@@ -216,7 +227,7 @@ def test_several_volumes_uncertainty_and_an_existing_segmentation(logic, phantom
 
     volume, labels, truth = phantom
     second = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, volume, "Second")
-    model = logic.fineTune(volume, labels, steps=60, inputSize=256)
+    model = logic.fineTune(volume, labels, steps=60, inputSize=256, **UNTAUGHT)
     assert model.name == "ellipsoid"
     nodes = logic.apply(model, [volume, second], uncertainty=True)
     assert [node.GetName() for node in nodes] == ["Phantom ellipsoid", "Second ellipsoid"]
@@ -256,7 +267,7 @@ def test_a_volume_removed_while_it_is_segmented(logic, phantom, process_events):
     import slicer
 
     volume, labels, _ = phantom
-    model = logic.fineTune(volume, labels, steps=5, inputSize=256)
+    model = logic.fineTune(volume, labels, steps=5, inputSize=256, **UNTAUGHT)
     job = logic.apply(model, volume, blocking=False)
     process_events(lambda: job.state == "running", 10)
     slicer.mrmlScene.RemoveNode(volume)
@@ -268,7 +279,7 @@ def test_a_volume_removed_while_it_is_segmented(logic, phantom, process_events):
 
 def test_going_on_from_a_tuned_model(logic, phantom):
     volume, labels, _ = phantom
-    model = logic.fineTune(volume, labels, steps=5, inputSize=256, name="first")
+    model = logic.fineTune(volume, labels, steps=5, inputSize=256, name="first", **UNTAUGHT)
     second = logic.fineTune(volume, labels, steps=5, startFrom=model, name="second")
     assert [label.value for label in second.card.labels] == [1]
     labels.GetSegmentation().GetNthSegment(0).SetName("other")
@@ -298,7 +309,7 @@ def test_closing_the_scene_frees_the_images(logic, process_events):
         volume, truth = makeVolume()
         labels = labelSlices(volume, truth)
         logic.addExample(volume, labels)
-        model = logic.fineTune(volume, labels, steps=3, inputSize=256)
+        model = logic.fineTune(volume, labels, steps=3, inputSize=256, **UNTAUGHT)
         segmentation = logic.apply(model, volume)
         logic.deleteModel(model)
         for node in (volume, labels, segmentation):
@@ -335,7 +346,7 @@ def test_names_that_differ_in_case_are_two_structures(logic, phantom):
     mask = np.zeros((24, 64, 64), np.uint8)
     mask[[6, 12, 18], 50:60, 5:15] = 1
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, labels, other, volume)
-    model = logic.fineTune(volume, labels, steps=3, inputSize=256)
+    model = logic.fineTune(volume, labels, steps=3, inputSize=256, **UNTAUGHT)
     segmentation = logic.apply(model, volume).GetSegmentation()
     names = [segmentation.GetNthSegment(number).GetName() for number in range(2)]
     assert names == ["ellipsoid", "Ellipsoid"]
@@ -347,7 +358,7 @@ def test_an_import_that_ends_early_leaves_nothing_behind(logic, phantom, process
 
     volume, labels, _ = phantom
     other = np.zeros((3, 4, 5), np.int16)
-    model = logic.fineTune(volume, labels, steps=3, inputSize=256)
+    model = logic.fineTune(volume, labels, steps=3, inputSize=256, **UNTAUGHT)
     for disturb, state in (
         (lambda job: job.cancel(), "cancelled"),
         (lambda job: slicer.util.updateVolumeFromArray(volume, other), "failed"),

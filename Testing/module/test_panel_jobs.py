@@ -22,6 +22,8 @@ def phantom(panel, layout_manager, process_events):
     layout_manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
     volume, truth = makeVolume()
     labelSlices(volume, truth)
+    # So that none of this hangs on the weights that come with the extension.
+    panel.logic.getParameterNode().randomWeights = True
     process_events(lambda: panel.panel.examples.ui.addButton.enabled)
     panel.panel.examples.ui.addButton.click()
     process_events(lambda: panel.panel.fineTune.ui.startButton.enabled)
@@ -155,7 +157,7 @@ def test_a_failure_is_told_in_the_panel_and_the_log(
     broken = tmp_path / "broken.pth"
     broken.write_bytes(b"not a checkpoint")
     node = panel.logic.getParameterNode()
-    node.backbone, node.checkpoint = "vit_t", str(broken)
+    node.backbone, node.checkpoint, node.randomWeights = "vit_t", str(broken), False
     fine_tune.startButton.click()
     process_events(lambda: panel.logic.job is not None and panel.logic.job.isFinished, 60)
     assert fine_tune.errorLabel.visible and "broken.pth" in fine_tune.errorLabel.text
@@ -177,7 +179,9 @@ def test_a_job_of_the_console_is_followed_too(panel, phantom, fine_tune, process
     import slicer
 
     labels = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0]
-    job = panel.logic.fineTune(phantom, labels, steps=ENDLESS, minutes=30, blocking=False)
+    job = panel.logic.fineTune(
+        phantom, labels, steps=ENDLESS, minutes=30, weights="random", blocking=False
+    )
     process_events(lambda: job.step > 0, 60)
     assert fine_tune.statusLabel.text.startswith("Step") and not fine_tune.startButton.enabled
     fine_tune.cancelButton.click()

@@ -15,6 +15,7 @@ from PySide6.QtGui import QFontMetrics
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
+    QCheckBox,
     QComboBox,
     QLabel,
     QLineEdit,
@@ -121,7 +122,7 @@ def test_everything_that_is_disabled_says_why(full_panel):
 def test_everything_has_a_tooltip_or_a_mark_of_its_own(full_panel):
     bare = [
         each.name
-        for kind in (QPushButton, QComboBox, QAbstractSpinBox, QLineEdit, QTableWidget)
+        for kind in (QPushButton, QCheckBox, QComboBox, QAbstractSpinBox, QLineEdit, QTableWidget)
         for each in widgets(full_panel, kind)
         if each.name and not each.name.startswith("qt_") and not each.toolTip
     ]
@@ -131,7 +132,7 @@ def test_everything_has_a_tooltip_or_a_mark_of_its_own(full_panel):
 def test_everything_is_reached_by_the_tab_key(full_panel):
     unreachable = [
         each.name
-        for kind in (QPushButton, QComboBox, QAbstractSpinBox, QTableWidget)
+        for kind in (QPushButton, QCheckBox, QComboBox, QAbstractSpinBox, QTableWidget)
         for each in widgets(full_panel, kind)
         if each.name and not each.focusPolicy & Qt.FocusPolicy.TabFocus
     ]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from model_files import write_model
 
 HARDWARE = {
     "processors": 8,
@@ -51,7 +52,7 @@ class StubJob:
 
 
 @pytest.fixture
-def section(panel, monkeypatch):
+def section(bundle, panel, monkeypatch):
 
     monkeypatch.setattr(panel.logic._session.hardware, "found", None)
     monkeypatch.setattr(panel.logic, "probeHardware", lambda callback: None)
@@ -86,6 +87,30 @@ def fetching(section, weights, monkeypatch):
     assert started == ["vit_t"]
     yield section.logic.job
     theSession().job = None
+
+
+@pytest.fixture
+def start(panel, monkeypatch):
+    """The button, with nothing amiss but perhaps the weights."""
+    monkeypatch.setattr(panel.logic, "problemWithFineTune", lambda: "")
+    return panel.panel.fineTune.ui.startButton
+
+
+@pytest.fixture
+def model(slicer_app):
+    file = write_model(Path(os.environ["SAMFINETUNE_MODELS"]) / "first.safetensors")
+    yield file.stem
+    file.unlink()
+
+
+def look_at_files(panel) -> None:
+    panel.panel._updateFromFilesSoon()
+    panel.panel._update()
+
+
+def asked(panel) -> dict:
+    """What job.json would say."""
+    return panel.logic._finetuneRequest().settings
 
 
 def choose(combo_box, value) -> None:
@@ -154,9 +179,10 @@ def test_a_device_of_another_computer_stays_chosen(section, process_events):
     assert section.parameterNode.device == "cuda:3"
 
 
-def test_the_starter_has_nothing_to_download(section):
+def test_the_starters_weights_come_with_the_extension(section):
     section.update()
-    assert section.ui.weightsLabel.text == "nothing to download"
+    words = "come with the extension, trained on synthetic images only (licence Apache-2.0)"
+    assert section.ui.weightsLabel.text == words
     assert not section.ui.getWeightsButton.visible and not section.ui.weightsProgressBar.visible
 
 
@@ -169,14 +195,12 @@ def test_weights_show_size_and_licence_and_can_be_fetched(section, weights, pane
     part = weights.with_name(weights.name + ".part")
     part.write_bytes(b"0" * 10_000_000)
     choose(section.ui.backboneComboBox, "vit_t")
-    panel.panel._updateFromFilesSoon()
-    panel.panel._update()
+    look_at_files(panel)
     assert "10 MB of 41 MB" in section.ui.weightsLabel.text
     part.unlink()
     with weights.open("wb") as file:
         file.truncate(40728226)
-    panel.panel._updateFromFilesSoon()
-    panel.panel._update()
+    look_at_files(panel)
     assert section.ui.weightsLabel.text == "on this computer (41 MB, licence Apache-2.0)"
     assert not section.ui.getWeightsButton.visible
 
@@ -226,11 +250,81 @@ def test_a_file_of_ones_own_takes_the_place_of_the_download(section, tmp_path):
     section.ui.advancedGroupBox.collapsed = True
 
 
-def test_a_fine_tune_waits_for_the_weights(section, weights, panel, monkeypatch, process_events):
-    monkeypatch.setattr(panel.logic, "problemWithFineTune", lambda: "")
-    start = panel.panel.fineTune.ui.startButton
+def test_a_fine_tune_waits_for_the_weights(section, weights, start, process_events):
     choose(section.ui.backboneComboBox, "vit_b")
     process_events(lambda: "get them in section Model" in start.toolTip)
     assert not start.enabled
     choose(section.ui.backboneComboBox, "starter")
     process_events(lambda: start.enabled)
+
+
+def test_a_starter_without_its_weights_says_what_to_do(
+    section, bundle, start, panel, process_events
+):
+    bundle.unlink()
+    look_at_files(panel)
+    assert not start.enabled and start.toolTip == (
+        "The starter weights, which come with the extension, are missing: install the extension "
+        "anew, or tick Random weights in section Model"
+    )
+    assert section.ui.weightsLabel.text == (
+        "missing: install the extension anew, or tick Random weights under Advanced"
+    )
+    assert not section.ui.getWeightsButton.visible
+    section.ui.randomWeightsCheckBox.click()
+    process_events(lambda: start.enabled)
+    assert section.ui.weightsLabel.text == "random: the network begins with nothing learnt"
+    section.ui.randomWeightsCheckBox.click()
+    process_events(lambda: not start.enabled)
+    bundle.touch()
+    look_at_files(panel)
+    assert start.enabled
+
+
+def test_random_weights_reach_the_job_and_come_back(section, panel, process_events):
+    box, node = section.ui.randomWeightsCheckBox, section.parameterNode
+    assert not box.checked and "weights" not in asked(panel)
+    box.click()
+    assert node.randomWeights and asked(panel)["weights"] == "random"
+    node.randomWeights = False
+    process_events(lambda: not box.checked)
+    assert "weights" not in asked(panel)
+
+
+def test_random_weights_need_nothing_fetched_and_no_file(
+    section, weights, start, panel, process_events
+):
+    ui, own = section.ui, "/nowhere/medsam.pth"
+    ui.advancedGroupBox.collapsed = False
+    choose(ui.backboneComboBox, "vit_b")
+    process_events(lambda: ui.getWeightsButton.visible and not start.enabled)
+    ui.randomWeightsCheckBox.click()
+    process_events(lambda: not ui.getWeightsButton.visible and start.enabled)
+    assert not ui.checkpointPathEdit.enabled and "no file" in ui.checkpointPathEdit.toolTip
+    # As a scene may have it: a file of before stays named, and is not used.
+    section.parameterNode.checkpoint = own
+    process_events(lambda: ui.checkpointPathEdit.currentPath == own)
+    assert ui.weightsLabel.text.startswith("random") and not ui.checkpointProblemLabel.visible
+    assert asked(panel)["weights"] == "random" and "checkpoint" not in asked(panel)
+    ui.randomWeightsCheckBox.click()
+    process_events(lambda: ui.checkpointPathEdit.enabled)
+    assert asked(panel)["checkpoint"] == own and "weights" not in asked(panel)
+    assert ui.weightsLabel.text == "your file medsam.pth" and ui.checkpointProblemLabel.visible
+    ui.advancedGroupBox.collapsed = True
+
+
+def test_a_tuned_model_to_start_from_excludes_random_weights(
+    section, bundle, model, start, panel, process_events
+):
+    ui, box = section.ui, section.ui.randomWeightsCheckBox
+    bundle.unlink()
+    look_at_files(panel)
+    box.click()
+    choose(ui.startFromComboBox, model)
+    process_events(lambda: not box.enabled)
+    assert box.toolTip == "The tuned model to start from has learnt already"
+    assert "weights" not in asked(panel) and ui.checkpointPathEdit.enabled
+    assert start.enabled and not ui.weightsLabel.text.startswith("random")
+    choose(ui.startFromComboBox, "")
+    process_events(lambda: box.enabled)
+    assert "nothing" in box.toolTip and asked(panel)["weights"] == "random"
