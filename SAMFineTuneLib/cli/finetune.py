@@ -189,8 +189,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--validation",
         choices=("auto", "none"),
         default="auto",
-        help="auto (default) keeps some volumes or slices aside and keeps the weights that do "
-        "best on them; none trains on all",
+        help="auto (default) keeps some volumes or slices aside, measures on them, and keeps the "
+        "weights that do best where they are enough to tell; none trains on all",
     )
     training.add_argument(
         "--seed", type=int, default=0, help="same seed, same model on a CPU (default: 0)"

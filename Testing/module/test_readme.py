@@ -18,6 +18,7 @@ def console_example() -> str:
     return re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
 
 
+@pytest.mark.slow
 def test_the_console_example(capsys):
     import slicer
 
