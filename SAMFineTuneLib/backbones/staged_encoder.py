@@ -91,6 +91,11 @@ def joined(states: Sequence[FeatureState], device: torch.device) -> FeatureState
     return FeatureState(batch(state.x for state in states), tuple(batch(each) for each in skips))
 
 
+def chosen(state: FeatureState, images: slice | Tensor) -> FeatureState:
+    """The state of some images of a batch: a slice of them, or those that a mask names."""
+    return FeatureState(state.x[images], tuple(each[images] for each in state.skips))
+
+
 def on_features(module: Callable[[Tensor], Tensor]) -> Callable[[FeatureState], FeatureState]:
     """A module of tensors as a step of states that leaves the skips as they are."""
     return lambda state: FeatureState(module(state.x), state.skips)

@@ -22,11 +22,7 @@ from SAMFineTuneLib.backbones.skip_upscaling import SkipUpscaling
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.backbones.starter_encoder import EMBEDDING_CHANNELS as CHANNELS
 from SAMFineTuneLib.backbones.starter_encoder import STRIDE_4_CHANNELS, STRIDE_8_CHANNELS
-from SAMFineTuneLib.backbones.starter_prompt_decoder import (
-    TRANSFORMER_DEPTH,
-    TRANSFORMER_HEADS,
-    TRANSFORMER_MLP,
-)
+from SAMFineTuneLib.backbones.starter_prompt_decoder import build_transformer
 
 # Width of the features that are compared with prototypes, at strides 4, 8 and 16.
 COMPARED_CHANNELS = (32, 48, 64)
@@ -68,12 +64,7 @@ class ContextMaskDecoder(nn.Module):
         super().__init__()
         modeling = segment_anything_modeling()
         mlp = modeling.mask_decoder.MLP
-        self.transformer: nn.Module = modeling.TwoWayTransformer(
-            depth=TRANSFORMER_DEPTH,
-            embedding_dim=CHANNELS,
-            mlp_dim=TRANSFORMER_MLP,
-            num_heads=TRANSFORMER_HEADS,
-        )
+        self.transformer = build_transformer()
         self.iou_token = nn.Embedding(1, CHANNELS)
         # Background, and any structure: what the averages are added to.
         self.base_tokens = nn.Embedding(2, CHANNELS)

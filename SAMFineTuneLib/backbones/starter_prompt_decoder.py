@@ -18,7 +18,14 @@ from SAMFineTuneLib.backbones.starter_encoder import EMBEDDING_CHANNELS as CHANN
 
 # Positive points, negative points, box, previous mask.
 PROMPT_MAPS = 4
-TRANSFORMER_DEPTH, TRANSFORMER_HEADS, TRANSFORMER_MLP = 2, 4, 256
+
+
+def build_transformer() -> nn.Module:
+    """Segment Anything's two-way transformer at half its width, with random weights."""
+    transformer: nn.Module = segment_anything_modeling().TwoWayTransformer(
+        depth=2, embedding_dim=CHANNELS, mlp_dim=256, num_heads=4
+    )
+    return transformer
 
 
 class StarterMaskDecoder(nn.Module):
@@ -30,12 +37,7 @@ class StarterMaskDecoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         modeling = segment_anything_modeling()
-        self.transformer: nn.Module = modeling.TwoWayTransformer(
-            depth=TRANSFORMER_DEPTH,
-            embedding_dim=CHANNELS,
-            mlp_dim=TRANSFORMER_MLP,
-            num_heads=TRANSFORMER_HEADS,
-        )
+        self.transformer = build_transformer()
         mlp = modeling.mask_decoder.MLP
         self.iou_token = nn.Embedding(1, CHANNELS)
         self.mask_tokens = nn.Embedding(1, CHANNELS)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.backbones.starter_context_decoder import ContextMaskDecoder
 from SAMFineTuneLib.pretraining.episode import Episode
 from SAMFineTuneLib.pretraining.mask_loss import thinned
@@ -46,10 +46,10 @@ def context_loss(
     labelled = episode.labelled
     masks = functional.one_hot(episode.classes[:labelled], episode.class_count)
     context = decoder.form_context(
-        _part(features, slice(labelled)), positions, masks.permute(0, 3, 1, 2).float()
+        chosen(features, slice(labelled)), positions, masks.permute(0, 3, 1, 2).float()
     )
     dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
-    others = _part(features, slice(labelled, None))
+    others = chosen(features, slice(labelled, None))
     logits, overlaps = decoder(others, positions, dense, context)
     by_likeness = decoder.similarities(others, positions, context).sum(2)
     target = thinned(episode.classes[labelled:], chance)
@@ -59,10 +59,6 @@ def context_loss(
     return in_all + _BY_LIKENESS * loss(by_likeness, overlaps.detach(), target, known), _mean_dsc(
         logits, target
     )
-
-
-def _part(features: FeatureState, chosen: slice) -> FeatureState:
-    return FeatureState(features.x[chosen], tuple(each[chosen] for each in features.skips))
 
 
 def _mean_dsc(logits: Tensor, target: Tensor) -> Tensor:

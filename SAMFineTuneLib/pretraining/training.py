@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.backbones.staged_encoder import chosen
 from SAMFineTuneLib.backbones.starter import build_starter, set_input_size
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.pretraining.context_task import context_loss
@@ -154,7 +154,7 @@ class Pretraining:
         masks = choose_masks(episodes, chance)
         shown = masks.flatten(1).any(1)
         loss, dsc = prompt_loss(
-            self._segmenter, _chosen(features, shown), masks[shown], rounds, chance
+            self._segmenter, chosen(features, shown), masks[shown], rounds, chance
         )
         scores = {"prompt_dsc": dsc[0].mean(), "corrected_dsc": dsc[-1].mean()}
         found = []
@@ -162,7 +162,7 @@ class Pretraining:
         for episode in episodes:
             own = slice(start, start + len(episode.images))
             start = own.stop
-            part = FeatureState(features.x[own], tuple(each[own] for each in features.skips))
+            part = chosen(features, own)
             context, context_dsc = context_loss(self.network, part, episode, self._loss, chance)
             loss = loss + context / len(episodes)
             found.append(context_dsc)
@@ -177,7 +177,3 @@ class Pretraining:
                 self._recent[name] = _RECENT * before + (1 - _RECENT) * value
             else:
                 self._recent.setdefault(name, 0.0)
-
-
-def _chosen(features: FeatureState, chosen: Tensor) -> FeatureState:
-    return FeatureState(features.x[chosen], tuple(each[chosen] for each in features.skips))

@@ -78,11 +78,14 @@ def points_within(masks: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         masks: (B, H, W) bool.
         noise: (B, H, W) from 0 to 1, for the choice among deep places; zeros take the deepest.
     """
-    score = depth_of(masks) + noise * masks
-    position = score.flatten(1).argmax(1)
-    width = masks.shape[-1]
-    points = torch.stack([position % width, position // width], dim=1) + 0.5
-    return points, masks.flatten(1).any(1)
+    return _highest_places(depth_of(masks) + noise * masks), masks.flatten(1).any(1)
+
+
+def _highest_places(scores: Tensor) -> Tensor:
+    """Where maps (B, H, W) are highest: centres of pixels (B, 2), x and y."""
+    position = scores.flatten(1).argmax(1)
+    width = scores.shape[-1]
+    return torch.stack([position % width, position // width], dim=1) + 0.5
 
 
 def correcting_points(found: Tensor, true: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,10 +104,7 @@ def correcting_points(found: Tensor, true: Tensor, noise: Tensor) -> tuple[Tenso
     scores = torch.stack([depth_of(each) + noise * each for each in (missing, extra)], dim=1)
     deepest = scores.flatten(2).amax(2)
     kind = deepest.argmax(1)
-    chosen = scores[torch.arange(len(kind), device=kind.device), kind]
-    position = chosen.flatten(1).argmax(1)
-    width = true.shape[-1]
-    points = torch.stack([position % width, position // width], dim=1) + 0.5
+    points = _highest_places(scores[torch.arange(len(kind), device=kind.device), kind])
     labels = torch.where(kind == 0, POSITIVE, NEGATIVE)
     return points, torch.where(deepest.amax(1) > 0, labels, PADDING)
 
