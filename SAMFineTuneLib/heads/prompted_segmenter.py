@@ -11,11 +11,11 @@ from SAMFineTuneLib.backbones.network import SamNetwork
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.backbones.starter_prompt_decoder import StarterMaskDecoder
 from SAMFineTuneLib.prompts.prompt_maps import draw_maps
-from SAMFineTuneLib.prompts.prompt_set import PromptSet
+from SAMFineTuneLib.prompts.prompt_set import PADDING, PromptSet
 
 
 class PromptedSegmenter(nn.Module):
-    """Prompts to masks with the starter network.
+    """Prompts to masks, with the starter network or one of Segment Anything's.
 
     Args:
         network: the network, with the mask decoder that it was built with.
@@ -31,19 +31,61 @@ class PromptedSegmenter(nn.Module):
         return features
 
     def decode(self, features: FeatureState, prompts: PromptSet) -> tuple[Tensor, Tensor]:
-        """Mask logits (B, 1, S/4, S/4) and the expected intersection over union (B, 1)."""
-        encoder: Any = self.network.prompt_encoder
-        decoder = self.network.mask_decoder
-        assert isinstance(decoder, StarterMaskDecoder)
-        side = features.skips[0].shape[-1]
-        logits, overlaps = decoder(
+        """Mask logits (B, 1, S/4, S/4) and the expected intersection over union (B, 1).
+
+        Of Segment Anything's masks it is the first, which is made for prompts that leave no doubt.
+        """
+        if isinstance(self.network.mask_decoder, StarterMaskDecoder):
+            return self._decode_together(features, prompts)
+        # Segment Anything's decoder takes many sets of prompts, but of one image.
+        found = [
+            self._decode_one(features.x[number : number + 1], prompts.of_image(number))
+            for number in range(len(features.x))
+        ]
+        logits, overlaps = zip(*found, strict=True)
+        return torch.cat(logits), torch.cat(overlaps)
+
+    def _decode_together(self, features: FeatureState, prompts: PromptSet) -> tuple[Tensor, Tensor]:
+        logits, overlaps = self.network.mask_decoder(
             features,
-            encoder.pe_layer(features.x.shape[-2:])[None],
+            self._positions(features.x),
             self._tokens(prompts),
             self._dense(prompts, features.x),
-            draw_maps(prompts, side),
+            draw_maps(prompts, features.skips[0].shape[-1]),
         )
         return logits, overlaps
+
+    def _decode_one(self, embedding: Tensor, prompts: PromptSet) -> tuple[Tensor, Tensor]:
+        logits, overlaps = self.network.mask_decoder(
+            image_embeddings=embedding,
+            image_pe=self._positions(embedding),
+            sparse_prompt_embeddings=self._official_tokens(prompts),
+            dense_prompt_embeddings=self._dense(prompts, embedding),
+            multimask_output=False,
+        )
+        return logits, overlaps
+
+    def _positions(self, embedding: Tensor) -> Tensor:
+        encoder: Any = self.network.prompt_encoder
+        positions: Tensor = encoder.pe_layer(embedding.shape[-2:])[None]
+        return positions
+
+    def _official_tokens(self, prompts: PromptSet) -> Tensor:
+        """(1, N, C): one image's prompts as Segment Anything's prompt encoder makes tokens of them.
+
+        There is padding behind the points where there is no box, and nowhere else; prompts that
+        are a mask alone make no token at all.
+        """
+        encoder: Any = self.network.prompt_encoder
+        given = prompts.labels[0] != PADDING
+        boxed = bool(prompts.boxed)
+        tokens = [encoder.no_mask_embed.weight.new_zeros(1, 0, encoder.embed_dim)]
+        if given.any():
+            points, labels = prompts.points[:, given] - 0.5, prompts.labels[:, given]
+            tokens.append(encoder._embed_points(points, labels, pad=not boxed))
+        if boxed:
+            tokens.append(encoder._embed_boxes(prompts.boxes - 0.5))
+        return torch.cat(tokens, dim=1)
 
     def _tokens(self, prompts: PromptSet) -> Tensor:
         """(B, N + 3, C): points and padding, then the two corners of a box or what stands for none.

@@ -52,6 +52,12 @@ class PromptSet:
             self.mask,
         )
 
+    def of_image(self, number: int) -> PromptSet:
+        """The prompts of one image of the batch, as a batch of one."""
+        own = slice(number, number + 1)
+        mask = None if self.mask is None else self.mask[own]
+        return PromptSet(self.points[own], self.labels[own], self.boxes[own], mask)
+
     def with_mask(self, mask: Tensor | None) -> PromptSet:
         """With another previous mask."""
         return PromptSet(self.points, self.labels, self.boxes, mask)
