@@ -43,6 +43,9 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/cli/progress_display.py
   SAMFineTuneLib/cli/run.py
   SAMFineTuneLib/cli/storage.py
+  SAMFineTuneLib/correction/__init__.py
+  SAMFineTuneLib/correction/conversation.py
+  SAMFineTuneLib/correction/messages.py
   SAMFineTuneLib/demo/__init__.py
   SAMFineTuneLib/demo/__main__.py
   SAMFineTuneLib/demo/atlas_files.py
