@@ -9,7 +9,7 @@ from typing import Any
 import qt
 
 from SAMFineTunePanel.library_parts import importLibraryParts
-from SAMFineTunePanel.worker_process import bytesOf, processEnvironment, pythonProgram
+from SAMFineTunePanel.line_process import bytesOf, processEnvironment, pythonProgram
 
 
 class HardwareProbe:

@@ -38,7 +38,8 @@ found["icon"] = resourcePath("Icons/SAMFineTune.png")
 
 from SAMFineTuneLib.jobs.process import worker_command
 from SAMFineTuneLib.jobs.worker_environment import worker_environment
-from SAMFineTunePanel.worker_process import WorkerProcess, environmentFor, pythonProgram
+from SAMFineTunePanel.line_process import environmentFor, pythonProgram
+from SAMFineTunePanel.worker_process import WorkerProcess
 program = pythonProgram()
 words = worker_command(Path(work), program)
 found["version"] = subprocess.run(

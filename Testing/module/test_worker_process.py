@@ -97,7 +97,7 @@ def test_every_ending_has_words(run, script, code, words):
 
 
 def test_slicers_python_keeps_its_settings_and_another_does_not_get_them(module, monkeypatch):
-    from SAMFineTunePanel.worker_process import environmentFor
+    from SAMFineTunePanel.line_process import environmentFor
 
     monkeypatch.setenv("PYTHONHOME", "/slicer/lib/Python")
     monkeypatch.setenv("PYTHONPATH", "/slicer/bin/Python")
@@ -108,7 +108,7 @@ def test_slicers_python_keeps_its_settings_and_another_does_not_get_them(module,
 
 
 def test_the_program_is_slicers_python_where_there_is_one(module, tmp_path, monkeypatch):
-    from SAMFineTunePanel.worker_process import pythonProgram
+    from SAMFineTunePanel.line_process import pythonProgram
 
     monkeypatch.setenv("PATH", str(tmp_path))
     assert pythonProgram() == Path(sys.executable)
