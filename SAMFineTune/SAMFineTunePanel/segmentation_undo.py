@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.segment_editor import editorWidgetOn
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
 
 _STATES = 5
@@ -47,7 +48,7 @@ class SegmentationUndo:
             self._histories[segmentationNode.GetID()] = history
         history.SaveState()
         self._steps.setdefault(segmentationNode.GetID(), []).append(_Step(madeSegmentation=False))
-        editor = _segmentEditorOn(segmentationNode)
+        editor = editorWidgetOn(segmentationNode)
         if editor is not None:
             editor.saveStateForUndo()
 
@@ -97,12 +98,3 @@ def _voxelState(segmentationNode: slicer.vtkMRMLSegmentationNode) -> tuple:
         image = segmentation.GetSegment(segmentID).GetRepresentation(BINARY_LABELMAP)
         state.append((segmentID, image.GetMTime() if image is not None else 0))
     return tuple(state)
-
-
-def _segmentEditorOn(segmentationNode: slicer.vtkMRMLSegmentationNode):
-    """The Segment Editor's widget when it has been opened and edits this segmentation."""
-    widget = getattr(slicer.modules, "SegmentEditorWidget", None)
-    editor = getattr(widget, "editor", None)
-    if editor is None or editor.segmentationNodeID() != segmentationNode.GetID():
-        return None
-    return editor

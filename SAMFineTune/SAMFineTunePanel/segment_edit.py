@@ -1,0 +1,306 @@
+"""Writing a corrected mask into a segment: only what differs, only where it is allowed, to be taken back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util.numpy_support import numpy_to_vtk
+
+from SAMFineTunePanel.edit_rules import EditRules, rulesFor
+from SAMFineTunePanel.segment_editor import editorWidgetOn
+from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
+from SAMFineTunePanel.segmentation_lattice import LatticeBox, brought, latticeOf, segmentIn
+from SAMFineTunePanel.voxel_grid import gridOf, worldTransform
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """What one segment gains or loses; eight voxels a byte, for many of them are kept.
+
+    Attributes:
+        segmentID: of the segment.
+        name: of it, at that time.
+        box: the smallest around all that changes.
+        gain: packed bits of (k, j, i).
+        loss: as `gain`.
+    """
+
+    segmentID: str
+    name: str
+    box: LatticeBox
+    gain: np.ndarray
+    loss: np.ndarray
+
+    @classmethod
+    def of(cls, segmentationNode, segmentID: str, box: LatticeBox, gained: np.ndarray, lost: np.ndarray) -> _Change:
+        smallest, inside = box.around(gained | lost)
+        name = segmentationNode.GetSegmentation().GetSegment(segmentID).GetName()
+        return cls(segmentID, name, smallest, np.packbits(gained[inside]), np.packbits(lost[inside]))
+
+    @property
+    def gained(self) -> np.ndarray:
+        """(k, j, i), bool."""
+        return self._unpacked(self.gain)
+
+    @property
+    def lost(self) -> np.ndarray:
+        """(k, j, i), bool."""
+        return self._unpacked(self.loss)
+
+    def _unpacked(self, bits: np.ndarray) -> np.ndarray:
+        count = int(np.prod(self.box.shape))
+        return np.unpackbits(bits, count=count).astype(bool).reshape(self.box.shape)
+
+
+class SegmentEdit:
+    """A change of a segment, and of others that gave way; can be taken back and done again.
+
+    Attributes:
+        keptByRules: how many voxels should have changed, but the Segment Editor's masking did not allow it.
+        isDone: False once it is taken back.
+    """
+
+    def __init__(
+        self, segmentationNode: slicer.vtkMRMLSegmentationNode, changes: list[_Change], keptByRules: int
+    ) -> None:
+        self.keptByRules = keptByRules
+        self.isDone = False
+        self._changes = changes
+        # Weak: the history of corrections must not keep a segmentation that the user has deleted.
+        self._segmentation = vtk.vtkWeakReference()
+        self._segmentation.Set(segmentationNode)
+
+    @property
+    def changedVoxels(self) -> int:
+        """How many voxels the segment has gained or lost."""
+        return sum(int(each.gained.sum() + each.lost.sum()) for each in self._changes[:1])
+
+    @property
+    def lostVoxels(self) -> dict[str, int]:
+        """Name of another segment → how many voxels it lost to this one."""
+        losses: dict[str, int] = {}
+        for each in self._changes[1:]:
+            losses[each.name] = losses.get(each.name, 0) + int(each.lost.sum())
+        return losses
+
+    @property
+    def words(self) -> str:
+        """What the user should know of it: other segments' losses, and what masking kept; "" for nothing."""
+        lines = []
+        losses = [_("{name} {count} voxels").format(name=name, count=count) for name, count in self.lostVoxels.items()]
+        if losses:
+            lines.append(_("Taken from other segments: {losses}.").format(losses=", ".join(losses)))
+        if self.keptByRules:
+            lines.append(
+                _("Masking in the Segment Editor kept {count} voxels as they were.").format(count=self.keptByRules)
+            )
+        return " ".join(lines)
+
+    def canUndo(self) -> bool:
+        """Whether it is done and can be taken back."""
+        return not self.problemWithUndo()
+
+    def canRedo(self) -> bool:
+        """Whether it is taken back and can be done again."""
+        return not self.problemWithRedo()
+
+    def problemWithUndo(self) -> str:
+        """Why it cannot be taken back, in words; "" when it can."""
+        return self._problem() if self.isDone else _("The correction is taken back already.")
+
+    def problemWithRedo(self) -> str:
+        """Why it cannot be done again, in words; "" when it can."""
+        return _("The correction is done already.") if self.isDone else self._problem()
+
+    def undo(self) -> None:
+        """Give all segments the voxels that they had before.
+
+        Raises:
+            ValueError: as `problemWithUndo` says.
+        """
+        problem = self.problemWithUndo()
+        if problem:
+            raise ValueError(problem)
+        self.carryOut()
+
+    def redo(self) -> None:
+        """Do it again.
+
+        Raises:
+            ValueError: as `problemWithRedo` says.
+        """
+        problem = self.problemWithRedo()
+        if problem:
+            raise ValueError(problem)
+        self.carryOut()
+
+    def _problem(self) -> str:
+        node = self._segmentation.Get()
+        if node is None or node.GetScene() is None:
+            return _("The segmentation has been removed from the scene.")
+        if self._changes and node.GetSegmentation().GetSegment(self._changes[0].segmentID) is None:
+            return _("Segment {name} has been removed.").format(name=self._changes[0].name)
+        for change in self._present(node):
+            held = segmentIn(node, change.segmentID, change.box)
+            should, shouldNot = (change.gained, change.lost) if self.isDone else (change.lost, change.gained)
+            if held[shouldNot].any() or not held[should].all():
+                return _("{name} was edited since at the same place.").format(name=change.name)
+        return ""
+
+    def _present(self, segmentationNode) -> list[_Change]:
+        """Without segments that gave way and were deleted since: nothing can be given back to them."""
+        segmentation = segmentationNode.GetSegmentation()
+        return [change for change in self._changes if segmentation.GetSegment(change.segmentID) is not None]
+
+    def carryOut(self) -> None:
+        """Change the voxels, from not done to done or back, without asking whether it still fits."""
+        node = self._segmentation.Get()
+        changes = self._present(node)
+        # What is taken away comes first: then no segment lies where another one is to get voxels.
+        for change in changes:
+            _remove(node, change.segmentID, change.box, change.gained if self.isDone else change.lost)
+        for change in changes:
+            _add(node, change.segmentID, change.box, change.lost if self.isDone else change.gained)
+        self.isDone = not self.isDone
+
+
+def writeMask(
+    volumeNode: slicer.vtkMRMLScalarVolumeNode,
+    segmentationNode: slicer.vtkMRMLSegmentationNode,
+    segmentID: str,
+    box: Box,
+    mask: np.ndarray,
+    rules: EditRules | None = None,
+) -> SegmentEdit:
+    """Make a segment equal a mask inside a box of a volume's grid; nothing outside of the box changes.
+
+    A segment on another lattice than the volume stays on its own: those of its voxels whose centres lie in
+    the box take what the mask says at the nearest voxel. The Segment Editor's undo takes it back too.
+
+    Args:
+        volumeNode: on whose grid the mask lies.
+        segmentationNode: of the segment.
+        segmentID: of the segment.
+        box: (k, j, i), first and behind the last voxel on the volume's grid.
+        mask: (k, j, i), bool, of the size of the box.
+        rules: where it may change; None for those that hold at present.
+
+    Raises:
+        ValueError: no such segment, a segmentation of surfaces, a box beyond the volume or of another size than
+            the mask, rules that name what is gone, or as `gridOf` and `worldTransform`; nothing is changed.
+    """
+    _requireVoxels(segmentationNode, segmentID)
+    rules = rulesFor(segmentationNode) if rules is None else rules
+    given = _boxOnGrid(volumeNode, segmentationNode, box, mask)
+    lattice = latticeOf(segmentationNode, segmentID)
+    own = given.on(given.matrix if lattice is None else lattice)
+    held = segmentIn(segmentationNode, segmentID, own)
+    differs = (brought(mask, given, own) != held) & brought(np.ones(mask.shape, bool), given, own)
+    allowed = rules.allowed(segmentationNode, segmentID, own)
+    changed = differs if allowed is None else differs & allowed
+    changes = []
+    if changed.any():
+        gained = changed & ~held
+        changes = [_Change.of(segmentationNode, segmentID, own, gained, changed & held)]
+        changes += _losses(segmentationNode, rules.overwritten(segmentationNode, segmentID), own, gained)
+        _saveStateInEditor(segmentationNode)
+    edit = SegmentEdit(segmentationNode, changes, int(differs.sum() - changed.sum()))
+    edit.carryOut()
+    return edit
+
+
+def _requireVoxels(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str) -> None:
+    segmentation = segmentationNode.GetSegmentation()
+    segment = segmentation.GetSegment(segmentID)
+    if segment is None:
+        raise ValueError(_("Segmentation {name} has lost the segment.").format(name=segmentationNode.GetName()))
+    if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
+        raise ValueError(
+            _(
+                "{name} is not made of voxels but of surfaces. Make its binary labelmap the source representation "
+                "first (module Segmentations)."
+            ).format(name=segmentationNode.GetName())
+        )
+    if segment.GetRepresentation(BINARY_LABELMAP) is None:
+        segment.AddRepresentation(BINARY_LABELMAP, slicer.vtkOrientedImageData())
+
+
+def _boxOnGrid(volumeNode, segmentationNode, box: Box, mask: np.ndarray) -> LatticeBox:
+    """The box in the segmentation's own coordinates."""
+    grid = gridOf(volumeNode)
+    inside = all(0 <= each.start < each.stop <= size for each, size in zip(box, grid.shape, strict=True))
+    if not inside or mask.shape != tuple(each.stop - each.start for each in box):
+        raise ValueError(
+            _("The mask does not fit into volume {name}, which was changed meanwhile.").format(
+                name=volumeNode.GetName()
+            )
+        )
+    matrix = np.linalg.inv(worldTransform(segmentationNode)) @ grid.ijkToRas
+    return LatticeBox(tuple(each.start for each in box[::-1]), mask.shape, matrix)
+
+
+def _losses(segmentationNode, otherIDs: list[str], box: LatticeBox, gained: np.ndarray) -> list[_Change]:
+    """What other segments lose where this one gains voxels."""
+    smallest, inside = box.around(gained)
+    changes = []
+    for otherID in otherIDs:
+        lattice = latticeOf(segmentationNode, otherID)
+        own = smallest if lattice is None else smallest.on(lattice)
+        lost = segmentIn(segmentationNode, otherID, own) & brought(gained[inside], smallest, own)
+        if lost.any():
+            changes.append(_Change.of(segmentationNode, otherID, own, np.zeros_like(lost), lost))
+    return changes
+
+
+def _saveStateInEditor(segmentationNode) -> None:
+    editor = editorWidgetOn(segmentationNode)
+    if editor is not None:
+        editor.saveStateForUndo()
+
+
+def _add(segmentationNode, segmentID: str, box: LatticeBox, voxels: np.ndarray) -> None:
+    """Give a segment voxels; where another one lies in the same layer of labels, Slicer moves it to one of its own."""
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    _merge(segmentationNode, segmentID, box, voxels, logic.MODE_MERGE_MASK, [])
+    segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
+    if voxels.any() and logic.GetSegmentStatus(segment) == logic.NotStarted:
+        logic.SetSegmentStatus(segment, logic.InProgress)
+
+
+def _remove(segmentationNode, segmentID: str, box: LatticeBox, voxels: np.ndarray) -> None:
+    """Take voxels from a segment; others of its layer of labels are not concerned, so it stays in there."""
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    everything = list(segmentationNode.GetSegmentation().GetSegmentIDs())
+    _merge(segmentationNode, segmentID, box, voxels, logic.MODE_MERGE_MIN, everything)
+
+
+def _merge(
+    segmentationNode, segmentID: str, box: LatticeBox, voxels: np.ndarray, mode: int, overwritten: list[str]
+) -> None:
+    """Let Slicer write voxels: it keeps layers, surfaces and displays in step."""
+    smallest, inside = box.around(voxels)
+    if 0 in smallest.shape:
+        return
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    # What a minimum is to take away is 0, all else stays.
+    numbers = np.where(voxels[inside], 0, 255) if mode == logic.MODE_MERGE_MIN else voxels[inside]
+    image = _labelmap(numbers.astype(np.uint8), smallest)
+    if not logic.SetBinaryLabelmapToSegment(
+        image, segmentationNode, segmentID, mode, smallest.extent, False, overwritten
+    ):
+        raise ValueError(_("Slicer could not write into {name}.").format(name=segmentationNode.GetName()))
+
+
+def _labelmap(numbers: np.ndarray, box: LatticeBox) -> slicer.vtkOrientedImageData:
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(*box.extent)
+    scalars = numpy_to_vtk(np.ascontiguousarray(numbers).reshape(-1), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR)
+    image.GetPointData().SetScalars(scalars)
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(box.matrix))
+    return image
