@@ -29,6 +29,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/backbones/weights.py
   SAMFineTuneLib/baselines/__init__.py
   SAMFineTuneLib/baselines/shape_interpolation.py
+  SAMFineTuneLib/chance.py
   SAMFineTuneLib/cli/__init__.py
   SAMFineTuneLib/cli/apply.py
   SAMFineTuneLib/cli/arguments.py
@@ -97,18 +98,18 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/pretraining/appearance.py
   SAMFineTuneLib/pretraining/context_task.py
   SAMFineTuneLib/pretraining/episode.py
-  SAMFineTuneLib/pretraining/mask_loss.py
   SAMFineTuneLib/pretraining/plan.py
   SAMFineTuneLib/pretraining/processes.py
   SAMFineTuneLib/pretraining/prompt_task.py
   SAMFineTuneLib/pretraining/run.py
   SAMFineTuneLib/pretraining/saved.py
-  SAMFineTuneLib/pretraining/smooth_noise.py
   SAMFineTuneLib/pretraining/training.py
   SAMFineTuneLib/prompts/__init__.py
+  SAMFineTuneLib/prompts/components.py
   SAMFineTuneLib/prompts/prompt_maps.py
   SAMFineTuneLib/prompts/prompt_set.py
   SAMFineTuneLib/prompts/simulated.py
+  SAMFineTuneLib/prompts/wrong_masks.py
   SAMFineTuneLib/slices/__init__.py
   SAMFineTuneLib/slices/axis.py
   SAMFineTuneLib/slices/intensity.py
@@ -123,13 +124,19 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
   SAMFineTuneLib/training/loss.py
+  SAMFineTuneLib/training/mask_loss.py
   SAMFineTuneLib/training/plan.py
   SAMFineTuneLib/training/presets.py
   SAMFineTuneLib/training/preview.py
+  SAMFineTuneLib/training/prompt_rounds.py
+  SAMFineTuneLib/training/prompt_targets.py
+  SAMFineTuneLib/training/prompt_tuning.py
+  SAMFineTuneLib/training/prompted_validation.py
   SAMFineTuneLib/training/sampling.py
   SAMFineTuneLib/training/schedule.py
   SAMFineTuneLib/training/slice_context.py
   SAMFineTuneLib/training/slice_pool.py
+  SAMFineTuneLib/training/trained_weights.py
   SAMFineTuneLib/training/training_state.py
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py

@@ -27,6 +27,7 @@ from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.backbones.starter import build_starter
 from SAMFineTuneLib.backbones.starter_context_decoder import ClassContext, ContextMaskDecoder
 from SAMFineTuneLib.backbones.starter_encoder import give_initial_scale
+from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.pretraining import run as run_module
@@ -34,15 +35,14 @@ from SAMFineTuneLib.pretraining import saved
 from SAMFineTuneLib.pretraining import training as training_module
 from SAMFineTuneLib.pretraining.context_task import context_loss
 from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
-from SAMFineTuneLib.pretraining.mask_loss import mask_loss, thinned
 from SAMFineTuneLib.pretraining.plan import PretrainingPlan
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
 from SAMFineTuneLib.pretraining.prompt_task import choose_masks, prompt_loss
 from SAMFineTuneLib.pretraining.run import run_pretraining
 from SAMFineTuneLib.pretraining.saved import load_state, save_state, save_weights
-from SAMFineTuneLib.pretraining.smooth_noise import Chance
 from SAMFineTuneLib.pretraining.training import Pretraining
 from SAMFineTuneLib.training.loss import PartialLabelLoss
+from SAMFineTuneLib.training.mask_loss import mask_loss, thinned
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.pretraining import appearance
 from SAMFineTuneLib.pretraining import episode as episodes_module
 from SAMFineTuneLib.pretraining.anatomy import Anatomy, AnatomyDrawing
 from SAMFineTuneLib.pretraining.appearance import draw_images
 from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
-from SAMFineTuneLib.pretraining.smooth_noise import Chance
 from SAMFineTuneLib.slices.square import square_positions
 
 EPISODES = 60

@@ -69,6 +69,18 @@ def adapt(network: SamNetwork, method: Method, scope: Scope, rank: int = DEFAULT
         insert_lora(_lora_sites(network, scope), rank)
 
 
+def adapt_for_prompts(
+    network: SamNetwork, method: Method, scope: Scope, rank: int = DEFAULT_RANK
+) -> None:
+    """As `adapt`, for a network that answers prompts with the decoder that it was built with.
+
+    A decoder for the automatic task that the backbone brings along goes: the network is a copy
+    for prompts alone.
+    """
+    network.context_decoder = None
+    adapt(network, method, scope, rank)
+
+
 def _check(method: str, scope: str, rank: int) -> None:
     for what, value, allowed in (("method", method, METHODS), ("scope", scope, SCOPES)):
         if value not in allowed:

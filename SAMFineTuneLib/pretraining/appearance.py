@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.pretraining.anatomy import Anatomy
-from SAMFineTuneLib.pretraining.smooth_noise import Chance
 
 
 def draw_images(anatomy: Anatomy, chance: Chance, one_volume: bool) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,10 @@ from torch.nn import functional
 from SAMFineTuneLib.backbones.network import SamNetwork
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.backbones.starter_context_decoder import ContextMaskDecoder
+from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.pretraining.episode import Episode
-from SAMFineTuneLib.pretraining.mask_loss import thinned
-from SAMFineTuneLib.pretraining.smooth_noise import Chance
 from SAMFineTuneLib.training.loss import PartialLabelLoss
+from SAMFineTuneLib.training.mask_loss import thinned
 
 _BY_LIKENESS = 0.4
 

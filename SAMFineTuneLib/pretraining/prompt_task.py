@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional
 
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.pretraining.episode import Episode
-from SAMFineTuneLib.pretraining.mask_loss import mask_loss, thinned
-from SAMFineTuneLib.pretraining.smooth_noise import Chance
-from SAMFineTuneLib.prompts.simulated import correcting_points, first_prompts
+from SAMFineTuneLib.prompts.components import random_component
+from SAMFineTuneLib.prompts.simulated import first_prompts
+from SAMFineTuneLib.training.prompt_rounds import loss_of_rounds
 
 # Shares of the image that a structure may fill.
 _SMALLEST, _LARGEST = 0.0008, 0.5
@@ -43,7 +42,7 @@ def _choose_in(episode: Episode, chance: Chance) -> Tensor:
 
 
 def _component(labels: np.ndarray, partners: dict[int, int], chance: Chance) -> np.ndarray:
-    """A random connected part of a random label; several where none is large enough by itself."""
+    """A random connected part of a random label; nothing where none of several is large enough."""
     present = np.unique(labels)
     present = present[present >= 0]
     if not len(present):
@@ -53,15 +52,7 @@ def _component(labels: np.ndarray, partners: dict[int, int], chance: Chance) -> 
     # An organ with its core is a structure as much as either is.
     if label in partners and chance.happens(0.5):
         mask |= labels == partners[label]
-    parts, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    sizes = np.bincount(parts.ravel())[1:]
-    fitting = np.flatnonzero(sizes > _SMALLEST * labels.size)
-    if not len(fitting):
-        return np.zeros_like(mask)
-    part: np.ndarray = parts == fitting[chance.whole(0, len(fitting) - 1)] + 1
-    return part
+    return random_component(mask, _SMALLEST, chance)
 
 
 def prompt_loss(
@@ -71,31 +62,8 @@ def prompt_loss(
     rounds: int,
     chance: Chance,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Loss over rounds of prompts, each correcting the mask of the one before.
-
-    Args:
-        segmenter: the network.
-        features: of B images.
-        masks: (B, S, S) bool, the structures, none empty.
-        rounds: how many times prompts are given.
-        chance: everything random.
-
-    Returns:
-        The mean loss, and the DSC (B,) after each round.
-    """
+    """Loss over rounds of prompts, the first of them a box or a click; see `loss_of_rounds`."""
     batch, size = len(masks), masks.shape[-1]
     boxed = chance.each_between(0, 1, batch) < _BOXED
     prompts = first_prompts(masks, boxed, _JITTER, chance.each_between(0, 1, batch, size, size))
-    losses, scores = [], []
-    for turn in range(rounds):
-        logits, overlaps = segmenter.decode(features, prompts)
-        loss, dsc = mask_loss(logits, overlaps, thinned(masks, chance))
-        losses.append(loss)
-        scores.append(dsc)
-        if turn == rounds - 1:
-            break
-        previous = logits.detach().float()
-        found = functional.interpolate(previous, (size, size), mode="bilinear")[:, 0] > 0
-        noise = 0.5 * chance.each_between(0, 1, batch, size, size)
-        prompts = prompts.with_mask(previous).with_points(*correcting_points(found, masks, noise))
-    return torch.stack(losses).mean(), scores
+    return loss_of_rounds(segmenter, features, masks, prompts, rounds, chance)

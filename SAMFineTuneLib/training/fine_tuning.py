@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
-
 from SAMFineTuneLib.device import autocast
-from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.training.examples import TrainingSet
 from SAMFineTuneLib.training.loss import PartialLabelLoss
@@ -22,6 +18,7 @@ from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.schedule import Schedule
 from SAMFineTuneLib.training.slice_pool import SlicePool
+from SAMFineTuneLib.training.trained_weights import TrainedWeights
 from SAMFineTuneLib.training.training_state import TrainingState, forget_state, load_state
 from SAMFineTuneLib.training.validation import Validation, ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit
@@ -36,7 +33,6 @@ _ENOUGH_TO_CHOOSE = 8
 _SAVE_EVERY_S = 30.0
 # The first comes sooner: what fails on a machine fails early, and a short fine-tune has one too.
 _FIRST_SAVE_S = 6.0
-_LARGEST_GRADIENT = 1.0
 _WORST = -1.0
 
 Ending = Literal["complete", "early stop", "finished on request"]
@@ -128,11 +124,8 @@ class FineTuning:
         self._plan = plan
         self._folder = folder
         self._watch = watch
-        self._trained = dict(_trained_parameters(segmenter))
+        self._trained = TrainedWeights(segmenter, plan.weight_decay)
         self._device = next(segmenter.parameters()).device
-        self._optimiser = torch.optim.AdamW(
-            _decayed_groups(self._trained, plan.weight_decay), lr=plan.learning_rate
-        )
         self._loss = PartialLabelLoss()
         held_out = [self._slices[position] for position in split.validation]
         self._validation = (
@@ -196,25 +189,15 @@ class FineTuning:
         return SlicePool(self._slices, sorted([*self._split.training, *joined]))
 
     def _step(self) -> None:
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._schedule.learning_rate()
         batch = self._sampler.batch(self._pool, self._plan.batch, self._schedule.step)
         encoder = self._segmenter.network.image_encoder
         with autocast(self._device):
             features = encoder.run(batch.state, self._sampler.start_stage, len(encoder.stages()))
             logits, overlaps = self._segmenter.decode(features)
         loss = self._loss(logits, overlaps, batch.target, batch.known)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        gradient = nn.utils.clip_grad_norm_(self._trained.values(), _LARGEST_GRADIENT)
-        if not torch.isfinite(gradient):
-            raise InputError(
-                f"the fine-tune diverged at step {self._schedule.step + 1}: its loss is no number",
-                "lower the learning rate with --lr",
-                code="diverged",
-            )
-        self._optimiser.step()
-        self._schedule.step += 1
+        step = self._schedule.step + 1
+        self._trained.descend(loss, self._schedule.learning_rate(), step)
+        self._schedule.step = step
         self._note(loss.item())
 
     def _note(self, loss: float) -> None:
@@ -265,7 +248,7 @@ class FineTuning:
                 "step": self._schedule.step,
                 "by_class": measured.by_class,
             }
-            self._state.best_weights = self._copied_weights()
+            self._state.best_weights = self._trained.copied()
             self._state.validations_since_best = 0
             self._watch.validated(self._segmenter, self._schedule.step)
         else:
@@ -274,7 +257,7 @@ class FineTuning:
     def _begin_final_pass(self) -> None:
         if not self._state.history or self._state.history[-1]["step"] != self._schedule.step:
             self._validate()
-        self._load(self._state.best_weights)
+        self._trained.load(self._state.best_weights)
         self._state.final_pass = True
         self._pool = self._pool_of_phase()
 
@@ -283,7 +266,7 @@ class FineTuning:
         if self._validates and not joined:
             if not self._state.history:
                 self._validate()
-            self._load(self._state.best_weights)
+            self._trained.load(self._state.best_weights)
         self._segmenter.eval()
         self._remove_caches()
         best = self._state.best
@@ -322,41 +305,17 @@ class FineTuning:
         state.step = self._schedule.step
         state.elapsed_s = self._schedule.elapsed_s
         state.recent_loss = self._recent_loss
-        state.weights = self._copied_weights()
-        state.optimiser = self._optimiser.state_dict()
+        state.weights = self._trained.copied()
+        state.optimiser = self._trained.optimiser_state()
         state.save(self._folder)
 
     def _resumed(self, signature: str) -> TrainingState:
         state = load_state(self._folder, signature)
         if state is None or not state.weights:
             return TrainingState(signature)
-        self._load(state.weights)
-        self._optimiser.load_state_dict(state.optimiser)
+        self._trained.load(state.weights)
+        self._trained.load_optimiser(state.optimiser)
         return state
-
-    def _copied_weights(self) -> dict[str, Tensor]:
-        return {name: each.detach().cpu().clone() for name, each in self._trained.items()}
-
-    def _load(self, weights: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                self._trained[name].copy_(tensor)
-
-
-def _trained_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((name, each) for name, each in module.named_parameters() if each.requires_grad)
-
-
-def _decayed_groups(
-    parameters: dict[str, nn.Parameter], weight_decay: float
-) -> list[dict[str, object]]:
-    """Decay for weights; none for biases, norms and tokens' one-dimensional kin."""
-    decayed = [each for each in parameters.values() if each.ndim > 1]
-    others = [each for each in parameters.values() if each.ndim <= 1]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
 
 
 def signature_of(plan: FinetunePlan, examples: TrainingSet, start: str) -> str:

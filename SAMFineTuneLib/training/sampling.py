@@ -13,6 +13,7 @@ from torch import Tensor
 from SAMFineTuneLib.augmentation import SliceAugmentation
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.training.examples import LabelledSlice
@@ -56,7 +57,7 @@ class SliceSampler:
 
     def __init__(
         self,
-        segmenter: AutomaticSegmenter,
+        segmenter: AutomaticSegmenter | PromptedSegmenter,
         slices: Sequence[LabelledSlice],
         seed: int,
         samples: int,

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from SAMFineTuneLib.errors import InputError
 
-STATE_FILE = "training.pt"
+# Of the automatic weights, and of those for prompts.
+STATE_FILE, PROMPT_STATE_FILE = "training.pt", "prompts.pt"
 
 
 @dataclass
@@ -46,21 +47,21 @@ class TrainingState:
     validations_since_best: int = 0
     history: list[dict[str, float | int | None]] = field(default_factory=list)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, file: str = STATE_FILE) -> None:
         """Writes the state; a file is there whole or not at all.
 
         Raises:
             InputError: it cannot be written.
         """
-        part = folder / (STATE_FILE + ".part")
+        part = folder / (file + ".part")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             torch.save({each.name: getattr(self, each.name) for each in fields(self)}, part)
-            part.replace(folder / STATE_FILE)
+            part.replace(folder / file)
         # torch tells a full disk as a RuntimeError that does not name it.
         except (OSError, RuntimeError) as error:
             raise InputError(
-                f"cannot write the checkpoint {folder / STATE_FILE}",
+                f"cannot write the checkpoint {folder / file}",
                 "free some space, or choose another folder with --job",
                 code="cannot_write",
             ) from error
@@ -69,15 +70,15 @@ class TrainingState:
                 part.unlink(missing_ok=True)
 
 
-def load_state(folder: Path, signature: str) -> TrainingState | None:
+def load_state(folder: Path, signature: str, file: str = STATE_FILE) -> TrainingState | None:
     """The state of an interrupted fine-tune, or None when there is none that fits."""
-    path = folder / STATE_FILE
+    path = folder / file
     if not path.is_file():
         return None
     state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
     return state if state.signature == signature else None
 
 
-def forget_state(folder: Path) -> None:
+def forget_state(folder: Path, file: str = STATE_FILE) -> None:
     """Deletes the state, if there is one."""
-    (folder / STATE_FILE).unlink(missing_ok=True)
+    (folder / file).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What pre-training minimises, and the DSC that it reports."""
+"""What is minimised over single masks from prompts, and their DSC."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.pretraining.smooth_noise import Chance
+from SAMFineTuneLib.chance import Chance
 
 _SMOOTH = 1.0
 _OVERLAP_WEIGHT = 0.1
