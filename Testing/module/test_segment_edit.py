@@ -204,6 +204,22 @@ def test_surfaces_follow():
 # Other lattices
 
 
+@pytest.mark.parametrize("shift", [(2, 3, 1), (-2, -3, -1)])
+def test_a_segmentation_of_a_cropped_or_a_larger_volume(shift):
+    volume = add_volume(values(), OBLIQUE)
+    moved = OBLIQUE.copy()
+    moved[:3, 3] = (OBLIQUE @ [*shift, 1])[:3]
+    other = add_volume(values(), moved)
+    segmentation = add_segmentation(other, {"liver": liver()})
+    before = voxels(segmentation, volume)["liver"]
+    own = own_voxels(segmentation)
+    edit = write(volume, segmentation)
+    after = voxels(segmentation, volume)["liver"]
+    assert np.array_equal(after, corrected(before, wanted()))
+    edit.undo()
+    assert same(own_voxels(segmentation), own)
+
+
 @pytest.mark.parametrize("spacing", [(0.5, 0.5, 1.0), (1.0, 1.0, 0.5), (2.0, 2.0, 1.0)])
 def test_a_segment_stays_on_its_own_lattice(spacing):
     volume = add_volume(values(), placement())
@@ -318,16 +334,16 @@ def test_taking_voxels_away_keeps_the_layers_as_they_are():
     import slicer
 
     volume = add_volume(values(), placement())
-    segmentation = add_segmentation(
-        volume, {"liver": liver(), "spleen": box(SHAPE, (0, 6), (9, 13), (6, 16))}
-    )
+    spleen = box(SHAPE, (0, 6), (4, 6), (5, 7))
+    ring = liver() & ~spleen
+    segmentation = add_segmentation(volume, {"liver": ring, "spleen": spleen})
     share_layers(segmentation)
     none = slicer.vtkMRMLSegmentEditorNode.OverwriteNone
     write(volume, segmentation, np.zeros_like(wanted()), overwriteMode=none)
     assert segmentation.GetSegmentation().GetNumberOfLayers() == 1
     after = voxels(segmentation, volume)
-    assert np.array_equal(after["liver"], corrected(liver(), np.zeros_like(wanted())))
-    assert np.array_equal(after["spleen"], box(SHAPE, (0, 6), (9, 13), (6, 16)))
+    assert np.array_equal(after["liver"], corrected(ring, np.zeros_like(wanted())))
+    assert np.array_equal(after["spleen"], spleen)
 
 
 def test_two_segments_of_one_name_are_counted_together():
@@ -392,7 +408,8 @@ def test_editable_intensities():
     volume = add_volume(values(), OBLIQUE)
     segmentation = add_segmentation(volume, {"liver": liver()})
     add_transform(MOVED, volume, segmentation)
-    low, high = (float(values()[3, 5, 8]), float(values()[3, 9, 3]))
+    # The ends of the range are values of voxels that are to be added.
+    low, high = float(values()[3, 8, 5]), float(values()[3, 10, 12])
     edit = write(volume, segmentation, source=volume, intensities=(low, high))
     allowed = (values() >= low) & (values() <= high)
     after = voxels(segmentation, volume)["liver"]
@@ -522,6 +539,14 @@ def test_undo_spares_what_was_edited_since():
     assert not first.canUndo() and first.canRedo()
     write(volume, segmentation, ~wanted(), name="spleen")
     assert not first.canRedo()
+
+
+def test_undo_notices_voxels_that_came_back():
+    volume = add_volume(values(), placement())
+    segmentation = add_segmentation(volume, {"liver": liver()})
+    edit = write(volume, segmentation, np.zeros_like(wanted()))
+    write(volume, segmentation, np.ones((1, 1, 1), bool), (slice(3, 4), slice(4, 5), slice(5, 6)))
+    assert "liver was edited since" in edit.problemWithUndo()
 
 
 def test_undo_of_what_is_gone_is_refused_in_words():
