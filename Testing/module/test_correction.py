@@ -1,0 +1,543 @@
+"""Corrections in the scene: prompts, masks, accepting, carrying on, and what comes between."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import psutil
+import pytest
+from correction_workers import pretend, session_folders, wait_until_idle
+from scene_builders import add_segmentation, add_transform, add_volume, box, placement
+
+SHAPE = (9, 40, 50)
+OBLIQUE = placement((0.8, 0.9, 3.0), (1, 2, 3), 20.0, (10.0, -20.0, 30.0))
+
+
+class Heard:
+    """What a correction told."""
+
+    def __init__(self, correction) -> None:
+        self.events: list[str] = []
+        self.words: list[str] = []
+        correction.addListener(self._take)
+
+    def _take(self, correction, event: str) -> None:
+        self.events.append(event)
+        if event == "words":
+            self.words.append(correction.problem or correction.words)
+
+    @property
+    def said(self) -> str:
+        return "\n".join(self.words)
+
+
+@pytest.fixture
+def nodes(module, scene):
+    """An oblique volume under a transform, and a segmentation with a block and a neighbour."""
+    generator = np.random.default_rng(5)
+    volume = add_volume(generator.integers(0, 900, SHAPE).astype(np.int16), OBLIQUE)
+    add_transform(placement((1, 1, 1), (0, 1, 0), 8.0, (5.0, 6.0, 7.0)), volume)
+    masks = {
+        "liver": box(SHAPE, (3, 5), (10, 20), (10, 20)),
+        "cyst": box(SHAPE, (0, 9), (30, 36), (30, 36)),
+    }
+    return volume, add_segmentation(volume, masks)
+
+
+@pytest.fixture
+def correction(module, scene):
+    from SAMFineTunePanel.correction import Correction
+
+    correction = Correction()
+    yield correction
+    correction.endForClosing()
+    assert session_folders() == []
+
+
+@pytest.fixture
+def opened(correction, nodes, monkeypatch, process_events):
+    """A session on the liver, served by a pretended worker."""
+
+    def opened(behaviour: str = "well", **arguments):
+        pretend(monkeypatch, behaviour)
+        correction.open(*nodes, segment_id(nodes[1], "liver"), **arguments)
+        wait_until_idle(correction, process_events)
+        return correction
+
+    return opened
+
+
+@pytest.fixture
+def settle(correction, process_events):
+    return lambda: wait_until_idle(correction, process_events)
+
+
+def segment_id(segmentation, name: str) -> str:
+    return segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
+
+
+def held(segmentation, name: str, volume) -> np.ndarray:
+    from SAMFineTunePanel.segment_voxels import segmentVoxels
+
+    mask = np.zeros(SHAPE, bool)
+    for where, piece in segmentVoxels(segmentation, segment_id(segmentation, name), volume).slabs():
+        mask[where] = piece
+    return mask
+
+
+def ras(correction, i: float, j: float, k: float) -> np.ndarray:
+    return correction.segment.rasOf((i, j, k))
+
+
+def disc(j: float, i: float) -> np.ndarray:
+    rows, columns = np.indices(SHAPE[1:])
+    return (rows - j) ** 2 + (columns - i) ** 2 < 36
+
+
+def test_point_mask_accept_and_back(opened, nodes, settle):
+    volume, segmentation = nodes
+    correction = opened()
+    before = {name: held(segmentation, name, volume) for name in ("liver", "cyst")}
+    heard = Heard(correction)
+    assert correction.segment.orientation == "axial" and correction.embedded == (9, 9)
+    correction.addPoint(ras(correction, 22.3, 12.1, 3.2))
+    assert correction.number == 3 and correction.current.start == "given"
+    assert correction.current.prompts[0].at == pytest.approx((22.3, 12.1, 3.0))
+    settle()
+    expected = before["liver"][3] | disc(12.1, 22.3)
+    assert (correction.preview[3] == expected).all() and correction.current.confidence == 0.5
+    assert (held(segmentation, "liver", volume) == before["liver"]).all()
+    assert {"slice", "prompts", "mask"} <= set(heard.events)
+
+    mask = correction.preview[3].copy()
+    correction.accept()
+    after = before["liver"].copy()
+    after[3] = mask
+    assert (held(segmentation, "liver", volume) == after).all()
+    assert (held(segmentation, "cyst", volume) == before["cyst"]).all()
+    assert (
+        correction.accepted == {3} and correction.preview == {} and not correction.current.prompts
+    )
+    assert "Accepted slice 3" in correction.words
+
+    correction.undo()
+    assert (held(segmentation, "liver", volume) == before["liver"]).all()
+    assert len(correction.current.prompts) == 1 and (correction.preview[3] == mask).all()
+    correction.undo()
+    settle()
+    assert correction.preview == {} and correction.accepted == set()
+    with pytest.raises(ValueError, match="nothing to undo"):
+        correction.undo()
+    correction.redo()
+    correction.redo()
+    settle()
+    assert (held(segmentation, "liver", volume) == after).all() and correction.accepted == {3}
+
+
+def test_prompts_are_moved_deleted_replaced_and_cleared(opened, settle):
+    correction = opened(start="nothing")
+    correction.addPoint(ras(correction, 20, 10, 6))
+    correction.addPoint(ras(correction, 30, 10, 6), positive=False)
+    settle()
+    assert correction.current.start == "nothing" and correction.preview[6].sum() > 50
+    correction.movePrompt(0, ras(correction, 25, 20, 6))
+    correction.movePrompt(0, ras(correction, 26, 21, 6), isGoingOn=True)
+    settle()
+    assert (correction.preview[6] == disc(21, 26)).all()
+    correction.undo()
+    assert correction.current.prompts[0].at == pytest.approx((20, 10, 6))
+    correction.redo()
+    correction.deletePrompt(1)
+    correction.addBox(ras(correction, 2, 3, 6), ras(correction, 8, 5, 6))
+    correction.addBox(ras(correction, 2, 3, 6), ras(correction, 9, 7, 6))
+    kinds = [each.kind for each in correction.current.prompts]
+    assert kinds == ["point", "box"]
+    correction.movePrompt(1, ras(correction, 0, 0, 6), corner=0)
+    settle()
+    expected = disc(21, 26)
+    expected[:8, :10] = True
+    assert (correction.preview[6] == expected).all()
+    correction.clearPrompts()
+    assert correction.preview == {} and correction.current.prompts == ()
+    correction.undo()
+    settle()
+    assert (correction.preview[6] == expected).all()
+    with pytest.raises(ValueError, match="no such prompt"):
+        correction.deletePrompt(7)
+
+
+def test_what_cannot_be_is_refused_in_words_and_changes_nothing(opened, nodes, settle):
+    correction = opened()
+    for bad, words in (
+        ((1e4, 0, 0), "outside"),
+        ((np.nan, 0, 0), "three coordinates"),
+        ((1, 2), "three coordinates"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            correction.addPoint(bad)
+    first = ras(correction, 5, 5, 2)
+    with pytest.raises(ValueError, match="no area"):
+        correction.addBox(first, ras(correction, 20, 5.2, 2))
+    with pytest.raises(ValueError, match="no slice 40"):
+        correction.addPoint(first, number=40)
+    with pytest.raises(ValueError, match="no axial slice -1"):
+        correction.look(-1)
+    correction.look(8)
+    with pytest.raises(ValueError, match="no mask to accept"):
+        correction.accept()
+    with pytest.raises(ValueError, match="Accept a slice first"):
+        correction.propagate(2)
+    with pytest.raises(ValueError, match="at least one"):
+        correction.propagate(0)
+    with pytest.raises(ValueError, match="two slices"):
+        correction.fillBetween()
+    with pytest.raises(ValueError, match="Only a tuned model"):
+        correction.nextUncertain()
+    with pytest.raises(ValueError, match="no start"):
+        correction.startFrom("anywhere")
+    assert correction.current.prompts == () and not correction.history.canUndo()
+    correction.addBox(first, ras(correction, 20, 15, 2))
+    with pytest.raises(ValueError, match="no area"):
+        correction.movePrompt(0, ras(correction, 5, 15, 2), corner=0)
+    settle()
+    assert correction.current.prompts[0].corners[0] == pytest.approx((5, 5, 2))
+
+
+def test_what_cannot_be_opened_is_refused_in_words(correction, nodes, monkeypatch, tmp_path):
+    import slicer
+
+    volume, segmentation = nodes
+    pretend(monkeypatch)
+    with pytest.raises(ValueError, match="No correction is open"):
+        correction.addPoint((0, 0, 0))
+    with pytest.raises(ValueError, match="segment was removed"):
+        correction.open(volume, segmentation, "absent")
+    with pytest.raises(ValueError, match="volume node is needed"):
+        correction.open(segmentation, segmentation, "liver")
+    with pytest.raises(ValueError, match="no start"):
+        correction.open(volume, segmentation, segment_id(segmentation, "liver"), start="x")
+    from SAMFineTuneLib.errors import InputError
+
+    with pytest.raises(InputError):
+        correction.open(volume, segmentation, segment_id(segmentation, "liver"), model="absent")
+    monkeypatch.setenv("SAMFINETUNE_CACHE", str(tmp_path / "file" / "x"))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot make the job folder"):
+        correction.open(volume, segmentation, segment_id(segmentation, "liver"))
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Void")
+    with pytest.raises(ValueError, match="no voxels"):
+        correction.open(empty, segmentation, segment_id(segmentation, "liver"))
+    assert not correction.isOpen
+
+
+def test_masks_are_carried_on_shown_and_kept_as_one_step(opened, nodes, settle):
+    volume, segmentation = nodes
+    correction = opened()
+    before = held(segmentation, "liver", volume)
+    correction.look(4)
+    correction.accept()
+    assert correction.accepted == {4} and (held(segmentation, "liver", volume) == before).all()
+    correction.propagate(3)
+    assert correction.isCarrying
+    with pytest.raises(ValueError, match="already"):
+        correction.propagate()
+    settle()
+    # Slice 3 holds the same already.
+    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
+    assert "5 changed" in correction.words and "ends there" in correction.words
+    assert (held(segmentation, "liver", volume) == before).all()
+    correction.clearPrompts()
+    assert correction.preview == {}
+    correction.undo()
+    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
+    correction.accept()
+    after = before.copy()
+    after[1:8] = before[4]
+    assert (held(segmentation, "liver", volume) == after).all()
+    assert correction.accepted == {1, 2, 4, 5, 6, 7}
+    correction.undo()
+    assert (held(segmentation, "liver", volume) == before).all()
+    assert sorted(correction.preview) == [1, 2, 5, 6, 7] and correction.accepted == {4}
+    correction.redo()
+    assert (held(segmentation, "liver", volume) == after).all()
+
+
+def test_between_accepted_slices_is_filled(opened, nodes, settle):
+    volume, segmentation = nodes
+    correction = opened(start="nothing")
+    for number in (1, 7):
+        correction.addPoint(ras(correction, 25, 20, number))
+        settle()
+        correction.accept()
+    correction.fillBetween()
+    settle()
+    assert sorted(correction.preview) == [2, 3, 4, 5, 6]
+    correction.accept()
+    mask = held(segmentation, "liver", volume)
+    assert (mask[1:8] == mask[1]).all() and not mask[0].any() and not mask[8].any()
+
+
+def test_accept_waits_for_the_mask_that_is_sought(opened, nodes, process_events, settle):
+    volume, segmentation = nodes
+    correction = opened("slow", start="nothing")
+    correction.addPoint(ras(correction, 25, 20, 7))
+    correction.accept()
+    assert "as soon as" in correction.words and correction.accepted == set()
+    settle()
+    assert correction.accepted == {7} and held(segmentation, "liver", volume)[7].any()
+
+
+def test_the_latest_prompts_win(opened, settle):
+    correction = opened("slow", start="nothing")
+    for i in (10, 20, 30):
+        correction.addPoint(ras(correction, i, 20, 7))
+    settle()
+    expected = disc(20, 10) | disc(20, 20) | disc(20, 30)
+    assert (correction.preview[7] == expected).all()
+
+
+def test_a_model_shows_its_own_mask_and_says_where_it_is_uncertain(
+    opened, nodes, tmp_path, monkeypatch, settle, process_events
+):
+    from model_files import write_model
+
+    monkeypatch.setenv("SAMFINETUNE_MODELS", str(tmp_path))
+    write_model(tmp_path / "tuned.safetensors", ["model"])
+    _volume, segmentation = nodes
+    segment = segmentation.GetSegmentation().GetSegment(segment_id(segmentation, "liver"))
+    correction = opened(model="tuned")
+    assert correction.label is None
+    segment.SetName("model")
+    assert correction.label == 1
+    correction.look(0)
+    settle()
+    assert correction.current.start == "model" and correction.preview[0].sum() == 9
+    correction.look(4)
+    settle()
+    assert correction.preview == {}
+    for number in (8, 7):
+        correction.nextUncertain()
+        process_events(lambda number=number: correction.number == number)
+    assert "least certain" in correction.words
+    settle()
+    correction.accept()
+    assert correction.accepted == {7}
+    correction.look(8)
+    correction.startFrom("nothing")
+    assert correction.preview == {}
+
+
+@pytest.mark.parametrize("behaviour", ["die", "die+garbage"])
+def test_a_worker_that_dies_is_started_again_and_nothing_is_lost(opened, nodes, settle, behaviour):
+    correction = opened(behaviour, start="segment")
+    heard = Heard(correction)
+    correction.addPoint(ras(correction, 25, 20, 4))
+    settle()
+    mask = held(nodes[1], "liver", nodes[0])[4] | disc(20, 25)
+    assert (correction.preview[4] == mask).all() and "started again" in heard.said
+    assert "RuntimeError: pretended" in heard.said
+    correction.accept()
+    assert correction.accepted == {4}
+
+
+def test_a_worker_that_is_killed_between_question_and_answer(opened, settle):
+    correction = opened("slow", start="nothing")
+    first = correction.processID
+    correction.addPoint(ras(correction, 25, 20, 4))
+    psutil.Process(first).kill()
+    settle()
+    assert (correction.preview[4] == disc(20, 25)).all() and correction.processID != first
+
+
+def test_a_second_death_closes_the_session_in_words(opened, nodes, process_events):
+    volume, segmentation = nodes
+    before = held(segmentation, "liver", volume)
+    correction = opened("die_always")
+    correction.addPoint(ras(correction, 25, 20, 4))
+    process_events(lambda: not correction.isOpen, 20)
+    assert "RuntimeError: pretended" in correction.problem and "closed" in correction.problem
+    assert (held(segmentation, "liver", volume) == before).all()
+    process_events(lambda: session_folders() == [])
+
+
+def test_a_worker_that_cannot_start_is_told(opened):
+    correction = opened("leave")
+    assert not correction.isOpen and "ImportError: no network here" in correction.problem
+
+
+def test_a_refusal_keeps_the_session(opened, settle, process_events):
+    correction = opened("refuse")
+    correction.addPoint(ras(correction, 25, 20, 4))
+    process_events(lambda: correction.problem)
+    assert correction.problem == "No. Ask another." and correction.isOpen
+
+
+def test_a_folder_that_is_removed_ends_the_session_at_the_next_death(opened, process_events):
+    correction = opened("die")
+    for folder in session_folders():
+        shutil.rmtree(folder)
+    correction.addPoint(ras(correction, 25, 20, 4))
+    process_events(lambda: not correction.isOpen, 20)
+    assert "folder was removed" in correction.problem
+
+
+def test_a_full_disk_is_told(correction, nodes, monkeypatch, process_events):
+    import errno
+
+    from SAMFineTunePanel import raw_nrrd
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    pretend(monkeypatch)
+    monkeypatch.setattr(raw_nrrd, "write", full)
+    correction.open(*nodes, segment_id(nodes[1], "liver"))
+    process_events(lambda: not correction.isOpen)
+    assert "No space left" in correction.problem and session_folders() == []
+
+
+@pytest.mark.parametrize("what", ["volume", "segmentation", "segment"])
+def test_what_is_removed_closes_the_session(opened, nodes, process_events, what):
+    import slicer
+
+    volume, segmentation = nodes
+    correction = opened()
+    correction.addPoint(ras(correction, 25, 20, 4))
+    if what == "segment":
+        segmentation.GetSegmentation().RemoveSegment(segment_id(segmentation, "liver"))
+    else:
+        slicer.mrmlScene.RemoveNode(volume if what == "volume" else segmentation)
+    process_events(lambda: not correction.isOpen)
+    assert "removed" in correction.problem
+    process_events(lambda: session_folders() == [])
+
+
+def test_a_prompt_right_after_a_removal_is_refused(opened, nodes):
+    import slicer
+
+    correction = opened()
+    place = ras(correction, 25, 20, 4)
+    slicer.mrmlScene.RemoveNode(nodes[1])
+    with pytest.raises(ValueError, match="removed"):
+        correction.addPoint(place)
+    assert not correction.isOpen
+
+
+def test_closing_the_scene_closes_the_session(opened, scene, process_events):
+    correction = opened()
+    correction.addPoint(ras(correction, 25, 20, 4))
+    scene.Clear(0)
+    assert not correction.isOpen and correction.problem == ""
+    process_events(lambda: session_folders() == [])
+
+
+def test_a_moved_volume_is_followed(opened, nodes, settle, process_events):
+    volume, _segmentation = nodes
+    correction = opened(start="nothing")
+    process = correction.processID
+    correction.addPoint(ras(correction, 25, 20, 6))
+    settle()
+    heard = Heard(correction)
+    add_transform(placement(origin=(100.0, 0.0, 0.0)), volume)
+    process_events(lambda: "prompts" in heard.events)
+    assert correction.processID == process and correction.isOpen
+    correction.addPoint(ras(correction, 10, 20, 6))
+    settle()
+    assert (correction.preview[6] == (disc(20, 25) | disc(20, 10))).all()
+
+
+def test_an_edited_volume_is_read_anew_and_prompts_stay(opened, nodes, settle, process_events):
+    import slicer
+
+    volume, _segmentation = nodes
+    correction = opened(start="nothing")
+    correction.addPoint(ras(correction, 25, 20, 6))
+    settle()
+    process, heard = correction.processID, Heard(correction)
+    slicer.util.arrayFromVolume(volume)[:] = 7
+    slicer.util.arrayFromVolumeModified(volume)
+    process_events(lambda: "read anew" in heard.said)
+    settle()
+    assert correction.processID not in (0, process)
+    assert (correction.preview[6] == disc(20, 25)).all()
+
+
+def test_a_volume_of_another_size_closes_the_session(opened, nodes, settle, process_events):
+    import slicer
+
+    volume, _segmentation = nodes
+    correction = opened()
+    correction.addPoint(ras(correction, 25, 20, 4))
+    settle()
+    slicer.util.updateVolumeFromArray(volume, np.zeros((9, 20, 20), np.int16))
+    process_events(lambda: not correction.isOpen)
+    assert "another size" in correction.problem
+
+
+def test_edits_of_others_are_not_taken_back(opened, nodes, settle):
+    import slicer
+
+    volume, segmentation = nodes
+    correction = opened(start="nothing")
+    correction.addPoint(ras(correction, 25, 20, 6))
+    settle()
+    correction.accept()
+    mask = held(segmentation, "liver", volume)
+    mask[6, 20, 25] = False
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        mask.astype(np.uint8), segmentation, segment_id(segmentation, "liver"), volume
+    )
+    with pytest.raises(ValueError, match="edited since"):
+        correction.undo()
+    assert (held(segmentation, "liver", volume) == mask).all() and correction.history.canUndo()
+
+
+def test_another_segment_uses_the_same_worker(opened, nodes, correction, settle):
+    volume, segmentation = nodes
+    opened(start="nothing")
+    process = correction.processID
+    correction.close(keepWorker=True)
+    assert not correction.isOpen
+    correction.open(volume, segmentation, segment_id(segmentation, "cyst"), start="nothing")
+    assert correction.state == "ready" and correction.processID == process
+    correction.addPoint(ras(correction, 25, 20, 6))
+    settle()
+    correction.accept()
+    assert held(segmentation, "cyst", volume)[6, 20, 25]
+
+
+def test_coronal_slices(opened, nodes, settle):
+    volume, segmentation = nodes
+    correction = opened(start="nothing", orientation="coronal")
+    assert correction.segment.orientation == "coronal" and correction.segment.count == SHAPE[1]
+    correction.addPoint(ras(correction, 25, 20.2, 4))
+    settle()
+    correction.accept()
+    changed = held(segmentation, "liver", volume)
+    assert correction.accepted == {20} and changed[4, 20, 25] and not changed[4, 21, 25]
+
+
+def test_only_the_slice_in_view_takes_clicks(layout_manager, opened, nodes, settle, process_events):
+    import slicer
+    from SAMFineTunePanel.slice_view import showSlice
+
+    layout_manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    volume, _segmentation = nodes
+    showSlice(volume, "axial", 6)
+    correction = opened(start="nothing")
+    assert correction.number == 6
+    with pytest.raises(ValueError, match="shows slice 6"):
+        correction.addPoint(ras(correction, 25, 20, 5))
+    assert correction.number == 6 and correction.current.prompts == ()
+    correction.addPoint(ras(correction, 25, 20, 6))
+    settle()
+    showSlice(volume, "axial", 2)
+    process_events(lambda: correction.number == 2)
+    assert correction.preview == {}
+    correction.undo()
+    assert correction.number == 6 and correction.current.prompts == ()
+    process_events()
+    assert correction.number == 6
+    layout_manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUp3DView)
