@@ -43,10 +43,22 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/cli/pretrain.py
   SAMFineTuneLib/cli/progress_display.py
   SAMFineTuneLib/cli/run.py
+  SAMFineTuneLib/cli/serve.py
   SAMFineTuneLib/cli/storage.py
   SAMFineTuneLib/correction/__init__.py
+  SAMFineTuneLib/correction/carry_on.py
   SAMFineTuneLib/correction/conversation.py
+  SAMFineTuneLib/correction/embedding_cache.py
+  SAMFineTuneLib/correction/evidence.py
+  SAMFineTuneLib/correction/mask_files.py
+  SAMFineTuneLib/correction/mask_rounds.py
   SAMFineTuneLib/correction/messages.py
+  SAMFineTuneLib/correction/networks.py
+  SAMFineTuneLib/correction/server.py
+  SAMFineTuneLib/correction/session.py
+  SAMFineTuneLib/correction/slice_frame.py
+  SAMFineTuneLib/correction/slice_work.py
+  SAMFineTuneLib/correction/worker.py
   SAMFineTuneLib/demo/__init__.py
   SAMFineTuneLib/demo/__main__.py
   SAMFineTuneLib/demo/atlas_files.py

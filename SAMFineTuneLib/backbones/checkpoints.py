@@ -63,6 +63,11 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else Path(pooch.os_cache("SAMFineTune"))
 
 
+def embeddings_folder() -> Path:
+    """Where corrections keep what networks made of slices, to have it again at once."""
+    return cache_folder() / "embeddings"
+
+
 def list_checkpoints() -> list[CachedCheckpoint]:
     """Every official checkpoint, with what the cache has of it."""
     return [

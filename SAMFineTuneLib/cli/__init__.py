@@ -21,6 +21,7 @@ from SAMFineTuneLib.cli import (
     models,
     pretrain,
     run,
+    serve,
     storage,
 )
 from SAMFineTuneLib.cli.arguments import CommandParser, utf8_streams
@@ -91,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
         describe,
         pretrain,
         run,
+        serve,
     ):
         group.add_to(commands)
     return parser

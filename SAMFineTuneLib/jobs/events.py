@@ -90,7 +90,7 @@ class EventWriter:
         self._stream = stream
         self._lock = threading.RLock()
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: BaseModel) -> None:
         """Write one event; a client that went away or a full disk does not stop the work."""
         line = to_json(event) + "\n"
         with self._lock:

@@ -38,6 +38,11 @@ class StandardInputLines:
         # A terminal belongs to the shell: reading it from the background would stop the process.
         self._open = not os.isatty(descriptor)
 
+    @property
+    def ended(self) -> bool:
+        """Whether no more can come: the client has closed its end, or there is none."""
+        return not self._open
+
     def poll(self) -> list[str]:
         """The lines that have come since the last call, without their ends and blanks."""
         lines: list[str] = []

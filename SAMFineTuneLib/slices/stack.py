@@ -48,6 +48,20 @@ class SliceStack:
         pixels: np.ndarray = self.array.transpose(self.axis, rows.axis, columns.axis)[number]
         return pixels[:: -1 if rows.reverse else 1, :: -1 if columns.reverse else 1]
 
+    def place(self, voxel: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Slice number, row and column of a place given as voxel indices (i, j, k).
+
+        Not rounded: whole numbers are the centres of slices and pixels.
+        """
+        at = voxel[::-1]
+        rows, columns = self._plane
+
+        def along(plane: PlaneAxis) -> float:
+            last = self.array.shape[plane.axis] - 1
+            return last - at[plane.axis] if plane.reverse else at[plane.axis]
+
+        return at[self.axis], along(rows), along(columns)
+
     @property
     def name(self) -> str:
         """The patient's name of the axis."""

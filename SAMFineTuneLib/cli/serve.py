@@ -1,0 +1,35 @@
+"""`serve`: the correction worker, for programs that start one and talk with it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from SAMFineTuneLib.cli.arguments import Commands, add_command
+
+_DESCRIPTION = """\
+Answer points and boxes on the slices of a volume with masks, until told to close. The folder holds
+session.json: {"volume": FILE, "model": TUNED_MODEL}. Requests are JSON objects, one a line, on
+standard input, answers on standard output; masks pass through files in the folder. For programs;
+SAMFineTuneLib/correction/messages.py describes what is said.
+"""
+_EXAMPLE = """\
+  python -m SAMFineTuneLib serve my-session/
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command with its options."""
+    parser = add_command(
+        commands, "serve", _serve, "answer prompts with masks", _DESCRIPTION, _EXAMPLE
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="holds session.json")
+    parser.add_argument(
+        "--parent", type=int, metavar="PID", help="end when the process of this id has gone"
+    )
+
+
+def _serve(chosen: argparse.Namespace) -> int:
+    from SAMFineTuneLib.correction.worker import main
+
+    return main(chosen.folder, chosen.parent)

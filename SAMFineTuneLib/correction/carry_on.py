@@ -1,0 +1,214 @@
+"""Accepted masks carried to other slices: between them, and outward from the first and the last.
+
+Between two accepted slices shape interpolation says what one knows without looking at the image
+(Raya and Udupa 1990); what the image says is added to it, with a weight that the accepted slices
+themselves have tried: each that lies between two others is predicted from these two, and the
+weight that does best is taken. Weight 0, interpolation alone, is among them.
+
+Outward the mask of the slice before takes the place of the interpolation, and it goes on until
+the structure ends, the image no longer supports it, or it changes too suddenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from SAMFineTuneLib.baselines.shape_interpolation import signed_distance
+from SAMFineTuneLib.correction.evidence import evidence_of
+from SAMFineTuneLib.correction.session import CorrectionSession, Mask
+from SAMFineTuneLib.errors import InputError
+
+# What the image says counts this much beside the shape, in mm of outline for each unit of logit
+# and mm of distance from the accepted slice.
+_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4)
+_USUAL_WEIGHT = 0.1
+# A filled slice that has less in common with interpolation than this is not trusted.
+_LEAST_AGREEMENT = 0.75
+# Outward: the share of its area that the image must support, and by what it may grow at once.
+_LEAST_SUPPORT = 0.5
+_LARGEST_GROWTH = 1.6
+_LEAST_PIXELS = 4
+
+Distance = NDArray[np.float32]
+Check = Callable[[int, int], None]
+
+
+@dataclass
+class Carried:
+    """Masks that were found on slices that were not accepted.
+
+    Attributes:
+        masks: slice number -> (rows, columns) bool.
+        confidence: slice number -> the overlap that the network expects, from 0 to 1.
+        words: where it stopped and why.
+    """
+
+    masks: dict[int, Mask] = field(default_factory=dict)
+    confidence: dict[int, float] = field(default_factory=dict)
+    words: str = ""
+
+
+def carry_on(
+    session: CorrectionSession,
+    accepted: Mapping[int, Mask],
+    label: int | None,
+    outward: int,
+    between: bool,
+    check: Check = lambda done, steps: None,
+) -> Carried:
+    """Masks of the slices between accepted ones, and of those beyond them.
+
+    Args:
+        session: the open volume.
+        accepted: slice number -> mask that is right; an empty one says that the structure is not
+            there.
+        label: the structure's number in the tuned model, where that finds it.
+        outward: how many slices to go beyond the first and the last one at most.
+        between: whether to fill what lies between.
+        check: called with slices done and in all; may raise to stop.
+
+    Raises:
+        InputError: nothing was accepted, or only empty slices.
+    """
+    shown = sorted(number for number, mask in accepted.items() if mask.any())
+    if not shown:
+        raise InputError(
+            "there is no accepted slice with something on it",
+            "accept the mask of one slice first",
+            code="nothing_accepted",
+        )
+    carrier = _Carrier(session, accepted, label, check)
+    carrier.steps = (shown[-1] - shown[0]) * between + 2 * outward
+    if between:
+        carrier.fill()
+    if outward:
+        carrier.go_outward(shown[0], -1, outward)
+        carrier.go_outward(shown[-1], +1, outward)
+    return carrier.carried
+
+
+class _Carrier:
+    """One carrying on, slice by slice."""
+
+    def __init__(
+        self,
+        session: CorrectionSession,
+        accepted: Mapping[int, Mask],
+        label: int | None,
+        check: Check,
+    ) -> None:
+        self._session = session
+        self._accepted = accepted
+        self._label = label
+        self._check = check
+        self._distances: dict[int, Distance] = {}
+        self._done = 0
+        self.steps = 0
+        self.carried = Carried()
+
+    def fill(self) -> None:
+        """What lies between neighbouring accepted slices."""
+        numbers = sorted(self._accepted)
+        weight = self._best_weight(numbers)
+        for first, last in pairwise(numbers):
+            if not (self._accepted[first].any() and self._accepted[last].any()):
+                continue
+            for number in range(first + 1, last):
+                self._tell()
+                mask, confidence = self._between(first, number, last, weight)
+                self._keep(number, mask, confidence)
+
+    def go_outward(self, start: int, step: int, slices: int) -> None:
+        """From an accepted slice on in one direction, until it ends."""
+        before = self._accepted[start]
+        for number in range(start + step, start + step * (slices + 1), step):
+            if number in self._accepted or not 0 <= number < len(self._session.stack):
+                return
+            self._tell()
+            mask, confidence, support = self._beyond(number, before)
+            why = _why_stop(mask, before, support)
+            if why:
+                self._add_words(f"stopped before slice {number}: {why}")
+                return
+            self._keep(number, mask, confidence)
+            before = mask
+
+    def _best_weight(self, numbers: Sequence[int]) -> float:
+        """The weight that predicts accepted slices best from those on both sides of them."""
+        tried = [
+            (first, middle, last)
+            for first, middle, last in zip(numbers, numbers[1:], numbers[2:], strict=False)
+            if all(self._accepted[each].any() for each in (first, middle, last))
+        ]
+        if not tried:
+            return _USUAL_WEIGHT
+        scores = dict.fromkeys(_WEIGHTS, 0.0)
+        for first, middle, last in tried:
+            for weight in _WEIGHTS:
+                mask, _ = self._between(first, middle, last, weight)
+                scores[weight] += _agreement(mask, self._accepted[middle])
+        return max(_WEIGHTS, key=lambda weight: (scores[weight], -abs(weight - _USUAL_WEIGHT)))
+
+    def _between(self, first: int, number: int, last: int, weight: float) -> tuple[Mask, float]:
+        part = (number - first) / (last - first)
+        shape = (1 - part) * self._distance(first) + part * self._distance(last)
+        guess = shape > 0
+        if not guess.any() or not weight:
+            return guess, 1.0
+        seen = evidence_of(self._session, number, guess, self._label)
+        away = min(number - first, last - number) * self._slice_spacing
+        mask: Mask = shape + weight * away * seen.logits > 0
+        if _agreement(mask, guess) < _LEAST_AGREEMENT:
+            return guess, seen.confidence
+        return mask, seen.confidence
+
+    def _beyond(self, number: int, before: Mask) -> tuple[Mask, float, float]:
+        seen = evidence_of(self._session, number, before, self._label)
+        shape = signed_distance(before, self._session.stack.pixel_spacing)
+        mask: Mask = shape + _USUAL_WEIGHT * 2 * self._slice_spacing * seen.logits > 0
+        support = float((seen.logits[before] > 0).mean())
+        return mask, seen.confidence, support
+
+    def _distance(self, number: int) -> Distance:
+        """Signed distance to the outline of an accepted mask, mm, positive inside."""
+        if number not in self._distances:
+            spacing = self._session.stack.pixel_spacing
+            self._distances[number] = signed_distance(self._accepted[number], spacing)
+        return self._distances[number]
+
+    @property
+    def _slice_spacing(self) -> float:
+        stack = self._session.stack
+        return float(stack.geometry.spacing[::-1][stack.axis])
+
+    def _keep(self, number: int, mask: Mask, confidence: float) -> None:
+        self.carried.masks[number] = mask
+        self.carried.confidence[number] = confidence
+
+    def _add_words(self, words: str) -> None:
+        self.carried.words = "; ".join(filter(None, [self.carried.words, words]))
+
+    def _tell(self) -> None:
+        self._check(self._done, self.steps)
+        self._done += 1
+
+
+def _why_stop(mask: Mask, before: Mask, support: float) -> str:
+    if mask.sum() < _LEAST_PIXELS:
+        return "the structure ends"
+    if support < _LEAST_SUPPORT:
+        return "the image does not show it clearly there"
+    if mask.sum() > _LARGEST_GROWTH * before.sum():
+        return "it would grow too suddenly"
+    return ""
+
+
+def _agreement(mask: Mask, other: Mask) -> float:
+    """DSC of two masks; 1 where both are empty."""
+    total = int(mask.sum()) + int(other.sum())
+    return 2 * int((mask & other).sum()) / total if total else 1.0

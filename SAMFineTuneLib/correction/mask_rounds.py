@@ -1,0 +1,208 @@
+"""From prompts to a mask, one prompt after another, each correcting the mask before it.
+
+A mask is a function of the prompts and of the mask that they correct, and of nothing else: the
+same prompts give the same mask after an undo, after a prompt was moved, and in another worker.
+
+A mask that was there before the first prompt is the user's: a click changes only what it points
+at, the connected region of difference that it lies in, as in FocalClick's progressive merge (Chen
+et al., CVPR 2022). A click is always obeyed, in a small disc at the least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, POSITIVE, PromptSet
+from SAMFineTuneLib.slices.square import SquareFit
+
+# Of the mask decoder's pixels: how far from a click the region may lie that it means.
+_NEAR = 1.5
+# Radius of the disc in which a click is obeyed, as a share of the square's side.
+_OBEYED = 0.012
+# How far from a negative click an implied point keeps, as a share of the square's side.
+_AWAY = 0.06
+# Logits of a mask that is known rather than computed; a network's own seldom go beyond.
+_SURE = 4.0
+
+Decoder = Callable[[PromptSet], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class SquarePoint:
+    """A click on the square: x and y in its pixels."""
+
+    x: float
+    y: float
+    positive: bool
+
+
+@dataclass(frozen=True)
+class SquareBox:
+    """A box on the square: its sides in the square's pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+SquarePrompt = SquarePoint | SquareBox
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """What is known after some prompts.
+
+    Attributes:
+        logits: (1, 1, s, s) of the mask on the square, with s a quarter of its side.
+        mask: (rows, columns) bool on the slice's own pixels.
+        confidence: the overlap that the network expects of the mask, from 0 to 1.
+    """
+
+    logits: Tensor
+    mask: NDArray[np.bool_]
+    confidence: float
+
+
+def mask_logits(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:
+    """A mask (rows, columns) as the mask prompt (1, 1, s, s), s a quarter of the square."""
+    square = fit.mask_to_square(torch.from_numpy(np.ascontiguousarray(mask)).int()).float()
+    shares = torch.nn.functional.avg_pool2d(square[None, None], 4)
+    return (shares * 2 - 1) * _SURE
+
+
+def start_from(mask: NDArray[np.bool_], fit: SquareFit) -> Round:
+    """The round before the first prompt, where there is a mask already."""
+    return Round(mask_logits(mask, fit), mask, 1.0)
+
+
+def next_round(
+    decode: Decoder,
+    fit: SquareFit,
+    prompts: Sequence[SquarePrompt],
+    before: Round | None,
+    keep: bool,
+) -> Round:
+    """The mask after one prompt more.
+
+    Args:
+        decode: prompts to logits (1, 1, s, s) and the expected overlap (1, 1).
+        fit: of the slice on the square.
+        prompts: all so far; the last is new.
+        before: what was known before it.
+        keep: whether what the new prompt does not point at has to stay as it was.
+    """
+    logits, overlaps = decode(_as_asked(prompts, before, fit.size))
+    newest = prompts[-1]
+    if keep and before is not None and isinstance(newest, SquarePoint):
+        logits = _only_there(logits, before.logits, newest, fit.size)
+    logits = _obeyed(logits, prompts, fit.size)
+    mask = _on_slice(logits, fit)
+    if before is not None and keep:
+        mask = _finest(logits, mask, before, fit)
+    return Round(logits, mask, float(overlaps.reshape(-1)[0].clamp(0, 1)))
+
+
+def _as_asked(prompts: Sequence[SquarePrompt], before: Round | None, size: int) -> PromptSet:
+    """The prompts, with what the mask before them implies.
+
+    A network that has learnt to begin with a click into the structure or a box takes negative
+    clicks alone for "nothing is here"; the middle of the mask that they correct stands for the
+    click that is not there.
+    """
+    if before is None:
+        return prompt_set(prompts, None)
+    positive = [each for each in prompts if not isinstance(each, SquarePoint) or each.positive]
+    implied = [] if positive else _middle(before.logits, prompts, size)
+    return prompt_set([*implied, *prompts], before.logits)
+
+
+def _middle(logits: Tensor, prompts: Sequence[SquarePrompt], size: int) -> list[SquarePrompt]:
+    """A point deep in a mask and away from negative clicks; none where nothing is left of it."""
+    inside = (logits[0, 0] > 0).numpy()
+    side = len(inside)
+    for each in prompts:
+        if isinstance(each, SquarePoint):
+            inside = inside & ~_disc(each, side, size, _AWAY * side)
+    if not inside.any():
+        return []
+    depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    scale = size / side
+    return [SquarePoint((float(column) + 0.5) * scale, (float(row) + 0.5) * scale, True)]
+
+
+def prompt_set(prompts: Sequence[SquarePrompt], mask: Tensor | None) -> PromptSet:
+    """Prompts of one image as the network takes them; of several boxes the last one counts."""
+    points = [each for each in prompts if isinstance(each, SquarePoint)]
+    boxes = [each for each in prompts if isinstance(each, SquareBox)]
+    places = torch.tensor([[[each.x, each.y] for each in points]]).reshape(1, len(points), 2)
+    labels = [[POSITIVE if each.positive else NEGATIVE for each in points]]
+    box = [torch.nan] * 4
+    if boxes:
+        box = [boxes[-1].left, boxes[-1].top, boxes[-1].right, boxes[-1].bottom]
+    return PromptSet(
+        places.float(),
+        torch.tensor(labels, dtype=torch.long).reshape(1, len(points)),
+        torch.tensor([box]),
+        mask,
+    )
+
+
+def _on_slice(logits: Tensor, fit: SquareFit) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = (fit.logits_to_slice(logits)[0, 0] > 0).numpy()
+    return mask
+
+
+def _finest(
+    logits: Tensor, mask: NDArray[np.bool_], before: Round, fit: SquareFit
+) -> NDArray[np.bool_]:
+    """What was not changed keeps the detail that it had, which the square is too coarse for."""
+    changed = mask != _on_slice(before.logits, fit)
+    return np.where(changed, mask, before.mask)
+
+
+def _only_there(new: Tensor, old: Tensor, click: SquarePoint, size: int) -> Tensor:
+    """The new logits in the region of difference that a click points at, the old ones elsewhere."""
+    found, was = (new[0, 0] > 0).numpy(), (old[0, 0] > 0).numpy()
+    different = (found != was) & (found == click.positive)
+    regions, _ = ndimage.label(different)
+    meant = np.unique(regions[_disc(click, different.shape[0], size, _NEAR)])
+    region = np.isin(regions, meant[meant > 0])
+    if not region.any():
+        # Nothing to change there: the mask had it already, or the network does not see it.
+        return old.clone()
+    # The slope around the outline comes along, else the outline would be that of pixels.
+    near = torch.from_numpy(ndimage.binary_dilation(region, iterations=1))
+    others = torch.from_numpy(different & ~region)
+    return torch.where(near & ~others, new, old)
+
+
+def _obeyed(logits: Tensor, prompts: Sequence[SquarePrompt], size: int) -> Tensor:
+    """Each click has its own pixel, and a small disc around it, on the side that it says."""
+    side = logits.shape[-1]
+    for each in prompts:
+        if not isinstance(each, SquarePoint):
+            continue
+        column, row = (min(side - 1, max(0, int(at * side / size))) for at in (each.x, each.y))
+        if bool(logits[0, 0, row, column] > 0) == each.positive:
+            continue
+        disc = torch.from_numpy(_disc(each, side, size, max(0.8, _OBEYED * side)))
+        value = _SURE / 2 if each.positive else -_SURE / 2
+        logits = torch.where(disc, torch.full_like(logits, value), logits)
+    return logits
+
+
+def _disc(click: SquarePoint, side: int, size: int, radius: float) -> NDArray[np.bool_]:
+    """(side, side) bool around a click, `radius` in these pixels."""
+    centres = np.arange(side) + 0.5
+    x, y = click.x * side / size, click.y * side / size
+    disc: NDArray[np.bool_] = ((centres[None] - x) ** 2 + (centres[:, None] - y) ** 2) <= radius**2
+    return disc

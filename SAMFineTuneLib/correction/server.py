@@ -1,0 +1,237 @@
+"""The correction worker: requests in, masks out, and slices embedded while nobody asks."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from SAMFineTuneLib.backbones.checkpoints import embeddings_folder
+from SAMFineTuneLib.correction import mask_files
+from SAMFineTuneLib.correction.carry_on import carry_on
+from SAMFineTuneLib.correction.messages import (
+    FOUND_FILE,
+    GIVEN_FILE,
+    SESSION_FILE,
+    Answer,
+    CarryOn,
+    Close,
+    Embedded,
+    Failure,
+    FindMask,
+    LookAt,
+    RankSlices,
+    Ready,
+    Request,
+    SessionSettings,
+    Stop,
+    parse_request,
+)
+from SAMFineTuneLib.correction.networks import load_networks
+from SAMFineTuneLib.correction.session import CorrectionSession, Mask
+from SAMFineTuneLib.errors import Cancelled, InputError
+from SAMFineTuneLib.jobs.events import Log
+from SAMFineTuneLib.jobs.failure import error_event
+from SAMFineTuneLib.slices.axis import AXIS_NAMES, axis_name
+from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
+from SAMFineTuneLib.volumes import non_finite_warning, read_volume
+
+# A worker that was asked a moment ago will be asked again; one that rests must not cost a battery.
+_AWAKE_S, _RESTING_S, _AWAKE_FOR_S = 0.002, 0.02, 20.0
+_TELL_EVERY_S = 0.3
+
+
+class CorrectionServer:
+    """One session: its volume, its networks, and the conversation about them.
+
+    Args:
+        folder: holds `session.json`.
+        say: sends a message.
+        hear: the lines that have come since it was called last.
+
+    Raises:
+        InputError: settings, volume or model cannot be used.
+    """
+
+    def __init__(
+        self, folder: Path, say: Callable[[BaseModel], None], hear: Callable[[], Sequence[str]]
+    ) -> None:
+        self._say = say
+        self._hear = hear
+        self._waiting: deque[Request] = deque()
+        settings = read_settings(folder)
+        volume = read_volume(settings.volume)
+        if volume.non_finite:
+            self._warn(non_finite_warning(settings.volume, volume.non_finite))
+        networks = load_networks(settings, _longest_side(volume.geometry.shape))
+        axis = settings.axis or (networks.card.axis if networks.card else None)
+        if axis not in AXIS_NAMES:
+            widest = widest_axis(volume.geometry)
+            axis = "axial" if widest is None else axis_name(volume.geometry, widest)
+        self._session = CorrectionSession(volume, axis, networks, embeddings_folder(), self._warn)
+        stack, shape = self._session.stack, volume.geometry.shape
+        for name in (GIVEN_FILE, FOUND_FILE):
+            mask_files.create(folder / name, shape)
+        self._given, self._found = (
+            SliceStack(mask_files.opened(folder / name, shape), volume.geometry, stack.axis)
+            for name in (GIVEN_FILE, FOUND_FILE)
+        )
+        self._told_at = self._asked_at = time.monotonic()
+        say(
+            Ready(
+                axis=axis,
+                array_axis=stack.axis,
+                shape=shape,
+                labels=networks.structures,
+                tuned_for_prompts=networks.tuned,
+                device=str(networks.device),
+            )
+        )
+
+    def run(self, ended: Callable[[], bool]) -> None:
+        """Answers until the session is closed or the other side has gone."""
+        while True:
+            self._listen()
+            if self._waiting:
+                self._asked_at = time.monotonic()
+                request = self._waiting.popleft()
+                if isinstance(request, Close):
+                    return
+                self._serve(request)
+            elif ended():
+                return
+            elif not self._session.worker.finished:
+                self._session.worker.advance()
+                self._tell_progress()
+            else:
+                awake = time.monotonic() - self._asked_at < _AWAKE_FOR_S
+                time.sleep(_AWAKE_S if awake else _RESTING_S)
+
+    def _listen(self) -> None:
+        for line in self._hear():
+            if not line:
+                continue
+            try:
+                self._waiting.append(parse_request(line))
+            except ValidationError as error:
+                fault = error.errors(include_url=False)[0]
+                self._warn(f"not understood: {fault['msg']} ({fault['loc']}): {line[:200]}")
+
+    def _serve(self, request: LookAt | FindMask | CarryOn | RankSlices | Stop) -> None:
+        if isinstance(request, Stop):
+            return
+        started = time.perf_counter()
+        try:
+            answer = self._answer(request)
+        except Cancelled:
+            self._say(Failure(id=request.id, code="stopped", message="Stopped"))
+        # One request that fails must not end the session: the client gets it in words.
+        except Exception as error:
+            self._fail(request, error)
+        else:
+            seconds = time.perf_counter() - started
+            self._say(answer.model_copy(update={"seconds": round(seconds, 4)}))
+
+    def _fail(self, request: LookAt | FindMask | CarryOn | RankSlices, error: Exception) -> None:
+        event = error_event(error)
+        if event.code == "internal":
+            import traceback
+
+            self._say(Log(level="debug", message="".join(traceback.format_exception(error))))
+        self._say(
+            Failure(id=request.id, code=event.code, message=event.message, remedy=event.remedy)
+        )
+
+    def _answer(self, request: LookAt | FindMask | CarryOn | RankSlices) -> Answer:
+        if isinstance(request, LookAt):
+            self._session.require_slice(request.slice)
+            self._session.worker.look_at(request.slice)
+            self._tell_progress()
+            return Answer(id=request.id, slices=[request.slice])
+        if isinstance(request, FindMask):
+            return self._find_mask(request)
+        if isinstance(request, RankSlices):
+            return self._rank(request)
+        return self._carry_on(request)
+
+    def _find_mask(self, request: FindMask) -> Answer:
+        self._session.require_slice(request.slice)
+        given = self._given[request.slice] > 0 if request.start == "given" else None
+        found = self._session.find_mask(
+            request.slice, request.prompts, request.start, request.label, given
+        )
+        self._found[request.slice][...] = found.mask
+        return Answer(id=request.id, slices=[request.slice], confidence=[found.confidence])
+
+    def _rank(self, request: RankSlices) -> Answer:
+        ranking = self._session.doubtful_slices(request.label)
+        seen, all_of_them = len(ranking), len(self._session.stack)
+        return Answer(
+            id=request.id,
+            slices=[each.number for each in ranking],
+            confidence=[1 - each.uncertainty for each in ranking],
+            words="" if seen == all_of_them else f"{seen} of {all_of_them} slices looked at so far",
+        )
+
+    def _carry_on(self, request: CarryOn) -> Answer:
+        for number in request.accepted:
+            self._session.require_slice(number)
+        accepted: dict[int, Mask] = {number: self._given[number] > 0 for number in request.accepted}
+        carried = carry_on(
+            self._session,
+            accepted,
+            request.label,
+            request.outward,
+            request.between,
+            self._stop_if_asked,
+        )
+        for number, mask in carried.masks.items():
+            self._found[number][...] = mask
+        return Answer(
+            id=request.id,
+            slices=list(carried.masks),
+            confidence=[carried.confidence[number] for number in carried.masks],
+            words=carried.words,
+        )
+
+    def _stop_if_asked(self, done: int, steps: int) -> None:
+        self._listen()
+        if any(isinstance(each, Stop | Close) for each in self._waiting):
+            self._waiting = deque(each for each in self._waiting if not isinstance(each, Stop))
+            raise Cancelled
+
+    def _tell_progress(self) -> None:
+        worker = self._session.worker
+        if worker.finished or time.monotonic() - self._told_at > _TELL_EVERY_S:
+            self._told_at = time.monotonic()
+            self._say(Embedded(done=worker.done, slices=len(self._session.stack)))
+
+    def _warn(self, words: str) -> None:
+        self._say(Log(level="warning", message=words))
+
+
+def read_settings(folder: Path) -> SessionSettings:
+    """The settings in a session's folder.
+
+    Raises:
+        InputError: they are missing or damaged.
+    """
+    path = folder / SESSION_FILE
+    try:
+        return SessionSettings.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}: {error.strerror or error}", "write it first", "no_such_file"
+        ) from error
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise InputError(
+            f"{path}: {fault['msg']} ({fault['loc']})", "correct it", "bad_job"
+        ) from error
+
+
+def _longest_side(shape: tuple[int, int, int]) -> int:
+    return max(shape)

@@ -1,0 +1,64 @@
+"""The process of a correction: its standard input and output, its parent, its end."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from SAMFineTuneLib.correction.messages import Failure
+from SAMFineTuneLib.jobs.events import EventWriter
+from SAMFineTuneLib.jobs.failure import EXIT_DONE, error_event
+from SAMFineTuneLib.jobs.process_tree import WatchedProcess
+from SAMFineTuneLib.jobs.processor_sharing import share_processors
+from SAMFineTuneLib.jobs.standard_input import StandardInputLines
+from SAMFineTuneLib.jobs.standard_output import claim_output, output_as_lines
+
+_LOOK_AFTER_PARENT_S = 1.0
+
+
+def main(folder: Path, parent: int | None = None) -> int:
+    """Serves the session of a folder until it is closed.
+
+    Takes over standard input and output of the process.
+
+    Args:
+        folder: holds `session.json`.
+        parent: id of the process for which the work is done; the worker ends when that has gone.
+
+    Returns:
+        0 closed, 1 a fault in the program, 2 bad input.
+    """
+    share_processors(os.environ)
+    messages = EventWriter(None, claim_output())
+    lines = StandardInputLines()
+    watch = _Parent(parent)
+    with output_as_lines(lambda line: messages.log(line, "debug")):
+        try:
+            from SAMFineTuneLib.correction.server import CorrectionServer
+
+            server = CorrectionServer(folder, messages.emit, lines.poll)
+            server.run(lambda: lines.ended or not watch.alive())
+        # Whatever it is, the client has to learn of it.
+        except (Exception, KeyboardInterrupt) as error:
+            event = error_event(error)
+            messages.emit(Failure(code=event.code, message=event.message, remedy=event.remedy))
+            return event.exit_code
+    return EXIT_DONE
+
+
+class _Parent:
+    """The process that started this one, looked after now and then."""
+
+    def __init__(self, pid: int | None) -> None:
+        self._process = None if pid is None else WatchedProcess(pid)
+        self._looked_at = time.monotonic()
+        self._alive = True
+
+    def alive(self) -> bool:
+        """Whether it still runs, as far as is known."""
+        now = time.monotonic()
+        if self._process is not None and now - self._looked_at > _LOOK_AFTER_PARENT_S:
+            self._looked_at = now
+            self._alive = self._process.alive()
+        return self._alive
