@@ -4,6 +4,9 @@ The tensors are those that training changed; the rest comes from the backbone's 
 the card names by its SHA-256. A model that started from random weights holds all of its tensors,
 and so does one of the starter network: it is small, and other versions of the program bring other
 starter weights.
+Where the fine-tune also made weights for prompts, the file holds this second set of them too, under
+names that begin with "prompts.", and is of format version 2: programs that know only the first set
+say so.
 The card is JSON in the file's header, so that it can be read without loading a tensor. It tells
 nothing about patients: no file names, no dates of birth, no image.
 """
@@ -28,10 +31,17 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from SAMFineTuneLib.backbones.network import SamNetwork
     from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+    from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 
 FORMAT = "SAMFineTune tuned model"
-FORMAT_VERSION = 1
+# The newest that is read. Files without weights for prompts are written as version 1.
+FORMAT_VERSION = 2
+_AUTOMATIC_VERSION, _PROMPTS_VERSION = 1, 2
+_PROMPTS = "prompts."
 _HEADER_KEY = "samfinetune"
 # safetensors' own limit; a file that begins with a larger number is something else.
 _LARGEST_HEADER = 100_000_000
@@ -58,6 +68,20 @@ class Strategy(BaseModel):
     rank: int
 
 
+class PromptCard(BaseModel):
+    """The set of weights that is tuned for prompts.
+
+    Attributes:
+        strategy: how the network was adapted.
+        training: steps, batch and the like.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    strategy: Strategy
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
 class ModelCard(BaseModel):
     """Everything about a tuned model but its tensors.
 
@@ -75,13 +99,14 @@ class ModelCard(BaseModel):
         training: steps, batch and the like.
         data: counts of volumes and slices, nothing that names a patient.
         metrics: what was measured, and on what.
+        prompts: of the weights tuned for prompts; None where there are none.
         versions: of the program and the packages it stands on.
     """
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
     format: str = FORMAT
-    format_version: int = FORMAT_VERSION
+    format_version: int = _AUTOMATIC_VERSION
     created: str = Field(
         default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds")
     )
@@ -95,11 +120,23 @@ class ModelCard(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
+    prompts: PromptCard | None = None
     versions: dict[str, str] = Field(default_factory=lambda: _versions())
 
 
-def save_model(path: Path, segmenter: AutomaticSegmenter, card: ModelCard) -> None:
+def save_model(
+    path: Path,
+    segmenter: AutomaticSegmenter,
+    card: ModelCard,
+    prompted: PromptedSegmenter | None = None,
+) -> None:
     """Writes the tuned model; the file is there whole or not at all.
+
+    Args:
+        path: the file.
+        segmenter: the tuned network.
+        card: everything else.
+        prompted: the network tuned for prompts, where the card has `prompts`.
 
     Raises:
         InputError: the file cannot be written.
@@ -107,9 +144,14 @@ def save_model(path: Path, segmenter: AutomaticSegmenter, card: ModelCard) -> No
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in _kept_tensors(segmenter, card)
-    }
+    if (prompted is None) != (card.prompts is None):
+        raise ValueError("the card and the networks do not agree on weights for prompts")
+    version = _AUTOMATIC_VERSION if prompted is None else _PROMPTS_VERSION
+    card = card.model_copy(update={"format_version": version})
+    kept = dict(_kept_tensors(segmenter, card))
+    if prompted is not None:
+        kept |= {_PROMPTS + name: each for name, each in _kept_tensors(prompted, card)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,10 +213,6 @@ def load_model(
     Raises:
         InputError: the file does not fit, naming what does not.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     card = read_card(path)
     if expected_backbone is not None and card.backbone != expected_backbone:
         raise InputError(
@@ -182,36 +220,63 @@ def load_model(
             f"use --backbone {card.backbone}, or another model",
             code="other_backbone",
         )
-    segmenter = _network_of(card, find_checkpoint)
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, "is damaged or incomplete") from error
-    own = segmenter.state_dict()
-    needed = {name for name, _ in _kept_tensors(segmenter, card)}
-    for name in sorted(needed ^ set(tensors)):
-        what = "lacks" if name in needed else "holds an unknown tensor"
-        raise _unreadable(path, f"does not fit its own card: it {what} {name}")
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            raise _unreadable(
-                path,
-                f"does not fit its own card: {name} is {tuple(tensor.shape)}, "
-                f"not {tuple(own[name].shape)}",
-            )
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+    segmenter = _automatic_network(card, find_checkpoint)
+    _fill(path, segmenter, card, prefix="")
     return segmenter.eval(), card
 
 
-def _network_of(
+def load_prompted(
+    path: Path, find_checkpoint: Callable[[ModelCard], Path]
+) -> tuple[PromptedSegmenter, ModelCard, bool]:
+    """A network that answers prompts, on the CPU, in eval mode.
+
+    Args:
+        path: the tuned model.
+        find_checkpoint: where the backbone's weights lie; asked only where the file does not hold
+            all that is needed.
+
+    Returns:
+        The network; the model's card; and whether the network is tuned for prompts. Where the
+        model has no weights for prompts it is the backbone as it is.
+
+    Raises:
+        InputError: the file does not fit, naming what does not.
+    """
+    from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
+    from SAMFineTuneLib.backbones.checkpoints import load_checkpoint
+    from SAMFineTuneLib.backbones.registry import build
+    from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+
+    card = read_card(path)
+    if card.prompts is None:
+        network = build(card.backbone, card.input_size)
+        load_checkpoint(network, find_checkpoint(card))
+        return PromptedSegmenter(network).eval(), card, False
+    network = _backbone_of(card, find_checkpoint)
+    segmenter = PromptedSegmenter(network)
+    strategy: Any = card.prompts.strategy
+    adapt_for_prompts(network, strategy.method, strategy.scope, strategy.rank)
+    _fill(path, segmenter, card, prefix=_PROMPTS)
+    return segmenter.eval(), card, True
+
+
+def _automatic_network(
     card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]
 ) -> AutomaticSegmenter:
     from SAMFineTuneLib.adaptation.strategy import adapt
+    from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+
+    network = _backbone_of(card, find_checkpoint)
+    segmenter = AutomaticSegmenter(network, len(card.labels))
+    strategy: Any = card.strategy
+    adapt(network, strategy.method, strategy.scope, strategy.rank)
+    return segmenter
+
+
+def _backbone_of(card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]) -> SamNetwork:
+    """The backbone, with its weights where the file holds only what was changed in them."""
     from SAMFineTuneLib.backbones.checkpoints import load_checkpoint
     from SAMFineTuneLib.backbones.registry import build
-    from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 
     network = build(card.backbone, card.input_size)
     if _needs_checkpoint(card):
@@ -225,13 +290,47 @@ def _network_of(
                 "give the weights it was tuned from with --checkpoint",
                 code="other_checkpoint",
             )
-    segmenter = AutomaticSegmenter(network, len(card.labels))
-    strategy: Any = card.strategy
-    adapt(network, strategy.method, strategy.scope, strategy.rank)
-    return segmenter
+    return network
 
 
-def _kept_tensors(segmenter: AutomaticSegmenter, card: ModelCard) -> list[tuple[str, Any]]:
+def _fill(path: Path, network: nn.Module, card: ModelCard, prefix: str) -> None:
+    """Puts the file's tensors of one set into its network."""
+    import torch
+
+    tensors = _tensors(path, card, prefix)
+    own = network.state_dict()
+    needed = {name for name, _ in _kept_tensors(network, card)}
+    for name in sorted(needed ^ set(tensors)):
+        what = "lacks" if name in needed else "holds an unknown tensor"
+        raise _unreadable(path, f"does not fit its own card: it {what} {prefix}{name}")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise _unreadable(
+                path,
+                f"does not fit its own card: {prefix}{name} is {tuple(tensor.shape)}, "
+                f"not {tuple(own[name].shape)}",
+            )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def _tensors(path: Path, card: ModelCard, prefix: str) -> dict[str, Tensor]:
+    """Those of one set; without weights for prompts in the card all belong to the automatic one."""
+    from safetensors import SafetensorError, safe_open
+
+    def belongs(name: str) -> bool:
+        return card.prompts is None or name.startswith(_PROMPTS) == bool(prefix)
+
+    try:
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            return {name[len(prefix) :]: file.get_tensor(name) for name in names if belongs(name)}
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, "is damaged or incomplete") from error
+
+
+def _kept_tensors(segmenter: nn.Module, card: ModelCard) -> list[tuple[str, Tensor]]:
     tensors = dict(segmenter.state_dict())
     if _needs_checkpoint(card):
         trained = {name for name, each in segmenter.named_parameters() if each.requires_grad}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -12,20 +12,25 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from SAMFineTuneLib.adaptation.strategy import adapt
+from SAMFineTuneLib import model_file
+from SAMFineTuneLib.adaptation.strategy import adapt, adapt_for_prompts
 from SAMFineTuneLib.backbones.checkpoints import load_checkpoint
+from SAMFineTuneLib.backbones.network import SamNetwork
 from SAMFineTuneLib.backbones.registry import build
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.model_file import (
-    FORMAT_VERSION,
     LabelCard,
     ModelCard,
+    PromptCard,
     Strategy,
     load_model,
+    load_prompted,
     read_card,
     save_model,
 )
+from SAMFineTuneLib.prompts.prompt_set import POSITIVE, PromptSet
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
 
 WINDOW = IntensityWindow(low=-100, high=300, mean=0.4, standard_deviation=0.2)
@@ -51,7 +56,10 @@ def no_checkpoint(card: ModelCard) -> Path:
     raise AssertionError("a model that started from random weights needs no checkpoint")
 
 
-def move(segmenter: AutomaticSegmenter) -> AutomaticSegmenter:
+Segmenter = TypeVar("Segmenter", AutomaticSegmenter, PromptedSegmenter)
+
+
+def move(segmenter: Segmenter) -> Segmenter:
     """Every tensor that trains moves, as training would."""
     with torch.no_grad():
         for parameter in segmenter.parameters():
@@ -109,7 +117,8 @@ def test_a_model_from_random_weights_comes_back_whole(starter_model: Any) -> Non
     assert card == read_card(path)
     assert [label.value for label in card.labels] == [5, 52]
     assert card.labels[0].colour == (1.0, 0.5, 0.0) and card.normalisation.window == WINDOW
-    assert card.format_version == FORMAT_VERSION and "torch" in card.versions
+    assert card.format_version == 1, "older programs read it"
+    assert "torch" in card.versions
     assert list(path.parent.iterdir()) == [path], "no part file is left"
 
 
@@ -170,9 +179,9 @@ def rewritten(source: Path, target: Path, **changes: Any) -> Path:
 
 
 def test_a_newer_format_is_refused(starter_model: Any, tmp_path: Path) -> None:
-    newer = rewritten(starter_model[0], tmp_path / "newer.safetensors", format_version=2)
+    newer = rewritten(starter_model[0], tmp_path / "newer.safetensors", format_version=3)
     error = refusal(newer)
-    assert error.code == "newer_format" and "version 2" in error.message
+    assert error.code == "newer_format" and "version 3" in error.message
     assert "update" in error.remedy
 
 
@@ -295,3 +304,127 @@ def test_a_full_disk_leaves_nothing(
     assert "space" in refused.value.remedy and "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"the model before"
+
+
+# Weights for prompts
+
+
+def answer_of(segmenter: PromptedSegmenter) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    click = PromptSet.none(1).with_points(torch.tensor([[80.5, 90.5]]), torch.tensor([POSITIVE]))
+    with torch.no_grad():
+        features = segmenter.encode(torch.randn(1, 3, 256, 256, generator=generator))
+        logits: Tensor = segmenter.decode(features, click)[0]
+    return logits
+
+
+def tuned_for_prompts(network: SamNetwork, method: Any) -> PromptedSegmenter:
+    segmenter = PromptedSegmenter(network)
+    adapt_for_prompts(network, method, "encoder_decoder", 4)
+    return move(segmenter)
+
+
+def prompt_card(method: str) -> PromptCard:
+    strategy = Strategy(method=method, scope="encoder_decoder", rank=4)
+    return PromptCard(strategy=strategy, training={"steps": 7})
+
+
+@pytest.fixture(scope="module")
+def both_sets(
+    starter_model: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, AutomaticSegmenter, PromptedSegmenter]:
+    torch.manual_seed(5)
+    prompted = tuned_for_prompts(build("starter", 256), "vanilla")
+    path = tmp_path_factory.mktemp("both") / "both.safetensors"
+    card = a_card("starter", "vanilla", None, prompts=prompt_card("vanilla"))
+    save_model(path, starter_model[1], card, prompted)
+    return path, starter_model[1], prompted
+
+
+def test_both_sets_come_back_from_one_file(both_sets: Any) -> None:
+    path, automatic, prompted = both_sets
+    torch.manual_seed(99)
+    loaded, card = load_model(path, no_checkpoint)
+    assert torch.equal(output_of(loaded), output_of(automatic))
+    answering, same_card, tuned = load_prompted(path, no_checkpoint)
+    assert torch.equal(answer_of(answering), answer_of(prompted))
+    assert tuned and same_card == card and not answering.training
+    assert card.format_version == 2 and card.prompts == prompt_card("vanilla")
+    with safe_open(path, "pt") as file:
+        assert not [name for name in file.keys() if "context_decoder" in name]  # noqa: SIM118
+
+
+def test_a_program_that_knows_no_prompts_says_that_it_is_too_old(
+    both_sets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_file, "FORMAT_VERSION", 1)
+    assert refusal(both_sets[0]).code == "newer_format"
+
+
+def test_prompt_weights_of_a_checkpoint_are_changed_tensors_alone(
+    official_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    networks = [build("vit_t", 256) for _ in range(2)]
+    loaded_weights = [load_checkpoint(each, official_files[0]) for each in networks]
+    sha256 = loaded_weights[0].sha256
+    automatic = AutomaticSegmenter(networks[0], 2)
+    adapt(networks[0], "lora", "encoder_decoder", 4)
+    prompted = tuned_for_prompts(networks[1], "adapter")
+    path = tmp_path / "both.safetensors"
+    card = a_card("vit_t", "lora", sha256, prompts=prompt_card("adapter"))
+    save_model(path, move(automatic), card, prompted)
+    trained = {name for name, each in prompted.named_parameters() if each.requires_grad}
+    with safe_open(path, "pt") as file:
+        names = set(file.keys())
+    assert {name[8:] for name in names if name.startswith("prompts.")} == trained
+    loaded, _, tuned = load_prompted(path, lambda card: official_files[0])
+    assert tuned and torch.equal(answer_of(loaded), answer_of(prompted))
+    assert torch.equal(
+        output_of(load_model(path, lambda card: official_files[0])[0]), output_of(automatic)
+    )
+    with pytest.raises(InputError) as refused:
+        load_prompted(path, lambda card: official_files[1])
+    assert refused.value.code == "other_checkpoint"
+
+
+def test_without_prompt_weights_the_backbone_answers(
+    lora_model: Any, official_files: tuple[Path, Path]
+) -> None:
+    network = build("vit_t", 256)
+    load_checkpoint(network, official_files[0])
+    found, card, tuned = load_prompted(lora_model[0], lambda card: official_files[0])
+    assert not tuned and card == read_card(lora_model[0])
+    assert torch.equal(answer_of(found), answer_of(PromptedSegmenter(network.eval())))
+
+
+def test_prompt_weights_that_do_not_fit_are_named(both_sets: Any, tmp_path: Path) -> None:
+    source = both_sets[0]
+    tensors = load_file(source)
+    name = "prompts.network.mask_decoder.iou_token.weight"
+
+    def refused(content: dict[str, Tensor], card: ModelCard) -> str:
+        path = tmp_path / "wrong.safetensors"
+        save_file(content, path, metadata={"samfinetune": card.model_dump_json()})
+        with pytest.raises(InputError) as refusal:
+            load_prompted(path, no_checkpoint)
+        assert refusal.value.code == "bad_model" and refusal.value.remedy
+        return refusal.value.message
+
+    card = read_card(source)
+    less = {key: each for key, each in tensors.items() if key != name}
+    assert f"lacks {name}" in refused(less, card)
+    assert f"{name} is (3, 3)" in refused({**tensors, name: torch.zeros(3, 3)}, card)
+    assert "prompts.more" in refused({**tensors, "prompts.more": torch.zeros(1)}, card)
+    # And a card that does not know of them.
+    silent = tmp_path / "silent.safetensors"
+    plain = card.model_copy(update={"prompts": None})
+    save_file(tensors, silent, metadata={"samfinetune": plain.model_dump_json()})
+    assert "unknown tensor prompts." in refusal(silent).message
+
+
+def test_card_and_networks_have_to_agree(both_sets: Any, tmp_path: Path) -> None:
+    _, automatic, prompted = both_sets
+    with pytest.raises(ValueError, match="do not agree"):
+        save_model(
+            tmp_path / "m.safetensors", automatic, a_card("starter", "vanilla", None), prompted
+        )
