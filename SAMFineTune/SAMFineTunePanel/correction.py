@@ -235,6 +235,15 @@ class Correction:
         self._segment.requireArea(*corners)
         self._add(number, Box(corners=corners))
 
+    def requireInView(self, ras: Ras) -> None:
+        """Refuse a point at which no prompt can be given.
+
+        Raises:
+            ValueError: as `addPoint`.
+        """
+        self._requireReady()
+        self._requireSlice(self._segment.placeOf(ras), None)
+
     def movePrompt(self, index: int, ras: Ras, corner: int = 0, isGoingOn: bool = False) -> None:
         """Move a prompt of the slice in view; it stays on its slice.
 

@@ -23,7 +23,7 @@ def nextPair(taken: Collection[tuple[str, str]]) -> tuple | None:
     segmentations = [
         each
         for each in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        if not each.GetAttribute(RESULT_ATTRIBUTE)
+        if not each.GetAttribute(RESULT_ATTRIBUTE) and not each.GetHideFromEditors()
     ]
     drawn = [(_volumeDrawnOn(each), each) for each in segmentations]
     likely = sorted(

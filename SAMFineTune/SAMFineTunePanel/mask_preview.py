@@ -1,0 +1,121 @@
+"""The mask that is not accepted yet, shown in the slice views."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
+
+from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
+
+_SEGMENT_ID = "preview"
+# Of the segment's colour; the rest is white, so that the two are told apart.
+_OWN_SHARE = 0.45
+_FILL, _OUTLINE = 0.35, 1.0
+
+
+class MaskPreview:
+    """Shows what a correction proposes, in a segmentation of its own that is neither saved nor offered.
+
+    Args:
+        correction: whose masks are shown until `remove`.
+    """
+
+    def __init__(self, correction) -> None:
+        self._correction = correction
+        self._node: slicer.vtkMRMLSegmentationNode | None = None
+        correction.addListener(self._onCorrection)
+        self.update()
+
+    @property
+    def node(self) -> slicer.vtkMRMLSegmentationNode | None:
+        """The segmentation that shows it; None while there is nothing to show it for."""
+        return self._node
+
+    def remove(self) -> None:
+        """Show nothing any more."""
+        self._correction.removeListener(self._onCorrection)
+        self._removeNode()
+
+    def update(self) -> None:
+        """Show what the correction proposes at present."""
+        if not self._correction.isOpen:
+            self._removeNode()
+            return
+        masks = self._correction.preview
+        if self._node is None or not slicer.mrmlScene.IsNodePresent(self._node):
+            if not masks:
+                return
+            self._node = _addNode()
+        segment = self._node.GetSegmentation().GetSegment(_SEGMENT_ID)
+        self._colour(segment)
+        image = segment.GetRepresentation(BINARY_LABELMAP)
+        if masks:
+            _fill(image, masks, self._correction.segment)
+            # The views follow the segment, not its labelmap.
+            segment.Modified()
+        self._node.GetDisplayNode().SetVisibility(bool(masks))
+
+    def _colour(self, segment: slicer.vtkSegment) -> None:
+        corrected = self._correction.segment
+        own = corrected.segmentation.GetSegmentation().GetSegment(corrected.segmentID)
+        colour = [_OWN_SHARE * part + 1 - _OWN_SHARE for part in own.GetColor()]
+        if not np.allclose(segment.GetColor(), colour):
+            segment.SetColor(*colour)
+
+    def _removeNode(self) -> None:
+        node, self._node = self._node, None
+        if node is not None and slicer.mrmlScene.IsNodePresent(node):
+            display = node.GetDisplayNode()
+            slicer.mrmlScene.RemoveNode(node)
+            slicer.mrmlScene.RemoveNode(display)
+
+    def _onCorrection(self, correction, event: str) -> None:
+        if event in ("mask", "slice", "state"):
+            self.update()
+
+
+def _addNode() -> slicer.vtkMRMLSegmentationNode:
+    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentationNode")
+    node.UnRegister(None)
+    node.SetName(_("Proposed mask"))
+    # Before it comes into the scene: what is hidden has no place in the tree of data.
+    node.SetHideFromEditors(True)
+    node.SetSaveWithScene(False)
+    node.SetUndoEnabled(False)
+    slicer.mrmlScene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetSaveWithScene(False)
+    display.SetVisibility3D(False)
+    display.SetOpacity2DFill(_FILL)
+    display.SetOpacity2DOutline(_OUTLINE)
+    display.SetSliceIntersectionThickness(2)
+    segment = slicer.vtkSegment()
+    segment.SetName(_("Proposed mask"))
+    segment.AddRepresentation(BINARY_LABELMAP, slicer.vtkOrientedImageData())
+    node.GetSegmentation().AddSegment(segment, _SEGMENT_ID)
+    return node
+
+
+def _fill(image: slicer.vtkOrientedImageData, masks: dict[int, np.ndarray], corrected) -> None:
+    """Put masks of slices into a labelmap, on the grid of the volume, in one go for who watches it."""
+    first, last = min(masks), max(masks)
+    extent = [0, 0, 0, 0, 0, 0]
+    for axis, size in enumerate(corrected.grid.size):
+        extent[2 * axis : 2 * axis + 2] = (first, last) if axis == corrected.axis else (0, size - 1)
+    matrix = slicer.util.vtkMatrixFromArray(corrected.grid.ijkToRas)
+    if list(image.GetExtent()) != extent or image.GetPointData().GetScalars() is None:
+        image.SetExtent(extent)
+        image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    shape = [extent[2 * axis + 1] - extent[2 * axis] + 1 for axis in (2, 1, 0)]
+    scalars = image.GetPointData().GetScalars()
+    # A view of the image's memory: what is put into it is in the image.
+    slices = np.moveaxis(vtk_to_numpy(scalars).reshape(shape), 2 - corrected.axis, 0)
+    for number in range(first, last + 1):
+        slices[number - first] = masks.get(number, 0)
+    scalars.Modified()
+    image.SetGeometryFromImageToWorldMatrix(matrix)
+    image.Modified()

@@ -1,0 +1,401 @@
+"""Prompts as control points: clicks, drags and deletions in a slice view, and the mask shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from correction_workers import pretend, wait_until_idle
+from scene_builders import add_segmentation, add_transform, add_volume, box, placement
+
+SHAPE = (9, 60, 60)
+
+
+@pytest.fixture(scope="module")
+def window(slicer_app, layout_manager):
+    from Testing.slicer_host.desktop import main_window
+
+    window = main_window()
+    yield window
+    window.hide()
+
+
+@pytest.fixture
+def nodes(module, scene, window):
+    import slicer
+
+    layout = slicer.app.layoutManager()
+    layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    values = np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16)
+    # Not parallel to the world's axes; the view is turned along with it.
+    volume = add_volume(values, placement((1.0, 1.0, 3.0), (0, 0, 1), 15.0, (4.0, -6.0, 2.0)))
+    segmentation = add_segmentation(volume, {"liver": box(SHAPE, (3, 5), (10, 20), (10, 20))})
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    return volume, segmentation
+
+
+@pytest.fixture
+def correction(nodes, monkeypatch, process_events):
+    from SAMFineTunePanel.correction import Correction
+    from SAMFineTunePanel.slice_view import showSlice
+
+    pretend(monkeypatch)
+    volume, segmentation = nodes
+    showSlice(volume, "axial", 4)
+    correction = Correction()
+    segment_id = segmentation.GetSegmentation().GetNthSegmentID(0)
+    correction.open(volume, segmentation, segment_id, start="nothing")
+    wait_until_idle(correction, process_events)
+    yield correction
+    correction.endForClosing()
+
+
+@pytest.fixture
+def complaints():
+    return []
+
+
+@pytest.fixture
+def markups(correction, complaints):
+    from SAMFineTunePanel.prompt_markups import PromptMarkups
+
+    markups = PromptMarkups(correction, complaints.append, lambda: None)
+    yield markups
+    markups.remove()
+
+
+@pytest.fixture
+def settle(correction, process_events):
+    def settle() -> None:
+        process_events()
+        process_events()
+        wait_until_idle(correction, process_events)
+
+    return settle
+
+
+def view_of(name: str = "Red"):
+    import slicer
+
+    return slicer.app.layoutManager().sliceWidget(name)
+
+
+def in_view(correction, i: float, j: float, k: float = 4, name: str = "Red"):
+    """Where in a view a place of the volume is seen."""
+    import qt
+    import vtk
+
+    widget = view_of(name)
+    to_xy = vtk.vtkMatrix4x4()
+    vtk.vtkMatrix4x4.Invert(widget.mrmlSliceNode().GetXYToRAS(), to_xy)
+    x, y, _z, _w = to_xy.MultiplyPoint((*correction.segment.rasOf((i, j, k)), 1.0))
+    return qt.QPoint(round(x), round(widget.sliceView().renderWindow().GetSize()[1] - 1 - y))
+
+
+def click(correction, i: float, j: float, k: float = 4, name: str = "Red") -> None:
+    import qt
+    from PySide6.QtTest import QTest
+
+    view, where = view_of(name).sliceView(), in_view(correction, i, j, k, name)
+    QTest.mouseMove(view, where)
+    QTest.mouseClick(view, qt.Qt.LeftButton, qt.Qt.NoModifier, where)
+
+
+def drag(correction, start, end) -> None:
+    import qt
+    from PySide6.QtTest import QTest
+
+    view = view_of().sliceView()
+    first, last = in_view(correction, *start), in_view(correction, *end)
+    QTest.mouseMove(view, first)
+    QTest.mousePress(view, qt.Qt.LeftButton, qt.Qt.NoModifier, first)
+    for part in (0.3, 0.6, 1.0):
+        QTest.mouseMove(view, first + (last - first) * part)
+    QTest.mouseRelease(view, qt.Qt.LeftButton, qt.Qt.NoModifier, last)
+
+
+def places(correction) -> list:
+    return [
+        (round(each.at[0]), round(each.at[1]), each.positive) if each.kind == "point" else each.kind
+        for each in correction.current.prompts
+    ]
+
+
+def set_points(kind: str) -> int:
+    import slicer
+
+    names = {"positive": "Positive points", "negative": "Negative points", "box": "Corners*"}
+    nodes = slicer.util.getNodes(names[kind])
+    return sum(each.GetNumberOfDefinedControlPoints() for each in nodes.values())
+
+
+def test_clicks_are_prompts_and_the_mask_is_shown(correction, markups, settle, complaints):
+    markups.place("positive")
+    click(correction, 20, 30)
+    settle()
+    assert places(correction) == [(20, 30, True)] and correction.preview[4][30, 20]
+    click(correction, 40, 30)
+    settle()
+    markups.place("negative")
+    click(correction, 30, 10)
+    settle()
+    assert places(correction) == [(20, 30, True), (40, 30, True), (30, 10, False)]
+    assert (set_points("positive"), set_points("negative")) == (2, 1)
+    assert set(complaints) == {""}
+    markups.place("")
+    click(correction, 10, 10)
+    settle()
+    assert len(places(correction)) == 3
+
+
+def test_two_clicks_are_a_box(correction, markups, settle):
+    import slicer
+
+    markups.place("box")
+    click(correction, 10, 15)
+    settle()
+    assert places(correction) == [] and set_points("box") == 1
+    click(correction, 30, 25)
+    settle()
+    assert places(correction) == ["box"] and set_points("box") == 2
+    corners = np.round(correction.current.prompts[0].corners)
+    assert np.allclose(corners, [(10, 15, 4), (30, 25, 4)], atol=1)
+    outline = slicer.util.getNode("Box")
+    assert outline.GetNumberOfControlPoints() == 4 and outline.GetDisplayNode().GetVisibility()
+    assert correction.preview[4][20, 20] and markups.placing == "positive"
+    click(correction, 40, 40)
+    settle()
+    markups.place("box")
+    click(correction, 5, 5)
+    click(correction, 15, 25)
+    settle()
+    assert places(correction) == [(40, 40, True), "box"] and set_points("box") == 2
+    correction.clearPrompts()
+    assert set_points("box") == 0 and not outline.GetDisplayNode().GetVisibility()
+
+
+def test_drags_move_prompts_as_one_step(correction, markups, settle):
+    markups.place("positive")
+    click(correction, 20, 30)
+    settle()
+    markups.place("")
+    drag(correction, (20, 30), (35, 40))
+    settle()
+    assert places(correction) == [(35, 40, True)] and correction.preview[4][40, 35]
+    assert not correction.preview[4][30, 20]
+    correction.undo()
+    settle()
+    assert places(correction) == [(20, 30, True)] and set_points("positive") == 1
+    correction.undo()
+    settle()
+    assert places(correction) == [] and set_points("positive") == 0
+    correction.redo()
+    settle()
+    drag(correction, (20, 30), (25, 30))
+    settle()
+    assert places(correction) == [(25, 30, True)]
+
+
+def test_deleted_points_are_deleted_prompts(correction, markups, settle):
+    import slicer
+
+    for i in (10, 20, 30):
+        correction.addPoint(correction.segment.rasOf((i, 30, 4)))
+    correction.addBox(correction.segment.rasOf((5, 5, 4)), correction.segment.rasOf((9, 9, 4)))
+    settle()
+    slicer.util.getNode("Positive points").RemoveNthControlPoint(1)
+    settle()
+    assert places(correction) == [(10, 30, True), (30, 30, True), "box"]
+    slicer.util.getNode("Corners of the box").RemoveNthControlPoint(0)
+    settle()
+    assert places(correction) == [(10, 30, True), (30, 30, True)] and set_points("box") == 0
+    slicer.util.getNode("Positive points").RemoveAllControlPoints()
+    settle()
+    assert places(correction) == [] and correction.preview == {}
+    correction.undo()
+    correction.undo()
+    assert set_points("positive") == 2
+
+
+def test_clicks_while_placing_survive_what_undo_removes(correction, markups, settle):
+    markups.place("positive")
+    for i in (10, 20, 30):
+        click(correction, i, 30)
+        settle()
+    correction.undo()
+    correction.undo()
+    settle()
+    click(correction, 40, 20)
+    settle()
+    assert places(correction) == [(10, 30, True), (40, 20, True)]
+    assert set_points("positive") == 2 and markups.placing == "positive"
+
+
+def test_only_prompts_of_the_slice_in_view_are_shown(
+    correction, markups, settle, nodes, process_events
+):
+    from SAMFineTunePanel.slice_view import showSlice
+
+    markups.place("positive")
+    click(correction, 20, 30)
+    settle()
+    showSlice(nodes[0], "axial", 6)
+    process_events(lambda: correction.number == 6)
+    assert set_points("positive") == 0
+    click(correction, 25, 35, 6)
+    settle()
+    assert places(correction) == [(25, 35, True)] and set_points("positive") == 1
+    showSlice(nodes[0], "axial", 4)
+    process_events(lambda: correction.number == 4)
+    assert places(correction) == [(20, 30, True)] and set_points("positive") == 1
+
+
+def test_clicks_that_cannot_be_are_taken_back_in_words(correction, markups, settle, complaints):
+    markups.place("positive")
+    # The coronal view, well beside the slice that the axial one shows.
+    click(correction, 20, 30, 7, "Green")
+    settle()
+    assert "view Red shows slice 4" in complaints[-1]
+    markups.place("positive")
+    click(correction, -8, 30)
+    settle()
+    assert "outside" in complaints[-1]
+    assert places(correction) == [] and set_points("positive") == 0
+    markups.place("box")
+    click(correction, -8, 30)
+    settle()
+    assert "outside" in complaints[-1] and set_points("box") == 0
+    click(correction, 20, 30)
+    click(correction, 20, 30)
+    settle()
+    assert "no area" in complaints[-1] and places(correction) == [] and set_points("box") == 0
+    markups.place("positive")
+    click(correction, 20, 30)
+    settle()
+    assert complaints[-1] == "" and len(places(correction)) == 1
+
+
+def test_points_stay_inside_the_volume_and_on_their_slice(correction, markups, settle, complaints):
+    import slicer
+
+    correction.addPoint(correction.segment.rasOf((20, 30, 4)))
+    settle()
+    node = slicer.util.getNode("Positive points")
+    node.SetNthControlPointPositionWorld(0, 500.0, 0.0, 0.0)
+    settle()
+    assert "outside" in complaints[-1] and places(correction) == [(20, 30, True)]
+    expected = correction.segment.rasOf((20, 30, 4))
+    assert np.allclose(node.GetNthControlPointPositionWorld(0), expected)
+    node.SetNthControlPointPositionWorld(0, *correction.segment.rasOf((22, 30, 6)))
+    settle()
+    assert np.allclose(correction.current.prompts[0].at, (22, 30, 4), atol=0.01)
+    expected = correction.segment.rasOf((22, 30, 4))
+    assert np.allclose(node.GetNthControlPointPositionWorld(0), expected, atol=0.01)
+
+
+def test_points_follow_a_volume_that_is_moved(correction, markups, settle, nodes, process_events):
+    import slicer
+
+    correction.addPoint(correction.segment.rasOf((20, 30, 4)))
+    add_transform(placement(origin=(50.0, 0.0, 0.0)), nodes[0])
+    node = slicer.util.getNode("Positive points")
+    process_events(
+        lambda: np.allclose(
+            node.GetNthControlPointPositionWorld(0), correction.segment.rasOf((20, 30, 4))
+        )
+    )
+    assert places(correction) == [(20, 30, True)]
+
+
+def test_nothing_of_it_is_saved_offered_or_left_behind(
+    correction, markups, settle, scene, nodes, tmp_path
+):
+    import slicer
+    from SAMFineTunePanel.mask_preview import MaskPreview
+    from SAMFineTunePanel.scene_pairs import nextPair
+
+    taken = {(nodes[0].GetID(), nodes[1].GetID())}
+    before = {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLNode")}
+    preview = MaskPreview(correction)
+    markups.place("negative")
+    correction.addPoint(correction.segment.rasOf((20, 30, 4)))
+    correction.addBox(correction.segment.rasOf((5, 5, 4)), correction.segment.rasOf((9, 9, 4)))
+    settle()
+    made = [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLNode")
+        if node.GetID() not in before and not node.IsA("vtkMRMLStorageNode")
+    ]
+    assert len(made) >= 8 and not any(node.GetSaveWithScene() for node in made)
+    shown = [node for node in made if node.IsA("vtkMRMLDisplayableNode")]
+    assert all(node.GetHideFromEditors() for node in shown) and nextPair(taken) is None
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    assert not any(hierarchy.GetItemByDataNode(node) for node in shown)
+    assert preview.node in made and slicer.util.saveScene(str(tmp_path / "scene.mrml"))
+    text = (tmp_path / "scene.mrml").read_text(encoding="utf-8")
+    assert "Positive points" not in text and "Proposed mask" not in text
+    correction.close()
+    left = {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLNode")} - before
+    kinds = {slicer.mrmlScene.GetNodeByID(each).GetClassName() for each in left}
+    assert not any("Markups" in each or "Segmentation" in each for each in kinds)
+    preview.remove()
+    interaction = slicer.app.applicationLogic().GetInteractionNode()
+    assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
+
+
+def test_the_preview_is_seen_in_the_view_and_moves_with_the_slice(
+    correction, settle, nodes, process_events
+):
+    from SAMFineTunePanel.mask_preview import MaskPreview
+    from SAMFineTunePanel.slice_view import showSlice
+
+    def colour():
+        view = view_of().sliceView()
+        view.forceRender()
+        return view._image.pixelColor(in_view(correction, 40, 40))
+
+    preview = MaskPreview(correction)
+    assert preview.node is None
+    bare = colour()
+    assert bare.red() == bare.green() == bare.blue()
+    correction.addPoint(correction.segment.rasOf((40, 40, 4)))
+    settle()
+    assert colour().green() > bare.green() + 10
+    showSlice(nodes[0], "axial", 6)
+    process_events(lambda: correction.number == 6)
+    assert colour().red() == colour().green()
+    showSlice(nodes[0], "axial", 4)
+    process_events(lambda: correction.number == 4)
+    assert colour().green() > bare.green() + 10
+    correction.accept()
+    assert not preview.node.GetDisplayNode().GetVisibility()
+    correction.undo()
+    assert preview.node.GetDisplayNode().GetVisibility()
+    preview.remove()
+    assert colour().green() == bare.green()
+
+
+def test_from_click_to_mask_in_the_view_is_quick(correction, markups, settle, process_events):
+    """With a worker that takes no time: what Slicer adds to the network's own time."""
+    import time
+
+    from SAMFineTunePanel.mask_preview import MaskPreview
+
+    preview = MaskPreview(correction)
+    markups.place("positive")
+    click(correction, 20, 30)
+    settle()
+    seconds = []
+    for i in range(12):
+        started = time.perf_counter()
+        click(correction, 25 + i, 30)
+        wanted = len(correction.current.prompts) + 1
+        process_events(
+            lambda wanted=wanted: (
+                len(correction.current.prompts) == wanted and correction.current.isFound
+            )
+        )
+        view_of().sliceView().forceRender()
+        seconds.append(time.perf_counter() - started)
+    preview.remove()
+    print(f"median {1e3 * np.median(seconds):.0f} ms, longest {1e3 * max(seconds):.0f} ms")
+    assert np.median(seconds) < 0.1
