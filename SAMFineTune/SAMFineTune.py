@@ -24,6 +24,7 @@ if str(Path(__file__).resolve().parent) not in sys.path:
 
 from SAMFineTunePanel import module_test
 from SAMFineTunePanel.apply_request import ApplyRequest
+from SAMFineTunePanel.effect_registration import registerEffect
 from SAMFineTunePanel.example_slices import ExampleSlices, slicesOf
 from SAMFineTunePanel.finetune_request import FinetuneRequest, finetuneJob, unclaimedOutput, writeJob
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
@@ -79,6 +80,7 @@ class SAMFineTune(ScriptedLoadableModule):
         # Slicer finds it by itself only where Resources lies beside this file.
         self.parent.icon = qt.QIcon(resourcePath("Icons/SAMFineTune.png"))
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", registerEffect)
 
 
 class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

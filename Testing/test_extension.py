@@ -92,7 +92,13 @@ def test_names_do_not_collide_where_all_extensions_are_installed_together():
     assert len(names) == len(set(names)), "names that differ in case only are one on Windows"
 
     top = {name.split("/")[0] for name in installed_files()}
-    assert top == {"SAMFineTune.py", "SAMFineTunePanel", "SAMFineTuneLib", "Resources"}
+    assert top == {
+        "SAMFineTune.py",
+        "SAMFineTuneEffect",
+        "SAMFineTunePanel",
+        "SAMFineTuneLib",
+        "Resources",
+    }
 
 
 def test_the_installed_files_are_where_the_module_looks_for_them(tmp_path):

@@ -1,0 +1,139 @@
+"""Keeps the correction on what is selected in a Segment Editor, while the effect is active there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+
+class EditorCorrection(VTKObservationMixin):
+    """The one correction of the module, driven from a Segment Editor; knows no widgets.
+
+    A correction of the same segment that is open already, from the panel, is joined and not closed.
+
+    Args:
+        correction: SAMFineTunePanel.correction.Correction.
+        changed: called whenever there is something else to show.
+
+    Attributes:
+        correction: as given.
+        isActive: whether the effect is.
+        model: name of a tuned model; "" for the backbone as it is.
+    """
+
+    def __init__(self, correction: Any, changed: Callable[[], None]) -> None:
+        VTKObservationMixin.__init__(self)
+        self.correction = correction
+        self.isActive = False
+        self.model = ""
+        self._changed = changed
+        self._editorNode: slicer.vtkMRMLSegmentEditorNode | None = None
+        self._opened: tuple | None = None
+        self._isOwn = False
+        self._problem = ""
+        correction.addListener(self._onCorrection)
+
+    @property
+    def words(self) -> str:
+        """What happened last, for the user."""
+        return self.correction.words
+
+    @property
+    def problem(self) -> str:
+        """What went wrong last, or is missing; "" when all is well."""
+        return self._problem or self.correction.problem
+
+    def begin(self, editorNode: slicer.vtkMRMLSegmentEditorNode) -> None:
+        """The effect becomes active in an editor: correct what is selected there, now and later."""
+        self.end()
+        self.isActive = True
+        self._editorNode = editorNode
+        self.addObserver(editorNode, vtk.vtkCommand.ModifiedEvent, self._onEditorModified)
+        self._openSelected()
+
+    def end(self) -> None:
+        """The effect is active no more; what was accepted stays."""
+        self.isActive = False
+        self.removeObservers()
+        self._editorNode = None
+        self._close()
+        self._opened, self._problem = None, ""
+
+    def cleanup(self) -> None:
+        """Let go of the correction."""
+        self.end()
+        self.correction.removeListener(self._onCorrection)
+
+    def chooseModel(self, name: str) -> None:
+        """Work with another model from now on; "" for the backbone as it is."""
+        if name != self.model:
+            self.model = name
+            self.startAgain()
+
+    def startAgain(self) -> None:
+        """Open the correction anew, after it was closed by what happened in the scene or to its worker."""
+        if self.isActive:
+            self._openSelected()
+
+    def attempt(self, act: Callable[[], Any]) -> None:
+        """Do something with the correction; what hinders it is shown."""
+        from SAMFineTuneLib.errors import InputError
+
+        self._problem = ""
+        try:
+            act()
+        except (ValueError, RuntimeError, InputError) as error:
+            self._problem = str(error)
+        self._changed()
+
+    def _openSelected(self) -> None:
+        """Open the correction of what is selected; close it where nothing is."""
+        self._close()
+        self._opened = selected = self._selected()
+        if selected is None:
+            self._problem = _("Choose a source volume, a segmentation and a segment above.")
+            self._changed()
+            return
+        self._isOwn = not self._isOpenOn(*selected)
+        if self._isOwn:
+            self.attempt(lambda: self.correction.open(*selected, model=self.model))
+        else:
+            self._problem = ""
+            self._changed()
+
+    def _selected(self) -> tuple | None:
+        node = self._editorNode
+        volume, segmentation, segmentID = (
+            node.GetSourceVolumeNode(),
+            node.GetSegmentationNode(),
+            node.GetSelectedSegmentID() or "",
+        )
+        if volume is None or segmentation is None or segmentation.GetSegmentation().GetSegment(segmentID) is None:
+            return None
+        return volume, segmentation, segmentID
+
+    def _isOpenOn(self, volume, segmentation, segmentID: str) -> bool:
+        segment = self.correction.segment
+        if not self.correction.isOpen or segment is None:
+            return False
+        return (segment.volume, segment.segmentation, segment.segmentID) == (volume, segmentation, segmentID)
+
+    def _close(self) -> None:
+        # Where it was opened elsewhere, or something else was opened since, it is not ours to close.
+        if self._isOwn and self._opened is not None and self._isOpenOn(*self._opened):
+            self.correction.close()
+        self._isOwn = False
+
+    def _onEditorModified(self, caller, event) -> None:
+        # The node tells of everything that is chosen in the editor; a correction is not opened anew for that.
+        if self._selected() != self._opened:
+            self._openSelected()
+
+    def _onCorrection(self, correction, event: str) -> None:
+        if self.isActive:
+            self._changed()
