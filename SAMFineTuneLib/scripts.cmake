@@ -89,6 +89,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/jobs/process.py
   SAMFineTuneLib/jobs/process_tree.py
   SAMFineTuneLib/jobs/processor_sharing.py
+  SAMFineTuneLib/jobs/prompt_phase.py
   SAMFineTuneLib/jobs/runners.py
   SAMFineTuneLib/jobs/schema.py
   SAMFineTuneLib/jobs/standard_input.py
@@ -140,6 +141,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/plan.py
   SAMFineTuneLib/training/presets.py
   SAMFineTuneLib/training/preview.py
+  SAMFineTuneLib/training/prompt_plan.py
   SAMFineTuneLib/training/prompt_rounds.py
   SAMFineTuneLib/training/prompt_targets.py
   SAMFineTuneLib/training/prompt_tuning.py

@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from in_process import Shell, shell_of
+from safetensors.torch import load_file
+from synthetic_volumes import head, keep_slices, write_pair
 from torch import Tensor, nn
+from torch.nn import functional
 
+from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
+from SAMFineTuneLib.backbones.checkpoints import load_checkpoint
 from SAMFineTuneLib.backbones.definitions import segment_anything_modeling
 from SAMFineTuneLib.backbones.registry import build
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.backbones.weights import find_weights
+from SAMFineTuneLib.chance import Chance
+from SAMFineTuneLib.errors import Cancelled
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.jobs.events import Progress, parse_line
+from SAMFineTuneLib.model_file import ModelCard, load_model, load_prompted, read_card
 from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, PADDING, POSITIVE, PromptSet
+from SAMFineTuneLib.prompts.wrong_masks import wrong_masks
+from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
+from SAMFineTuneLib.training.examples import Label, LabelledSlice, TrainingSet
+from SAMFineTuneLib.training.fine_tuning import ProgressReport, Watch
+from SAMFineTuneLib.training.plan import Wishes, settle
+from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
+from SAMFineTuneLib.training.prompt_targets import (
+    choose_structures,
+    prompts_on_nothing,
+    prompts_on_wrong_masks,
+)
+from SAMFineTuneLib.training.prompt_tuning import PromptTuning
+from SAMFineTuneLib.training.prompted_validation import measure_prompted
+from SAMFineTuneLib.training.validation_split import ValidationSplit
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -86,10 +114,9 @@ def test_masks_are_those_of_the_official_model(vit_t: PromptedSegmenter, masked:
         assert torch.equal(overlaps[number], official["iou_predictions"][0])
 
 
-@pytest.mark.parametrize("name", ["vit_t", "vit_b"])
 @torch.no_grad()
-def test_segment_anything_answers_at_other_sizes(name: str) -> None:
-    segmenter = PromptedSegmenter(build(name, 256).eval())
+def test_segment_anything_answers_at_other_sizes() -> None:
+    segmenter = PromptedSegmenter(build("vit_t", 256).eval())
     features = segmenter.encode(torch.randn(2, 3, 256, 256))
     prompts = PromptSet.none(2).with_points(
         torch.tensor([[30.5, 40.5], [200.5, 90.5]]), torch.tensor([POSITIVE, POSITIVE])
@@ -99,3 +126,308 @@ def test_segment_anything_answers_at_other_sizes(name: str) -> None:
     assert first.shape == second.shape == (2, 1, 64, 64) and overlaps.shape == (2, 1)
     assert first.isfinite().all() and second.isfinite().all()
     assert not torch.allclose(first, second, atol=1e-3), "the previous mask is heard"
+
+
+# What the simulated user wants, and where it starts
+
+
+def disc(x: float, y: float, radius: float, size: int = 128) -> Tensor:
+    """(S, S) bool."""
+    axis = torch.arange(size) + 0.5
+    return (axis[None, :] - x) ** 2 + (axis[:, None] - y) ** 2 < radius**2
+
+
+def test_wrong_masks_are_wrong_but_not_elsewhere() -> None:
+    masks = torch.stack([disc(50, 60, 24), disc(90, 40, 9)]).repeat(100, 1, 1)
+    logits = wrong_masks(masks, Chance((0,)))
+    assert logits.shape == (200, 1, 32, 32) and logits.isfinite().all()
+    true = functional.avg_pool2d(masks[:, None].float(), 4)[:, 0] > 0.5
+    found = logits[:, 0] > 0
+    assert found.flatten(1).any(1).all(), "something is always there"
+    strength = logits.abs().amax((1, 2, 3))
+    assert strength.min() >= 2 and strength.max() <= 8
+    both = (found & true).sum((1, 2))
+    overlap = 2 * both / (found.sum((1, 2)) + true.sum((1, 2)))
+    assert 0.7 < overlap.mean() < 0.92 and overlap.std() > 0.05
+    assert (overlap > 0.3).float().mean() > 0.95
+    # Too large here, too small there.
+    assert 0.2 < (found.sum((1, 2)) > true.sum((1, 2))).float().mean() < 0.8
+    assert torch.equal(logits, wrong_masks(masks, Chance((0,))))
+    assert not torch.equal(logits, wrong_masks(masks, Chance((1,))))
+
+
+def test_a_structure_is_chosen_among_those_known_and_there() -> None:
+    target = torch.zeros(3, 128, 128, dtype=torch.int32)
+    target[0][disc(30, 30, 12)] = 1
+    target[0][disc(90, 90, 12)] = 1
+    target[0][disc(90, 30, 12)] = 2
+    target[1][disc(30, 30, 12)] = 3
+    known = torch.tensor([[True, True, True, True], [True, True, True, False], [True] * 4])
+    parts = {"left": disc(30, 30, 12), "right": disc(90, 90, 12), "other": disc(90, 30, 12)}
+    parts["both"] = parts["left"] | parts["right"]
+    seen = []
+    for seed in range(60):
+        masks = choose_structures(target, known, Chance((seed,)))
+        assert not masks[1].any() and not masks[2].any(), "unknown, and nothing there"
+        seen += [name for name, part in parts.items() if torch.equal(part, masks[0])]
+    assert len(seen) == 60 and set(seen) == set(parts)
+    assert seen.count("both") < seen.count("left") + seen.count("right")
+
+
+def test_a_wrong_mask_is_corrected_by_a_click_a_box_or_nothing() -> None:
+    masks = torch.stack([disc(50, 60, 24), disc(90, 40, 14)]).repeat(60, 1, 1)
+    prompts = prompts_on_wrong_masks(masks, Chance((0,)))
+    assert prompts.mask is not None
+    clicked, boxed = prompts.labels[:, 0] != PADDING, prompts.boxed
+    assert not (clicked & boxed).any()
+    assert 0.35 < clicked.float().mean() < 0.65 and 0.05 < boxed.float().mean() < 0.35
+    found = functional.interpolate(prompts.mask, (128, 128), mode="bilinear")[:, 0] > 0
+    for number in clicked.nonzero()[:, 0].tolist():
+        x, y = prompts.points[number, 0].long().tolist()
+        assert found[number, y, x] != masks[number, y, x], "a click lies in the error"
+        assert bool(prompts.labels[number, 0] == POSITIVE) == bool(masks[number, y, x])
+    on_nothing = prompts_on_nothing(masks, Chance((0,)))
+    assert on_nothing.mask is None
+    assert ((on_nothing.labels[:, 0] != PADDING) ^ on_nothing.boxed).all()
+
+
+# The loop
+
+
+WINDOW = IntensityWindow(low=0, high=1, mean=0.5, standard_deviation=0.2)
+
+
+def hidden_structure(number: int) -> LabelledSlice:
+    """The lower part of a bright disc: no edge tells where it begins, only examples do."""
+    random = np.random.default_rng(number)
+    x, y, radius = 32 + 6 * random.standard_normal(), 32 + 6 * random.standard_normal(), 16
+    whole = disc(x, y, radius, 64).numpy()
+    lower = whole & (np.arange(64)[:, None] > y)
+    image = 0.2 + 0.5 * whole + 0.05 * random.standard_normal((64, 64))
+    return LabelledSlice(
+        image=image.astype(np.float16),
+        target=lower.astype(np.uint8),
+        known=np.ones(2, bool),
+        window=WINDOW,
+        spacing=(1.0, 1.0),
+        volume=0,
+        number=number,
+    )
+
+
+@pytest.fixture(scope="module")
+def examples() -> TrainingSet:
+    slices = [hidden_structure(number) for number in range(8)]
+    normalisation = IntensityNormalisation(kind="percentiles")
+    return TrainingSet(slices, [Label(1)], "axial", normalisation, 1)
+
+
+HELD_OUT = ValidationSplit([0, 1, 2, 3, 4], [5, 6, 7], "slice")
+
+
+class Run:
+    """A tuning for prompts from the starter weights, with everything that it told."""
+
+    def __init__(self, examples: TrainingSet, folder: Path, steps: int = 3, **watched: Any) -> None:
+        torch.manual_seed(0)
+        wishes = Wishes(steps=2 * steps, batch=2, input_size=256)
+        plan = plan_for_prompts(settle(wishes, examples, False), True, None)
+        network = build("starter", 256)
+        load_checkpoint(network, find_weights("starter", None))
+        adapt_for_prompts(network, plan.method, plan.scope, plan.rank)
+        self.segmenter = PromptedSegmenter(network)
+        self.reports: list[ProgressReport] = []
+        watch = Watch(report=self.reports.append, **watched)
+        self.tuning = PromptTuning(
+            self.segmenter, examples, HELD_OUT, plan, folder, f"{plan.seed}", watch
+        )
+
+    def weights(self) -> list[Tensor]:
+        return [each.detach().clone() for each in self.segmenter.parameters()]
+
+
+def test_tuning_teaches_what_is_wanted(examples: TrainingSet, tmp_path: Path) -> None:
+    """A click on a part that no edge ends gives the whole before, and the part after."""
+    run = Run(examples, tmp_path, steps=24)
+    held_out = [examples.slices[each] for each in HELD_OUT.validation]
+    before = measure_prompted(run.segmenter, held_out)
+    outcome = run.tuning.run()
+    after = measure_prompted(run.segmenter, held_out)
+    assert set(before) == set(after) == {"box", "1 click", "3 clicks"}
+    assert before["1 click"] < 0.7 and after["1 click"] > 0.8
+    assert after["3 clicks"] > before["3 clicks"]
+    assert outcome.steps == 24 and outcome.ending == "complete" and outcome.loss > 0
+    assert [each.step for each in run.reports] == list(range(1, 25))
+    last = run.reports[-1]
+    assert last.phase == "prompts" and last.steps == 24 and last.eta_s == 0
+    assert not list(tmp_path.glob("prompt_features/*"))
+
+
+class CancelAt:
+    """Raises at the given call."""
+
+    def __init__(self, call: int) -> None:
+        self.left = call
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Cancelled
+
+
+def test_an_interrupted_tuning_ends_as_an_uninterrupted_one(
+    examples: TrainingSet, tmp_path: Path
+) -> None:
+    whole = Run(examples, tmp_path / "whole")
+    whole.tuning.run()
+    first = Run(examples, tmp_path / "parts", check=CancelAt(3))
+    with pytest.raises(Cancelled):
+        first.tuning.run()
+    second = Run(examples, tmp_path / "parts")
+    assert second.tuning.resumed_at == 2
+    outcome = second.tuning.run()
+    assert outcome.steps == 3 and [each.step for each in second.reports] == [3]
+    for expected, found in zip(whole.weights(), second.weights(), strict=True):
+        assert torch.equal(expected, found)
+    second.tuning.save()
+    second.tuning.forget()
+    assert Run(examples, tmp_path / "parts").tuning.resumed_at == 0
+
+
+def test_finishing_early_keeps_what_there_is(examples: TrainingSet, tmp_path: Path) -> None:
+    asked = iter([False, True])
+    run = Run(examples, tmp_path, steps=500, finish=lambda: next(asked))
+    before = run.weights()
+    outcome = run.tuning.run()
+    assert outcome.ending == "finished on request" and outcome.steps == 1
+    assert not all(torch.equal(*pair) for pair in zip(before, run.weights(), strict=True))
+
+
+def test_nothing_labelled_is_measured_as_nothing(examples: TrainingSet) -> None:
+    segmenter = PromptedSegmenter(build("starter", 256))
+    empty = replace(examples.slices[0], target=np.zeros((64, 64), np.uint8))
+    assert measure_prompted(segmenter, []) == measure_prompted(segmenter, [empty]) == {}
+
+
+# The whole job
+
+
+@pytest.fixture
+def shell(monkeypatch: Any, capfd: Any, tmp_path: Path) -> Shell:
+    return shell_of(monkeypatch, capfd, tmp_path / "cache")
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    volume, labelmap = head()
+    return write_pair(tmp_path, volume, keep_slices(labelmap, [2, 4, 6, 8]), "head")
+
+
+def options(pair: tuple[Path, Path], model: Path, *more: object) -> tuple[object, ...]:
+    files = ("--volume", pair[0], "--segmentation", pair[1], "--output", model)
+    return ("finetune", *files, "--prompts", "--steps", 4, "--batch", 2, *more)
+
+
+def prompt_weights(model: Path) -> dict[str, Tensor]:
+    return {name: each for name, each in load_file(model).items() if name.startswith("prompts.")}
+
+
+def starter_path(card: ModelCard) -> Path:
+    return find_weights(card.backbone, None)
+
+
+def test_a_job_gives_both_sets_and_says_what_they_are_worth(
+    shell: Shell, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, job = tmp_path / "m.safetensors", tmp_path / "job"
+    ended = shell(*options(pair, model, "--job", job))
+    assert ended.code == 0, ended.err
+    prompted = ended.result["metrics"]["prompted"]
+    assert prompted["measured_with"] == "simulated prompts made from the true masks"
+    for scores in (prompted, prompted["before_tuning"]):
+        assert all(0 <= scores[name] <= 1 for name in ("box", "1 click", "3 clicks"))
+    assert ended.result["metrics"]["validation_dsc"] != prompted["box"]
+    assert ended.result["prompts"]["training"]["steps"] == 2
+    told = [parse_line(line) for line in (job / "events.jsonl").read_text().splitlines()]
+    steps = [(each.phase, each.step) for each in told if isinstance(each, Progress)]
+    assert steps[-1] == ("prompts", 2) and steps[0][0] == "fine-tune"
+    _, card, tuned = load_prompted(model, starter_path)
+    assert tuned and card.format_version == 2 and card.prompts is not None
+    assert card.metrics["prompted"] == prompted
+    load_model(model, starter_path)
+    assert not list((job / "checkpoint").glob("*.pt"))
+
+    # A warm start goes on from them, with the network as it was adapted.
+    again = tmp_path / "again.safetensors"
+    ended = shell(*options(pair, again, "--initial-model", model))
+    assert ended.code == 0, ended.err
+    earlier, later = prompt_weights(model), prompt_weights(again)
+    assert earlier.keys() == later.keys()
+    moved = [name for name in earlier if not torch.equal(earlier[name], later[name])]
+    assert moved
+    untouched = PromptedSegmenter(build("starter", 256))
+    load_checkpoint(untouched.network, find_weights("starter", None))
+    name = "network.mask_decoder.iou_token.weight"
+    away = [
+        float((later[f"prompts.{name}"] - start).abs().mean())
+        for start in (earlier[f"prompts.{name}"], untouched.state_dict()[name])
+    ]
+    assert away[0] < away[1], "nearer to the earlier model than to the backbone"
+
+
+def test_an_interrupted_second_part_does_not_lose_the_first(
+    shell: Shell, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, job = tmp_path / "m.safetensors", tmp_path / "job"
+    real = PromptTuning._step
+
+    def dies(tuning: PromptTuning) -> None:
+        if tuning._schedule.step == 1:
+            (job / "cancel").touch()
+            tuning._watch.check()
+        real(tuning)
+
+    monkeypatch.setattr(PromptTuning, "_step", dies)
+    ended = shell(*options(pair, model, "--job", job))
+    assert ended.code == 3 and not model.exists()
+    assert (job / "checkpoint" / "training.pt").is_file()
+    monkeypatch.setattr(PromptTuning, "_step", real)
+    (job / "cancel").unlink()
+    (job / "events.jsonl").unlink()
+    ended = shell("run", job)
+    assert model.is_file(), ended.err
+    told = [parse_line(line) for line in (job / "events.jsonl").read_text().splitlines()]
+    phases = {each.phase for each in told if isinstance(each, Progress)}
+    assert phases == {"prompts"}, "the automatic weights were there"
+    assert read_card(model).training["steps"] == 4
+
+
+def test_finishing_before_the_second_part_leaves_it_out(
+    shell: Shell, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, job = tmp_path / "m.safetensors", tmp_path / "job"
+    job.mkdir()
+    (job / "finish").touch()
+    ended = shell(*options(pair, model, "--job", job))
+    assert ended.code == 0, ended.err
+    card = read_card(model)
+    assert card.prompts is None and card.format_version == 1 and "prompted" not in card.metrics
+    assert "the model has none of its own" in ended.err
+
+
+def test_segment_anything_is_tuned_with_its_plan(
+    shell: Shell, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "mobile_sam.pt"
+    torch.save(build("vit_t", 1024).state_dict(), weights)
+    model = tmp_path / "m.safetensors"
+    more = ("--backbone", "vit_t", "--checkpoint", weights, "--input-size", 256)
+    ended = shell(*options(pair, model, *more, "--method", "lora", "--validation", "none"))
+    assert ended.code == 0, ended.err
+    assert ended.result["prompts"]["strategy"]["method"] == "lora"
+    assert ended.result["metrics"]["prompted"] is None, "nothing is held out"
+    assert load_prompted(model, lambda card: weights)[2]
+    kept = prompt_weights(model)
+    assert any("image_encoder" in name for name in kept)
+    assert not any("patch_embed" in name or "prompt_encoder" in name for name in kept)

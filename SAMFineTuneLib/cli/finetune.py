@@ -176,6 +176,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, required=True, metavar="M.safetensors", help="the tuned model"
     )
     training.add_argument(
+        "--prompts",
+        action="store_true",
+        help="then also tune a copy of the network for points and boxes, with which its results "
+        "are corrected; half as many steps again",
+    )
+    training.add_argument(
         "--steps",
         type=int,
         metavar="N",

@@ -22,6 +22,7 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.folder import JobFolder, require_writable_file
+from SAMFineTuneLib.jobs.prompt_phase import PromptPhase, TunedForPrompts
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.model_file import (
     LabelCard,
@@ -41,6 +42,7 @@ from SAMFineTuneLib.training.fine_tuning import (
 )
 from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
 from SAMFineTuneLib.training.preview import PreviewWriter
+from SAMFineTuneLib.training.prompt_tuning import PromptTuning
 from SAMFineTuneLib.training.slice_context import context_of_slices
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
 
@@ -74,33 +76,61 @@ def run_finetune(
             "there will be no validation DSC"
         )
     _tell_plan(plan, examples, held_out, segmenter, device, events)
+    start = _start(job, checkpoint_sha256)
+    watch = _watch(
+        events, control, PreviewWriter(folder.preview_folder, examples, held_out, events.preview)
+    )
     tuning = FineTuning(
         segmenter,
         examples,
         held_out,
         plan,
         folder.checkpoint_folder,
-        signature_of(plan, examples, _start(job, checkpoint_sha256)),
-        _watch(
-            events,
-            control,
-            PreviewWriter(folder.preview_folder, examples, held_out, events.preview),
-        ),
+        signature_of(plan, examples, start),
+        watch,
     )
     if tuning.resumed_at:
         events.log(f"going on at step {tuning.resumed_at}, where an earlier run stopped")
     outcome = tuning.run()
     card = _card(plan, examples, held_out, outcome, checkpoint_sha256)
+    for_prompts = None
+    if job.prompts and outcome.ending == "finished on request":
+        events.warning("finished before the weights for prompts: the model has none of its own")
+    elif job.prompts:
+        # Run again after an interruption, the job goes on behind what is done.
+        tuning.save()
+        segmenter.cpu()
+        checkpoints = folder.checkpoint_folder
+        phase = PromptPhase(job, plan, weights, start, examples, held_out, checkpoints)
+        for_prompts = phase.run(device, events, watch)
+        card = _with_prompts(card, for_prompts)
+    _save(job.output, segmenter, card, tuning, for_prompts)
+    return _result(job.output, card, outcome)
+
+
+def _save(
+    output: Path,
+    segmenter: AutomaticSegmenter,
+    card: ModelCard,
+    tuning: FineTuning,
+    for_prompts: TunedForPrompts | None,
+) -> None:
+    """Writes the tuned model, and deletes the checkpoints once it is safe."""
+    tunings: list[FineTuning | PromptTuning] = [tuning]
+    if for_prompts is not None:
+        tunings.append(for_prompts.tuning)
+    prompted = None if for_prompts is None else for_prompts.segmenter
     try:
-        save_model(job.output, segmenter, card)
+        save_model(output, segmenter, card, prompted)
     except InputError:
         # So that the job, run again, has only this left to do. Where the disk is full for the
         # checkpoint too, the last one remains, and the model's error is the one to tell.
         with suppress(InputError):
-            tuning.save()
+            for each in tunings:
+                each.save()
         raise
-    tuning.forget()
-    return _result(job.output, card, outcome)
+    for each in tunings:
+        each.forget()
 
 
 def _weights(job: FinetuneJob) -> Path | None:
@@ -308,6 +338,11 @@ def _card(
     )
 
 
+def _with_prompts(card: ModelCard, for_prompts: TunedForPrompts) -> ModelCard:
+    metrics = {**card.metrics, "prompted": for_prompts.measured}
+    return card.model_copy(update={"prompts": for_prompts.card, "metrics": metrics})
+
+
 def _metrics(
     examples: TrainingSet, held_out: ValidationSplit, outcome: FinetuneOutcome
 ) -> dict[str, Any]:
@@ -333,6 +368,7 @@ def _result(output: Path, card: ModelCard, outcome: FinetuneOutcome) -> dict[str
         "labels": [label.model_dump() for label in card.labels],
         "axis": card.axis,
         "training": card.training,
+        "prompts": card.prompts and card.prompts.model_dump(),
         "data": card.data,
         "metrics": card.metrics,
         "history": outcome.history,

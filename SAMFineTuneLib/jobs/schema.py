@@ -157,7 +157,8 @@ class FinetuneJob(_Record):
     """Fine-tune a network on examples and write the tuned model.
 
     What is None or "auto" is chosen by the preset and the data. With "random" weights the network
-    has learnt nothing before.
+    has learnt nothing before. With `prompts` a second set of weights is tuned, for correction with
+    points and boxes; it goes on from those of `initial_model` where that has any.
     """
 
     kind: Literal["finetune"] = "finetune"
@@ -180,6 +181,7 @@ class FinetuneJob(_Record):
     device: Device = "auto"
     validation: Literal["auto", "none"] = "auto"
     initial_model: Path | None = None
+    prompts: bool = False
     label_names: dict[int, str] = Field(default_factory=dict)
 
 

@@ -19,10 +19,10 @@ from SAMFineTuneLib.prompts.simulated import boxes_around
 
 # Deviations of the smooth displacement: logarithm of the scales, turn in radians, and, in units of
 # the structure's size, shift and elastic displacement.
-_SCALE, _TURN, _SHIFT, _ELASTIC = 0.15, 0.15, 0.08, 0.06
+_SCALE, _TURN, _SHIFT, _ELASTIC = 0.12, 0.12, 0.06, 0.05
 _ELASTIC_POINTS = 6
 # How often a piece is cut off, and how often one is added.
-_CUT, _ADDED = 0.3, 0.3
+_CUT, _ADDED = 0.25, 0.25
 # Logits of the mask on either side of zero.
 _STRENGTHS = (2.0, 8.0)
 
@@ -53,7 +53,8 @@ def wrong_masks(masks: Tensor, chance: Chance) -> Tensor:
     strength = chance.each_between(*_STRENGTHS, batch)[:, None, None, None]
     logits = strength * (2 * wrong[:, None].float() - 1)
     soft = functional.avg_pool2d(logits, 3, stride=1, padding=1, count_include_pad=False)
-    return torch.where((chance.each_between(0, 1, batch) < 0.5)[:, None, None, None], soft, logits)
+    softened = (chance.each_between(0, 1, batch) < 0.5) & (soft > 0).flatten(1).any(1)
+    return torch.where(softened[:, None, None, None], soft, logits)
 
 
 def _displaced(places: Tensor, chance: Chance) -> Tensor:

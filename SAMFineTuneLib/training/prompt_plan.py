@@ -1,0 +1,39 @@
+"""What the tuning for prompts does differently from the automatic fine-tune before it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from SAMFineTuneLib.training.plan import FinetunePlan
+
+# Half the steps and half the time: it starts from a decoder that answers prompts already.
+_SHARE = 0.5
+# Of the starter network, whose weights for prompts all are pretrained, and all train.
+_STARTER_RATE = 5e-4
+
+
+def plan_for_prompts(
+    plan: FinetunePlan, pretrained: bool, wished_rate: float | None
+) -> FinetunePlan:
+    """The plan of the second fine-tune.
+
+    Args:
+        plan: of the first one.
+        pretrained: whether the network that answers prompts has learnt to.
+        wished_rate: the learning rate that the user gave.
+    """
+    steps = None if plan.steps is None else math.ceil(_SHARE * plan.steps)
+    starter = plan.backbone == "starter"
+    rate = _STARTER_RATE if starter and pretrained else plan.learning_rate
+    return replace(
+        plan,
+        method="vanilla" if starter else plan.method,
+        scope="encoder_decoder" if starter else plan.scope,
+        steps=steps,
+        minutes=None if plan.minutes is None else _SHARE * plan.minutes,
+        learning_rate=wished_rate or rate,
+        warm_up=plan.warm_up if steps is None else min(plan.warm_up, max(1, steps // 10)),
+        patience=None,
+        pretrained=pretrained,
+    )
