@@ -4,6 +4,7 @@ set(SAMFineTune_RESOURCES
   Resources/Icons/SAMFineTuneHead.png
   Resources/SAMFineTuneRequirements.txt
   Resources/UI/SAMFineTuneApplySection.ui
+  Resources/UI/SAMFineTuneCorrectSection.ui
   Resources/UI/SAMFineTuneExamplesSection.ui
   Resources/UI/SAMFineTuneFineTuneSection.ui
   Resources/UI/SAMFineTuneModelSection.ui

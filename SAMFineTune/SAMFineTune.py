@@ -24,6 +24,10 @@ if str(Path(__file__).resolve().parent) not in sys.path:
 
 from SAMFineTunePanel import module_test
 from SAMFineTunePanel.apply_request import ApplyRequest
+from SAMFineTunePanel.corrected_examples import addAcceptedSlices
+from SAMFineTunePanel.corrected_segment import CorrectedSegment
+from SAMFineTunePanel.correction import Correction
+from SAMFineTunePanel.correction_script import CorrectedSlices, correctSlice, propagate
 from SAMFineTunePanel.effect_registration import registerEffect
 from SAMFineTunePanel.example_slices import ExampleSlices, slicesOf
 from SAMFineTunePanel.finetune_request import FinetuneRequest, finetuneJob, unclaimedOutput, writeJob
@@ -448,6 +452,135 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         """
         self._session.undo.undo(segmentation)
 
+    # Correct
+
+    @property
+    def correction(self) -> Correction:
+        """The correction of the panel and of the Segment Editor, open or not."""
+        return self._session.correction
+
+    def problemWithCorrecting(self) -> str:
+        """What a correction with the choices of the scene lacks, in words; "" when it can start."""
+        node = self.getParameterNode()
+        if node.correctVolume is None:
+            return _("Choose a volume to correct first.")
+        if node.correctSegmentation is None:
+            return _("Choose a segmentation first; make one in the Segment Editor where there is none.")
+        try:
+            CorrectedSegment(node.correctVolume, node.correctSegmentation, node.correctSegment).require()
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def startCorrecting(self) -> None:
+        """Open a correction with the choices of the scene; returns at once.
+
+        Raises:
+            ValueError: something is missing, in words.
+            InputError: no such model, or no folder to work in.
+        """
+        problem = self.problemWithCorrecting()
+        if problem:
+            raise ValueError(problem)
+        node = self.getParameterNode()
+        self.correction.open(
+            node.correctVolume,
+            node.correctSegmentation,
+            node.correctSegment,
+            node.correctModel,
+            node.correctStart,
+            **_fields({"device": node.device}),
+        )
+
+    def fineTuneAgain(self) -> Job:
+        """Add the slices that were accepted to the examples, and fine-tune from the model at work; returns at once.
+
+        Raises:
+            ValueError: something is missing, in words.
+            JobRunningError: another job is at work.
+        """
+        if self.correction.accepted:
+            addAcceptedSlices(self, self.correction)
+        model = self.correction.model
+        self.getParameterNode().startFrom = model.name if model is not None else ""
+        return self.startFineTune()
+
+    def correct(
+        self,
+        volume: slicer.vtkMRMLScalarVolumeNode,
+        segmentation: slicer.vtkMRMLSegmentationNode,
+        segment: str,
+        *,
+        points: Sequence[Sequence[float]] = (),
+        labels: Sequence[Any] | None = None,
+        box: Sequence[Sequence[float]] | None = None,
+        slice: int | None = None,
+        model: Any = None,
+        start: str = "auto",
+        accept: bool = True,
+        orientation: str = "auto",
+        device: str = "auto",
+    ) -> CorrectedSlices:
+        """Correct a segment on one slice with points and a box; waits for the mask.
+
+        The worker stays for the next call on the same volume with the same model.
+
+        Args:
+            volume: the image.
+            segmentation: holds the segment.
+            segment: its name or ID.
+            points: RAS of each, in the order in which they count.
+            labels: for each point 1 (on the structure) or 0 (beside it); None: all are on it.
+            box: RAS of two opposite corners.
+            slice: number of the slice; None for that of the first point or corner.
+            model: a tuned model, or its name; None for the backbone as it is.
+            start: the mask that they correct: "segment", "model", "nothing", or "auto", which is the segment
+                where it has voxels on the slice, else the model where it finds such a structure.
+            accept: whether to write the mask into the segment.
+            orientation: of the slices; "auto" is the model's, or that of the thickest slices.
+            device: "auto", "cpu", "cuda", "mps".
+
+        Raises:
+            ValueError: something does not fit, in words; nothing is changed.
+            InputError: no such model, or no folder to work in.
+        """
+        correction = self._openScripted(volume, segmentation, segment, model, start, orientation, device)
+        return correctSlice(correction, points, labels, box, slice, accept)
+
+    def propagate(
+        self,
+        volume: slicer.vtkMRMLScalarVolumeNode,
+        segmentation: slicer.vtkMRMLSegmentationNode,
+        segment: str,
+        slices: int | None = None,
+        *,
+        between: bool = True,
+        model: Any = None,
+        orientation: str = "auto",
+        device: str = "auto",
+    ) -> CorrectedSlices:
+        """Carry a segment on from the slices on which it has voxels; waits for the masks.
+
+        Args:
+            volume: the image.
+            segmentation: holds the segment.
+            segment: its name or ID.
+            slices: how many to go beyond the first and the last painted slice at most; None as far as the
+                structure goes.
+            between: whether to fill what lies between painted slices.
+            model: as for `correct`.
+            orientation: as for `correct`.
+            device: as for `correct`.
+
+        Raises:
+            ValueError: something does not fit, in words; nothing is changed.
+            InputError: no such model, or no folder to work in.
+        """
+        if slices is not None and slices < 0:
+            raise ValueError(_("Propagate to at least one slice, or to 0 to fill between alone."))
+        correction = self._openScripted(volume, segmentation, segment, model, "auto", orientation, device)
+        return propagate(correction, slices, between)
+
     # Models and weights
 
     def models(self) -> list[Any]:
@@ -525,6 +658,25 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         if progress is not None:
             job.addListener(lambda job, event: progress(job) if event == "progress" else None)
         return job
+
+    def _openScripted(
+        self,
+        volume: slicer.vtkMRMLScalarVolumeNode,
+        segmentation: slicer.vtkMRMLSegmentationNode,
+        segment: str,
+        model: Any,
+        start: str,
+        orientation: str,
+        device: str,
+    ) -> Correction:
+        requireVolume(volume)
+        requireSegmentation(segmentation)
+        requireOrientation(orientation)
+        (segmentID,) = _segmentIDs(segmentation, [segment])
+        correction = self._session.scriptedCorrection
+        settings = _fields({"device": device if device != "auto" else ""})
+        correction.open(volume, segmentation, segmentID, model, start, orientation, **settings)
+        return correction
 
     def _applyJob(self, request: ApplyRequest) -> Job:
         examples = list(self.getParameterNode().examples)

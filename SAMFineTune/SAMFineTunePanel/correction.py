@@ -16,6 +16,7 @@ from SAMFineTunePanel.correction_history import CorrectionHistory
 from SAMFineTunePanel.correction_watch import CorrectionWatch
 from SAMFineTunePanel.correction_worker import CorrectionWorker, endAllNow
 from SAMFineTunePanel.error_words import errorWords
+from SAMFineTunePanel.segment_edit import SegmentEdit
 from SAMFineTunePanel.slice_correction import SliceCorrection, promptWords, withPrompt
 from SAMFineTunePanel.slice_view import showSlice, sliceInView
 
@@ -34,6 +35,9 @@ class Correction:
     (another one is in view), "prompts", "mask" (of the slice in view, or carried on), "progress" (slices
     embedded) or "words". Slices are numbered from 0 along the volume's own voxel axis; RAS is the world's.
 
+    Args:
+        followsViews: whether the slice in view is worked on; without, that of the last prompt or `look`.
+
     Attributes:
         state: "closed", "opening" or "ready".
         words: what happened last, for the user.
@@ -42,9 +46,11 @@ class Correction:
         accepted: slices that the user said are right.
         carried: slice → mask carried on to it, to be accepted or cleared as a whole.
         embedded: how many slices of how many are ready for prompts.
+        edits: what the last accept changed (SegmentEdit).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, followsViews: bool = True) -> None:
+        self._followsViews = followsViews
         self.state = CLOSED
         self.words = self.problem = ""
         self.history = CorrectionHistory()
@@ -52,6 +58,7 @@ class Correction:
         self.accepted: set[int] = set()
         self.carried: dict[int, np.ndarray] = {}
         self.embedded = (0, 0)
+        self.edits: list[SegmentEdit] = []
         self._segment: CorrectedSegment | None = None
         self._model: Any = None
         self._settings: dict[str, Any] = {}
@@ -352,6 +359,18 @@ class Correction:
             raise ValueError(_("There is no mask to accept: set a point on the structure, or draw a box around it."))
         self._accept({self.number: mask}, {})
 
+    def acceptPainted(self) -> None:
+        """Take every slice on which the segment has voxels for right.
+
+        Raises:
+            ValueError: there is none.
+        """
+        self._requireReady()
+        painted = [number for number in range(self._segment.count) if self._segment.mask(number).any()]
+        if not painted:
+            raise ValueError(_("Segment {name} has no voxels to carry on.").format(name=self._segment.name))
+        self.accepted.update(painted)
+
     # Carrying on
 
     def propagate(self, slices: int | None = None) -> None:
@@ -366,7 +385,7 @@ class Correction:
         """
         if slices is not None and slices < 1:
             raise ValueError(_("Propagate to at least one slice."))
-        self._carryOn(self._segment.count if slices is None and self._segment else slices or 0, between=False)
+        self.carryOn(slices, between=False)
 
     def fillBetween(self) -> None:
         """Fill the slices between accepted ones; shown before it is accepted.
@@ -377,7 +396,35 @@ class Correction:
         self._requireReady()
         if len(self.accepted) < 2 or max(self.accepted) - min(self.accepted) < len(self.accepted):
             raise ValueError(_("Accept two slices with others between them first."))
-        self._carryOn(0, between=True)
+        self.carryOn(0, between=True)
+
+    def carryOn(self, outward: int | None, between: bool) -> None:
+        """Carry what is accepted on; shown before it is accepted.
+
+        Args:
+            outward: as `slices` of `propagate`, or 0 for none.
+            between: whether to fill what lies between accepted slices.
+
+        Raises:
+            ValueError: nothing is accepted yet, or something carried on is not accepted yet.
+        """
+        from SAMFineTuneLib.correction.messages import CarryOn
+
+        self._requireReady()
+        if self._isCarrying:
+            raise ValueError(_("Masks are being carried on already. Stop it first."))
+        if self.carried:
+            raise ValueError(_("Accept or clear what was carried on first."))
+        if not self.accepted:
+            raise ValueError(_("Accept a slice first: what is accepted is carried on."))
+        accepted = sorted(self.accepted)
+        for number in accepted:
+            self._worker.give(number, self._segment.mask(number))
+        self._isCarrying = True
+        self._say(_("Carrying on from {what}…").format(what=_sliceWords(accepted)))
+        outward = self._segment.count if outward is None else outward
+        question = CarryOn(id=0, accepted=tuple(accepted), label=self.label, outward=outward, between=between)
+        self._worker.ask(question, self._onCarried, self._onNotCarried)
 
     def stop(self) -> None:
         """Break off what carries masks on."""
@@ -409,7 +456,7 @@ class Correction:
                     volume=self._segment.volume.GetName(), orientation=self._segment.orientation, number=number
                 )
             )
-        if _hasSliceViews():
+        if self._hasViews:
             showSlice(self._segment.volume, self._segment.orientation, number)
         self._setNumber(number)
 
@@ -523,7 +570,7 @@ class Correction:
     # Keeping: the details
 
     def _accept(self, masks: dict[int, np.ndarray], works: dict[int, SliceCorrection]) -> None:
-        edits = self._segment.write(masks)
+        edits = self.edits = self._segment.write(masks)
         carried, accepted = self.carried, set(self.accepted)
         self._acceptWhenFound = False
 
@@ -556,24 +603,6 @@ class Correction:
         self._say(" ".join([*words, *(edit.words for edit in edits if edit.words)]))
 
     # Carrying on: the details
-
-    def _carryOn(self, outward: int, between: bool) -> None:
-        from SAMFineTuneLib.correction.messages import CarryOn
-
-        self._requireReady()
-        if self._isCarrying:
-            raise ValueError(_("Masks are being carried on already. Stop it first."))
-        if self.carried:
-            raise ValueError(_("Accept or clear what was carried on first."))
-        if not self.accepted:
-            raise ValueError(_("Accept a slice first: what is accepted is carried on."))
-        accepted = sorted(self.accepted)
-        for number in accepted:
-            self._worker.give(number, self._segment.mask(number))
-        self._isCarrying = True
-        self._say(_("Carrying on from {what}…").format(what=_sliceWords(accepted)))
-        question = CarryOn(id=0, accepted=tuple(accepted), label=self.label, outward=outward, between=between)
-        self._worker.ask(question, self._onCarried, self._onNotCarried)
 
     def _onCarried(self, answer) -> None:
         self._isCarrying = False
@@ -642,7 +671,7 @@ class Correction:
             if not 0 <= number < self._segment.count:
                 raise ValueError(_("There is no slice {number}.").format(number=number))
             return number
-        if not _hasSliceViews():
+        if not self._hasViews:
             return ofPlace
         view = sliceInView(self._segment.volume, self._segment.orientation)
         if view.number is None:
@@ -656,13 +685,18 @@ class Correction:
             )
         return ofPlace
 
+    @property
+    def _hasViews(self) -> bool:
+        nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode") if self._followsViews else []
+        return any(node.IsMappedInLayout() for node in nodes)
+
     def _viewProblem(self) -> str:
-        if _hasSliceViews():
+        if self._hasViews:
             return sliceInView(self._segment.volume, self._segment.orientation).problem
         return _("Say which slice is meant first.")
 
     def _onViewMoved(self) -> None:
-        if self.state != READY or not _hasSliceViews():
+        if self.state != READY or not self._hasViews:
             return
         self._setNumber(sliceInView(self._segment.volume, self._segment.orientation).number)
 
@@ -786,6 +820,7 @@ class Correction:
         self.history.forget()
         self._shownAsDoubtful.clear()
         self.accepted, self.carried, self.embedded = set(), {}, (0, 0)
+        self.edits = []
         self._isCarrying = self._acceptWhenFound = False
         self._segment = self._model = None
         self.problem = ""
@@ -833,16 +868,12 @@ def _usableModel(model: Any) -> Any:
 
 def _settings(model: Any, orientation: str, settings: dict[str, Any]) -> dict[str, Any]:
     """As SessionSettings has them, without those left to the program."""
-    chosen = {name: value for name, value in settings.items() if value}
+    chosen = {name: value for name, value in settings.items() if value and value != "auto"}
     if model is not None:
         chosen["model"] = str(model.path)
     if orientation != "auto":
         chosen["axis"] = orientation
     return chosen
-
-
-def _hasSliceViews() -> bool:
-    return any(node.IsMappedInLayout() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"))
 
 
 def _allOrNone(edits: list, deed: str) -> None:

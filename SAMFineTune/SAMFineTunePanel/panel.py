@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from SAMFineTunePanel.apply_section import ApplySection
+from SAMFineTunePanel.correct_section import CorrectSection
 from SAMFineTunePanel.examples_section import ExamplesSection
 from SAMFineTunePanel.finetune_section import FineTuneSection
 from SAMFineTunePanel.model_section import ModelSection
@@ -54,6 +55,7 @@ class Panel(VTKObservationMixin):
         self.model = ModelSection(self._logic)
         self.fineTune = FineTuneSection(self._logic)
         self.apply = ApplySection(self._logic)
+        self.correct = CorrectSection(self._logic)
         self.models = ModelsSection(self._logic)
         self.packages.changed = self._lookAtPackages
         for section in (self.packages, *self._working):
@@ -68,7 +70,7 @@ class Panel(VTKObservationMixin):
 
     @property
     def _working(self) -> tuple[PanelSection, ...]:
-        return self.examples, self.model, self.fineTune, self.apply, self.models
+        return self.examples, self.model, self.fineTune, self.apply, self.correct, self.models
 
     def enter(self) -> None:
         """The module is shown."""
@@ -83,6 +85,7 @@ class Panel(VTKObservationMixin):
         for event in _SCENE_EVENTS:
             self.removeObserver(slicer.mrmlScene, event, self._onModified)
         self.examples.exit()
+        self.correct.exit()
         self.setParameterNode(None)
 
     def onSceneStartClose(self) -> None:
@@ -98,6 +101,7 @@ class Panel(VTKObservationMixin):
         self.setParameterNode(self._logic.getParameterNode())
         if self.isReady:
             self.examples.enter()
+            self.correct.enter()
         self.updateSoon()
 
     def setParameterNode(self, node) -> None:
@@ -144,6 +148,7 @@ class Panel(VTKObservationMixin):
             self.examples.enter()
             self.model.enter()
             self.apply.enter()
+            self.correct.enter()
             self._filesToo = True
             self._update()
 

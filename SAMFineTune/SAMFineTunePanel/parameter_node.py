@@ -60,6 +60,17 @@ class SAMFineTuneParameterNode:
     show3D: bool = False
     keepKnown: bool = True
 
+    correctVolume: vtkMRMLScalarVolumeNode
+    correctSegmentation: vtkMRMLSegmentationNode
+    # ID of the segment.
+    correctSegment: str = ""
+    # "" is the backbone as it is.
+    correctModel: str = ""
+    # "auto", "segment", "model" or "nothing".
+    correctStart: str = "auto"
+    # 0 is as far as the structure goes.
+    propagateSlices: int = 10
+
 
 def beginsAtRandom(node: SAMFineTuneParameterNode) -> bool:
     """Whether a fine-tune is to begin with a network that has learnt nothing."""

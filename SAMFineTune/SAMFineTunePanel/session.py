@@ -8,6 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from SAMFineTunePanel.correction import Correction
 from SAMFineTunePanel.example_slices import PaintedSlices
 from SAMFineTunePanel.hardware_probe import HardwareProbe
 from SAMFineTunePanel.segmentation_undo import SegmentationUndo
@@ -22,6 +23,8 @@ class Session(VTKObservationMixin):
         painted: finds labelled slices.
         undo: the states of segmentations before each apply.
         hardware: what the worker can compute on.
+        correction: of the panel and of the Segment Editor; there is one at a time.
+        scriptedCorrection: of scripts, which wait for it.
         uncertainty: ID of a volume → orientation and the uncertainty of each slice, from the last apply.
     """
 
@@ -31,6 +34,8 @@ class Session(VTKObservationMixin):
         self.painted = PaintedSlices()
         self.undo = SegmentationUndo()
         self.hardware = HardwareProbe()
+        self.correction = Correction()
+        self.scriptedCorrection = Correction(followsViews=False)
         self.uncertainty: dict[str, tuple[str, list[float]]] = {}
         self._listeners: list[Callable[[Job], None]] = []
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose)
@@ -63,6 +68,8 @@ class Session(VTKObservationMixin):
     def end(self) -> None:
         """Stop whatever runs: Slicer closes, or the module is unloaded."""
         self.hardware.end()
+        self.correction.endForClosing()
+        self.scriptedCorrection.endForClosing()
         if self.job is not None and not self.job.isFinished:
             self.job.endForClosing()
 

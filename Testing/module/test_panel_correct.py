@@ -1,0 +1,297 @@
+"""The section Correct: opened, clicked through and closed in the panel, with its keys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from correction_workers import pretend, wait_until_idle
+from model_files import write_model
+from scene_builders import add_segmentation, add_volume, box, placement
+
+SHAPE = (9, 60, 60)
+
+
+@pytest.fixture(scope="module")
+def window(slicer_app, module, layout_manager):
+    from Testing.slicer_host.desktop import main_window
+
+    window = main_window()
+    yield window
+    window.moduleSelector().selectModule("")
+    window.hide()
+
+
+@pytest.fixture
+def nodes(module, scene, window):
+    import slicer
+
+    slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    values = np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16)
+    volume = add_volume(values, placement((1.0, 1.0, 3.0)))
+    masks = {"liver": box(SHAPE, (3, 5), (10, 20), (10, 20)), "cyst": np.zeros(SHAPE, bool)}
+    segmentation = add_segmentation(volume, masks)
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    return volume, segmentation
+
+
+@pytest.fixture
+def entered(window, module, nodes, process_events):
+    """The module's widget, shown in the main window as Slicer does."""
+    window.moduleSelector().selectModule(module.name)
+    widget = module.widgetRepresentation().self()
+    process_events(lambda: widget.panel.correct.ui.startButton.enabled is not None)
+    yield widget
+    widget.logic.correction.close()
+
+
+@pytest.fixture
+def section(entered, monkeypatch, process_events, nodes):
+    from SAMFineTunePanel.slice_view import showSlice
+
+    pretend(monkeypatch)
+    volume, segmentation = nodes
+    showSlice(volume, "axial", 6)
+    node = entered.logic.getParameterNode()
+    node.correctVolume, node.correctSegmentation = volume, segmentation
+    process_events(lambda: entered.panel.correct.ui.startButton.enabled)
+    return entered.panel.correct
+
+
+@pytest.fixture
+def opened(section, process_events):
+    section.ui.startButton.click()
+    wait_until_idle(section.correction, process_events)
+    process_events(lambda: section.ui.undoButton.toolTip)
+    return section
+
+
+def held(nodes, name: str) -> np.ndarray:
+    import slicer
+
+    volume, segmentation = nodes
+    segment_id = segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
+    return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume) > 0
+
+
+def click(section, i: float, j: float) -> None:
+    import qt
+    import slicer
+    import vtk
+    from PySide6.QtTest import QTest
+
+    widget = slicer.app.layoutManager().sliceWidget("Red")
+    to_xy = vtk.vtkMatrix4x4()
+    vtk.vtkMatrix4x4.Invert(widget.mrmlSliceNode().GetXYToRAS(), to_xy)
+    correction = section.correction
+    ras = correction.segment.rasOf((i, j, correction.number))
+    x, y, _z, _w = to_xy.MultiplyPoint((*ras, 1.0))
+    view = widget.sliceView()
+    where = qt.QPoint(round(x), round(view.renderWindow().GetSize()[1] - 1 - y))
+    QTest.mouseMove(view, where)
+    QTest.mouseClick(view, qt.Qt.LeftButton, qt.Qt.NoModifier, where)
+
+
+def press(key: str, modifier: str = "NoModifier") -> None:
+    """A key while a slice view has the keyboard."""
+    import qt
+    import slicer
+    from PySide6.QtTest import QTest
+
+    view = slicer.app.layoutManager().sliceWidget("Red").sliceView()
+    slicer.util.mainWindow().activateWindow()
+    view.setFocus()
+    slicer.app.processEvents()
+    QTest.keyClick(view, getattr(qt.Qt, f"Key_{key}"), getattr(qt.Qt, modifier))
+
+
+def test_what_is_missing_is_said(entered, nodes, process_events):
+    ui = entered.panel.correct.ui
+    node = entered.logic.getParameterNode()
+    process_events(lambda: "segmentation first" in ui.startButton.toolTip)
+    assert node.correctVolume is nodes[0] and not ui.startButton.enabled
+    assert not ui.toolsWidget.visible and not ui.progressBar.visible
+    node.correctVolume = None
+    process_events(lambda: "volume" in ui.startButton.toolTip)
+    ui.volumeSelector.setCurrentNode(nodes[0])
+    ui.segmentationSelector.setCurrentNode(nodes[1])
+    process_events(lambda: ui.startButton.enabled)
+    names = [ui.segmentComboBox.itemText(index) for index in range(ui.segmentComboBox.count)]
+    assert names == ["liver", "cyst"] and ui.modelComboBox.currentText == "starter, not tuned"
+    assert node.correctSegment == nodes[1].GetSegmentation().GetNthSegmentID(0)
+
+
+def test_click_accept_undo_with_buttons(opened, nodes, process_events):
+    ui, correction = opened.ui, opened.correction
+    assert ui.toolsWidget.visible and not ui.progressBar.visible and ui.positiveButton.checked
+    assert ui.startButton.text.endswith("top correcting") and not ui.volumeSelector.enabled
+    assert "slice 6 of 0 to 8" in ui.sliceLabel.text and not ui.undoButton.enabled
+    click(opened, 20, 30)
+    process_events(lambda: correction.current.isFound)
+    assert "50%" in ui.sliceLabel.text and ui.clearButton.enabled
+    assert "positive point on slice 6" in ui.undoButton.toolTip
+    ui.acceptButton.click()
+    assert held(nodes, "liver")[6, 30, 20] and "Accepted slice 6" in ui.statusLabel.text
+    assert "Accepted: 6" in ui.sliceLabel.text and ui.propagateButton.enabled
+    assert not ui.betweenButton.enabled and "two slices" in ui.betweenButton.toolTip
+    ui.undoButton.click()
+    assert not held(nodes, "liver")[6].any() and ui.redoButton.enabled
+    ui.redoButton.click()
+    assert held(nodes, "liver")[6].any()
+    ui.slicesSpinBox.value = 1
+    ui.propagateButton.click()
+    process_events(lambda: correction.carried)
+    assert sorted(correction.carried) == [5, 7] and not ui.propagateButton.enabled
+    ui.acceptButton.click()
+    assert held(nodes, "liver")[5:8, 30, 20].all()
+    ui.negativeButton.click()
+    assert opened._markups.placing == "negative" and not ui.positiveButton.checked
+    ui.boxButton.click()
+    click(opened, 30, 30)
+    click(opened, 40, 40)
+    process_events(lambda: correction.current.prompts)
+    assert correction.current.prompts[0].kind == "box" and ui.positiveButton.checked
+    ui.clearButton.click()
+    assert correction.current.prompts == ()
+    ui.startButton.click()
+    assert not correction.isOpen and not ui.toolsWidget.visible and ui.volumeSelector.enabled
+    assert held(nodes, "liver")[6].any()
+
+
+def test_keys_work_over_the_slice_views_while_a_session_is_open(
+    opened, nodes, process_events, window, module
+):
+    import slicer
+
+    correction = opened.correction
+    press("X")
+    assert opened._markups.placing == "negative"
+    press("B")
+    assert opened._markups.placing == "box"
+    press("P")
+    assert opened._markups.placing == "negative"
+    press("X")
+    click(opened, 20, 30)
+    process_events(lambda: correction.current.isFound)
+    press("Return")
+    assert correction.accepted == {6} and held(nodes, "liver")[6].any()
+    press("Z", "ControlModifier")
+    assert not held(nodes, "liver")[6].any()
+    press("Y", "ControlModifier")
+    assert held(nodes, "liver")[6].any()
+    press("N")
+    assert "Only a tuned model" in opened.ui.errorLabel.text
+    press("Enter")
+    assert opened.ui.errorLabel.text == "" or not opened.ui.errorLabel.visible
+    # Elsewhere they are somebody else's.
+    module.widgetRepresentation().exit()
+    assert not opened._keys.areOn and correction.isOpen
+    before = len(correction.accepted)
+    press("Z", "ControlModifier")
+    assert len(correction.accepted) == before and slicer.util.getNodes("Proposed mask") == {}
+    module.widgetRepresentation().enter()
+    process_events(lambda: opened._keys.areOn)
+    opened.ui.startButton.click()
+    assert not opened._keys.areOn
+    press("P")
+    assert opened._markups is None
+
+
+def test_keys_leave_those_alone_who_type(opened, process_events):
+    import qt
+    from PySide6.QtTest import QTest
+
+    spin = opened.ui.slicesSpinBox
+    spin.setFocus()
+    process_events()
+    QTest.keyClick(spin, qt.Qt.Key_Return)
+    assert opened.ui.errorLabel.text == ""
+    opened.onAccept()
+    assert "no mask to accept" in opened.ui.errorLabel.text and opened.ui.errorLabel.visible
+
+
+def test_accepted_slices_are_learnt_from(opened, nodes, entered, process_events):
+    correction, logic = opened.correction, entered.logic
+    assert not opened.ui.examplesButton.enabled
+    click(opened, 20, 30)
+    process_events(lambda: correction.current.isFound)
+    opened.ui.acceptButton.click()
+    opened.ui.examplesButton.click()
+    examples = logic.getParameterNode().examples
+    assert len(examples) == 1 and "learnt from: 6" in opened.ui.statusLabel.text
+    slices = logic.exampleSlices(examples[0])
+    # What was painted before and not accepted may be what a model has found.
+    assert slices.labelled == [6] and slices.found == [3, 4, 6]
+    correction.look(3)
+    opened.ui.acceptButton.click()
+    correction.look(1)
+    correction.addPoint(correction.segment.rasOf((30, 30, 1)), positive=False)
+    wait_until_idle(correction, process_events)
+    opened.ui.acceptButton.click()
+    opened.ui.examplesButton.click()
+    slices = logic.exampleSlices(logic.getParameterNode().examples[0])
+    assert slices.labelled == [3, 6] and slices.empty == (1,)
+    started = []
+    logic.startFineTune, keep = lambda: started.append(True), logic.startFineTune
+    try:
+        opened.ui.fineTuneButton.click()
+    finally:
+        logic.startFineTune = keep
+    assert started and logic.getParameterNode().startFrom == ""
+
+
+def test_a_model_that_was_tuned_is_offered_and_used(
+    section, entered, nodes, process_events, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SAMFINETUNE_MODELS", str(tmp_path))
+    write_model(tmp_path / "tuned.safetensors", ["model"])
+    nodes[1].GetSegmentation().GetNthSegment(0).SetName("model")
+    section.filesChanged()
+    ui, correction = section.ui, section.correction
+    process_events(lambda: ui.modelComboBox.count == 2)
+    ui.modelComboBox.currentIndex = 1
+    ui.startButton.click()
+    wait_until_idle(correction, process_events)
+    assert correction.model.name == "tuned" and correction.preview[6].sum() == 9
+    process_events(lambda: ui.nextButton.enabled)
+    press("N")
+    process_events(lambda: correction.number == 8)
+    assert "least certain" in ui.statusLabel.text
+    ui.startComboBox.currentIndex = 3
+    assert correction.preview == {}
+
+
+def test_closing_the_scene_or_deleting_nodes_closes_the_section(
+    opened, nodes, scene, process_events
+):
+    import slicer
+
+    slicer.mrmlScene.RemoveNode(nodes[1])
+    process_events(lambda: not opened.correction.isOpen)
+    assert "was removed" in opened.ui.errorLabel.text and not opened.ui.toolsWidget.visible
+    assert not opened._keys.areOn and slicer.util.getNodes("Positive points") == {}
+    scene.Clear(0)
+    process_events(lambda: "volume" in opened.ui.startButton.toolTip)
+
+
+def test_a_worker_that_dies_is_told_in_the_section(section, monkeypatch, process_events):
+    pretend(monkeypatch, "die_always")
+    section.ui.startButton.click()
+    wait_until_idle(section.correction, process_events)
+    click(section, 20, 30)
+    process_events(lambda: not section.correction.isOpen, 20)
+    assert "RuntimeError: pretended" in section.ui.errorLabel.text
+    process_events(lambda: section.ui.startButton.enabled)
+    pretend(monkeypatch)
+    section.ui.startButton.click()
+    wait_until_idle(section.correction, process_events)
+    assert section.correction.isOpen and section.ui.errorLabel.text == ""
+
+
+def test_choices_are_saved_with_the_scene(section, entered, process_events):
+    section.ui.startComboBox.currentIndex = 1
+    section.ui.slicesSpinBox.value = 0
+    section.ui.segmentComboBox.currentIndex = 1
+    node = entered.logic.getParameterNode()
+    assert (node.correctStart, node.propagateSlices) == ("segment", 0)
+    assert node.correctSegment == node.correctSegmentation.GetSegmentation().GetNthSegmentID(1)
+    assert section.ui.slicesSpinBox.text == "to the end"
