@@ -8,12 +8,12 @@ import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import numpy_to_vtk
 
 from SAMFineTunePanel.edit_rules import EditRules, rulesFor
 from SAMFineTunePanel.segment_editor import editorWidgetOn
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
-from SAMFineTunePanel.segmentation_lattice import LatticeBox, brought, latticeOf, segmentIn
+from SAMFineTunePanel.segment_writing import addVoxels, removeVoxels
+from SAMFineTunePanel.segmentation_lattice import LatticeBox, brought, labelmapLattice, latticeOf, segmentIn
 from SAMFineTunePanel.voxel_grid import gridOf, worldTransform
 
 Box = tuple[slice, slice, slice]
@@ -147,6 +147,9 @@ class SegmentEdit:
         if self._changes and node.GetSegmentation().GetSegment(self._changes[0].segmentID) is None:
             return _("Segment {name} has been removed.").format(name=self._changes[0].name)
         for change in self._present(node):
+            lattice = labelmapLattice(node, change.segmentID)
+            if lattice is not None and not np.array_equal(lattice, change.box.matrix):
+                return _("{name} has other voxels since: the geometry was changed.").format(name=change.name)
             held = segmentIn(node, change.segmentID, change.box)
             should, shouldNot = (change.gained, change.lost) if self.isDone else (change.lost, change.gained)
             if held[shouldNot].any() or not held[should].all():
@@ -164,9 +167,9 @@ class SegmentEdit:
         changes = self._present(node)
         # What is taken away comes first: then no segment lies where another one is to get voxels.
         for change in changes:
-            _remove(node, change.segmentID, change.box, change.gained if self.isDone else change.lost)
+            removeVoxels(node, change.segmentID, change.box, change.gained if self.isDone else change.lost)
         for change in changes:
-            _add(node, change.segmentID, change.box, change.lost if self.isDone else change.gained)
+            addVoxels(node, change.segmentID, change.box, change.lost if self.isDone else change.gained)
         self.isDone = not self.isDone
 
 
@@ -262,45 +265,3 @@ def _saveStateInEditor(segmentationNode) -> None:
     editor = editorWidgetOn(segmentationNode)
     if editor is not None:
         editor.saveStateForUndo()
-
-
-def _add(segmentationNode, segmentID: str, box: LatticeBox, voxels: np.ndarray) -> None:
-    """Give a segment voxels; where another one lies in the same layer of labels, Slicer moves it to one of its own."""
-    logic = slicer.vtkSlicerSegmentationsModuleLogic
-    _merge(segmentationNode, segmentID, box, voxels, logic.MODE_MERGE_MASK, [])
-    segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
-    if voxels.any() and logic.GetSegmentStatus(segment) == logic.NotStarted:
-        logic.SetSegmentStatus(segment, logic.InProgress)
-
-
-def _remove(segmentationNode, segmentID: str, box: LatticeBox, voxels: np.ndarray) -> None:
-    """Take voxels from a segment; others of its layer of labels are not concerned, so it stays in there."""
-    logic = slicer.vtkSlicerSegmentationsModuleLogic
-    everything = list(segmentationNode.GetSegmentation().GetSegmentIDs())
-    _merge(segmentationNode, segmentID, box, voxels, logic.MODE_MERGE_MIN, everything)
-
-
-def _merge(
-    segmentationNode, segmentID: str, box: LatticeBox, voxels: np.ndarray, mode: int, overwritten: list[str]
-) -> None:
-    """Let Slicer write voxels: it keeps layers, surfaces and displays in step."""
-    smallest, inside = box.around(voxels)
-    if 0 in smallest.shape:
-        return
-    logic = slicer.vtkSlicerSegmentationsModuleLogic
-    # What a minimum is to take away is 0, all else stays.
-    numbers = np.where(voxels[inside], 0, 255) if mode == logic.MODE_MERGE_MIN else voxels[inside]
-    image = _labelmap(numbers.astype(np.uint8), smallest)
-    if not logic.SetBinaryLabelmapToSegment(
-        image, segmentationNode, segmentID, mode, smallest.extent, False, overwritten
-    ):
-        raise ValueError(_("Slicer could not write into {name}.").format(name=segmentationNode.GetName()))
-
-
-def _labelmap(numbers: np.ndarray, box: LatticeBox) -> slicer.vtkOrientedImageData:
-    image = slicer.vtkOrientedImageData()
-    image.SetExtent(*box.extent)
-    scalars = numpy_to_vtk(np.ascontiguousarray(numbers).reshape(-1), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR)
-    image.GetPointData().SetScalars(scalars)
-    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(box.matrix))
-    return image

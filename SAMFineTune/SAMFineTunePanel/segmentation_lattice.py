@@ -134,15 +134,22 @@ def segmentIn(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str, 
     return brought(labels, own, box) == segment.GetLabelValue()
 
 
+def labelmapLattice(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str) -> np.ndarray | None:
+    """The lattice of a segment's labelmap; None while it has none, or one without voxels."""
+    image = segmentationNode.GetSegmentation().GetSegment(segmentID).GetRepresentation(BINARY_LABELMAP)
+    if image is None:
+        return None
+    labels, box = labelsOf(image)
+    return box.matrix if labels.size else None
+
+
 def latticeOf(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str) -> np.ndarray | None:
     """The lattice on which a segment is drawn: that of its voxels; while it has none, that which Slicer
     would give it, the segmentation's reference geometry. None when nothing is said."""
+    own = labelmapLattice(segmentationNode, segmentID)
+    if own is not None:
+        return own
     segmentation = segmentationNode.GetSegmentation()
-    image = segmentation.GetSegment(segmentID).GetRepresentation(BINARY_LABELMAP)
-    if image is not None:
-        labels, box = labelsOf(image)
-        if labels.size:
-            return box.matrix
     converter = slicer.vtkSegmentationConverter
     geometry = segmentation.GetConversionParameter(converter.GetReferenceImageGeometryParameterName())
     reference = slicer.vtkOrientedImageData()
