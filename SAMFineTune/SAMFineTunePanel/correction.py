@@ -182,11 +182,12 @@ class Correction:
         if keeps and self._worker.ready is not None:
             self._onReady(self._worker.ready)
             return
-        try:
-            self._startWorker()
-        except BaseException:
-            self._leave()
-            raise
+        if not keeps:
+            try:
+                self._startWorker()
+            except BaseException:
+                self._leave()
+                raise
         self._setState(OPENING)
         self._say(_("Reading the volume and starting the network…"))
 
