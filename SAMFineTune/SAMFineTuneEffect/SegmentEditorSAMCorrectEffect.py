@@ -63,6 +63,7 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
         self._clicks = EffectClicks(
             lambda ras, positive: self._session.attempt(lambda: correction.addPoint(ras, positive)),
             lambda first, second: self._session.attempt(lambda: correction.addBox(first, second)),
+            self._session.isOnPrompt,
         )
         self._options = EffectOptions(self._session, self._clicks)
         self.scriptedEffect.addOptionsWidget(self._options.widget)

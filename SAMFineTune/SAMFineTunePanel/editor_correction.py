@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
+
+from SAMFineTunePanel.mask_preview import MaskPreview
+from SAMFineTunePanel.prompt_markups import PromptMarkups
+
+# Of a control point that can be taken hold of, in pixels.
+_REACH = 8.0
 
 
 class EditorCorrection(VTKObservationMixin):
@@ -36,6 +43,7 @@ class EditorCorrection(VTKObservationMixin):
         self._opened: tuple | None = None
         self._isOwn = False
         self._problem = ""
+        self._shown: tuple = ()
         correction.addListener(self._onCorrection)
 
     @property
@@ -53,6 +61,11 @@ class EditorCorrection(VTKObservationMixin):
         self.end()
         self.isActive = True
         self._editorNode = editorNode
+        # The panel shows them only while it is in view.
+        self._shown = (
+            MaskPreview(self.correction),
+            PromptMarkups(self.correction, self._complain, self._changed),
+        )
         self.addObserver(editorNode, vtk.vtkCommand.ModifiedEvent, self._onEditorModified)
         self._openSelected()
 
@@ -62,6 +75,9 @@ class EditorCorrection(VTKObservationMixin):
         self.removeObservers()
         self._editorNode = None
         self._close()
+        for shown in self._shown:
+            shown.remove()
+        self._shown = ()
         self._opened, self._problem = None, ""
 
     def cleanup(self) -> None:
@@ -90,6 +106,18 @@ class EditorCorrection(VTKObservationMixin):
         except (ValueError, RuntimeError, InputError) as error:
             self._problem = str(error)
         self._changed()
+
+    def isOnPrompt(self, xy: tuple[int, int], sliceNode: slicer.vtkMRMLSliceNode) -> bool:
+        """Whether a pixel of a slice view is on a prompt, which can be dragged there."""
+        if not self.correction.isOpen:
+            return False
+        toXy = np.linalg.inv(slicer.util.arrayFromVTKMatrix(sliceNode.GetXYToRAS()))
+        for prompt in self.correction.current.prompts:
+            for place in prompt.corners if prompt.kind == "box" else (prompt.at,):
+                shown = toXy @ [*self.correction.segment.rasOf(place), 1.0]
+                if np.hypot(*(shown[:2] - xy)) <= _REACH:
+                    return True
+        return False
 
     def _openSelected(self) -> None:
         """Open the correction of what is selected; close it where nothing is."""
@@ -128,6 +156,10 @@ class EditorCorrection(VTKObservationMixin):
         if self._isOwn and self._opened is not None and self._isOpenOn(*self._opened):
             self.correction.close()
         self._isOwn = False
+
+    def _complain(self, problem: str) -> None:
+        self._problem = problem
+        self._changed()
 
     def _onEditorModified(self, caller, event) -> None:
         # The node tells of everything that is chosen in the editor; a correction is not opened anew for that.

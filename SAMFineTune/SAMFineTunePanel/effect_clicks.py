@@ -20,17 +20,24 @@ class EffectClicks:
     Args:
         addPoint: called with RAS in the world, and whether the structure is there.
         addBox: called with RAS of two opposite corners.
+        isTaken: whether something at a pixel of a slice view is to be dragged instead.
 
     Attributes:
         isPositive: what a click without Ctrl means.
         drawsBox: whether the next drag draws a box; ends with it.
     """
 
-    def __init__(self, addPoint: Callable[[Ras, bool], None], addBox: Callable[[Ras, Ras], None]) -> None:
+    def __init__(
+        self,
+        addPoint: Callable[[Ras, bool], None],
+        addBox: Callable[[Ras, Ras], None],
+        isTaken: Callable[[Xy, slicer.vtkMRMLSliceNode], bool],
+    ) -> None:
         self.isPositive = True
         self.drawsBox = False
         self._addPoint = addPoint
         self._addBox = addBox
+        self._isTaken = isTaken
         self._first: tuple[Ras, Xy] | None = None
         self._last: Xy = (0, 0)
 
@@ -63,6 +70,8 @@ class EffectClicks:
         if interactor.GetShiftKey() or interactor.GetAltKey():
             return False
         place, other = interactor.GetEventPosition(), bool(interactor.GetControlKey())
+        if self._isTaken(place, sliceNode):
+            return False
         if self.drawsBox and not other:
             self._first, self._last = (rasAt(sliceNode, place), place), place
         else:

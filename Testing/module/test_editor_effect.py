@@ -23,11 +23,13 @@ class Recorded:
 
     def __init__(self) -> None:
         from SAMFineTunePanel.correction_history import CorrectionHistory
+        from SAMFineTunePanel.slice_correction import SliceCorrection
 
         self.asked, self.listeners = [], []
         self.history = CorrectionHistory()
         self.state, self.words, self.problem, self.segment = "closed", "", "", None
         self.accepted, self.refusal = set(), ""
+        self.preview, self.current = {}, SliceCorrection()
 
     @property
     def isOpen(self):
@@ -44,10 +46,10 @@ class Recorded:
             listener(self, "state")
 
     def open(self, volume, segmentation, segmentID, model=None) -> None:  # noqa: N803
+        from SAMFineTunePanel.corrected_segment import CorrectedSegment
+
         self._note("open", segmentID, model)
-        self.segment = types.SimpleNamespace(
-            volume=volume, segmentation=segmentation, segmentID=segmentID
-        )
+        self.segment = CorrectedSegment(volume, segmentation, segmentID)
         self.state = "ready"
         self.news()
 
@@ -148,7 +150,7 @@ def clicks():
     from SAMFineTunePanel.effect_clicks import EffectClicks
 
     correction = Recorded()
-    reader = EffectClicks(correction.addPoint, correction.addBox)
+    reader = EffectClicks(correction.addPoint, correction.addBox, lambda xy, node: False)
     return reader, correction.asked
 
 
@@ -175,6 +177,15 @@ def test_other_gestures_are_left_to_the_view(clicks, mouse):
     assert not mouse.act(reader, "LeftButtonPress", 10, 10, shift=1)
     assert not mouse.act(reader, "LeftButtonPress", 10, 10, alt=1)
     assert asked == []
+
+
+def test_a_press_on_something_to_be_dragged_is_left_to_the_view(mouse):
+    from SAMFineTunePanel.effect_clicks import EffectClicks
+
+    correction = Recorded()
+    reader = EffectClicks(correction.addPoint, correction.addBox, lambda xy, node: xy[0] < 50)
+    assert not mouse.act(reader, "LeftButtonPress", 49, 10) and correction.asked == []
+    assert mouse.act(reader, "LeftButtonPress", 50, 10) and len(correction.asked) == 1
 
 
 def test_a_box_is_dragged(clicks, mouse):
@@ -289,6 +300,29 @@ def test_refusals_are_shown_until_the_next_deed(session, editor):
     assert session.problem == "" and correction.asked == [("accept",)]
 
 
+def test_mask_and_prompts_are_shown_while_the_effect_is_active(session, editor, mouse):
+    import slicer
+    from SAMFineTunePanel.slice_correction import SliceCorrection
+
+    from SAMFineTuneLib.correction.messages import Box, Point
+
+    session, correction, _changes = session
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    session.begin(editor)
+    correction.preview = {3: np.ones(SHAPE[1:], bool)}
+    prompts = (Point(at=(4.0, 5.0, 3.0)), Box(corners=((0.0, 0.0, 3.0), (9.0, 9.0, 3.0))))
+    correction.current = SliceCorrection(prompts)
+    correction.news()
+    assert slicer.mrmlScene.GetNumberOfNodes() > before
+    assert slicer.mrmlScene.GetFirstNodeByName("Proposed mask")
+    # Half a millimetre a pixel; R grows to the left of an axial view.
+    for x, y, taken in ((92, 60, True), (92, 67, True), (92, 70, False), (82, 68, True)):
+        assert session.isOnPrompt((x, y), mouse.slice_node) is taken, (x, y)
+    session.end()
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+    assert not session.isOnPrompt((92, 60), mouse.slice_node)
+
+
 # Options
 
 
@@ -298,7 +332,7 @@ def options(session, editor):
     from SAMFineTunePanel.effect_options import EffectOptions
 
     session, correction, _changes = session
-    reader = EffectClicks(correction.addPoint, correction.addBox)
+    reader = EffectClicks(correction.addPoint, correction.addBox, lambda xy, node: False)
     made = EffectOptions(session, reader)
     session._changed = made.update
     made.widget.show()
