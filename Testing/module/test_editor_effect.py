@@ -530,3 +530,58 @@ def test_the_effect_is_registered_where_slicer_has_effects(monkeypatch):
     monkeypatch.setattr(Scripted, "setPythonSource", lambda self, path: False)
     effect_registration.registerEffect()
     assert len(registered) == 1
+
+
+# With the correction itself, answered by a pretended worker
+
+
+def test_a_click_in_the_editor_becomes_voxels_within_its_rules(
+    editor, mouse, monkeypatch, process_events
+):
+    import slicer
+    from correction_workers import pretend, wait_until_idle
+    from SAMFineTunePanel.correction import Correction
+    from SAMFineTunePanel.editor_correction import EditorCorrection
+    from SAMFineTunePanel.effect_clicks import EffectClicks
+
+    pretend(monkeypatch)
+    correction = Correction()
+    session = EditorCorrection(correction, lambda: None)
+    reader = EffectClicks(
+        lambda ras, positive: session.attempt(lambda: correction.addPoint(ras, positive)),
+        lambda first, second: session.attempt(lambda: correction.addBox(first, second)),
+        session.isOnPrompt,
+    )
+    segmentation, volume = editor.GetSegmentationNode(), editor.GetSourceVolumeNode()
+    # The editor of the module Segment Editor, whose rules hold.
+    node = slicer.vtkMRMLSegmentEditorNode()
+    node.SetSingletonTag("SegmentEditor")
+    node.Copy(editor)
+    node = slicer.mrmlScene.AddNode(node)
+    node.SetAndObserveSegmentationNode(segmentation)
+    node.SetAndObserveSourceVolumeNode(volume)
+    node.SetSelectedSegmentID(ids(editor)[1])
+    node.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
+    session.begin(node)
+    wait_until_idle(correction, process_events)
+    assert session.problem == "" and correction.state == "ready"
+    mouse.slice_node.SetSliceOffset(3.0)
+    mouse.act(reader, "LeftButtonPress", 84, 64)
+    wait_until_idle(correction, process_events)
+    assert session.problem == "" and len(correction.current.prompts) == 1
+    mask = correction.current.mask
+    session.attempt(correction.accept)
+
+    def held(number: int) -> np.ndarray:
+        return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, ids(editor)[number], volume)
+
+    expected = np.zeros(SHAPE, bool)
+    expected[3] = mask
+    liver = box(SHAPE, (1, 5), (2, 8), (3, 9))
+    assert np.array_equal(held(1) > 0, expected & ~liver) and (expected & liver).any()
+    assert np.array_equal(held(0) > 0, liver) and "kept" in session.words
+    session.attempt(correction.undo)
+    assert not held(1).any() and session.problem == ""
+    session.cleanup()
+    assert not correction.isOpen
+    correction.endForClosing()
