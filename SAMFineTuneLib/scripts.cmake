@@ -46,6 +46,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/cli/serve.py
   SAMFineTuneLib/cli/storage.py
   SAMFineTuneLib/correction/__init__.py
+  SAMFineTuneLib/correction/appearance.py
   SAMFineTuneLib/correction/carry_on.py
   SAMFineTuneLib/correction/conversation.py
   SAMFineTuneLib/correction/embedding_cache.py

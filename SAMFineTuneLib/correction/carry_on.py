@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.baselines.shape_interpolation import signed_distance
-from SAMFineTuneLib.correction.evidence import evidence_of
+from SAMFineTuneLib.correction.evidence import Evidence
 from SAMFineTuneLib.correction.session import CorrectionSession, Mask
 from SAMFineTuneLib.errors import InputError
 
@@ -27,6 +27,7 @@ from SAMFineTuneLib.errors import InputError
 # and mm of distance from the accepted slice.
 _WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4)
 _USUAL_WEIGHT = 0.1
+_OUTWARD_WEIGHT = 0.2
 # A filled slice that has less in common with interpolation than this is not trusted.
 _LEAST_AGREEMENT = 0.75
 # Outward: the share of its area that the image must support, and by what it may grow at once.
@@ -44,7 +45,7 @@ class Carried:
 
     Attributes:
         masks: slice number -> (rows, columns) bool.
-        confidence: slice number -> the overlap that the network expects, from 0 to 1.
+        confidence: slice number -> share of the mask that the image supports, from 0 to 1.
         words: where it stopped and why.
     """
 
@@ -104,6 +105,7 @@ class _Carrier:
     ) -> None:
         self._session = session
         self._accepted = accepted
+        self._evidence = Evidence(session, accepted, label)
         self._label = label
         self._check = check
         self._distances: dict[int, Distance] = {}
@@ -120,7 +122,7 @@ class _Carrier:
                 continue
             for number in range(first + 1, last):
                 self._tell()
-                mask, confidence = self._between(first, number, last, weight)
+                mask, confidence = self._between(first, number, last, weight, self._evidence)
                 self._keep(number, mask, confidence)
 
     def go_outward(self, start: int, step: int, slices: int) -> None:
@@ -149,30 +151,33 @@ class _Carrier:
             return _USUAL_WEIGHT
         scores = dict.fromkeys(_WEIGHTS, 0.0)
         for first, middle, last in tried:
+            # What is predicted must not have been learnt from.
+            others = {number: self._accepted[number] for number in numbers if number != middle}
+            evidence = Evidence(self._session, others, self._label)
             for weight in _WEIGHTS:
-                mask, _ = self._between(first, middle, last, weight)
+                mask, _ = self._between(first, middle, last, weight, evidence)
                 scores[weight] += _agreement(mask, self._accepted[middle])
         return max(_WEIGHTS, key=lambda weight: (scores[weight], -abs(weight - _USUAL_WEIGHT)))
 
-    def _between(self, first: int, number: int, last: int, weight: float) -> tuple[Mask, float]:
+    def _between(
+        self, first: int, number: int, last: int, weight: float, evidence: Evidence
+    ) -> tuple[Mask, float]:
         part = (number - first) / (last - first)
         shape = (1 - part) * self._distance(first) + part * self._distance(last)
-        guess = shape > 0
-        if not guess.any() or not weight:
-            return guess, 1.0
-        seen = evidence_of(self._session, number, guess, self._label)
+        guess: Mask = shape > 0
+        seen = evidence.logits(number)
         away = min(number - first, last - number) * self._slice_spacing
-        mask: Mask = shape + weight * away * seen.logits > 0
+        mask: Mask = shape + weight * away * seen > 0
         if _agreement(mask, guess) < _LEAST_AGREEMENT:
-            return guess, seen.confidence
-        return mask, seen.confidence
+            mask = guess
+        return mask, _support(mask, seen)
 
     def _beyond(self, number: int, before: Mask) -> tuple[Mask, float, float]:
-        seen = evidence_of(self._session, number, before, self._label)
+        """The mask of a slice, and how far the image supports it and the mask before it."""
+        seen = self._evidence.logits(number)
         shape = signed_distance(before, self._session.stack.pixel_spacing)
-        mask: Mask = shape + _USUAL_WEIGHT * 2 * self._slice_spacing * seen.logits > 0
-        support = float((seen.logits[before] > 0).mean())
-        return mask, seen.confidence, support
+        mask: Mask = shape + _OUTWARD_WEIGHT * self._slice_spacing * seen > 0
+        return mask, _support(mask, seen), _support(before, seen)
 
     def _distance(self, number: int) -> Distance:
         """Signed distance to the outline of an accepted mask, mm, positive inside."""
@@ -206,6 +211,11 @@ def _why_stop(mask: Mask, before: Mask, support: float) -> str:
     if mask.sum() > _LARGEST_GROWTH * before.sum():
         return "it would grow too suddenly"
     return ""
+
+
+def _support(mask: Mask, seen: NDArray[np.float32]) -> float:
+    """Share of a mask on which the image shows the structure; 0 for an empty mask."""
+    return float((seen[mask] > 0).mean()) if mask.any() else 0.0
 
 
 def _agreement(mask: Mask, other: Mask) -> float:

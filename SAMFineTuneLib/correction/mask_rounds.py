@@ -71,11 +71,15 @@ class Round:
     confidence: float
 
 
+def mask_shares(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:
+    """How much of each pixel (1, 1, s, s) of the mask decoder a mask (rows, columns) fills."""
+    square = fit.mask_to_square(torch.from_numpy(np.ascontiguousarray(mask)).int()).float()
+    return torch.nn.functional.avg_pool2d(square[None, None], 4)
+
+
 def mask_logits(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:
     """A mask (rows, columns) as the mask prompt (1, 1, s, s), s a quarter of the square."""
-    square = fit.mask_to_square(torch.from_numpy(np.ascontiguousarray(mask)).int()).float()
-    shares = torch.nn.functional.avg_pool2d(square[None, None], 4)
-    return (shares * 2 - 1) * _SURE
+    return (mask_shares(mask, fit) * 2 - 1) * _SURE
 
 
 def start_from(mask: NDArray[np.bool_], fit: SquareFit) -> Round:
