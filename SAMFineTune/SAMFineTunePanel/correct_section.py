@@ -94,7 +94,7 @@ class CorrectSection(PanelSection):
         for choice in (self._model, self._start, self._slices):
             choice.update()
         isOpen = self.correction.isOpen
-        self.ui.startButton.text = _("&Stop correcting") if isOpen else _("&Start correcting")
+        self.ui.startButton.text = _("Stop correcting") if isOpen else _("Start correcting")
         allow(
             self.ui.startButton,
             "" if isOpen else self.logic.problemWithCorrecting(),

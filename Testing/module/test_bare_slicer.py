@@ -58,4 +58,4 @@ def test_it_loads_and_shows_what_is_missing():
     assert said["loaded"] == "[]"
     rows, collapsed, visible = said["table"].split()
     assert int(rows) >= 10 and (collapsed, visible) == ("False", "True")
-    assert said["locked"] == "[False, False, False, False, False]"
+    assert said["locked"] == "[False, False, False, False, False, False]"

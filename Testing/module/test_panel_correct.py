@@ -123,7 +123,7 @@ def test_what_is_missing_is_said(entered, nodes, process_events):
 def test_click_accept_undo_with_buttons(opened, nodes, process_events):
     ui, correction = opened.ui, opened.correction
     assert ui.toolsWidget.visible and not ui.progressBar.visible and ui.positiveButton.checked
-    assert ui.startButton.text.endswith("top correcting") and not ui.volumeSelector.enabled
+    assert ui.startButton.text == "Stop correcting" and not ui.volumeSelector.enabled
     assert "slice 6 of 0 to 8" in ui.sliceLabel.text and not ui.undoButton.enabled
     click(opened, 20, 30)
     process_events(lambda: correction.current.isFound)

@@ -151,7 +151,7 @@ def test_no_two_widgets_answer_to_the_same_key(full_panel):
 
 def test_sections_come_in_the_order_of_work(full_panel):
     titles = [section.ui.collapsibleButton.text for section in full_panel.panel._working]
-    assert titles == ["Examples", "Model", "Fine-tune", "Apply", "Tuned models"]
+    assert titles == ["Examples", "Model", "Fine-tune", "Apply", "Correct", "Tuned models"]
     heights = [section.widget.y for section in full_panel.panel._working]
     assert heights == sorted(heights)
 
