@@ -33,6 +33,7 @@ from SAMFineTuneLib.training.examples import Label, LabelledSlice, TrainingSet
 from SAMFineTuneLib.training.fine_tuning import ProgressReport, Watch
 from SAMFineTuneLib.training.plan import Wishes, settle
 from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
+from SAMFineTuneLib.training.prompt_rounds import loss_of_rounds
 from SAMFineTuneLib.training.prompt_targets import (
     choose_structures,
     prompts_on_nothing,
@@ -191,6 +192,31 @@ def test_a_wrong_mask_is_corrected_by_a_click_a_box_or_nothing() -> None:
     assert ((on_nothing.labels[:, 0] != PADDING) ^ on_nothing.boxed).all()
 
 
+class Recording(PromptedSegmenter):
+    """Notes with what it was asked, and whether to learn from it."""
+
+    def __init__(self) -> None:
+        super().__init__(build("starter", 256))
+        self.asked: list[tuple[int, bool, bool]] = []
+
+    def decode(self, features: FeatureState, prompts: PromptSet) -> tuple[Tensor, Tensor]:
+        logits, overlaps = super().decode(features, prompts)
+        self.asked.append((prompts.points.shape[1], prompts.mask is not None, logits.requires_grad))
+        return logits, overlaps
+
+
+def test_earlier_rounds_lead_to_those_that_are_learnt_from() -> None:
+    segmenter = Recording()
+    masks = torch.stack([disc(100, 120, 48, 256), disc(180, 80, 30, 256)])
+    features = segmenter.encode(torch.randn(2, 3, 256, 256))
+    prompts = prompts_on_nothing(masks, Chance((0,)))
+    loss, scores = loss_of_rounds(segmenter, features, masks, prompts, 2, Chance((0,)), 3)
+    assert loss.requires_grad and [each.shape for each in scores] == [(2,), (2,)]
+    rounds = [(1, False), (2, True), (3, True), (4, True), (5, True)]
+    learnt = [False, False, False, True, True]
+    assert segmenter.asked == [(*each, last) for each, last in zip(rounds, learnt, strict=True)]
+
+
 # The loop
 
 
@@ -230,8 +256,9 @@ class Run:
 
     def __init__(self, examples: TrainingSet, folder: Path, steps: int = 3, **watched: Any) -> None:
         torch.manual_seed(0)
-        wishes = Wishes(steps=2 * steps, batch=2, input_size=256)
+        wishes = Wishes(batch=2, input_size=256)
         plan = plan_for_prompts(settle(wishes, examples, False), True, None)
+        plan = replace(plan, steps=steps, minutes=None, warm_up=1)
         network = build("starter", 256)
         load_checkpoint(network, find_weights("starter", None))
         adapt_for_prompts(network, plan.method, plan.scope, plan.rank)
@@ -261,6 +288,22 @@ def test_tuning_teaches_what_is_wanted(examples: TrainingSet, tmp_path: Path) ->
     last = run.reports[-1]
     assert last.phase == "prompts" and last.steps == 24 and last.eta_s == 0
     assert not list(tmp_path.glob("prompt_features/*"))
+
+
+def test_the_plan_follows_that_of_the_automatic_weights(examples: TrainingSet) -> None:
+    laptop = settle(Wishes(), examples, False)
+    plan = plan_for_prompts(laptop, True, None)
+    assert (plan.steps, plan.minutes) == (192, 1.6) and plan.warm_up <= 19
+    assert plan.method == "vanilla" and plan.learning_rate < laptop.learning_rate
+    assert plan_for_prompts(laptop, True, 7e-5).learning_rate == 7e-5, "as the user wished"
+    assert plan_for_prompts(laptop, False, None).learning_rate == laptop.learning_rate
+    study = settle(Wishes("study", "vit_t", method="lora", scope="decoder"), examples, True)
+    plan = plan_for_prompts(study, True, None)
+    assert (plan.method, plan.scope, plan.steps) == ("lora", "decoder", 750)
+    assert plan.minutes is None and plan.learning_rate == study.learning_rate
+    limited = settle(Wishes(minutes=4), examples, False)
+    assert plan_for_prompts(limited, True, None).steps is None
+    assert plan_for_prompts(limited, True, None).minutes == 2
 
 
 class CancelAt:

@@ -74,11 +74,13 @@ def adapt_for_prompts(
 ) -> None:
     """As `adapt`, for a network that answers prompts with the decoder that it was built with.
 
-    A decoder for the automatic task that the backbone brings along goes: the network is a copy
-    for prompts alone.
+    With vanilla the prompt encoder trains too; with adapter and lora it stays. A decoder for the
+    automatic task that the backbone brings along goes: the network is a copy for prompts alone.
     """
     network.context_decoder = None
     adapt(network, method, scope, rank)
+    if method == "vanilla":
+        network.prompt_encoder.requires_grad_(True)
 
 
 def _check(method: str, scope: str, rank: int) -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from SAMFineTuneLib.training.plan import FinetunePlan
 
-# Half the steps and half the time: it starts from a decoder that answers prompts already.
-_SHARE = 0.5
+# Of the automatic fine-tune's steps and time. It starts from a decoder that knows prompts already,
+# and a step, with several rounds of prompts, takes longer.
+_STEPS, _TIME = 0.3, 0.5
 # Of the starter network, whose weights for prompts all are pretrained, and all train.
 _STARTER_RATE = 5e-4
 
@@ -23,7 +24,7 @@ def plan_for_prompts(
         pretrained: whether the network that answers prompts has learnt to.
         wished_rate: the learning rate that the user gave.
     """
-    steps = None if plan.steps is None else math.ceil(_SHARE * plan.steps)
+    steps = None if plan.steps is None else math.ceil(_STEPS * plan.steps)
     starter = plan.backbone == "starter"
     rate = _STARTER_RATE if starter and pretrained else plan.learning_rate
     return replace(
@@ -31,7 +32,7 @@ def plan_for_prompts(
         method="vanilla" if starter else plan.method,
         scope="encoder_decoder" if starter else plan.scope,
         steps=steps,
-        minutes=None if plan.minutes is None else _SHARE * plan.minutes,
+        minutes=None if plan.minutes is None else _TIME * plan.minutes,
         learning_rate=wished_rate or rate,
         warm_up=plan.warm_up if steps is None else min(plan.warm_up, max(1, steps // 10)),
         patience=None,

@@ -24,6 +24,7 @@ def loss_of_rounds(
     prompts: PromptSet,
     rounds: int,
     chance: Chance,
+    earlier: int = 0,
 ) -> tuple[Tensor, list[Tensor]]:
     """Loss over rounds of prompts: those given, then a click into the largest error at a time.
 
@@ -32,20 +33,23 @@ def loss_of_rounds(
         features: of B images.
         masks: (B, S, S) bool, the structures, none empty.
         prompts: of the first round.
-        rounds: how many times the network answers.
+        rounds: how many answers are learnt from.
         chance: everything random.
+        earlier: answers before these, which only lead there and cost less.
 
     Returns:
-        The mean loss, and the DSC (B,) after each round.
+        The mean loss, and the DSC (B,) after each round that is learnt from.
     """
     batch, size = len(masks), masks.shape[-1]
     losses, scores = [], []
-    for turn in range(rounds):
-        logits, overlaps = segmenter.decode(features, prompts)
-        loss, dsc = mask_loss(logits, overlaps, thinned(masks, chance))
-        losses.append(loss)
-        scores.append(dsc)
-        if turn == rounds - 1:
+    for turn in range(1 - earlier, rounds + 1):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and turn > 0):
+            logits, overlaps = segmenter.decode(features, prompts)
+        if turn > 0:
+            loss, dsc = mask_loss(logits, overlaps, thinned(masks, chance))
+            losses.append(loss)
+            scores.append(dsc)
+        if turn == rounds:
             break
         previous = logits.detach().float()
         found = functional.interpolate(previous, (size, size), mode="bilinear")[:, 0] > 0
