@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from SAMFineTuneLib.correction.mask_rounds import SquareBox, SquarePoint, SquarePrompt
 from SAMFineTuneLib.correction.messages import Box, Place, Point, Prompt
 from SAMFineTuneLib.errors import InputError
@@ -59,6 +61,10 @@ class SliceFrame:
         return row, column
 
     def _row_and_column(self, place: Place, number: int) -> tuple[float, float]:
+        if not all(map(math.isfinite, place)):
+            raise InputError(
+                f"the prompt lies nowhere: {place}", "click into the image", code="outside"
+            )
         at, row, column = self._stack.place(place)
         if abs(at - number) > 0.5 + 1e-3:
             raise InputError(
