@@ -155,8 +155,6 @@ def test_a_box_that_holds_no_pixel_is_refused(frame: SliceFrame, corners: tuple)
 
 
 def test_a_box_may_be_drawn_over_the_edge(frame: SliceFrame, stack: SliceStack) -> None:
-    frame: SliceFrame, stack: SliceStack
-) -> None:
     fit = fit_of(stack)
     box = frame.on_square(Box(corners=((-40.0, 3.5, 5.0), (90.0, 40.0, 5.0))), 5)
     assert isinstance(box, SquareBox)
