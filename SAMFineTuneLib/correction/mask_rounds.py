@@ -28,6 +28,8 @@ _NEAR = 1.5
 _OBEYED = 0.012
 # How far from a negative click an implied point keeps, as a share of the square's side.
 _AWAY = 0.06
+# Islands and holes below this share of the mask are specks.
+_SPECK = 0.03
 # Logits of a mask that is known rather than computed; a network's own seldom go beyond.
 _SURE = 4.0
 
@@ -109,8 +111,11 @@ def next_round(
         logits = _only_there(logits, before.logits, newest, fit.size)
     logits = _obeyed(logits, prompts, fit.size)
     mask = _on_slice(logits, fit)
-    if before is not None and keep:
-        mask = _finest(logits, mask, before, fit)
+    if not keep:
+        mask = _without_specks(mask, prompts, fit)
+    elif before is not None:
+        mask = _finest(mask, before, newest, fit)
+    mask = _told_pixels(mask, prompts, fit)
     return Round(logits, mask, float(overlaps.reshape(-1)[0].clamp(0, 1)))
 
 
@@ -166,11 +171,64 @@ def _on_slice(logits: Tensor, fit: SquareFit) -> NDArray[np.bool_]:
 
 
 def _finest(
-    logits: Tensor, mask: NDArray[np.bool_], before: Round, fit: SquareFit
+    mask: NDArray[np.bool_], before: Round, newest: SquarePrompt, fit: SquareFit
 ) -> NDArray[np.bool_]:
-    """What was not changed keeps the detail that it had, which the square is too coarse for."""
+    """What was not changed keeps the detail that it had, which the square is too coarse for.
+
+    Detail that says the opposite of a click goes where it lies at the click or at what the click
+    changed: a speck too small for the square can be removed, and what is removed leaves no crumbs.
+    """
     changed = mask != _on_slice(before.logits, fit)
+    if isinstance(newest, SquarePoint):
+        changed[_pixel(newest, fit)] = True
+        finest = 4 * max(fit.rows / fit.rows_on_square, fit.columns / fit.columns_on_square)
+        distance = ndimage.distance_transform_edt(~changed)
+        changed |= (distance <= _NEAR * finest) & (before.mask != newest.positive)
     return np.where(changed, mask, before.mask)
+
+
+def _told_pixels(
+    mask: NDArray[np.bool_], prompts: Sequence[SquarePrompt], fit: SquareFit
+) -> NDArray[np.bool_]:
+    """The mask with the pixel of each click on the side that it says, the latest click last."""
+    mask = mask.copy()
+    for each in prompts:
+        if isinstance(each, SquarePoint):
+            mask[_pixel(each, fit)] = each.positive
+    return mask
+
+
+def _pixel(click: SquarePoint, fit: SquareFit) -> tuple[int, int]:
+    """Row and column of the slice's pixel in which a click lies."""
+    row = int(click.y * fit.rows / fit.rows_on_square)
+    column = int(click.x * fit.columns / fit.columns_on_square)
+    return min(fit.rows - 1, max(0, row)), min(fit.columns - 1, max(0, column))
+
+
+def _without_specks(
+    mask: NDArray[np.bool_], prompts: Sequence[SquarePrompt], fit: SquareFit
+) -> NDArray[np.bool_]:
+    """The mask without islands and holes that are tiny beside it and that nobody pointed at."""
+    points = [each for each in prompts if isinstance(each, SquarePoint)]
+    smallest = _SPECK * int(mask.sum())
+    kept = _large_regions(mask, smallest, [each for each in points if each.positive], fit)
+    negative = [each for each in points if not each.positive]
+    return ~_large_regions(~kept, smallest, negative, fit)
+
+
+def _large_regions(
+    mask: NDArray[np.bool_], smallest: float, points: Sequence[SquarePoint], fit: SquareFit
+) -> NDArray[np.bool_]:
+    """The connected regions of a mask that are large enough or that a point lies in."""
+    regions, count = ndimage.label(mask)
+    large = np.bincount(regions.ravel(), minlength=count + 1) >= smallest
+    for each in points:
+        row = min(fit.rows - 1, int(each.y * fit.rows / fit.rows_on_square))
+        column = min(fit.columns - 1, int(each.x * fit.columns / fit.columns_on_square))
+        large[regions[row, column]] = True
+    large[0] = False
+    found: NDArray[np.bool_] = large[regions]
+    return found
 
 
 def _only_there(new: Tensor, old: Tensor, click: SquarePoint, size: int) -> Tensor:
@@ -185,7 +243,7 @@ def _only_there(new: Tensor, old: Tensor, click: SquarePoint, size: int) -> Tens
         return old.clone()
     # The slope around the outline comes along, else the outline would be that of pixels.
     near = torch.from_numpy(ndimage.binary_dilation(region, iterations=1))
-    others = torch.from_numpy(different & ~region)
+    others = torch.from_numpy((found != was) & ~region)
     return torch.where(near & ~others, new, old)
 
 

@@ -62,6 +62,15 @@ class SliceStack:
 
         return at[self.axis], along(rows), along(columns)
 
+    def voxel(self, number: float, row: float, column: float) -> tuple[float, float, float]:
+        """The voxel indices (i, j, k) of a place on a slice; the way back from `place`."""
+        at = [0.0, 0.0, 0.0]
+        at[self.axis] = float(number)
+        for plane, position in zip(self._plane, (row, column), strict=True):
+            last = self.array.shape[plane.axis] - 1
+            at[plane.axis] = float(last - position if plane.reverse else position)
+        return at[2], at[1], at[0]
+
     @property
     def name(self) -> str:
         """The patient's name of the axis."""

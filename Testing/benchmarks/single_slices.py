@@ -116,7 +116,7 @@ def read_targets(source: Source) -> TargetVolume:
     """The volume's slices with something to point at."""
     volume = read_volume(source.image)
     labelmap = labelmap_onto(read_labelmap(source.labels), volume.geometry)
-    axis = _cut_along(volume.geometry)
+    axis = cut_along(volume.geometry)
     images, labels = SliceStack.of(volume, axis), SliceStack.of(labelmap, axis)
     structures = source.structures or {str(label): (label,) for label in labelmap.labels}
     name = source.image.name
@@ -132,7 +132,8 @@ def read_targets(source: Source) -> TargetVolume:
     return TargetVolume(source.data_set, name, levels, images.pixel_spacing, window, targets)
 
 
-def _cut_along(geometry: Geometry) -> str:
+def cut_along(geometry: Geometry) -> str:
+    """The axis of the thickest slices; axial where no spacing is the largest."""
     axis = widest_axis(geometry)
     return "axial" if axis is None else axis_name(geometry, axis)
 
