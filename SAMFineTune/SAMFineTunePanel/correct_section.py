@@ -7,13 +7,15 @@ from collections.abc import Callable
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.corrected_examples import addAcceptedSlices
-from SAMFineTunePanel.correction import AUTO, MODEL, NOTHING, OPENING, READY, SEGMENT, Correction
+from SAMFineTunePanel.correction import Correction
 from SAMFineTunePanel.correction_keys import CorrectionKeys
+from SAMFineTunePanel.correction_session import OPENING, READY
 from SAMFineTunePanel.mask_preview import MaskPreview
 from SAMFineTunePanel.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
 from SAMFineTunePanel.parameter_choices import ComboBoxChoice, SpinBoxChoice
 from SAMFineTunePanel.prompt_markups import BOX, NEGATIVE, POSITIVE, PromptMarkups
 from SAMFineTunePanel.scene_pairs import volumesOfScene
+from SAMFineTunePanel.slice_corrections import AUTO, MODEL, NOTHING, SEGMENT
 
 _LISTED_SLICES = 12
 

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.corrected_segment import CorrectedSegment
-from SAMFineTunePanel.correction_history import CorrectionHistory
-from SAMFineTunePanel.correction_watch import CorrectionWatch
-from SAMFineTunePanel.correction_worker import CorrectionWorker, endAllNow
-from SAMFineTunePanel.error_words import errorWords
+from SAMFineTunePanel.correction_session import READY, CorrectionSession, Ras
 from SAMFineTunePanel.segment_edit import SegmentEdit
 from SAMFineTunePanel.slice_correction import SliceCorrection, promptWords, withPrompt
-from SAMFineTunePanel.slice_view import showSlice, sliceInView
-
-CLOSED, OPENING, READY = "closed", "opening", "ready"
-# Where prompts start from: the segment where it has voxels, else the model; or always one of these.
-AUTO, SEGMENT, MODEL, NOTHING = "auto", "segment", "model", "nothing"
-STARTS = (AUTO, SEGMENT, MODEL, NOTHING)
-
-Ras = Iterable[float]
+from SAMFineTunePanel.slice_corrections import requireStart
 
 
-class Correction:
+class Correction(CorrectionSession):
     """One session at a time; all waiting is the worker's, and news come through listeners.
 
     Listeners are called as `listener(correction, event)` with event "state" (opened, ready, closed), "slice"
@@ -39,73 +24,23 @@ class Correction:
         followsViews: whether the slice in view is worked on; without, that of the last prompt or `look`.
 
     Attributes:
-        state: "closed", "opening" or "ready".
-        words: what happened last, for the user.
-        problem: what went wrong last; "" when nothing did.
-        number: the slice that is worked on: the one in view.
         accepted: slices that the user said are right.
-        carried: slice → mask carried on to it, to be accepted or cleared as a whole.
-        embedded: how many slices of how many are ready for prompts.
-        edits: what the last accept changed (SegmentEdit).
+        edits: what the last accept changed.
     """
 
     def __init__(self, followsViews: bool = True) -> None:
-        self._followsViews = followsViews
-        self.state = CLOSED
-        self.words = self.problem = ""
-        self.history = CorrectionHistory()
-        self.number: int | None = None
+        super().__init__(followsViews)
         self.accepted: set[int] = set()
-        self.carried: dict[int, np.ndarray] = {}
-        self.embedded = (0, 0)
         self.edits: list[SegmentEdit] = []
-        self._segment: CorrectedSegment | None = None
-        self._model: Any = None
-        self._settings: dict[str, Any] = {}
-        self._startChoice = AUTO
-        self._slices: dict[int, SliceCorrection] = {}
-        self._worker: CorrectionWorker | None = None
         self._isCarrying = False
-        self._acceptWhenFound = False
+        # A slice that is to be accepted as soon as its mask is there.
+        self._toAccept: int | None = None
         self._shownAsDoubtful: set[int] = set()
-        self._listeners: list[Callable[[Correction, str], None]] = []
-        self._watch = CorrectionWatch(self._onNodesChanged, self._onViewMoved, self._onSceneClose)
-
-    # What it is about
-
-    @property
-    def isOpen(self) -> bool:
-        """Whether there is a session."""
-        return self.state != CLOSED
-
-    @property
-    def segment(self) -> CorrectedSegment | None:
-        """What is corrected; None while there is no session."""
-        return self._segment
-
-    @property
-    def model(self) -> Any:
-        """The tuned model at work; None where it is the backbone."""
-        return self._model
-
-    @property
-    def label(self) -> int | None:
-        """The segment's number in the tuned model; None where that does not find it."""
-        if self.state != READY:
-            return None
-        name = self._segment.name
-        labels = self._worker.ready.labels
-        return next((number for number, each in labels.items() if each.strip() == name), None)
-
-    @property
-    def tunedForPrompts(self) -> bool:
-        """Whether weights tuned for prompts answer."""
-        return self.state == READY and self._worker.ready.tuned_for_prompts
 
     @property
     def isWorking(self) -> bool:
         """Whether a mask is being looked for, or masks carried on."""
-        return self._isCarrying or self._acceptWhenFound or self._isSought(self.number)
+        return self._isCarrying or self._toAccept is not None or self._slices.isSought(self.number)
 
     @property
     def isCarrying(self) -> bool:
@@ -113,100 +48,22 @@ class Correction:
         return self._isCarrying
 
     @property
-    def processID(self) -> int:
-        """Of the worker; 0 when there is none."""
-        return self._worker.processID if self._worker is not None else 0
-
-    # The slice in view
+    def carried(self) -> dict[int, np.ndarray]:
+        """Slice → mask carried on to it, to be corrected, and to be accepted or cleared as a whole."""
+        return dict(self._slices.carried)
 
     @property
     def current(self) -> SliceCorrection:
         """What was said of the slice in view, and its mask."""
-        return self._at(self.number)
+        return self._slices.at(self.number)
 
     @property
     def preview(self) -> dict[int, np.ndarray]:
-        """Slice → mask that is not accepted yet, of the slice in view or as they were carried on."""
-        if self.carried:
-            return self.carried
-        mask = self.current.mask
-        return {} if mask is None else {self.number: mask}
-
-    def addListener(self, listener: Callable[[Correction, str], None]) -> None:
-        """Call `listener` at every change."""
-        self._listeners.append(listener)
-
-    def removeListener(self, listener: Callable[[Correction, str], None]) -> None:
-        """Call `listener` no more."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
-
-    # Opening and closing
-
-    def open(
-        self,
-        volume: slicer.vtkMRMLScalarVolumeNode,
-        segmentation: slicer.vtkMRMLSegmentationNode,
-        segmentID: str,
-        model: Any = None,
-        start: str = AUTO,
-        orientation: str = "auto",
-        **settings: Any,
-    ) -> None:
-        """Begin to correct a segment; returns at once, and "state" tells when prompts can be given.
-
-        Args:
-            volume: the image.
-            segmentation: holds the segment.
-            segmentID: of the segment.
-            model: a tuned model, or its name; None or "" for the backbone as it is.
-            start: where prompts start from: "segment", "model", "nothing", or "auto", which is the segment where
-                the slice has voxels of it, else the model where it finds such a structure.
-            orientation: of the slices; "auto" is the model's, or that of the thickest slices.
-            settings: device, backbone, checkpoint.
-
-        Raises:
-            ValueError: something does not fit, in words.
-            InputError: no such model, or no folder to work in.
-        """
-        segment = CorrectedSegment(volume, segmentation, segmentID)
-        segment.require()
-        _requireStart(start)
-        model = _usableModel(model)
-        chosen = _settings(model, orientation, settings)
-        keeps = self._worker is not None and self._worker.isOpen and self._worker.isAbout(volume, chosen)
-        self._leave(keepWorker=keeps)
-        self._segment, self._model, self._settings = segment, model, chosen
-        self._startChoice = start
-        self._watch.follow(volume, segmentation)
-        if keeps and self._worker.ready is not None:
-            self._onReady(self._worker.ready)
-            return
-        if not keeps:
-            try:
-                self._startWorker()
-            except BaseException:
-                self._leave()
-                raise
-        self._setState(OPENING)
-        self._say(_("Reading the volume and starting the network…"))
-
-    def close(self, keepWorker: bool = False) -> None:
-        """End the session. What was accepted stays; prompts and masks that were not are gone.
-
-        Args:
-            keepWorker: for another session on the same volume with the same model.
-        """
-        wasOpen = self.isOpen
-        self._leave(keepWorker)
-        if wasOpen:
-            self._say("")
-            self._notify("state")
-
-    def endForClosing(self) -> None:
-        """Slicer closes: nothing may stay behind."""
-        self._leave()
-        endAllNow()
+        """Slice → mask that is not accepted yet: of the slice in view, and as they were carried on and corrected."""
+        works = self._slices.withPrompts(self._slices.carried)
+        if self.number is not None:
+            works[self.number] = self.current
+        return self.carried | {number: work.mask for number, work in works.items() if work.mask is not None}
 
     # Prompts
 
@@ -294,12 +151,12 @@ class Correction:
         self._change(self.number, (*prompts[:index], *prompts[index + 1 :]), words)
 
     def clearPrompts(self) -> None:
-        """Take all prompts of the slice in view away, or what was carried on and is not accepted."""
+        """Take all prompts of the slice in view away; where it has none, what was carried on."""
         self._requireReady()
-        if self.carried:
-            self._setCarried({}, _("clearing of what was carried on"))
-        elif self.current.prompts:
+        if self.current.prompts:
             self._change(self.number, (), _("clearing of the prompts"))
+        elif self.carried:
+            self._setCarried({}, _("clearing of what was carried on"))
 
     def startFrom(self, start: str) -> None:
         """Where prompts start from, from now on and on the slice in view; see `open`.
@@ -307,8 +164,8 @@ class Correction:
         Raises:
             ValueError: there is no such start.
         """
-        _requireStart(start)
-        self._startChoice = start
+        requireStart(start)
+        self._slices.startChoice = start
         if self.state == READY and self.number is not None:
             self._put(self.number, replace(self.current, start="", given=None, mask=None, isFound=False))
 
@@ -342,23 +199,13 @@ class Correction:
             ValueError: there is nothing to accept, or the Segment Editor's rules name what is gone.
         """
         self._requireReady()
-        if self.carried:
-            self._accept(dict(self.carried), {})
-            return
-        if self.number is None:
+        if self.number is None and not self.carried:
             raise ValueError(self._viewProblem())
-        work = self.current
-        if self._isSought(self.number):
-            self._acceptWhenFound = True
+        if self._slices.isSought(self.number):
+            self._toAccept = self.number
             self._say(_("Accepted as soon as the mask is there."))
             return
-        if work.mask is not None:
-            self._accept({self.number: work.mask}, {self.number: work})
-            return
-        mask = self._segment.mask(self.number)
-        if not mask.any():
-            raise ValueError(_("There is no mask to accept: set a point on the structure, or draw a box around it."))
-        self._accept({self.number: mask}, {})
+        self._acceptNow(self.number)
 
     def acceptPainted(self) -> None:
         """Take every slice on which the segment has voxels for right.
@@ -445,31 +292,15 @@ class Correction:
             raise ValueError(_("Only a tuned model can tell of which slices it is uncertain. Choose one."))
         self._worker.ask(RankSlices(id=0, label=self.label), self._onRanked, self._onFailure)
 
-    def look(self, number: int) -> None:
-        """Work on a slice, and show it where there is a slice view.
-
-        Raises:
-            ValueError: there is no such slice.
-        """
-        if not 0 <= number < self._segment.count:
-            raise ValueError(
-                _("Volume {volume} has no {orientation} slice {number}.").format(
-                    volume=self._segment.volume.GetName(), orientation=self._segment.orientation, number=number
-                )
-            )
-        if self._hasViews:
-            showSlice(self._segment.volume, self._segment.orientation, number)
-        self._setNumber(number)
-
     # Prompts: the details
 
     def _add(self, number: int, prompt) -> None:
         self._setNumber(number)
         words = _("{prompt} on slice {number}").format(prompt=promptWords(prompt), number=number)
-        self._change(number, withPrompt(self._at(number).prompts, prompt), words)
+        self._change(number, withPrompt(self._slices.at(number).prompts, prompt), words)
 
     def _change(self, number: int, prompts: tuple, words: str) -> None:
-        before = self._at(number)
+        before = self._slices.at(number)
         self._put(number, before.withPrompts(prompts))
 
         def undo() -> None:
@@ -481,86 +312,31 @@ class Correction:
 
     def _exchange(self, number: int, other: SliceCorrection) -> SliceCorrection:
         """Put another state of a slice in place and show the slice; the state that was there."""
-        was = self._at(number)
+        was = self._slices.at(number)
         self.look(number)
         self._put(number, other)
         return was
 
-    def _at(self, number: int | None) -> SliceCorrection:
-        return self._slices.get(number, SliceCorrection()) if number is not None else SliceCorrection()
-
     def _put(self, number: int, work: SliceCorrection) -> None:
-        if work.prompts and not work.start:
-            start = self._startOf(number)
-            given = self._segment.mask(number) if start == "given" else None
-            work = replace(work, start=start, given=given)
-        if work.prompts:
-            self._slices[number] = work
-        else:
-            # There is nothing to correct: where to start from is decided anew.
-            self._reset(number)
+        self._slices.put(number, work)
         self._notify("prompts")
-        self._seek(number)
-
-    def _reset(self, number: int) -> None:
-        """Nothing was said of a slice; the model's own mask is shown where prompts would start from it."""
-        self._slices.pop(number, None)
-        if self._startOf(number) == "model":
-            self._slices[number] = SliceCorrection(start="model")
-
-    def _startOf(self, number: int) -> str:
-        choice = self._startChoice
-        finds = self.label is not None
-        if choice == SEGMENT or (choice == AUTO and self._segment.mask(number).any()):
-            return "given"
-        return "model" if choice in (AUTO, MODEL) and finds else "nothing"
-
-    def _isSought(self, number: int | None) -> bool:
-        work = self._at(number)
-        return (bool(work.prompts) or work.start == "model") and not work.isFound
-
-    def _seek(self, number: int) -> None:
-        """Have the mask of a slice looked for where it is not there."""
-        from SAMFineTuneLib.correction.messages import FindMask
-
-        work = self._at(number)
-        if not self._isSought(number):
-            self._worker.dropMasks(number)
-            self._notify("mask")
-            return
-        if work.start == "given":
-            self._worker.give(number, work.given)
-        question = FindMask(id=0, slice=number, prompts=work.prompts, start=work.start, label=self.label)
-        self._worker.ask(question, lambda answer: self._onFound(number, work, answer), self._onNotFound)
-
-    def _onFound(self, number: int, sought: SliceCorrection, answer) -> None:
-        if self._segment.problem():
-            # The watch is about to close the session.
-            return
-        work = self._at(number)
-        confidence = answer.confidence[0] if answer.confidence else None
-        found = work.withMask(self._worker.found(number), confidence)
-        # An answer to fewer prompts than there are by now is shown until the next one comes.
-        isLatest = work.prompts == sought.prompts and work.start == sought.start
-        self._slices[number] = found if isLatest else replace(found, isFound=False)
-        if answer.words:
-            self._say(answer.words)
-        if number != self.number:
-            return
         self._notify("mask")
-        if isLatest and self._acceptWhenFound:
-            self._acceptWhenFound = False
+
+    def _onFound(self, number: int, isLatest: bool, words: str) -> None:
+        if words:
+            self._say(words)
+        if number in self.preview:
+            self._notify("mask")
+        if isLatest and self._toAccept == number:
+            self._toAccept = None
             try:
-                self.accept()
+                self._acceptNow(number)
             except ValueError as error:
                 self._complain(str(error))
 
     def _onNotFound(self, failure) -> None:
-        self._acceptWhenFound = False
-        self._onFailure(failure)
-
-    def _onFailure(self, failure) -> None:
-        self._complain(errorWords(failure.message, failure.remedy, failure.code))
+        self._toAccept = None
+        super()._onNotFound(failure)
 
     def _promptAt(self, index: int):
         prompts = self.current.prompts
@@ -570,24 +346,34 @@ class Correction:
 
     # Keeping: the details
 
+    def _acceptNow(self, number: int | None) -> None:
+        if self.carried:
+            self._accept(self.preview, self._slices.withPrompts(self.preview))
+            return
+        work = self._slices.at(number)
+        if work.mask is not None:
+            self._accept({number: work.mask}, {number: work})
+            return
+        mask = self._segment.mask(number)
+        if not mask.any():
+            raise ValueError(_("There is no mask to accept: set a point on the structure, or draw a box around it."))
+        self._accept({number: mask}, {})
+
     def _accept(self, masks: dict[int, np.ndarray], works: dict[int, SliceCorrection]) -> None:
         edits = self.edits = self._segment.write(masks)
         carried, accepted = self.carried, set(self.accepted)
-        self._acceptWhenFound = False
 
         def clear() -> None:
-            self.carried = {}
+            self._slices.carried = {}
             self.accepted = accepted | set(masks)
-            for number in works:
-                self._slices.pop(number, None)
-                self._worker.dropMasks(number)
+            self._slices.drop(works)
             self._notify("prompts")
             self._notify("mask")
 
         def undo() -> None:
             _allOrNone(edits, "undo")
-            self.carried, self.accepted = carried, accepted
-            self._slices |= works
+            self._slices.carried, self.accepted = carried, accepted
+            self._slices.restore(works)
             if self.number not in masks:
                 self.look(next(iter(sorted(masks))))
             self._notify("prompts")
@@ -631,11 +417,11 @@ class Correction:
             self._onFailure(failure)
 
     def _setCarried(self, masks: dict[int, np.ndarray], words: str) -> None:
-        before, self.carried = self.carried, masks
+        before, self._slices.carried = self.carried, masks
 
         def undo() -> None:
             nonlocal before
-            before, self.carried = self.carried, before
+            before, self._slices.carried = self.carried, before
             self._notify("mask")
 
         self.history.add(words, undo, undo)
@@ -654,227 +440,15 @@ class Correction:
         words = _("Slice {number}: here the model is least certain.").format(number=fresh[0])
         self._say(f"{words} {answer.words}".strip())
 
-    # The slice in view: the details
-
-    def _requireReady(self) -> None:
-        if self.state == CLOSED:
-            raise ValueError(_("No correction is open. Start one first."))
-        if self.state == OPENING:
-            raise ValueError(_("The correction is being opened; wait a moment."))
-        problem = self._segment.problem()
-        if problem:
-            self._closeBecause(problem)
-            raise ValueError(problem)
-
-    def _requireSlice(self, place: np.ndarray, number: int | None) -> int:
-        ofPlace = self._segment.numberOf(place)
-        if number is not None:
-            if not 0 <= number < self._segment.count:
-                raise ValueError(_("There is no slice {number}.").format(number=number))
-            return number
-        if not self._hasViews:
-            return ofPlace
-        view = sliceInView(self._segment.volume, self._segment.orientation)
-        if view.number is None:
-            raise ValueError(view.problem)
-        if view.number != ofPlace:
-            raise ValueError(
-                _(
-                    "{orientation} slices are corrected, and view {view} shows slice {number} of them. Click there, "
-                    "on the slice that is in view."
-                ).format(orientation=self._segment.orientation.capitalize(), view=view.viewName, number=view.number)
-            )
-        return ofPlace
-
-    @property
-    def _hasViews(self) -> bool:
-        nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode") if self._followsViews else []
-        return any(node.IsMappedInLayout() for node in nodes)
-
-    def _viewProblem(self) -> str:
-        if self._hasViews:
-            return sliceInView(self._segment.volume, self._segment.orientation).problem
-        return _("Say which slice is meant first.")
-
-    def _onViewMoved(self) -> None:
-        if self.state != READY or not self._hasViews:
-            return
-        self._setNumber(sliceInView(self._segment.volume, self._segment.orientation).number)
-
-    def _setNumber(self, number: int | None) -> None:
-        if number == self.number:
-            return
-        self.number = number
-        self._acceptWhenFound = False
-        if number is not None:
-            self._lookAt(number)
-        self._notify("slice")
-
-    def _lookAt(self, number: int) -> None:
-        from SAMFineTuneLib.correction.messages import LookAt
-
-        self._worker.ask(LookAt(id=0, slice=number), lambda answer: None, self._onFailure)
-        if number not in self._slices:
-            self._reset(number)
-        if self._isSought(number):
-            self._seek(number)
-
-    # The worker
-
-    def _startWorker(self) -> None:
-        self._worker = CorrectionWorker(
-            self._segment.volume, self._settings, self._onMessage, self._onRestart, self._onWorkerEnd
-        )
-        self._worker.open()
-
-    def _onMessage(self, message) -> None:
-        if message.type == "embedded":
-            self.embedded = (message.done, message.slices)
-            self._notify("progress")
-        elif message.type == "log":
-            if message.level in ("warning", "error"):
-                self._say(message.message)
-        elif self.isOpen:
-            self._onReady(message)
-
-    def _onReady(self, ready) -> None:
-        self._segment = replace(self._segment, axis=2 - ready.array_axis)
-        number, self.number = self.number, None
-        if self.state != READY:
-            self._setState(READY)
-            self._say(_("Ready: click on the structure, or draw a box around it."))
-        self._setNumber(number)
-        self._onViewMoved()
-
-    def _onRestart(self, words: str) -> None:
-        self._say(_("{words}. It is started again; nothing is lost.").format(words=words))
-
-    def _onWorkerEnd(self, words: str) -> None:
-        self._closeBecause(words)
-
-    # The scene
-
-    def _onNodesChanged(self) -> None:
-        """Something of the nodes has changed: what, is seen here."""
-        if not self.isOpen:
-            return
-        problem = self._segment.problem()
-        if not problem:
-            try:
-                stale = not self._worker.isAbout(self._segment.volume, self._settings)
-            except ValueError as error:
-                problem = str(error)
-        if problem:
-            self._closeBecause(problem)
-        elif stale:
-            self._reopen()
-        else:
-            self._notify("prompts")
-            self._notify("mask")
-            self._onViewMoved()
-
-    def _reopen(self) -> None:
-        """The volume has other voxels: read it anew, and find the masks of all prompts anew."""
-        shapes = {work.given.shape for work in self._slices.values() if work.given is not None}
-        self._worker.close()
-        self._isCarrying = self._acceptWhenFound = False
-        expected = tuple(np.delete(self._segment.grid.shape, 2 - self._segment.axis))
-        if shapes - {expected}:
-            self._closeBecause(_("The volume has another size now."))
-            return
-        self.carried = {}
-        self.history.forget()
-        self._slices = {
-            number: replace(work, mask=None, isFound=False)
-            for number, work in self._slices.items()
-            if number < self._segment.count
-        }
-        try:
-            self._startWorker()
-        except Exception as error:
-            self._closeBecause(str(error))
-            raise
-        self._setState(OPENING)
-        self._say(_("The volume was changed: it is read anew, the prompts stay."))
-
-    def _onSceneClose(self) -> None:
-        self.close()
-
-    def _closeBecause(self, words: str) -> None:
-        self._leave()
-        self.words, self.problem = "", _("The correction was closed. {words}").format(words=words)
-        self._notify("words")
-        self._notify("state")
+    def _dropWork(self) -> None:
+        self._isCarrying = False
+        self._toAccept = None
+        self._slices.carried = {}
 
     def _leave(self, keepWorker: bool = False) -> None:
-        self._watch.leave()
-        if self._worker is not None:
-            if keepWorker:
-                self._worker.dropMasks()
-                self._worker.stopCarryingOn()
-            else:
-                self._worker.close()
-                self._worker = None
-        self.state = CLOSED
-        self.number = None
-        self._slices.clear()
-        self.history.forget()
+        super()._leave(keepWorker)
+        self.accepted, self.edits = set(), []
         self._shownAsDoubtful.clear()
-        self.accepted, self.carried, self.embedded = set(), {}, (0, 0)
-        self.edits = []
-        self._isCarrying = self._acceptWhenFound = False
-        self._segment = self._model = None
-        self.problem = ""
-
-    # Telling
-
-    def _setState(self, state: str) -> None:
-        self.state = state
-        self._notify("state")
-
-    def _say(self, words: str) -> None:
-        self.words, self.problem = words, ""
-        self._notify("words")
-
-    def _complain(self, problem: str) -> None:
-        self.problem = problem
-        self._notify("words")
-
-    def _notify(self, event: str) -> None:
-        for listener in list(self._listeners):
-            try:
-                listener(self, event)
-            # A listener at fault must not stop the correction: its fault goes where Slicer shows faults.
-            except Exception:
-                sys.excepthook(*sys.exc_info())
-
-
-def _requireStart(start: str) -> None:
-    if start not in STARTS:
-        raise ValueError(_("{start} is no start; known are {known}.").format(start=start, known=", ".join(STARTS)))
-
-
-def _usableModel(model: Any) -> Any:
-    """A tuned model that can be used; None for the backbone."""
-    if not model:
-        return None
-    if isinstance(model, str):
-        from SAMFineTuneLib.model_library import find_model
-
-        model = find_model(model)
-    if model.card is None:
-        raise ValueError(model.fault)
-    return model
-
-
-def _settings(model: Any, orientation: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """As SessionSettings has them, without those left to the program."""
-    chosen = {name: value for name, value in settings.items() if value and value != "auto"}
-    if model is not None:
-        chosen["model"] = str(model.path)
-    if orientation != "auto":
-        chosen["axis"] = orientation
-    return chosen
 
 
 def _allOrNone(edits: list, deed: str) -> None:

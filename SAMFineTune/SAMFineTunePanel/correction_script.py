@@ -11,7 +11,8 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.correction import READY, Correction
+from SAMFineTunePanel.correction import Correction
+from SAMFineTunePanel.correction_session import READY
 from SAMFineTunePanel.segment_edit import SegmentEdit
 
 _NAP_S = 0.002

@@ -70,6 +70,11 @@ class CorrectionWorker:
         return self._process.processID if self._process is not None else 0
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the volume's array (k, j, i), as it was read."""
+        return self._about[0]
+
+    @property
     def isOpen(self) -> bool:
         """Whether it can be asked: it is at work, or will be soon."""
         return not self._closed and self._conversation.state != "ended"
@@ -106,7 +111,8 @@ class CorrectionWorker:
 
     def give(self, number: int, mask: np.ndarray) -> None:
         """Have the worker know a mask of a slice."""
-        self._given[number] = mask.copy()
+        # Eight voxels a byte: many slices may be given.
+        self._given[number] = np.packbits(mask)
         self._writeGiven(number)
 
     def found(self, number: int) -> np.ndarray:
@@ -173,7 +179,7 @@ class CorrectionWorker:
 
     def _takeMessage(self, message) -> None:
         if message.type == "ready":
-            if message.shape != self._about[0]:
+            if message.shape != self.shape:
                 self._fail(_("The volume was changed while it was being read. Start again."))
                 return
             if not self._openFiles(message):
@@ -199,7 +205,8 @@ class CorrectionWorker:
 
     def _writeGiven(self, number: int) -> None:
         if self._givenMasks is not None:
-            np.moveaxis(self._givenMasks, self.ready.array_axis, 0)[number] = self._given[number]
+            target = np.moveaxis(self._givenMasks, self.ready.array_axis, 0)[number]
+            target[...] = np.unpackbits(self._given[number], count=target.size).reshape(target.shape)
 
     def _forgetFiles(self) -> None:
         # The next worker makes the files anew, and memory must not look into one that is cut off.

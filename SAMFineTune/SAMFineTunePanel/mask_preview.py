@@ -26,6 +26,9 @@ class MaskPreview:
     def __init__(self, correction) -> None:
         self._correction = correction
         self._node: slicer.vtkMRMLSegmentationNode | None = None
+        # What is shown, and where: drawing all views anew takes longer than finding a mask.
+        self._shown: dict[int, np.ndarray] = {}
+        self._shownAt = b""
         correction.addListener(self._onCorrection)
         self.update()
 
@@ -48,14 +51,16 @@ class MaskPreview:
         if self._node is None or not slicer.mrmlScene.IsNodePresent(self._node):
             if not masks:
                 return
-            self._node = _addNode()
+            self._node, self._shown = _addNode(), {}
         segment = self._node.GetSegmentation().GetSegment(_SEGMENT_ID)
         self._colour(segment)
         image = segment.GetRepresentation(BINARY_LABELMAP)
-        if masks:
+        place = self._correction.segment.grid.ijkToRas.tobytes()
+        if masks and not (_areSame(masks, self._shown) and place == self._shownAt):
             _fill(image, masks, self._correction.segment)
             # The views follow the segment, not its labelmap.
             segment.Modified()
+            self._shown, self._shownAt = dict(masks), place
         self._node.GetDisplayNode().SetVisibility(bool(masks))
 
     def _colour(self, segment: slicer.vtkSegment) -> None:
@@ -67,6 +72,7 @@ class MaskPreview:
 
     def _removeNode(self) -> None:
         node, self._node = self._node, None
+        self._shown = {}
         if node is not None and slicer.mrmlScene.IsNodePresent(node):
             display = node.GetDisplayNode()
             slicer.mrmlScene.RemoveNode(node)
@@ -75,6 +81,11 @@ class MaskPreview:
     def _onCorrection(self, correction, event: str) -> None:
         if event in ("mask", "slice", "state"):
             self.update()
+
+
+def _areSame(masks: dict[int, np.ndarray], others: dict[int, np.ndarray]) -> bool:
+    """Whether these are the same arrays; masks are not changed once they are found."""
+    return masks.keys() == others.keys() and all(masks[number] is others[number] for number in masks)
 
 
 def _addNode() -> slicer.vtkMRMLSegmentationNode:

@@ -263,6 +263,27 @@ def test_masks_are_carried_on_shown_and_kept_as_one_step(opened, nodes, settle):
     assert (held(segmentation, "liver", volume) == after).all()
 
 
+def test_a_mask_that_was_carried_on_is_corrected_before_it_is_kept(opened, nodes, settle):
+    volume, segmentation = nodes
+    correction = opened(start="nothing")
+    correction.look(4)
+    correction.accept()
+    correction.propagate(2)
+    settle()
+    assert sorted(correction.preview) == [2, 5, 6]
+    carried = correction.preview[5].copy()
+    correction.addPoint(ras(correction, 30, 15, 5))
+    assert correction.current.start == "given"
+    correction.accept()
+    settle()
+    after = held(segmentation, "liver", volume)
+    assert (after[5] == (carried | disc(15, 30))).all() and (after[6] == carried).all()
+    correction.undo()
+    assert sorted(correction.preview) == [2, 5, 6] and correction.preview[5][15, 30]
+    correction.undo()
+    assert (correction.preview[5] == carried).all() and not correction.preview[5][15, 30]
+
+
 def test_between_accepted_slices_is_filled(opened, nodes, settle):
     volume, segmentation = nodes
     correction = opened(start="nothing")
@@ -284,8 +305,11 @@ def test_accept_waits_for_the_mask_that_is_sought(opened, nodes, process_events,
     correction.addPoint(ras(correction, 25, 20, 7))
     correction.accept()
     assert "as soon as" in correction.words and correction.accepted == set()
-    settle()
+    # Who is quick is on another slice by then.
+    correction.look(2)
+    process_events(lambda: correction.accepted)
     assert correction.accepted == {7} and held(segmentation, "liver", volume)[7].any()
+    assert correction.number == 2 and not held(segmentation, "liver", volume)[2].any()
 
 
 def test_the_latest_prompts_win(opened, settle):
@@ -371,6 +395,36 @@ def test_a_refusal_keeps_the_session(opened, settle, process_events):
     correction.addPoint(ras(correction, 25, 20, 4))
     process_events(lambda: correction.problem)
     assert correction.problem == "No. Ask another." and correction.isOpen
+
+
+def test_the_folder_of_an_open_session_is_in_use(opened):
+    from SAMFineTuneLib.storage import clear_storage, storage_used
+
+    opened()
+    assert storage_used().running == 1 and storage_used().other_jobs == []
+    clear_storage()
+    (folder,) = session_folders()
+    assert (folder / "session.json").is_file()
+
+
+def test_slicer_stays_alive_while_a_large_volume_is_read(
+    correction, scene, monkeypatch, process_events
+):
+    from heartbeat import Heartbeat
+
+    pretend(monkeypatch)
+    shape = (120, 512, 512)
+    volume = add_volume(np.zeros(shape, np.int16), placement())
+    segmentation = add_segmentation(volume, {"liver": box(shape, (3, 5), (10, 20), (10, 20))})
+    process_events()
+    heartbeat = Heartbeat()
+    correction.open(volume, segmentation, segment_id(segmentation, "liver"))
+    wait_until_idle(correction, process_events)
+    for number in (60, 61):
+        correction.addPoint(ras(correction, 200, 300, number))
+        wait_until_idle(correction, process_events)
+    correction.accept()
+    assert heartbeat.stop() < 0.25 and correction.accepted == {61}
 
 
 def test_a_folder_that_is_removed_ends_the_session_at_the_next_death(opened, process_events):

@@ -1,0 +1,152 @@
+"""What was said of the slices of a volume while a segment is corrected, and the search for their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.corrected_segment import CorrectedSegment
+from SAMFineTunePanel.correction_worker import CorrectionWorker
+from SAMFineTunePanel.slice_correction import SliceCorrection
+
+# Where prompts start from: the segment where it has voxels, else the model; or always one of these.
+AUTO, SEGMENT, MODEL, NOTHING = "auto", "segment", "model", "nothing"
+STARTS = (AUTO, SEGMENT, MODEL, NOTHING)
+
+
+def requireStart(start: str) -> None:
+    """Refuse what is no start.
+
+    Raises:
+        ValueError: in words.
+    """
+    if start not in STARTS:
+        raise ValueError(_("{start} is no start; known are {known}.").format(start=start, known=", ".join(STARTS)))
+
+
+class SliceCorrections:
+    """The slices of a session. A mask that is not there is looked for by the worker.
+
+    Args:
+        onFound: called with a slice, whether its mask belongs to all prompts given by now, and words.
+        onNotFound: called with the worker's Failure.
+
+    Attributes:
+        startChoice: one of `STARTS`.
+        carried: slice → mask carried on to it, which prompts there correct.
+    """
+
+    def __init__(self, onFound: Callable[[int, bool, str], None], onNotFound: Callable) -> None:
+        self.startChoice = AUTO
+        self.carried: Mapping[int, np.ndarray] = {}
+        self._onFound, self._onNotFound = onFound, onNotFound
+        self._slices: dict[int, SliceCorrection] = {}
+        self._segment: CorrectedSegment | None = None
+        self._worker: CorrectionWorker | None = None
+
+    @property
+    def label(self) -> int | None:
+        """The segment's number in the tuned model; None where that does not find it."""
+        name = self._segment.name
+        labels = self._worker.ready.labels
+        return next((number for number, each in labels.items() if each.strip() == name), None)
+
+    def begin(self, segment: CorrectedSegment, worker: CorrectionWorker) -> None:
+        """The worker is ready for this segment."""
+        self._segment, self._worker = segment, worker
+
+    def forget(self) -> None:
+        """The session is over."""
+        self._slices.clear()
+        self.carried = {}
+        self._segment = self._worker = None
+
+    def forgetMasks(self) -> None:
+        """The volume is another one: all masks are to be found anew."""
+        self._slices = {number: replace(work, mask=None, isFound=False) for number, work in self._slices.items()}
+
+    def at(self, number: int | None) -> SliceCorrection:
+        """What was said of a slice."""
+        return self._slices.get(number, SliceCorrection()) if number is not None else SliceCorrection()
+
+    def withPrompts(self, numbers: Collection[int]) -> dict[int, SliceCorrection]:
+        """Those of these slices that have prompts."""
+        return {number: self.at(number) for number in numbers if self.at(number).prompts}
+
+    def isSought(self, number: int | None) -> bool:
+        """Whether the mask of a slice is not there yet."""
+        work = self.at(number)
+        return (bool(work.prompts) or work.start == "model") and not work.isFound
+
+    def look(self, number: int) -> None:
+        """A slice came into view: the model's own mask is shown where prompts would start from it."""
+        if number not in self._slices:
+            self._reset(number)
+        if self.isSought(number):
+            self._seek(number)
+
+    def put(self, number: int, work: SliceCorrection) -> None:
+        """Say something else of a slice, and have its mask looked for."""
+        if work.prompts and not work.start:
+            work = self._started(number, work)
+        if work.prompts:
+            self._slices[number] = work
+        else:
+            # There is nothing to correct: where to start from is decided anew.
+            self._reset(number)
+        if self.isSought(number):
+            self._seek(number)
+        else:
+            self._worker.dropMasks(number)
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Nothing more is to be said of slices: their masks were accepted."""
+        for number in numbers:
+            self._slices.pop(number, None)
+            self._worker.dropMasks(number)
+
+    def restore(self, works: Mapping[int, SliceCorrection]) -> None:
+        """Say again what was dropped."""
+        self._slices |= works
+
+    def _reset(self, number: int) -> None:
+        self._slices.pop(number, None)
+        if self._startOf(number) == "model":
+            self._slices[number] = SliceCorrection(start="model")
+
+    def _started(self, number: int, work: SliceCorrection) -> SliceCorrection:
+        start = self._startOf(number)
+        if start != "given":
+            return replace(work, start=start)
+        mask = self.carried[number] if number in self.carried else self._segment.mask(number)
+        return replace(work, start=start, given=mask)
+
+    def _startOf(self, number: int) -> str:
+        if number in self.carried or self.startChoice == SEGMENT:
+            return "given"
+        if self.startChoice == AUTO and self._segment.mask(number).any():
+            return "given"
+        return "model" if self.startChoice in (AUTO, MODEL) and self.label is not None else "nothing"
+
+    def _seek(self, number: int) -> None:
+        from SAMFineTuneLib.correction.messages import FindMask
+
+        work = self.at(number)
+        if work.start == "given":
+            self._worker.give(number, work.given)
+        question = FindMask(id=0, slice=number, prompts=work.prompts, start=work.start, label=self.label)
+        self._worker.ask(question, lambda answer: self._take(number, work, answer), self._onNotFound)
+
+    def _take(self, number: int, sought: SliceCorrection, answer) -> None:
+        if self._segment is None or self._segment.problem():
+            # The session is about to be closed.
+            return
+        work = self.at(number)
+        found = work.withMask(self._worker.found(number), answer.confidence[0] if answer.confidence else None)
+        # An answer to fewer prompts than there are by now is shown until the next one comes.
+        isLatest = work.prompts == sought.prompts and work.start == sought.start
+        self._slices[number] = found if isLatest else replace(found, isFound=False)
+        self._onFound(number, isLatest, answer.words)
