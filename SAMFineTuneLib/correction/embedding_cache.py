@@ -48,17 +48,18 @@ class EmbeddingCache:
         self._memory_bytes = memory_bytes
         self._disk_bytes = disk_bytes
         self._recent: OrderedDict[tuple[str, int], FeatureState] = OrderedDict()
-        self._recent_bytes = 0
-        self._own_bytes = 0
-        self._written: set[tuple[str, int]] = set()
-        self._used_on_disk = _sizes(folder) if folder is not None else 0
+        self._recent_bytes = self._largest_in_memory = 0
+        on_disk = [] if folder is None else _files(folder)
+        own = [size for _, size, path in on_disk if path.parent == self._folder]
+        self._used_on_disk = sum(size for _, size, _ in on_disk)
+        self._own_bytes, self._largest_on_disk = sum(own), max(own, default=0)
 
     @property
     def is_full(self) -> bool:
         """Whether another slice would push out one of this session."""
         if self._folder is None:
-            return self._recent_bytes >= self._memory_bytes
-        return self._own_bytes >= self._disk_bytes
+            return self._recent_bytes + self._largest_in_memory > self._memory_bytes
+        return self._own_bytes + self._largest_on_disk > _kept(self._disk_bytes)
 
     def __contains__(self, key: tuple[str, int]) -> bool:
         if key in self._recent:
@@ -95,6 +96,7 @@ class EmbeddingCache:
             return
         self._recent[key] = state
         self._recent_bytes += _bytes(state)
+        self._largest_in_memory = max(self._largest_in_memory, _bytes(state))
         # One at the least, however large.
         while self._recent_bytes > self._memory_bytes and len(self._recent) > 1:
             _, oldest = self._recent.popitem(last=False)
@@ -106,8 +108,11 @@ class EmbeddingCache:
         tensors = {"x": state.x}
         tensors |= {f"skip{number}": each for number, each in enumerate(state.skips)}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+                self._own_bytes = 0
             save_file(tensors, part)
+            before, size = _size(path), _size(part)
             part.replace(path)
         except (OSError, SafetensorError) as error:
             # Work goes on from memory; without a place on the disk it is only slower.
@@ -116,10 +121,11 @@ class EmbeddingCache:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             return
-        self._own_bytes += _bytes(state)
-        self._used_on_disk += _bytes(state)
+        self._own_bytes += size - before
+        self._used_on_disk += size - before
+        self._largest_on_disk = max(self._largest_on_disk, size)
         if self._used_on_disk > self._disk_bytes and self._root is not None:
-            self._used_on_disk = _remove_oldest(self._root, self._disk_bytes * 9 // 10)
+            self._used_on_disk = _remove_oldest(self._root, _kept(self._disk_bytes))
 
     @staticmethod
     def _path(folder: Path, key: tuple[str, int]) -> Path:
@@ -135,8 +141,14 @@ def _bytes(state: FeatureState) -> int:
     return sum(each.numel() * each.element_size() for each in (state.x, *state.skips))
 
 
-def _sizes(folder: Path) -> int:
-    return sum(size for _, size, _ in _files(folder))
+def _kept(bound: int) -> int:
+    """What is left after a cleaning, so that not every file needs one."""
+    return bound * 9 // 10
+
+
+def _size(path: Path) -> int:
+    """Of a file; 0 where there is none."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _files(folder: Path) -> list[tuple[float, int, Path]]:
