@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 CLIENT_SIDE = (
     "SAMFineTuneLib.backbones.availability",
     "SAMFineTuneLib.backbones.checkpoints",
+    "SAMFineTuneLib.correction.conversation",
+    "SAMFineTuneLib.correction.mask_files",
     "SAMFineTuneLib.jobs.events",
     "SAMFineTuneLib.jobs.folder",
     "SAMFineTuneLib.jobs.interrupted",

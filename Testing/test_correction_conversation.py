@@ -56,7 +56,10 @@ class Heard:
         self.answers: list[int] = []
         self.failures: list[str] = []
         self.talk = Conversation(
-            self.script, self.messages.append, self.restarts.append, self.ends.append
+            self.script,
+            self.messages.append,
+            self.restarts.append,
+            lambda failure: self.ends.append(failure.line()),
         )
         self.talk.start()
 

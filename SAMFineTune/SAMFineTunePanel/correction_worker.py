@@ -11,6 +11,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.error_words import errorWords
 from SAMFineTunePanel.line_process import LineProcess, pythonProgram
 from SAMFineTunePanel.piecework import Piecework
 from SAMFineTunePanel.scene_export import writeVolume
@@ -62,7 +63,7 @@ class CorrectionWorker:
         self._given: dict[int, np.ndarray] = {}
         self._givenMasks = self._foundMasks = None
         self._closed = False
-        self._conversation = Conversation(self, self._takeMessage, self._onWorkerDied, self._fail)
+        self._conversation = Conversation(self, self._takeMessage, self._onWorkerDied, self._onWorkerEnd)
 
     @property
     def processID(self) -> int:
@@ -194,7 +195,7 @@ class CorrectionWorker:
         try:
             masks = [opened(self._folder.path / name, ready.shape) for name in (GIVEN_FILE, FOUND_FILE)]
         except InputError as error:
-            self._fail(str(error))
+            self._fail(errorWords(error.message, error.remedy, error.code))
             return False
         self.ready = ready
         self._givenMasks, self._foundMasks = masks
@@ -220,6 +221,9 @@ class CorrectionWorker:
             self._fail(_("{words}, and its folder was removed. Start again.").format(words=words))
             return
         self._onRestart(words)
+
+    def _onWorkerEnd(self, failure) -> None:
+        self._fail(errorWords(failure.message, failure.remedy, failure.code))
 
     def _onCannotWrite(self, error: Exception) -> None:
         words = str(error)

@@ -11,6 +11,8 @@ def importLibraryParts() -> None:
     Raises:
         ImportError: a package is missing.
     """
+    import SAMFineTuneLib.correction.conversation
+    import SAMFineTuneLib.correction.mask_files
     import SAMFineTuneLib.jobs.interrupted
     import SAMFineTuneLib.jobs.process
     import SAMFineTuneLib.jobs.schema

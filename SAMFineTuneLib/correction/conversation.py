@@ -76,7 +76,7 @@ class Conversation:
         transport: the worker's process.
         on_message: called with each message that is no answer to a question.
         on_restart: called with what the worker said last, when it died and is started again.
-        on_end: called once with words, when the session cannot go on. Not after `close`.
+        on_end: called once, when the session cannot go on, with why. Not after `close`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Conversation:
         transport: Transport,
         on_message: Callable[[Message], None],
         on_restart: Callable[[str], None],
-        on_end: Callable[[str], None],
+        on_end: Callable[[Failure], None],
     ) -> None:
         self.state = STARTING
         self._transport = transport
@@ -190,7 +190,7 @@ class Conversation:
         words = self._last_words(how)
         if self._restarted:
             self._end()
-            self._on_end(words)
+            self._on_end(Failure(code="worker_died", message=words))
             return
         self._restarted = True
         self._error_lines.clear()
@@ -234,7 +234,7 @@ class Conversation:
         if failure.id is None:
             self._end()
             self._transport.kill()
-            self._on_end(failure.line())
+            self._on_end(failure)
             return
         asked = self._at_work.pop(failure.id, None)
         try:

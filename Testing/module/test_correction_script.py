@@ -156,3 +156,11 @@ def test_the_real_worker_answers_and_outlives_a_kill(logic, nodes):
     assert again.masks[7][20, 25]
     between = logic.propagate(volume, segmentation, "liver", 1)
     assert {5, 6} <= set(between.slices) and held(nodes, "liver")[6, 20, 25]
+
+
+def test_an_image_without_contrast_is_refused_by_the_real_worker(logic, nodes):
+    volume = add_volume(np.full(SHAPE, 7, np.int16), placement(), "flat")
+    with pytest.raises(ValueError, match="same value") as refused:
+        logic.correct(volume, nodes[1], "liver", points=[[20, 20, 4]])
+    assert "--" not in str(refused.value)
+    assert not logic._session.scriptedCorrection.isOpen
