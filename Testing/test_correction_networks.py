@@ -30,8 +30,6 @@ from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWin
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Volume
 
-pytestmark = pytest.mark.usefixtures("two_threads")
-
 VOLUME, _ = head()
 WINDOW = IntensityWindow(low=-100, high=800, mean=0.4, standard_deviation=0.2)
 BOX = Box(corners=((4, 10, 6), (24, 38, 6)))

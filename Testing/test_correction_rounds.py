@@ -30,8 +30,6 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, POSITIVE, PromptSet
 from SAMFineTuneLib.slices.square import SquareFit
 
-pytestmark = pytest.mark.usefixtures("two_threads")
-
 Mask = NDArray[np.bool_]
 VOLUME, LABELS = head()
 BRIGHT = LABELS.array == 5

@@ -4,11 +4,16 @@ Each place of a slice has the features that the image encoder made of it. A line
 to "inside" and "outside" is fitted to the accepted slices by ridge regression (Hoerl and Kennard
 1970), which is one small system of equations: no training, and nothing that needs a tuned model.
 What it is asked to tell apart is the structure from its surroundings, so it looks no farther.
+
+Of each slice only sums of products are kept, which is all that the regression needs: memory does
+not grow with the places that were looked at, and a slice is left out by leaving out its sums.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,6 +35,30 @@ _RIDGE = 0.1
 _SURE = 4.0
 
 
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Of the places of one slice or of several, those outside the structure and those inside.
+
+    Attributes:
+        products: (2, C + 1, C + 1) of features and a constant 1 with one another.
+        sides: (2, C + 1) of these with how far a place is inside, from -1 to 1.
+    """
+
+    products: Tensor
+    sides: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, sides: Tensor) -> _Sums:
+        """Sums over places with features (N, C) and sides (N,)."""
+        extended = _with_constant(features)
+        halves = [extended[sides <= 0], extended[sides > 0]]
+        given = [sides[sides <= 0], sides[sides > 0]]
+        return cls(
+            torch.stack([each.T @ each for each in halves]),
+            torch.stack([each.T @ side for each, side in zip(halves, given, strict=True)]),
+        )
+
+
 class Appearance:
     """Tells a structure from its surroundings on any slice of a session.
 
@@ -40,17 +69,25 @@ class Appearance:
 
     def __init__(self, session: CorrectionSession, accepted: Mapping[int, Mask]) -> None:
         self._session = session
-        samples = [self._samples(number, mask) for number, mask in accepted.items() if mask.any()]
-        features = torch.cat([each for each, _ in samples])
-        sides = torch.cat([each for _, each in samples])
-        self._mean, self._deviation = features.mean(0), features.std(0) + 1e-6
-        self._map = _ridge(self._scaled(features), sides)
+        self._sums = {
+            number: _Sums.of(*self._samples(number, mask))
+            for number, mask in accepted.items()
+            if mask.any()
+        }
+        self._learn()
+
+    def without(self, number: int) -> Appearance:
+        """What the other accepted slices teach; one of them at least is not empty."""
+        other = copy.copy(self)
+        other._sums = {each: sums for each, sums in self._sums.items() if each != number}
+        other._learn()
+        return other
 
     def logits(self, number: int) -> NDArray[np.float32]:
         """(rows, columns), above 0 where the slice looks like the structure."""
         features = self._features(number)
         side = features.shape[-1]
-        scores = self._scaled(features.flatten(1).T) @ self._map
+        scores = _with_constant(features.flatten(1).T) @ self._map
         on_square = (_SURE * scores).float().reshape(1, 1, side, side)
         found: NDArray[np.float32] = self._session.fit.logits_to_slice(on_square)[0, 0].numpy()
         return found
@@ -68,10 +105,15 @@ class Appearance:
         side = self._session.fit.size // 4
         return torch.cat([_at(side, each) for each in _maps(state)]).double()
 
-    def _scaled(self, features: Tensor) -> Tensor:
-        """(N, C) to (N, C + 1) of unit variance and a constant."""
-        scaled = (features - self._mean) / self._deviation
-        return torch.cat([scaled, torch.ones(len(scaled), 1, dtype=scaled.dtype)], dim=1)
+    def _learn(self) -> None:
+        products = torch.stack([each.products for each in self._sums.values()]).sum(0)
+        sides = torch.stack([each.sides for each in self._sums.values()]).sum(0)
+        self._map = _ridge(products, sides)
+
+
+def _with_constant(features: Tensor) -> Tensor:
+    """(N, C) to (N, C + 1)."""
+    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
 
 
 def _maps(state: FeatureState) -> tuple[Tensor, ...]:
@@ -83,16 +125,29 @@ def _at(side: int, features: Tensor) -> Tensor:
     return maps / (maps.square().mean().sqrt() + 1e-6)
 
 
-def _ridge(features: Tensor, sides: Tensor) -> Tensor:
-    """The map (C + 1,) of features (N, C + 1), inside and outside counting the same."""
-    inside = sides > 0
-    weights = torch.where(
-        inside, 0.5 / inside.sum().clamp(min=1), 0.5 / (~inside).sum().clamp(min=1)
-    )
-    normal = (features * weights[:, None]).T @ features
-    penalty = torch.full((features.shape[1],), _RIDGE, dtype=features.dtype)
+def _ridge(products: Tensor, sides: Tensor) -> Tensor:
+    """The map (C + 1,) of features and a constant, inside and outside counting the same.
+
+    Args:
+        products: as in `_Sums`.
+        sides: as in `_Sums`.
+    """
+    scaling = _scaling(products.sum(0))
+    weights = 0.5 / products[:, -1, -1].clamp(min=1)
+    normal = scaling @ (products * weights[:, None, None]).sum(0) @ scaling.T
+    penalty = torch.full((len(normal),), _RIDGE, dtype=normal.dtype)
     # The constant is free.
     penalty[-1] = 0
-    return torch.linalg.solve(
-        normal + torch.diag(penalty), (features * (weights * sides)[:, None]).sum(0)
-    )
+    answer = scaling @ (sides * weights[:, None]).sum(0)
+    return scaling.T @ torch.linalg.solve(normal + torch.diag(penalty), answer)
+
+
+def _scaling(products: Tensor) -> Tensor:
+    """(C + 1, C + 1) that makes of features and a constant such of mean 0 and unit variance."""
+    count = products[-1, -1]
+    mean = products[-1, :-1] / count
+    variance = products.diagonal()[:-1] / count - mean.square()
+    deviation = variance.clamp(min=0).sqrt() + 1e-6
+    scaling = torch.diag(torch.cat([1 / deviation, deviation.new_ones(1)]))
+    scaling[:-1, -1] = -mean / deviation
+    return scaling

@@ -106,7 +106,6 @@ class _Carrier:
         self._session = session
         self._accepted = accepted
         self._evidence = Evidence(session, accepted, label)
-        self._label = label
         self._check = check
         self._distances: dict[int, Distance] = {}
         self._done = 0
@@ -122,8 +121,9 @@ class _Carrier:
                 continue
             for number in range(first + 1, last):
                 self._tell()
-                mask, confidence = self._between(first, number, last, weight, self._evidence)
-                self._keep(number, mask, confidence)
+                seen = self._evidence.logits(number)
+                mask = self._between(first, number, last, weight, seen)
+                self._keep(number, mask, _support(mask, seen))
 
     def go_outward(self, start: int, step: int, slices: int) -> None:
         """From an accepted slice on in one direction, until it ends."""
@@ -151,26 +151,25 @@ class _Carrier:
             return _USUAL_WEIGHT
         scores = dict.fromkeys(_WEIGHTS, 0.0)
         for first, middle, last in tried:
+            self._check(self._done, self.steps)
             # What is predicted must not have been learnt from.
-            others = {number: self._accepted[number] for number in numbers if number != middle}
-            evidence = Evidence(self._session, others, self._label)
+            seen = self._evidence.without(middle).logits(middle)
             for weight in _WEIGHTS:
-                mask, _ = self._between(first, middle, last, weight, evidence)
+                mask = self._between(first, middle, last, weight, seen)
                 scores[weight] += _agreement(mask, self._accepted[middle])
         return max(_WEIGHTS, key=lambda weight: (scores[weight], -abs(weight - _USUAL_WEIGHT)))
 
     def _between(
-        self, first: int, number: int, last: int, weight: float, evidence: Evidence
-    ) -> tuple[Mask, float]:
+        self, first: int, number: int, last: int, weight: float, seen: NDArray[np.float32]
+    ) -> Mask:
         part = (number - first) / (last - first)
         shape = (1 - part) * self._distance(first) + part * self._distance(last)
         guess: Mask = shape > 0
-        seen = evidence.logits(number)
         away = min(number - first, last - number) * self._slice_spacing
         mask: Mask = shape + weight * away * seen > 0
         if _agreement(mask, guess) < _LEAST_AGREEMENT:
             mask = guess
-        return mask, _support(mask, seen)
+        return mask
 
     def _beyond(self, number: int, before: Mask) -> tuple[Mask, float, float]:
         """The mask of a slice, and how far the image supports it and the mask before it."""

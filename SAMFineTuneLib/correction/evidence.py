@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -34,6 +35,12 @@ class Evidence:
         self._session = session
         self._appearance = Appearance(session, accepted)
         self._label = label if session.finds(label) else None
+
+    def without(self, number: int) -> Evidence:
+        """What there is but for one accepted slice; another one is not empty."""
+        other = copy.copy(self)
+        other._appearance = self._appearance.without(number)
+        return other
 
     def logits(self, number: int) -> NDArray[np.float32]:
         """(rows, columns) of a slice, above 0 where the image shows the structure."""
