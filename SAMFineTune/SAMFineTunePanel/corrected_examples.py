@@ -5,6 +5,7 @@ from __future__ import annotations
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction import Correction
+from SAMFineTunePanel.example_slices import chosenSegmentIDs
 
 
 def addAcceptedSlices(logic, correction: Correction) -> str:
@@ -46,17 +47,18 @@ def addAcceptedSlices(logic, correction: Correction) -> str:
             )
         if example.segmentIDs and segment.segmentID not in example.segmentIDs:
             example.segmentIDs = [*example.segmentIDs, segment.segmentID]
-    _count(logic, index, accepted)
+    _count(logic, index, accepted, segment.segmentID)
     return _("{count} slices are learnt from: {numbers}.").format(
         count=len(accepted), numbers=", ".join(map(str, accepted))
     )
 
 
-def _count(logic, index: int, accepted: list[int]) -> None:
-    """Have accepted slices count; one without a voxel of the structures is known to be empty."""
+def _count(logic, index: int, accepted: list[int], segmentID: str) -> None:
+    """Have accepted slices count; one without a voxel is known to be empty, unless other structures may be there."""
     example = logic.getParameterNode().examples[index]
     painted = set(logic.exampleSlices(example).found)
     example.unfinished = [number for number in example.unfinished if number not in accepted]
-    for number in accepted:
-        if number not in painted:
-            logic.markEmpty(index, number)
+    if chosenSegmentIDs(example) == [segmentID]:
+        for number in accepted:
+            if number not in painted:
+                logic.markEmpty(index, number)

@@ -19,6 +19,7 @@ class CorrectionKeys:
     def __init__(self, actions: Mapping[str, Callable[[], None]], fallback) -> None:
         self._actions = dict(actions)
         self._fallback = fallback
+        self._window = None
         self._shortcuts: list = []
 
     @property
@@ -32,23 +33,23 @@ class CorrectionKeys:
             return
         if not on:
             for shortcut in self._shortcuts:
-                shortcut.setEnabled(False)
+                shortcut.enabled = False
                 shortcut.setParent(None)
                 shortcut.deleteLater()
             self._shortcuts = []
             return
-        window = slicer.util.mainWindow() or self._fallback.window()
+        self._window = slicer.util.mainWindow() or self._fallback.window()
         for key, action in self._actions.items():
-            shortcut = qt.QShortcut(window)
+            shortcut = qt.QShortcut(self._window)
             shortcut.setKey(qt.QKeySequence(key))
-            shortcut.setAutoRepeat(False)
+            shortcut.autoRepeat = False
             for signal in ("activated()", "activatedAmbiguously()"):
                 # Where Slicer has the key for something else, correcting goes first while it is open.
                 shortcut.connect(signal, lambda action=action: self._act(action))
             self._shortcuts.append(shortcut)
 
     def _act(self, action: Callable[[], None]) -> None:
-        focus = slicer.app.focusWidget()
+        focus = self._window.focusWidget()
         if isinstance(focus, (qt.QLineEdit, qt.QAbstractSpinBox, qt.QPlainTextEdit, qt.QTextEdit)):
             # Somebody is typing: Enter ends that, and undo takes letters back.
             return

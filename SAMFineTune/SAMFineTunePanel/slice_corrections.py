@@ -138,7 +138,11 @@ class SliceCorrections:
         if work.start == "given":
             self._worker.give(number, work.given)
         question = FindMask(id=0, slice=number, prompts=work.prompts, start=work.start, label=self.label)
-        self._worker.ask(question, lambda answer: self._take(number, work, answer), self._onNotFound)
+        self._worker.ask(
+            question,
+            lambda answer: self._take(number, work, answer),
+            lambda failure: self._giveUp(number, work, failure),
+        )
 
     def _take(self, number: int, sought: SliceCorrection, answer) -> None:
         if self._segment is None or self._segment.problem():
@@ -150,3 +154,10 @@ class SliceCorrections:
         isLatest = work.prompts == sought.prompts and work.start == sought.start
         self._slices[number] = found if isLatest else replace(found, isFound=False)
         self._onFound(number, isLatest, answer.words)
+
+    def _giveUp(self, number: int, sought: SliceCorrection, failure) -> None:
+        """What cannot be found is not waited for; other prompts may be answered."""
+        work = self.at(number)
+        if work.prompts == sought.prompts and number in self._slices:
+            self._slices[number] = replace(work, isFound=True)
+        self._onNotFound(failure)

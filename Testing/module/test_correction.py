@@ -395,6 +395,12 @@ def test_a_refusal_keeps_the_session(opened, settle, process_events):
     correction.addPoint(ras(correction, 25, 20, 4))
     process_events(lambda: correction.problem)
     assert correction.problem == "No. Ask another." and correction.isOpen
+    assert not correction.isWorking
+    correction.look(7)
+    correction.addPoint(ras(correction, 25, 20, 7))
+    process_events(lambda: not correction.isWorking)
+    with pytest.raises(ValueError, match="no mask to accept"):
+        correction.accept()
 
 
 def test_the_folder_of_an_open_session_is_in_use(opened):

@@ -239,6 +239,22 @@ def test_accepted_slices_are_learnt_from(opened, nodes, entered, process_events)
     assert started and logic.getParameterNode().startFrom == ""
 
 
+def test_an_example_of_several_segments_does_not_call_a_slice_empty(
+    opened, nodes, entered, process_events
+):
+    correction, logic = opened.correction, entered.logic
+    logic.addExample(*nodes, orientation="axial")
+    correction.look(1)
+    correction.addPoint(correction.segment.rasOf((30, 30, 1)), positive=False)
+    wait_until_idle(correction, process_events)
+    opened.ui.acceptButton.click()
+    opened.ui.examplesButton.click()
+    (example,) = logic.getParameterNode().examples
+    slices = logic.exampleSlices(example)
+    # The cyst may be there: nobody has said that it is not.
+    assert slices.empty == () and slices.labelled == [3, 4]
+
+
 def test_a_model_that_was_tuned_is_offered_and_used(
     section, entered, nodes, process_events, tmp_path, monkeypatch
 ):
