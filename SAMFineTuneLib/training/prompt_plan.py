@@ -9,7 +9,7 @@ from SAMFineTuneLib.training.plan import FinetunePlan
 
 # Of the automatic fine-tune's steps and time. It starts from a decoder that knows prompts already,
 # and a step, with several rounds of prompts, takes longer.
-_STEPS, _TIME = 0.3, 0.5
+_STEPS, _TIME = 0.375, 0.5
 # Of the starter network, whose weights for prompts all are pretrained, and all train.
 _STARTER_RATE = 5e-4
 

@@ -24,7 +24,7 @@ def loss_of_rounds(
     prompts: PromptSet,
     rounds: int,
     chance: Chance,
-    earlier: int = 0,
+    passed_over: int = 0,
 ) -> tuple[Tensor, list[Tensor]]:
     """Loss over rounds of prompts: those given, then a click into the largest error at a time.
 
@@ -35,21 +35,23 @@ def loss_of_rounds(
         prompts: of the first round.
         rounds: how many answers are learnt from.
         chance: everything random.
-        earlier: answers before these, which only lead there and cost less.
+        passed_over: answers behind the first that are not learnt from, and cost less; they lead
+            to what many clicks leave.
 
     Returns:
         The mean loss, and the DSC (B,) after each round that is learnt from.
     """
     batch, size = len(masks), masks.shape[-1]
     losses, scores = [], []
-    for turn in range(1 - earlier, rounds + 1):
-        with torch.set_grad_enabled(torch.is_grad_enabled() and turn > 0):
+    for turn in range(rounds + passed_over):
+        learnt = not 1 <= turn <= passed_over
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learnt):
             logits, overlaps = segmenter.decode(features, prompts)
-        if turn > 0:
+        if learnt:
             loss, dsc = mask_loss(logits, overlaps, thinned(masks, chance))
             losses.append(loss)
             scores.append(dsc)
-        if turn == rounds:
+        if turn == rounds + passed_over - 1:
             break
         previous = logits.detach().float()
         found = functional.interpolate(previous, (size, size), mode="bilinear")[:, 0] > 0

@@ -46,9 +46,9 @@ PHASE = "prompts"
 ROUNDS = 3
 # Slices on which the user starts from a mask that is there already.
 _FROM_MASK = 0.5
-# How often the rounds that are learnt from come after others, and after how many: without them
-# the network does not learn to go on towards the structure after many clicks.
-_LATER, _MOST_EARLIER = 0.4, 4
+# How often the rounds behind the first are later ones, and how many are passed over at most:
+# without them the network does not learn to go on towards the structure after many clicks.
+_LATER, _MOST_PASSED = 0.4, 4
 _SAVE_EVERY_S = 30.0
 _FIRST_SAVE_S = 6.0
 
@@ -188,10 +188,15 @@ class PromptTuning:
             if group.any():
                 own = masks[group]
                 prompts = start(own, chance)
-                earlier = chance.whole(1, _MOST_EARLIER) if chance.happens(_LATER) else 0
-                rounds = ROUNDS - 1 if earlier else ROUNDS
+                passed_over = chance.whole(1, _MOST_PASSED) if chance.happens(_LATER) else 0
                 loss, _ = loss_of_rounds(
-                    self._segmenter, chosen(features, group), own, prompts, rounds, chance, earlier
+                    self._segmenter,
+                    chosen(features, group),
+                    own,
+                    prompts,
+                    ROUNDS,
+                    chance,
+                    passed_over,
                 )
                 total = total + loss * len(own) / len(masks)
         return total
