@@ -285,11 +285,17 @@ def test_rounds_that_are_known_are_not_computed_again(
 def test_the_rounds_that_are_kept_are_bounded(
     session: CorrectionSession, decodes: list[int]
 ) -> None:
-    for column in range(205):
-        session.find_mask(SLICE, [Point(at=(column / 5, 20, SLICE))])
-    assert len(session._rounds) == 200
-    session.find_mask(SLICE, [Point(at=(204 / 5, 20, SLICE))])
-    assert len(decodes) == 205
+    assert session._rounds_kept * (48 * 48 + 64 * 64 * 4) <= 128 << 20
+    session._rounds_kept = 20
+    clicks = [Point(at=(column, 20, SLICE)) for column in range(25)]
+    for each in clicks:
+        session.find_mask(SLICE, [clicks[0], each])
+    assert len(session._rounds) == 20 and len(decodes) == 26
+    # Those that were used latest are known.
+    session.find_mask(SLICE, [clicks[0], clicks[24]])
+    assert len(decodes) == 26
+    session.find_mask(SLICE, [clicks[0], clicks[3]])
+    assert len(decodes) == 27
 
 
 def test_without_prompts_it_is_the_start(session: CorrectionSession, decodes: list[int]) -> None:

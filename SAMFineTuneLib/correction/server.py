@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ from SAMFineTuneLib.jobs.events import Log
 from SAMFineTuneLib.jobs.failure import error_event
 from SAMFineTuneLib.slices.axis import AXIS_NAMES, axis_name
 from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
-from SAMFineTuneLib.volumes import non_finite_warning, read_volume
+from SAMFineTuneLib.volumes import Geometry, non_finite_warning, read_volume
 
 # A worker that was asked a moment ago will be asked again; one that rests must not cost a battery.
 _AWAKE_S, _RESTING_S, _AWAKE_FOR_S = 0.002, 0.02, 20.0
@@ -66,11 +67,15 @@ class CorrectionServer:
         volume = read_volume(settings.volume)
         if volume.non_finite:
             self._warn(non_finite_warning(settings.volume, volume.non_finite))
-        networks = load_networks(settings, _longest_side(volume.geometry.shape))
-        axis = settings.axis or (networks.card.axis if networks.card else None)
-        if axis not in AXIS_NAMES:
-            widest = widest_axis(volume.geometry)
-            axis = "axial" if widest is None else axis_name(volume.geometry, widest)
+        axis = settings.axis or _axis_of_thickest(volume.geometry)
+        networks = load_networks(settings, max(SliceStack.of(volume, axis)[0].shape))
+        if networks.card is not None and networks.card.axis in AXIS_NAMES:
+            axis = settings.axis or networks.card.axis
+            if axis != networks.card.axis:
+                self._warn(
+                    f"the model was tuned on {networks.card.axis} slices; on {axis} ones its "
+                    f"masks are less reliable"
+                )
         self._session = CorrectionSession(volume, axis, networks, embeddings_folder(), self._warn)
         stack, shape = self._session.stack, volume.geometry.shape
         for name in (GIVEN_FILE, FOUND_FILE):
@@ -80,6 +85,7 @@ class CorrectionServer:
             for name in (GIVEN_FILE, FOUND_FILE)
         )
         self._told_at = self._asked_at = time.monotonic()
+        self._abandoned: Callable[[], bool] = lambda: False
         say(
             Ready(
                 axis=axis,
@@ -91,8 +97,14 @@ class CorrectionServer:
             )
         )
 
-    def run(self, ended: Callable[[], bool]) -> None:
-        """Answers until the session is closed or the other side has gone."""
+    def run(self, ended: Callable[[], bool], abandoned: Callable[[], bool] = lambda: False) -> None:
+        """Answers until the session is closed or the other side has gone.
+
+        Args:
+            ended: whether no more requests will come; those that came are answered.
+            abandoned: whether nobody waits for answers any more; long work is broken off.
+        """
+        self._abandoned = abandoned
         while True:
             self._listen()
             if self._waiting:
@@ -117,8 +129,17 @@ class CorrectionServer:
             try:
                 self._waiting.append(parse_request(line))
             except ValidationError as error:
-                fault = error.errors(include_url=False)[0]
-                self._warn(f"not understood: {fault['msg']} ({fault['loc']}): {line[:200]}")
+                self._refuse(line, error)
+
+    def _refuse(self, line: str, error: ValidationError) -> None:
+        fault = error.errors(include_url=False)[0]
+        words = f"not understood: {fault['msg']} ({fault['loc']}): {line[:200]}"
+        number = _id_in(line)
+        if number is None:
+            self._warn(words)
+        else:
+            # Else whoever asked would wait for ever.
+            self._say(Failure(id=number, code="bad_request", message=words))
 
     def _serve(self, request: LookAt | FindMask | CarryOn | RankSlices | Stop) -> None:
         if isinstance(request, Stop):
@@ -199,7 +220,8 @@ class CorrectionServer:
 
     def _stop_if_asked(self, done: int, steps: int) -> None:
         self._listen()
-        if any(isinstance(each, Stop | Close) for each in self._waiting):
+        stopped = any(isinstance(each, Stop | Close) for each in self._waiting)
+        if stopped or self._abandoned():
             self._waiting = deque(each for each in self._waiting if not isinstance(each, Stop))
             raise Cancelled
 
@@ -233,5 +255,17 @@ def read_settings(folder: Path) -> SessionSettings:
         ) from error
 
 
-def _longest_side(shape: tuple[int, int, int]) -> int:
-    return max(shape)
+def _axis_of_thickest(geometry: Geometry) -> str:
+    """Along which slices lie farthest apart; axial where they do along no single axis."""
+    widest = widest_axis(geometry)
+    return "axial" if widest is None else axis_name(geometry, widest)
+
+
+def _id_in(line: str) -> int | None:
+    """The id of a request that is otherwise not understood."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    number = request.get("id") if isinstance(request, dict) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) else None

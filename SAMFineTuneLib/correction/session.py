@@ -34,7 +34,8 @@ from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Volume
 
-_ROUNDS_KEPT = 200
+# Rounds that are known, so that a prompt more costs one round and an undo none.
+_ROUNDS_BYTES, _FEWEST_ROUNDS = 128 << 20, 20
 
 Mask = NDArray[np.bool_]
 
@@ -80,6 +81,9 @@ class CorrectionSession:
         self._cache = EmbeddingCache(cache_folder, signature, warn)
         self.worker = SliceWorker(encoders.works, len(self.stack), self._cache)
         self._rounds: OrderedDict[tuple[object, ...], Round] = OrderedDict()
+        round_bytes = self.fit.rows * self.fit.columns + self.fit.size**2 // 4
+        self._rounds_kept = max(_FEWEST_ROUNDS, _ROUNDS_BYTES // round_bytes)
+        self._doubts: dict[tuple[int, int | None], float] = {}
 
     def find_mask(
         self,
@@ -117,7 +121,7 @@ class CorrectionSession:
                 known = next_round(
                     decode, self.fit, on_square[:count], now, keep=start != "nothing"
                 )
-                self._remember(key, known)
+            self._remember(key, known)
             now = known
         return now if now is not None else self._empty()
 
@@ -150,14 +154,11 @@ class CorrectionSession:
             InputError: there is no tuned model, or it does not find such a structure.
         """
         self._require_model()
-        found = []
-        for number in self.worker.done_slices:
-            logits = self.fit.logits_to_slice(self._class_logits(number))
-            shares = logits.softmax(1)
-            if label is not None:
-                own = shares[:, self._class_of(label)]
-                shares = torch.stack([1 - own, own], dim=1)
-            found.append(DoubtfulSlice(number, slice_uncertainty(shares)[0]))
+        if label is not None:
+            self._class_of(label)
+        found = [
+            DoubtfulSlice(number, self._doubt(number, label)) for number in self.worker.done_slices
+        ]
         return sorted(found, key=lambda each: -each.uncertainty)
 
     def require_slice(self, number: int) -> None:
@@ -194,6 +195,16 @@ class CorrectionSession:
         doubt = slice_uncertainty(torch.cat([1 - shares, shares], dim=1))[0]
         return Round(logits, mask, 1 - doubt)
 
+    def _doubt(self, number: int, label: int | None) -> float:
+        """Computed once: it is asked for again with every slice that is done."""
+        if (number, label) not in self._doubts:
+            shares = self.fit.logits_to_slice(self._class_logits(number)).softmax(1)
+            if label is not None:
+                own = shares[:, self._class_of(label)]
+                shares = torch.stack([1 - own, own], dim=1)
+            self._doubts[number, label] = slice_uncertainty(shares)[0]
+        return self._doubts[number, label]
+
     def _class_logits(self, number: int) -> Tensor:
         self._require_model()
         return self.worker.features(AUTOMATIC, number).x.float()
@@ -223,7 +234,8 @@ class CorrectionSession:
 
     def _remember(self, key: tuple[object, ...], found: Round) -> None:
         self._rounds[key] = found
-        if len(self._rounds) > _ROUNDS_KEPT:
+        self._rounds.move_to_end(key)
+        if len(self._rounds) > self._rounds_kept:
             self._rounds.popitem(last=False)
 
 

@@ -38,7 +38,10 @@ def main(folder: Path, parent: int | None = None) -> int:
             from SAMFineTuneLib.correction.server import CorrectionServer
 
             server = CorrectionServer(folder, messages.emit, lines.poll)
-            server.run(lambda: lines.ended or not watch.alive())
+            server.run(
+                ended=lambda: lines.ended or not watch.alive(),
+                abandoned=lambda: not watch.alive(),
+            )
         # Whatever it is, the client has to learn of it.
         except (Exception, KeyboardInterrupt) as error:
             event = error_event(error)
