@@ -111,7 +111,7 @@ def test_clicks_are_obeyed_even_if_the_network_sees_otherwise() -> None:
     patches = generator.random((64, 64)).repeat(4, 0).repeat(4, 1) < 0.5
     for start in (None, GIVEN):
         for seen in (square(), square((0, 256, 0, 256)), patches):
-            for _ in range(20):
+            for _ in range(8):
                 row, column = map(int, generator.integers(0, 256, 2))
                 for positive in (True, False):
                     prompt = click(row, column, positive)

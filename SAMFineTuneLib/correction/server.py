@@ -243,7 +243,7 @@ def read_settings(folder: Path) -> SessionSettings:
     """
     path = folder / SESSION_FILE
     try:
-        return SessionSettings.model_validate_json(path.read_text(encoding="utf-8"))
+        return SessionSettings.model_validate_json(path.read_bytes())
     except OSError as error:
         raise InputError(
             f"cannot read {path}: {error.strerror or error}", "write it first", "no_such_file"
