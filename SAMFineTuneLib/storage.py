@@ -5,11 +5,18 @@ Tuned models are not among it: they lie elsewhere, and only the user deletes the
 
 from __future__ import annotations
 
+import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from SAMFineTuneLib.backbones.checkpoints import cache_folder, clear_checkpoints, list_checkpoints
+from SAMFineTuneLib.backbones.checkpoints import (
+    cache_folder,
+    clear_checkpoints,
+    embeddings_folder,
+    list_checkpoints,
+)
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.interrupted import discard, interrupted_finetunes, job_paths
@@ -35,21 +42,25 @@ class StorageUsed:
         folder: in which all of it lies.
         checkpoints: downloaded weights, whole or in part, by backbone.
         interrupted: fine-tunes that could go on.
-        other_jobs: folders of jobs that ended otherwise and were kept for their log.
-        running: how many jobs are at work; they are not among the others, and `clear_storage`
-            leaves them and, as they may need them, all checkpoints.
+        other_jobs: folders of jobs that ended otherwise and were kept for their log, and of
+            corrections whose program broke down.
+        embeddings: what networks made of slices that were corrected, by image and model.
+        running: how many jobs and corrections are at work; they are not among the others, and
+            `clear_storage` leaves them and, as they may need them, all checkpoints and embeddings.
     """
 
     folder: Path
     checkpoints: list[StoredItem]
     interrupted: list[StoredItem]
     other_jobs: list[StoredItem]
+    embeddings: list[StoredItem]
     running: int
 
     @property
     def bytes(self) -> int:
         """All together."""
-        return sum(item.bytes for item in (*self.checkpoints, *self.interrupted, *self.other_jobs))
+        jobs = (*self.interrupted, *self.other_jobs)
+        return sum(item.bytes for item in (*self.checkpoints, *jobs, *self.embeddings))
 
 
 def storage_used() -> StorageUsed:
@@ -67,6 +78,7 @@ def storage_used() -> StorageUsed:
         ],
         interrupted=[job for job in jobs if job.path in resumable],
         other_jobs=[job for job in jobs if job.path not in resumable],
+        embeddings=[StoredItem(path.name, path, _bytes_in(path)) for path in _embedding_folders()],
         running=len(paths) - len(idle),
     )
 
@@ -74,7 +86,8 @@ def storage_used() -> StorageUsed:
 def clear_storage() -> int:
     """Delete all that `storage_used` lists, while no job runs; the bytes that this freed.
 
-    Never a tuned model, and never a running job. While one runs, checkpoints stay.
+    Never a tuned model, and never a running job or correction. While one runs, checkpoints and
+    embeddings stay.
 
     Raises:
         InputError: something cannot be deleted; the rest is.
@@ -87,16 +100,17 @@ def clear_storage() -> int:
         except InputError as error:
             faults.append(error)
     if not before.running:
-        try:
-            clear_checkpoints()
-        except OSError as error:
-            faults.append(
-                InputError(
-                    f"{error.filename} could not be deleted: {error.strerror or error}",
-                    "close programs that use it, and try again",
-                    code="not_writable",
+        for clear in (clear_checkpoints, _clear_embeddings):
+            try:
+                clear()
+            except OSError as error:
+                faults.append(
+                    InputError(
+                        f"{error.filename} could not be deleted: {error.strerror or error}",
+                        "close programs that use it, and try again",
+                        code="not_writable",
+                    )
                 )
-            )
     if faults:
         raise faults[0]
     return before.bytes - storage_used().bytes
@@ -110,6 +124,21 @@ def _in_use(folder: JobFolder) -> bool:
     except OSError:
         return False
     return not folder.events_file.exists() and 0 <= age_s < _STARTING_S
+
+
+def _embedding_folders() -> list[Path]:
+    try:
+        return sorted(path for path in embeddings_folder().iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def _clear_embeddings() -> None:
+    for folder in _embedding_folders():
+        shutil.rmtree(folder)
+    # The folder itself goes where nothing else lies in it.
+    with suppress(OSError):
+        embeddings_folder().rmdir()
 
 
 def _bytes_in(folder: Path) -> int:

@@ -13,12 +13,15 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-# Everything that a client uses: jobs, the folder of models, lists to choose from.
+# Everything that a client uses: jobs, corrections, the folder of models, lists to choose from.
 CLIENT_SIDE = (
     "SAMFineTuneLib.backbones.availability",
     "SAMFineTuneLib.backbones.checkpoints",
     "SAMFineTuneLib.correction.conversation",
     "SAMFineTuneLib.correction.mask_files",
+    "SAMFineTuneLib.correction.conversation",
+    "SAMFineTuneLib.correction.mask_files",
+    "SAMFineTuneLib.correction.messages",
     "SAMFineTuneLib.jobs.events",
     "SAMFineTuneLib.jobs.folder",
     "SAMFineTuneLib.jobs.interrupted",

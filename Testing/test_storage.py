@@ -268,6 +268,77 @@ def test_a_running_job_and_what_it_may_need_are_left(cache: Path, other_process:
     assert running.has_checkpoint() and part.exists() and not idle.path.exists()
 
 
+def embeddings(cache: Path, signature: str = "0a1b2c") -> Path:
+    folder = cache / "embeddings" / signature
+    folder.mkdir(parents=True)
+    for number in range(2):
+        (folder / f"prompted_{number:05d}.safetensors").write_bytes(b"x" * 700)
+    return folder
+
+
+def test_embeddings_are_shown_by_image_and_model_and_cleared(cache: Path) -> None:
+    folders = [embeddings(cache, name) for name in ("one", "two")]
+    used = storage_used()
+    assert [(each.path, each.bytes) for each in used.embeddings] == [
+        (folder, 1400) for folder in folders
+    ]
+    assert clear_storage() == used.bytes == 2800
+    assert not (cache / "embeddings").exists()
+
+
+def test_a_file_of_somebody_else_among_embeddings_is_left(cache: Path) -> None:
+    mine = embeddings(cache).parent / "notes.txt"
+    mine.write_text("mine")
+    clear_storage()
+    assert list(mine.parent.iterdir()) == [mine]
+
+
+def correction(pid: int | None) -> JobFolder:
+    """The folder of a correction, as a program makes it that keeps it as long as it runs."""
+    folder = new_job_folder("correct")
+    for name in ("volume.nrrd", "session.json", "given.raw", "found.raw"):
+        (folder.path / name).write_bytes(b"x" * 300)
+    if pid is not None:
+        folder.lock_file.write_text(str(pid))
+    return folder
+
+
+def test_a_correction_at_work_keeps_its_folder_and_its_embeddings(
+    cache: Path, other_process: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_STARTING_S", 0.0)
+    slices = embeddings(cache)
+    at_work, broken_down, unlocked = (
+        correction(other_process),
+        correction(999999999),
+        correction(None),
+    )
+    used = storage_used()
+    left_behind = sorted([broken_down.path, unlocked.path])
+    assert used.running == 1 and [each.path for each in used.other_jobs] == left_behind
+    assert clear_storage() >= 2 * 4 * 300
+    assert len(list(at_work.path.iterdir())) == 5 and len(list(slices.iterdir())) == 2
+    # A patient's image does not stay behind a program that broke down.
+    assert not broken_down.path.exists() and not unlocked.path.exists()
+    at_work.unlock()
+    clear_storage()
+    assert not at_work.path.exists() and not slices.exists()
+
+
+def test_embeddings_that_cannot_be_deleted_are_told(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, part = embeddings(cache), weights(cache)
+
+    def fail(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(storage.shutil, "rmtree", fail)
+    with pytest.raises(InputError, match="0a1b2c could not be deleted"):
+        clear_storage()
+    assert folder.is_dir() and not part.exists()
+
+
 def test_a_job_whose_worker_is_just_starting_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = new_job_folder("apply")
     assert storage_used().running == 1
@@ -304,11 +375,13 @@ def test_weights_that_cannot_be_deleted_are_told(
 def test_the_commands(monkeypatch: Any, capfd: Any, cache: Path) -> None:
     shell: Shell = shell_of(monkeypatch, capfd, cache)
     weights(cache)
+    embeddings(cache)
     folder = finetune()
     shown = shell("storage", "show")
     assert shown.code == 0 and shown.result["folder"] == str(cache)
     assert shown.result["checkpoints"][0]["bytes"] == 5000
     assert shown.result["interrupted"][0]["path"] == str(folder.path)
+    assert shown.result["embeddings"][0]["bytes"] == 1400 and "embeddings     1" in shown.err
     cleared = shell("storage", "clear")
-    assert cleared.code == 0 and cleared.result["freed_bytes"] == shown.result["bytes"] > 5000
+    assert cleared.code == 0 and cleared.result["freed_bytes"] == shown.result["bytes"] > 6400
     assert shell("storage", "show").result["bytes"] == 0

@@ -9,8 +9,9 @@ from SAMFineTuneLib.storage import StoredItem, clear_storage, storage_used
 
 _COMMAND = "  python -m SAMFineTuneLib storage"
 _DESCRIPTION = """\
-What the program keeps on the disk that can be had again: weights that were fetched, and the
-folders of jobs that were interrupted or failed. Tuned models are never touched.
+What the program keeps on the disk that can be had again: weights that were fetched, the folders
+of jobs that were interrupted or failed, and what networks made of slices that were corrected.
+Tuned models are never touched.
 """
 
 
@@ -38,8 +39,9 @@ def add_to(commands: Commands) -> None:
         "clear",
         _clear,
         "delete it",
-        "Delete fetched weights and the folders of jobs that do not run. Interrupted fine-tunes "
-        "cannot go on afterwards. While a job runs, it and all weights stay.",
+        "Delete fetched weights, the folders of jobs that do not run, and embeddings of slices. "
+        "Interrupted fine-tunes cannot go on afterwards. While a job or a correction runs, it, "
+        "all weights and all embeddings stay.",
         f"{_COMMAND} clear",
     )
 
@@ -50,6 +52,7 @@ def _show(chosen: argparse.Namespace) -> int:
         "checkpoints": used.checkpoints,
         "interrupted": used.interrupted,
         "other_jobs": used.other_jobs,
+        "embeddings": used.embeddings,
     }
     for kind, items in kinds.items():
         say(f"{kind.replace('_', ' '):12} {len(items):3}  {_bytes(items) / 1e6:9.1f} MB")
