@@ -61,7 +61,7 @@ class ModelsSection(PanelSection):
         allow(
             self.ui.clearStorageButton,
             self._problemWithClearing(),
-            _("Delete downloaded weights and interrupted fine-tunes; tuned models stay"),
+            _("Delete downloaded weights, interrupted fine-tunes and prepared slices; tuned models stay"),
         )
 
     def updateFromFiles(self, models: list) -> None:
@@ -72,12 +72,18 @@ class ModelsSection(PanelSection):
         self._used = storage_used()
         self._showTable(selected.name if selected is not None else "")
         jobs = [*self._used.interrupted, *self._used.other_jobs]
-        self.ui.storageLabel.text = _("On the disk: weights {weights}, unfinished jobs {jobs}, models {models}").format(
+        self.ui.storageLabel.text = _(
+            "On the disk: weights {weights}, unfinished jobs {jobs}, slices prepared for correcting {slices}, models "
+            "{models}"
+        ).format(
             weights=sizeText(sum(each.bytes for each in self._used.checkpoints)),
             jobs=sizeText(sum(each.bytes for each in jobs)),
+            slices=sizeText(sum(each.bytes for each in self._used.embeddings)),
             models=sizeText(sum(each.bytes for each in models)),
         )
-        self.ui.storageLabel.toolTip = _("Weights and jobs lie in {folder}").format(folder=self._used.folder)
+        self.ui.storageLabel.toolTip = _("Weights, jobs and prepared slices lie in {folder}").format(
+            folder=self._used.folder
+        )
         self.update()
 
     def onRename(self, checked: bool = False) -> None:
@@ -130,8 +136,8 @@ class ModelsSection(PanelSection):
 
         if slicer.util.confirmOkCancelDisplay(
             _(
-                "Delete the downloaded weights and all interrupted fine-tunes? Tuned models stay; those tuned from "
-                "downloaded weights need them again to be applied."
+                "Delete the downloaded weights, all interrupted fine-tunes and the slices prepared for correcting? "
+                "Tuned models stay; those tuned from downloaded weights need them again to be applied."
             )
         ):
             self._try(clear_storage, _("Cleared."))
@@ -139,7 +145,7 @@ class ModelsSection(PanelSection):
     def _problemWithClearing(self) -> str:
         if self._used is None or not self._used.bytes:
             return _("There is nothing to clear")
-        return _("A job is at work; wait for it or cancel it first") if self._used.running else ""
+        return _("A job or a correction is at work; end it first") if self._used.running else ""
 
     def _try(self, act, done: str = ""):
         """What `act` gives; None, with the words shown, where it did not work."""

@@ -163,13 +163,19 @@ def test_storage_is_shown_and_cleared_when_asked(section, folder, panel, process
     weights = Path(os.environ["SAMFINETUNE_CACHE"]) / "checkpoints" / "mobile_sam.pt.part"
     weights.parent.mkdir(parents=True, exist_ok=True)
     weights.write_bytes(b"0" * 3_000_000)
+    slices = weights.parents[1] / "embeddings" / "a1" / "prompted_00001.safetensors"
+    slices.parent.mkdir(parents=True)
+    slices.write_bytes(b"0" * 5_000_000)
     panel.exit()
     panel.enter()
-    assert "weights 3 MB" in section.ui.storageLabel.text and section.ui.clearStorageButton.enabled
+    assert "weights 3 MB" in section.ui.storageLabel.text
+    assert (
+        "correcting 5 MB" in section.ui.storageLabel.text and section.ui.clearStorageButton.enabled
+    )
     dialogs.answer_next(True)
     section.ui.clearStorageButton.click()
     process_events(lambda: "weights 0 MB" in section.ui.storageLabel.text)
-    assert not weights.exists() and len(list(folder.iterdir())) == 2
+    assert not weights.exists() and not slices.exists() and len(list(folder.iterdir())) == 2
 
 
 def test_without_models_apply_says_what_to_do(folder, panel):
