@@ -59,6 +59,7 @@ _SETTINGS = {
     "learningRate": ("learning_rate", 0),
     "seed": ("seed", None),
     "validation": ("validation", ""),
+    "prompts": ("prompts", False),
 }
 
 
@@ -321,8 +322,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             blocking: whether to wait for the end; Slicer stays alive meanwhile.
             progress: called with the Job whenever there is news.
             settings: preset, backbone, checkpoint, weights ("pretrained" or "random"), device, method, scope,
-                rank, inputSize, steps, minutes, batch, learningRate, seed, validation; those left out are
-                chosen by the program.
+                rank, inputSize, steps, minutes, batch, learningRate, seed, validation, prompts (True tunes a second
+                set of weights too, for corrections); those left out are chosen by the program.
 
         Returns:
             The tuned model; without `blocking` the Job, whose `wait()` gives it.
@@ -688,6 +689,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
     def _finetuneRequest(self) -> FinetuneRequest:
         node = self.getParameterNode()
         chosen = {name: getattr(node, name) for name in _SETTINGS if hasattr(node, name)}
+        chosen["prompts"] = node.tuneForPrompts
         if beginsAtRandom(node):
             # What the panel shows as unused is not asked for.
             chosen.update(weights="random", checkpoint="")

@@ -99,4 +99,6 @@ def _stepText(job) -> str:
     text = words.format(step=job.step, steps=job.steps)
     if job.phase == "final pass":
         text += _(" (learning from the held-out slices as well)")
+    if job.phase == "prompts":
+        text += _(" (learning to be corrected)")
     return text

@@ -26,6 +26,7 @@ def details(model) -> str:
         ),
         _learntFrom(card),
         _measured(card),
+        _("Tuned for corrections as well.") if card.prompts is not None else "",
     ]
     return " ".join(each for each in sentences if each)
 

@@ -51,6 +51,8 @@ class SAMFineTuneParameterNode:
     startFrom: str = ""
     # Of no account where there is a tuned model to start from.
     randomWeights: bool = False
+    # Whether a second set of weights is tuned, for points and boxes.
+    tuneForPrompts: bool = True
 
     applyModel: str = ""
     applyVolumes: list[vtkMRMLScalarVolumeNode]
