@@ -46,6 +46,12 @@ def networks() -> CorrectionNetworks:
 
 
 @pytest.fixture(scope="module")
+def straight(networks: CorrectionNetworks) -> tuple[CorrectionSession, Masks]:
+    volume, truth = bent(0)
+    return CorrectionSession(volume, "axial", networks), truth
+
+
+@pytest.fixture(scope="module")
 def rod(networks: CorrectionNetworks) -> tuple[CorrectionSession, Masks]:
     volume, truth = bent(4)
     return CorrectionSession(volume, "axial", networks), truth
@@ -65,7 +71,7 @@ def interpolated(truth: Masks, known: Sequence[int], numbers: Sequence[int]) -> 
     return dsc(found[list(numbers)], truth[list(numbers)])
 
 
-@pytest.mark.parametrize("known", [(2, 10, 18), (2, 6, 18), (2, 10), (2, 6, 10, 14, 18)])
+@pytest.mark.parametrize("known", [(2, 10, 18), (2, 10), (2, 6, 14, 18)])
 def test_between_accepted_slices_the_image_does_better_than_the_shape_alone(
     rod: tuple[CorrectionSession, Masks], known: tuple[int, ...]
 ) -> None:
@@ -81,9 +87,10 @@ def test_between_accepted_slices_the_image_does_better_than_the_shape_alone(
     assert all(0 <= each <= 1 for each in carried.confidence.values())
 
 
-def test_where_the_shape_is_right_the_image_does_no_harm(networks: CorrectionNetworks) -> None:
-    volume, truth = bent(0)
-    session = CorrectionSession(volume, "axial", networks)
+def test_where_the_shape_is_right_the_image_does_no_harm(
+    straight: tuple[CorrectionSession, Masks],
+) -> None:
+    session, truth = straight
     carried = carry_on(session, accepted(truth, (2, 10, 18)), None, outward=0, between=True)
     assert overlap(carried, truth, sorted(carried.masks)) > 0.98
 
@@ -95,8 +102,8 @@ def test_an_image_that_shows_nothing_leaves_the_shape_alone(networks: Correction
     session = CorrectionSession(
         Volume(noise, geometry_of((21, 64, 64), SPACING)), "axial", networks
     )
-    known = (2, 6, 10, 14, 18)
-    numbers = [each for each in range(3, 18) if each not in known]
+    known = (2, 6, 10, 14)
+    numbers = [each for each in range(3, 14) if each not in known]
     carried = carry_on(session, accepted(truth, known), None, outward=0, between=True)
     assert overlap(carried, truth, numbers) > interpolated(truth, known, numbers) - 0.01
 
@@ -180,16 +187,16 @@ def test_it_can_be_stopped_at_every_slice(rod: tuple[CorrectionSession, Masks]) 
     assert told == [0, 0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("size", [1, 2, 64])
+@pytest.mark.parametrize("size", [1, 64])
 def test_tiny_and_huge_structures_do_not_break_it(networks: CorrectionNetworks, size: int) -> None:
     """Less than a pixel of what the network sees, and a whole slice."""
-    shape = (9, 700, 700) if size < 64 else (9, 64, 64)
+    shape = (6, 700, 700) if size < 64 else (6, 64, 64)
     image = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
     session = CorrectionSession(Volume(image, geometry_of(shape, SPACING)), "axial", networks)
     mask = np.zeros(shape[1:], bool)
     mask[:size, :size] = True
-    carried = carry_on(session, {2: mask, 4: mask, 6: mask}, None, outward=1, between=True)
-    assert (carried.masks[3] == mask).all() and (carried.masks[5] == mask).all()
+    carried = carry_on(session, {1: mask, 3: mask, 5: mask}, None, outward=1, between=True)
+    assert (carried.masks[2] == mask).all() and (carried.masks[4] == mask).all()
     assert all(np.isfinite(each) for each in carried.confidence.values())
 
 
