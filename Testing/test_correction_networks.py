@@ -12,20 +12,24 @@ import torch
 from synthetic_volumes import geometry_of, head
 from tuned_starter import write_model
 
-from SAMFineTuneLib.correction.messages import Box, SessionSettings
+from SAMFineTuneLib.backbones.registry import build
+from SAMFineTuneLib.correction.carry_on import carry_on
+from SAMFineTuneLib.correction.messages import Box, Point, SessionSettings
 from SAMFineTuneLib.correction.networks import (
     AUTOMATIC,
     PROMPTED,
+    CorrectionNetworks,
     SliceEncoders,
     load_networks,
     margin_of,
 )
 from SAMFineTuneLib.correction.session import CorrectionSession
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Volume
 
-VOLUME, _ = head()
+VOLUME, LABELS = head()
 BOX = Box(corners=((4, 10, 6), (24, 38, 6)))
 
 
@@ -156,3 +160,19 @@ def test_features_on_the_disk_are_those_of_the_same_image_alone(tmp_path: Path) 
     assert (PROMPTED, 4) in again._cache
     other = replace(VOLUME, array=np.ascontiguousarray(VOLUME.array[:, ::-1]))
     assert (PROMPTED, 4) not in CorrectionSession(other, "axial", networks, tmp_path)._cache
+
+
+def test_a_network_of_segment_anything_does_all_of_it() -> None:
+    """It has no features beside its embedding, and a decoder for one image at a time."""
+    torch.manual_seed(0)
+    prompted = PromptedSegmenter(build("vit_t", 256).eval())
+    networks = CorrectionNetworks(prompted, None, None, False, "random", torch.device("cpu"))
+    session = CorrectionSession(VOLUME, "axial", networks)
+    found = session.find_mask(
+        6, [Point(at=(16, 24, 6)), Point(at=(40, 40, 6), positive=False), BOX]
+    )
+    assert found.mask[24, 16] and not found.mask[40, 40]
+    while session.worker.done < 2:
+        session.worker.advance()
+    accepted = {number: LABELS.array[number] == 5 for number in (4, 6)}
+    assert list(carry_on(session, accepted, None, outward=0, between=True).masks) == [5]

@@ -295,6 +295,8 @@ def test_a_fault_in_the_program_is_told_and_the_session_goes_on(
         patch.setattr(CorrectionSession, "find_mask", fail)
         log, failure = client.tell(FindMask(id=3, slice=1))
         assert (failure.id, failure.code) == (3, "internal") and "pretended" in failure.message
+        # There is no job with a log here.
+        assert "worker.log" not in failure.remedy
         assert log.level == "debug" and "Traceback" in log.message
     assert client.answer(FindMask(id=4, slice=1)).id == 4
 

@@ -36,6 +36,8 @@ from SAMFineTuneLib.volumes import Volume
 PROMPTED, AUTOMATIC = "prompted", "automatic"
 # Without a tuned model: the starter network sees slices at their own size, within its range.
 _STARTER_SIZES = range(256, 513, 64)
+# Raised when the same weights make other features of the same image.
+_FEATURES_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +151,7 @@ class SliceEncoders:
         content = hashlib.sha256()
         array = np.ascontiguousarray(self._stack.array)
         for part in (
+            _FEATURES_VERSION,
             self._networks.identity,
             array.dtype.str,
             array.shape,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from SAMFineTuneLib.backbones.checkpoints import embeddings_folder
 from SAMFineTuneLib.correction import mask_files
 from SAMFineTuneLib.correction.carry_on import carry_on
+from SAMFineTuneLib.correction.failure import failure_of
 from SAMFineTuneLib.correction.messages import (
     FOUND_FILE,
     GIVEN_FILE,
@@ -35,7 +37,6 @@ from SAMFineTuneLib.correction.networks import load_networks
 from SAMFineTuneLib.correction.session import CorrectionSession, Mask
 from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.jobs.events import Log
-from SAMFineTuneLib.jobs.failure import error_event
 from SAMFineTuneLib.slices.axis import AXIS_NAMES, axis_name
 from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
 from SAMFineTuneLib.volumes import Geometry, non_finite_warning, read_volume
@@ -157,14 +158,10 @@ class CorrectionServer:
             self._say(answer.model_copy(update={"seconds": round(seconds, 4)}))
 
     def _fail(self, request: LookAt | FindMask | CarryOn | RankSlices, error: Exception) -> None:
-        event = error_event(error)
-        if event.code == "internal":
-            import traceback
-
+        failure = failure_of(error, request.id)
+        if failure.code == "internal":
             self._say(Log(level="debug", message="".join(traceback.format_exception(error))))
-        self._say(
-            Failure(id=request.id, code=event.code, message=event.message, remedy=event.remedy)
-        )
+        self._say(failure)
 
     def _answer(self, request: LookAt | FindMask | CarryOn | RankSlices) -> Answer:
         if isinstance(request, LookAt):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from pathlib import Path
 
-from SAMFineTuneLib.correction.messages import Failure
+from SAMFineTuneLib.correction.failure import failure_of
 from SAMFineTuneLib.jobs.events import EventWriter
-from SAMFineTuneLib.jobs.failure import EXIT_DONE, error_event
+from SAMFineTuneLib.jobs.failure import EXIT_DONE, EXIT_OUR_FAULT, error_event
 from SAMFineTuneLib.jobs.process_tree import WatchedProcess
 from SAMFineTuneLib.jobs.processor_sharing import share_processors
 from SAMFineTuneLib.jobs.standard_input import StandardInputLines
@@ -44,9 +45,11 @@ def main(folder: Path, parent: int | None = None) -> int:
             )
         # Whatever it is, the client has to learn of it.
         except (Exception, KeyboardInterrupt) as error:
-            event = error_event(error)
-            messages.emit(Failure(code=event.code, message=event.message, remedy=event.remedy))
-            return event.exit_code
+            messages.emit(failure_of(error))
+            exit_code = error_event(error).exit_code
+            if exit_code == EXIT_OUR_FAULT:
+                traceback.print_exception(error)
+            return exit_code
     return EXIT_DONE
 
 
