@@ -182,9 +182,21 @@ def _finest(
     if isinstance(newest, SquarePoint):
         changed[_pixel(newest, fit)] = True
         finest = 4 * max(fit.rows / fit.rows_on_square, fit.columns / fit.columns_on_square)
-        distance = ndimage.distance_transform_edt(~changed)
-        changed |= (distance <= _NEAR * finest) & (before.mask != newest.positive)
+        changed |= _around(changed, _NEAR * finest) & (before.mask != newest.positive)
     return np.where(changed, mask, before.mask)
+
+
+def _around(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    """The pixels within a distance of a mask that is not empty; computed no farther than that."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    margin = int(radius) + 1
+    part = (
+        slice(max(0, rows[0] - margin), rows[-1] + margin + 1),
+        slice(max(0, columns[0] - margin), columns[-1] + margin + 1),
+    )
+    near = np.zeros_like(mask)
+    near[part] = ndimage.distance_transform_edt(~mask[part]) <= radius
+    return near
 
 
 def _told_pixels(
