@@ -50,8 +50,6 @@ class CorrectedSegment:
         problem = self.problem()
         if problem:
             raise ValueError(problem)
-        gridOf(self.volume)
-        worldTransform(self.segmentation)
         segmentation = self.segmentation.GetSegmentation()
         source = segmentation.GetSourceRepresentationName()
         if segmentation.GetNumberOfSegments() and source and source != BINARY_LABELMAP:
@@ -63,12 +61,17 @@ class CorrectedSegment:
             )
 
     def problem(self) -> str:
-        """What was removed from the scene, in words; "" when all is there."""
+        """What was removed from the scene or cannot be followed any more, in words; "" when all is well."""
         for node in (self.volume, self.segmentation):
             if not slicer.mrmlScene.IsNodePresent(node):
                 return _("{name} was removed from the scene.").format(name=node.GetName())
         if self.segmentation.GetSegmentation().GetSegment(self.segmentID) is None:
             return _("The segment was removed from {name}.").format(name=self.segmentation.GetName())
+        try:
+            gridOf(self.volume)
+            worldTransform(self.segmentation)
+        except ValueError as error:
+            return str(error)
         return ""
 
     @property

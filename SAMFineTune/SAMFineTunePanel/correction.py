@@ -8,7 +8,8 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction_session import READY, CorrectionSession, Ras
-from SAMFineTunePanel.segment_edit import SegmentEdit
+from SAMFineTunePanel.error_words import asSentence
+from SAMFineTunePanel.segment_edit import SegmentEdit, wordsOf
 from SAMFineTunePanel.slice_correction import SliceCorrection, promptWords, withPrompt
 from SAMFineTunePanel.slice_corrections import requireStart
 
@@ -24,13 +25,11 @@ class Correction(CorrectionSession):
         followsViews: whether the slice in view is worked on; without, that of the last prompt or `look`.
 
     Attributes:
-        accepted: slices that the user said are right.
         edits: what the last accept changed.
     """
 
     def __init__(self, followsViews: bool = True) -> None:
         super().__init__(followsViews)
-        self.accepted: set[int] = set()
         self.edits: list[SegmentEdit] = []
         self._isCarrying = False
         # A slice that is to be accepted as soon as its mask is there.
@@ -46,6 +45,11 @@ class Correction(CorrectionSession):
     def isCarrying(self) -> bool:
         """Whether masks are being carried on to other slices."""
         return self._isCarrying
+
+    @property
+    def accepted(self) -> set[int]:
+        """Slices that the user said are right."""
+        return set(self._slices.accepted)
 
     @property
     def carried(self) -> dict[int, np.ndarray]:
@@ -157,6 +161,7 @@ class Correction(CorrectionSession):
             self._change(self.number, (), _("clearing of the prompts"))
         elif self.carried:
             self._setCarried({}, _("clearing of what was carried on"))
+            self._say(_("What was carried on is dropped."))
 
     def startFrom(self, start: str) -> None:
         """Where prompts start from, from now on and on the slice in view; see `open`.
@@ -217,7 +222,7 @@ class Correction(CorrectionSession):
         painted = [number for number in range(self._segment.count) if self._segment.mask(number).any()]
         if not painted:
             raise ValueError(_("Segment {name} has no voxels to carry on.").format(name=self._segment.name))
-        self.accepted.update(painted)
+        self._slices.accepted |= set(painted)
 
     # Carrying on
 
@@ -319,6 +324,10 @@ class Correction(CorrectionSession):
 
     def _put(self, number: int, work: SliceCorrection) -> None:
         self._slices.put(number, work)
+        if self._toAccept == number and not self._slices.isSought(number):
+            # What was to be accepted is not looked for any more, and the next mask is another one.
+            self._toAccept = None
+            self._say("")
         self._notify("prompts")
         self._notify("mask")
 
@@ -361,18 +370,18 @@ class Correction(CorrectionSession):
 
     def _accept(self, masks: dict[int, np.ndarray], works: dict[int, SliceCorrection]) -> None:
         edits = self.edits = self._segment.write(masks)
-        carried, accepted = self.carried, set(self.accepted)
+        carried, accepted = self.carried, self.accepted
 
         def clear() -> None:
             self._slices.carried = {}
-            self.accepted = accepted | set(masks)
+            self._slices.accepted = accepted | set(masks)
             self._slices.drop(works)
             self._notify("prompts")
             self._notify("mask")
 
         def undo() -> None:
             _allOrNone(edits, "undo")
-            self._slices.carried, self.accepted = carried, accepted
+            self._slices.carried, self._slices.accepted = carried, accepted
             self._slices.restore(works)
             if self.number not in masks:
                 self.look(next(iter(sorted(masks))))
@@ -386,8 +395,8 @@ class Correction(CorrectionSession):
         clear()
         self.history.add(_acceptWords(sorted(masks)), undo, redo)
         changed = sum(edit.changedVoxels for edit in edits)
-        words = [_("Accepted {what}: {count} voxels changed.").format(what=_sliceWords(sorted(masks)), count=changed)]
-        self._say(" ".join([*words, *(edit.words for edit in edits if edit.words)]))
+        words = _("Accepted {what}: {count} voxels changed.").format(what=_sliceWords(sorted(masks)), count=changed)
+        self._say(f"{words} {wordsOf(edits)}".strip())
 
     # Carrying on: the details
 
@@ -400,14 +409,12 @@ class Correction(CorrectionSession):
             number: mask for number, mask in masks.items() if not np.array_equal(mask, self._segment.mask(number))
         }
         if not changed:
-            self._say(" ".join([_("Carried on: nothing changes."), answer.words]).strip())
+            self._say(" ".join([_("Carried on: nothing changes."), asSentence(answer.words)]).strip())
             return
         what = _sliceWords(sorted(changed))
         self._setCarried(changed, _("carrying on to {what}").format(what=what))
-        words = _("Carried on to {what} ({count} changed); Accept keeps it, Clear drops it.").format(
-            what=what, count=len(changed)
-        )
-        self._say(f"{words} {answer.words}".strip())
+        words = _("Carried on to {what}. Accept keeps it, Clear drops it.").format(what=what)
+        self._say(f"{words} {asSentence(answer.words)}".strip())
 
     def _onNotCarried(self, failure) -> None:
         self._isCarrying = False
@@ -432,13 +439,15 @@ class Correction(CorrectionSession):
         if not fresh:
             self._shownAsDoubtful.clear()
             self._say(
-                _("No other slice is left: all were shown or accepted. {words}").format(words=answer.words).strip()
+                _("No other slice is left: all were shown or accepted. {words}")
+                .format(words=asSentence(answer.words))
+                .strip()
             )
             return
         self._shownAsDoubtful.add(fresh[0])
         self.look(fresh[0])
         words = _("Slice {number}: here the model is least certain.").format(number=fresh[0])
-        self._say(f"{words} {answer.words}".strip())
+        self._say(f"{words} {asSentence(answer.words)}".strip())
 
     def _dropWork(self) -> None:
         self._isCarrying = False
@@ -447,7 +456,7 @@ class Correction(CorrectionSession):
 
     def _leave(self, keepWorker: bool = False) -> None:
         super()._leave(keepWorker)
-        self.accepted, self.edits = set(), []
+        self.edits = []
         self._shownAsDoubtful.clear()
 
 

@@ -126,7 +126,7 @@ class CorrectionSession:
         requireStart(start)
         model = _usableModel(model)
         chosen = _settings(model, orientation, settings)
-        keeps = self._worker is not None and self._worker.isOpen and self._worker.isAbout(volume, chosen)
+        keeps = self._worker is not None and self._worker.canGoOnWith(volume, chosen)
         self._leave(keepWorker=keeps)
         self._segment, self._model, self._settings = segment, model, chosen
         self._slices.startChoice = start
@@ -166,8 +166,9 @@ class CorrectionSession:
         """Work on a slice, and show it where there is a slice view.
 
         Raises:
-            ValueError: there is no such slice.
+            ValueError: there is no such slice, or no session that is ready.
         """
+        self._requireReady()
         if not 0 <= number < self._segment.count:
             raise ValueError(
                 _("Volume {volume} has no {orientation} slice {number}.").format(
@@ -219,7 +220,8 @@ class CorrectionSession:
         return _("Say which slice is meant first.")
 
     def _onViewMoved(self) -> None:
-        if self.state != READY or not self._hasViews:
+        if self.state != READY or not self._hasViews or self._segment.problem():
+            # Of a problem `_onNodesChanged` hears too, a moment later.
             return
         self._setNumber(sliceInView(self._segment.volume, self._segment.orientation).number)
 
@@ -274,6 +276,9 @@ class CorrectionSession:
             self._say(_("Ready: click on the structure, or draw a box around it."))
         self._setNumber(number)
         self._onViewMoved()
+        if number is None and self._hasViews:
+            # Views that lie across an oblique volume, or show another one, show no slice to click on.
+            self.look(self._segment.count // 2 if self.number is None else self.number)
 
     def _onRestart(self, words: str) -> None:
         self._say(_("{words}. It is started again; nothing is lost.").format(words=words))
@@ -288,14 +293,9 @@ class CorrectionSession:
         if not self.isOpen:
             return
         problem = self._segment.problem()
-        if not problem:
-            try:
-                stale = not self._worker.isAbout(self._segment.volume, self._settings)
-            except ValueError as error:
-                problem = str(error)
         if problem:
             self._closeBecause(problem)
-        elif stale:
+        elif not self._worker.isAbout(self._segment.volume, self._settings):
             self._reopen()
         else:
             self._notify("prompts")

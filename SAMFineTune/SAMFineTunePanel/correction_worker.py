@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class CorrectionWorker:
         self._volumeNode = volumeNode
         self._settings = dict(settings)
         self._about = _aboutOf(volumeNode, self._settings)
+        self._modelFile = _stampOf(self._settings)
         self._process: LineProcess | None = None
         self._folder = None
         self._preparing: Piecework | None = None
@@ -93,6 +95,10 @@ class CorrectionWorker:
         self._folder.lock()
         self._preparing = Piecework(self._writeSession(), self._conversation.start, self._onCannotWrite)
         self._preparing.start()
+
+    def canGoOnWith(self, volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any]) -> bool:
+        """Whether another session can use it: the model's file may have been replaced since it was read."""
+        return self.isOpen and self.isAbout(volumeNode, settings) and self._modelFile == _stampOf(settings)
 
     def isAbout(self, volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any]) -> bool:
         """Whether it works on this volume as it is now, with these settings."""
@@ -257,6 +263,15 @@ def _aboutOf(volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any
     grid = gridOf(volumeNode)
     times = (volumeNode.GetImageData().GetMTime(), volumeNode.GetImageData().GetPointData().GetScalars().GetMTime())
     return grid.shape, times, tuple(grid.spacing.round(6)), tuple(sorted(settings.items()))
+
+
+def _stampOf(settings: dict[str, Any]) -> tuple[int, int] | None:
+    """Changes when the model's file is replaced; None without a model, or where it is gone."""
+    try:
+        status = Path(settings["model"]).stat()
+    except (KeyError, OSError):
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def _howItEnded(returned: int) -> str:

@@ -19,8 +19,14 @@ def errorWords(message: str, remedy: str, code: str) -> str:
     """
     if "--" in remedy or "python -m" in remedy:
         remedy = _panelRemedy(code)
-    sentences = [_sentence(each) for each in (message, remedy) if each]
+    sentences = [asSentence(each) for each in (message, remedy)]
     return " ".join(" ".join(sentences).split())
+
+
+def asSentence(text: str) -> str:
+    """What the library says, such as "the disk is full", with a capital and a full stop; "" for nothing."""
+    text = text[:1].upper() + text[1:]
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _panelRemedy(code: str) -> str:
@@ -42,8 +48,3 @@ def _panelRemedy(code: str) -> str:
         "not_writable": _("Free some space, or ask for the right to write there"),
         "cannot_write": _("Free some space"),
     }.get(code, "")
-
-
-def _sentence(text: str) -> str:
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?")) else f"{text}."

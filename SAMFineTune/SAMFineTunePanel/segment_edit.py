@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,16 +93,8 @@ class SegmentEdit:
 
     @property
     def words(self) -> str:
-        """What the user should know of it: other segments' losses, and what masking kept; "" for nothing."""
-        lines = []
-        losses = [_("{name} {count} voxels").format(name=name, count=count) for name, count in self.lostVoxels.items()]
-        if losses:
-            lines.append(_("Taken from other segments: {losses}.").format(losses=", ".join(losses)))
-        if self.keptByRules:
-            lines.append(
-                _("Masking in the Segment Editor kept {count} voxels as they were.").format(count=self.keptByRules)
-            )
-        return " ".join(lines)
+        """As `wordsOf` this one."""
+        return wordsOf([self])
 
     def canUndo(self) -> bool:
         """Whether it is done and can be taken back."""
@@ -171,6 +165,22 @@ class SegmentEdit:
         for change in changes:
             addVoxels(node, change.segmentID, change.box, change.lost if self.isDone else change.gained)
         self.isDone = not self.isDone
+
+
+def wordsOf(edits: Iterable[SegmentEdit]) -> str:
+    """What the user should know of edits: other segments' losses, and what masking kept; "" for nothing."""
+    losses: Counter[str] = Counter()
+    kept = 0
+    for edit in edits:
+        losses.update(edit.lostVoxels)
+        kept += edit.keptByRules
+    lines = []
+    if losses:
+        each = [_("{name} {count} voxels").format(name=name, count=count) for name, count in losses.items()]
+        lines.append(_("Taken from other segments: {losses}.").format(losses=", ".join(each)))
+    if kept:
+        lines.append(_("Masking in the Segment Editor kept {count} voxels as they were.").format(count=kept))
+    return " ".join(lines)
 
 
 def writeMask(

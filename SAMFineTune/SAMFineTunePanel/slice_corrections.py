@@ -37,11 +37,14 @@ class SliceCorrections:
     Attributes:
         startChoice: one of `STARTS`.
         carried: slice → mask carried on to it, which prompts there correct.
+        accepted: slices that the user said are right.
     """
 
     def __init__(self, onFound: Callable[[int, bool, str], None], onNotFound: Callable) -> None:
         self.startChoice = AUTO
         self.carried: Mapping[int, np.ndarray] = {}
+        self.accepted: set[int] = set()
+        self._label: int | None = None
         self._onFound, self._onNotFound = onFound, onNotFound
         self._slices: dict[int, SliceCorrection] = {}
         self._segment: CorrectedSegment | None = None
@@ -49,19 +52,23 @@ class SliceCorrections:
 
     @property
     def label(self) -> int | None:
-        """The segment's number in the tuned model; None where that does not find it."""
-        name = self._segment.name
+        """The segment's number in the tuned model; None where that does not find it.
+
+        A segment that is renamed while it is corrected stays what it was, unless that is another structure's name.
+        """
         labels = self._worker.ready.labels
-        return next((number for number, each in labels.items() if each.strip() == name), None)
+        name = self._segment.name
+        return next((number for number, each in labels.items() if each.strip() == name), self._label)
 
     def begin(self, segment: CorrectedSegment, worker: CorrectionWorker) -> None:
         """The worker is ready for this segment."""
         self._segment, self._worker = segment, worker
+        self._label = self.label
 
     def forget(self) -> None:
         """The session is over."""
         self._slices.clear()
-        self.carried = {}
+        self.carried, self.accepted, self._label = {}, set(), None
         self._segment = self._worker = None
 
     def forgetMasks(self) -> None:
@@ -82,8 +89,11 @@ class SliceCorrections:
         return (bool(work.prompts) or work.start == "model") and not work.isFound
 
     def look(self, number: int) -> None:
-        """A slice came into view: the model's own mask is shown where prompts would start from it."""
-        if number not in self._slices:
+        """A slice came into view: the model's own mask is shown where prompts would start from it.
+
+        Not on a slice that was accepted: what the user found right is not called in question.
+        """
+        if number not in self._slices and number not in self.accepted:
             self._reset(number)
         if self.isSought(number):
             self._seek(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -245,10 +246,12 @@ def test_masks_are_carried_on_shown_and_kept_as_one_step(opened, nodes, settle):
     settle()
     # Slice 3 holds the same already.
     assert sorted(correction.preview) == [1, 2, 5, 6, 7]
-    assert "5 changed" in correction.words and "ends there" in correction.words
+    assert (
+        "to 5 slices from 1 to 7. Accept" in correction.words and "ends there." in correction.words
+    )
     assert (held(segmentation, "liver", volume) == before).all()
     correction.clearPrompts()
-    assert correction.preview == {}
+    assert correction.preview == {} and "dropped" in correction.words
     correction.undo()
     assert sorted(correction.preview) == [1, 2, 5, 6, 7]
     correction.accept()
@@ -312,6 +315,32 @@ def test_accept_waits_for_the_mask_that_is_sought(opened, nodes, process_events,
     assert correction.number == 2 and not held(segmentation, "liver", volume)[2].any()
 
 
+def test_nothing_is_accepted_once_its_prompts_are_gone(opened, nodes, settle):
+    volume, segmentation = nodes
+    correction = opened("slow", start="nothing")
+    before = held(segmentation, "liver", volume)
+    correction.addPoint(ras(correction, 25, 20, 7))
+    correction.accept()
+    correction.undo()
+    assert not correction.isWorking
+    correction.addPoint(ras(correction, 10, 20, 7))
+    settle()
+    assert correction.accepted == set() and (held(segmentation, "liver", volume) == before).all()
+
+
+def test_losses_of_other_segments_are_summed_up(opened, nodes, settle):
+    correction = opened(start="nothing")
+    correction.addPoint(ras(correction, 33, 33, 4))
+    settle()
+    correction.accept()
+    correction.propagate(2)
+    settle()
+    correction.accept()
+    assert len(correction.edits) == 2
+    lost = sum(edit.lostVoxels["cyst"] for edit in correction.edits)
+    assert correction.words.endswith(f"Taken from other segments: cyst {lost} voxels.")
+
+
 def test_the_latest_prompts_win(opened, settle):
     correction = opened("slow", start="nothing")
     for i in (10, 20, 30):
@@ -350,6 +379,76 @@ def test_a_model_shows_its_own_mask_and_says_where_it_is_uncertain(
     correction.look(8)
     correction.startFrom("nothing")
     assert correction.preview == {}
+
+
+@pytest.fixture
+def tuned(tmp_path, monkeypatch):
+    """The file of a tuned model that finds what the pretended worker finds."""
+    from model_files import write_model
+
+    monkeypatch.setenv("SAMFINETUNE_MODELS", str(tmp_path))
+    return write_model(tmp_path / "tuned.safetensors", ["model"])
+
+
+@pytest.fixture
+def model_segment(nodes):
+    """The segment liver, which has the name of the model's structure."""
+    segment = nodes[1].GetSegmentation().GetSegment(segment_id(nodes[1], "liver"))
+    segment.SetName("model")
+    yield segment
+
+
+def test_a_slice_that_was_accepted_is_not_called_in_question(
+    tuned, correction, nodes, model_segment, monkeypatch, settle
+):
+    pretend(monkeypatch)
+    correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned", start="model")
+    settle()
+    correction.look(7)
+    settle()
+    correction.addPoint(ras(correction, 3, 3, 7), positive=False)
+    settle()
+    correction.accept()
+    correction.look(8)
+    settle()
+    assert correction.preview[8].any()
+    correction.look(7)
+    settle()
+    assert correction.preview == {} and correction.accepted == {7}
+    correction.addPoint(ras(correction, 25, 20, 7))
+    settle()
+    assert correction.current.start == "model" and correction.preview[7][20, 25]
+
+
+def test_a_segment_that_is_renamed_stays_the_structure_it_was(
+    tuned, correction, nodes, model_segment, monkeypatch, settle
+):
+    pretend(monkeypatch)
+    correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
+    settle()
+    correction.look(0)
+    model_segment.SetName("liver of Monday")
+    correction.addPoint(ras(correction, 25, 20, 0))
+    settle()
+    assert correction.label == 1 and correction.problem == ""
+    assert correction.preview[0][3, 3] and correction.preview[0][20, 25]
+
+
+def test_a_model_that_was_replaced_is_read_anew(
+    tuned, correction, nodes, model_segment, monkeypatch, settle
+):
+    pretend(monkeypatch)
+    correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
+    settle()
+    first = correction.processID
+    correction.close(keepWorker=True)
+    correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
+    assert correction.processID == first
+    correction.close(keepWorker=True)
+    os.utime(tuned, ns=(1, 1))
+    correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
+    settle()
+    assert correction.state == "ready" and correction.processID != first
 
 
 @pytest.mark.parametrize("behaviour", ["die", "die+garbage"])
@@ -579,11 +678,74 @@ def test_coronal_slices(opened, nodes, settle):
     assert correction.accepted == {20} and changed[4, 20, 25] and not changed[4, 21, 25]
 
 
-def test_only_the_slice_in_view_takes_clicks(layout_manager, opened, nodes, settle, process_events):
+@pytest.fixture
+def slice_views(layout_manager):
     import slicer
-    from SAMFineTunePanel.slice_view import showSlice
 
     layout_manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    yield
+    layout_manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUp3DView)
+
+
+def test_whoever_starts_sees_a_slice_to_click_on(slice_views, opened, nodes):
+    import slicer
+    from SAMFineTunePanel.slice_view import sliceInView
+
+    other = add_volume(np.zeros(SHAPE, np.int16), placement((1.0, 1.0, 1.0)))
+    slicer.util.setSliceViewerLayers(background=other, fit=True)
+    red = slicer.app.applicationLogic().GetSliceLogic(slicer.util.getNode("vtkMRMLSliceNodeRed"))
+    red.GetSliceNode().SetOrientation("Axial")
+    assert sliceInView(nodes[0], "axial").number is None
+    correction = opened()
+    assert correction.number == SHAPE[0] // 2 == sliceInView(nodes[0], "axial").number
+    assert red.GetSliceCompositeNode().GetBackgroundVolumeID() == nodes[0].GetID()
+    correction.close()
+    red.GetSliceCompositeNode().SetBackgroundVolumeID(other.GetID())
+    correction = opened()
+    # The view lies along the volume already, which nobody saw.
+    assert red.GetSliceCompositeNode().GetBackgroundVolumeID() == nodes[0].GetID()
+
+
+@pytest.mark.parametrize("what", ["segment", "transform"])
+def test_a_view_that_moves_after_a_removal_is_not_followed(
+    what, slice_views, opened, nodes, process_events
+):
+    from SAMFineTunePanel.slice_view import showSlice
+
+    volume, segmentation = nodes
+    correction = opened()
+    if what == "segment":
+        segmentation.GetSegmentation().RemoveSegment(segment_id(segmentation, "liver"))
+    else:
+        warp(segmentation)
+    showSlice(volume, "axial", 7)
+    process_events(lambda: not correction.isOpen)
+    expected = {"segment": "was removed from", "transform": "not linear. Harden it"}[what]
+    assert expected in correction.problem
+    with pytest.raises(ValueError, match="No correction is open"):
+        correction.look(2)
+
+
+def warp(node) -> None:
+    """Put a node under a transform that is not linear."""
+    import slicer
+    import vtk
+
+    spline = vtk.vtkThinPlateSplineTransform()
+    spline.SetBasisToR()
+    for setter, shift in ((spline.SetSourceLandmarks, 0.0), (spline.SetTargetLandmarks, 9.0)):
+        points = vtk.vtkPoints()
+        for corner in ((0, 0, 0), (90, 0, 0), (0, 90, 0), (0, 0, 90), (60 + shift, 60, 60)):
+            points.InsertNextPoint(corner)
+        setter(points)
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+    transform.SetAndObserveTransformToParent(spline)
+    node.SetAndObserveTransformNodeID(transform.GetID())
+
+
+def test_only_the_slice_in_view_takes_clicks(slice_views, opened, nodes, settle, process_events):
+    from SAMFineTunePanel.slice_view import showSlice
+
     volume, _segmentation = nodes
     showSlice(volume, "axial", 6)
     correction = opened(start="nothing")
@@ -600,4 +762,3 @@ def test_only_the_slice_in_view_takes_clicks(layout_manager, opened, nodes, sett
     assert correction.number == 6 and correction.current.prompts == ()
     process_events()
     assert correction.number == 6
-    layout_manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUp3DView)
