@@ -121,18 +121,24 @@ class EditorCorrection(VTKObservationMixin):
 
     def _openSelected(self) -> None:
         """Open the correction of what is selected; close it where nothing is."""
-        self._close()
-        self._opened = selected = self._selected()
+        selected = self._selected()
         if selected is None:
-            self._problem = _("Choose a source volume, a segmentation and a segment above.")
+            self._close()
+            self._opened, self._problem = None, _("Choose a source volume, a segmentation and a segment above.")
             self._changed()
-            return
-        self._isOwn = not self._isOpenOn(*selected)
-        if self._isOwn:
-            self.attempt(lambda: self.correction.open(*selected, model=self.model))
+        elif not self._isOwn and self._isOpenOn(*selected):
+            self._opened, self._problem = selected, ""
+            self._changed()
         else:
-            self._problem = ""
-            self._changed()
+            self._open(selected)
+
+    def _open(self, selected: tuple) -> None:
+        before, wasOwn = self._opened, self._isOwn
+        self._opened, self._isOwn = selected, True
+        # What was open is not closed first: its worker has read the volume, and serves its other segments too.
+        self.attempt(lambda: self.correction.open(*selected, model=self.model))
+        if self._problem and wasOwn and self._isOpenOn(*before):
+            self.correction.close()
 
     def _selected(self) -> tuple | None:
         node = self._editorNode

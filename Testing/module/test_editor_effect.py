@@ -54,7 +54,7 @@ class Recorded:
         self.news()
 
     def close(self) -> None:
-        self._note("close")
+        self.asked.append(("close",))
         self.state, self.segment = "closed", None
         self.news()
 
@@ -246,7 +246,20 @@ def test_the_selected_segment_is_corrected(session, editor):
     editor.SetMaskMode(1)
     session.end()
     editor.SetSelectedSegmentID(liver)
-    assert correction.asked == [("open", liver, ""), ("close",), ("open", spleen, ""), ("close",)]
+    # Not closed in between: the worker serves both.
+    assert correction.asked == [("open", liver, ""), ("open", spleen, ""), ("close",)]
+
+
+def test_a_segment_that_cannot_be_corrected_leaves_nothing_open(session, editor):
+    session, correction, _changes = session
+    liver, spleen = ids(editor)
+    session.begin(editor)
+    correction.refusal = "made of surfaces"
+    editor.SetSelectedSegmentID(spleen)
+    assert session.problem == "made of surfaces" and not correction.isOpen
+    correction.refusal = ""
+    editor.SetSelectedSegmentID(liver)
+    assert session.problem == "" and correction.isOpen
 
 
 def test_without_a_selection_it_says_what_is_missing(session, editor):
