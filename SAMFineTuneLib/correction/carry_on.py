@@ -29,7 +29,7 @@ _WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4)
 _USUAL_WEIGHT = 0.1
 _OUTWARD_WEIGHT = 0.2
 # A filled slice that has less in common with interpolation than this is not trusted.
-_LEAST_AGREEMENT = 0.75
+_LEAST_AGREEMENT = 0.6
 # Outward: the share of its area that the image must support, and by what it may grow at once.
 _LEAST_SUPPORT = 0.5
 _LARGEST_GROWTH = 1.6
