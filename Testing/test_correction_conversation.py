@@ -203,6 +203,7 @@ def test_a_second_death_ends_the_session_with_its_last_words(heard: Heard) -> No
     heard.talk.take_end("exit code 1")
     assert len(heard.restarts) == 1 and len(heard.ends) == 1 and heard.script.starts == 2
     assert "ImportError: no torch" in heard.ends[0] and heard.talk.state == ENDED
+    assert heard.ends[0].endswith("what was accepted is in the segment")
     assert heard.find(1) == 0 and heard.talk.open_questions == 0
     heard.talk.take_end("exit code 1")
     assert len(heard.ends) == 1

@@ -10,6 +10,7 @@ from SAMFineTunePanel.corrected_examples import addAcceptedSlices
 from SAMFineTunePanel.correction import Correction
 from SAMFineTunePanel.correction_keys import CorrectionKeys
 from SAMFineTunePanel.correction_session import OPENING, READY
+from SAMFineTunePanel.error_words import wordsOf
 from SAMFineTunePanel.mask_preview import MaskPreview
 from SAMFineTunePanel.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
 from SAMFineTunePanel.parameter_choices import ComboBoxChoice, SpinBoxChoice
@@ -231,7 +232,7 @@ class CorrectSection(PanelSection):
         try:
             act()
         except (ValueError, RuntimeError, InputError) as error:
-            self._problem = str(error)
+            self._problem = wordsOf(error)
         self._showProblem()
         self._showTools()
 

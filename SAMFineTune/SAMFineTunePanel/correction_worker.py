@@ -12,7 +12,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.error_words import errorWords
+from SAMFineTunePanel.error_words import errorWords, wordsOf
 from SAMFineTunePanel.line_process import LineProcess, pythonProgram
 from SAMFineTunePanel.piecework import Piecework
 from SAMFineTunePanel.scene_export import writeVolume
@@ -201,7 +201,7 @@ class CorrectionWorker:
         try:
             masks = [opened(self._folder.path / name, ready.shape) for name in (GIVEN_FILE, FOUND_FILE)]
         except InputError as error:
-            self._fail(errorWords(error.message, error.remedy, error.code))
+            self._fail(wordsOf(error))
             return False
         self.ready = ready
         self._givenMasks, self._foundMasks = masks

@@ -11,6 +11,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from SAMFineTunePanel.error_words import wordsOf
 from SAMFineTunePanel.mask_preview import MaskPreview
 from SAMFineTunePanel.prompt_markups import PromptMarkups
 
@@ -104,7 +105,7 @@ class EditorCorrection(VTKObservationMixin):
         try:
             act()
         except (ValueError, RuntimeError, InputError) as error:
-            self._problem = str(error)
+            self._problem = wordsOf(error)
         self._changed()
 
     def isOnPrompt(self, xy: tuple[int, int], sliceNode: slicer.vtkMRMLSliceNode) -> bool:

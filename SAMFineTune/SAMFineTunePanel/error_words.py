@@ -23,6 +23,15 @@ def errorWords(message: str, remedy: str, code: str) -> str:
     return " ".join(" ".join(sentences).split())
 
 
+def wordsOf(error: Exception) -> str:
+    """The same of an error: of the library's InputError as above, of any other what it says."""
+    from SAMFineTuneLib.errors import InputError
+
+    if isinstance(error, InputError):
+        return errorWords(error.message, error.remedy, error.code)
+    return str(error)
+
+
 def asSentence(text: str) -> str:
     """What the library says, such as "the disk is full", with a capital and a full stop; "" for nothing."""
     text = text[:1].upper() + text[1:]

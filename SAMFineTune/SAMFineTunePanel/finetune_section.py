@@ -141,7 +141,11 @@ class FineTuneSection(PanelSection):
                 self.ui.statusLabel, _("Done: tuned model “{name}”. Apply it below.").format(name=job.result.name)
             )
             # The scene keeps it also while another module is shown.
-            self.logic.getParameterNode().applyModel = job.result.name
+            node = self.logic.getParameterNode()
+            node.applyModel = job.result.name
+            if not self.logic.correction.isOpen:
+                # An open one goes on with the model that it was opened with.
+                node.correctModel = job.result.name
         self.filesChanged()
 
     def _showScore(self, job) -> None:

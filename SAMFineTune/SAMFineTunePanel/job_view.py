@@ -7,6 +7,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.error_words import wordsOf
 from SAMFineTunePanel.panel_section import showProblem, showWords
 from SAMFineTunePanel.sizes_and_times import timeLeftText
 from SAMFineTunePanel.worker_job import CANCELLED, FAILED, IMPORTING, PREPARING
@@ -47,7 +48,7 @@ class JobView:
         try:
             act()
         except (ValueError, RuntimeError, InputError) as error:
-            self.showProblem(str(error))
+            self.showProblem(wordsOf(error))
 
     def show(self, job, event: str = "state") -> None:
         """Show what has changed in the job."""

@@ -169,7 +169,7 @@ class ModelsSection(PanelSection):
     def _followName(self, before: str, after: str) -> None:
         if self.parameterNode is None:
             return
-        for name in ("applyModel", "startFrom"):
+        for name in ("applyModel", "startFrom", "correctModel"):
             if getattr(self.parameterNode, name) == before:
                 setattr(self.parameterNode, name, after)
 

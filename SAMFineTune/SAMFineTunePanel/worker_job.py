@@ -12,7 +12,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.error_words import errorWords
+from SAMFineTunePanel.error_words import errorWords, wordsOf
 from SAMFineTunePanel.worker_process import WorkerProcess
 
 # Of work on the scene at a time; Slicer draws and listens in between.
@@ -190,7 +190,7 @@ class Job:
         except Exception as error:
             self._timer.stop()
             if _isUsersToMend(error):
-                self._end(FAILED, _wordsOf(error))
+                self._end(FAILED, wordsOf(error))
             else:
                 self._end(FAILED, f"{type(error).__name__}: {error}")
                 raise
@@ -308,14 +308,6 @@ def _doNothing() -> None:
 
 def _concludeNothing(result: dict[str, Any]) -> Iterator[Any]:
     return iter(())
-
-
-def _wordsOf(error: Exception) -> str:
-    from SAMFineTuneLib.errors import InputError
-
-    if isinstance(error, InputError):
-        return errorWords(error.message, error.remedy, error.code)
-    return str(error)
 
 
 def _isUsersToMend(error: Exception) -> bool:

@@ -190,7 +190,8 @@ class Conversation:
         words = self._last_words(how)
         if self._restarted:
             self._end()
-            self._on_end(Failure(code="worker_died", message=words))
+            remedy = "start the correction again; what was accepted is in the segment"
+            self._on_end(Failure(code="worker_died", message=words, remedy=remedy))
             return
         self._restarted = True
         self._error_lines.clear()

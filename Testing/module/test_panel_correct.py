@@ -276,6 +276,19 @@ def test_a_model_that_was_tuned_is_offered_and_used(
     assert correction.preview == {}
 
 
+def test_what_hinders_the_start_is_said_in_the_panels_words(
+    section, process_events, tmp_path, monkeypatch
+):
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("SAMFINETUNE_CACHE", str(tmp_path / "cache"))
+    section.ui.startButton.click()
+    assert not section.correction.isOpen
+    words = section.ui.errorLabel.text
+    assert "Cannot make the job folder" in words and "--job" not in words
+    assert words.endswith("Free some space, or ask for the right to write there.")
+    monkeypatch.undo()
+
+
 def test_closing_the_scene_or_deleting_nodes_closes_the_section(
     opened, nodes, scene, process_events
 ):

@@ -94,7 +94,8 @@ def test_models_are_offered_to_apply_and_to_start_from(section, panel):
 
 
 def test_a_name_is_edited_where_it_stands(section, panel, folder, process_events):
-    panel.panel.model.parameterNode.startFrom = "liver"
+    node = panel.panel.model.parameterNode
+    node.startFrom = node.correctModel = "liver"
     select(section, "liver")
     section.ui.renameButton.click()
     editor = section.ui.modelsTable.findChild(QLineEdit)
@@ -104,7 +105,7 @@ def test_a_name_is_edited_where_it_stands(section, panel, folder, process_events
     assert (folder / "liver 3 mm.safetensors").is_file()
     # What had been chosen stays chosen.
     assert panel.panel.apply.parameterNode.applyModel == "liver 3 mm"
-    assert panel.panel.model.parameterNode.startFrom == "liver 3 mm"
+    assert node.startFrom == node.correctModel == "liver 3 mm"
     process_events(lambda: "liver 3 mm" in section.ui.statusLabel.text)
 
 

@@ -142,6 +142,7 @@ def test_from_the_sample_to_a_segmented_head(desktop):
 
     # Apply.
     assert panel._parameterNode.applyModel == "ventricles"
+    assert panel._parameterNode.correctModel == "ventricles"
     apply.show3DCheckBox.checked = True
     labels.GetDisplayNode().SetVisibility(False)
     slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
