@@ -533,7 +533,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             points: RAS of each, in the order in which they count.
             labels: for each point 1 (on the structure) or 0 (beside it); None: all are on it.
             box: RAS of two opposite corners.
-            slice: number of the slice; None for that of the first point or corner.
+            slice: number of the slice, on which all points and corners must lie; None for that of the first.
             model: a tuned model, or its name; None for the backbone as it is.
             start: the mask that they correct: "segment", "model", "nothing", or "auto", which is the segment
                 where it has voxels on the slice, else the model where it finds such a structure.

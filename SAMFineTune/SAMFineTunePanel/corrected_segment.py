@@ -11,13 +11,13 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.example_slices import ORIENTATIONS, segmentName
 from SAMFineTunePanel.node_kinds import requireSegmentation, requireVolume
-from SAMFineTunePanel.segment_edit import SegmentEdit, writeMask
+from SAMFineTunePanel.segment_edit import Box, SegmentEdit, writeMask
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
-from SAMFineTunePanel.segmentation_lattice import LatticeBox, segmentIn
+from SAMFineTunePanel.segmentation_lattice import LatticeBox, labelsOf, segmentIn
 from SAMFineTunePanel.voxel_grid import VoxelGrid, gridOf, worldTransform
 
-# Of a box, in voxels; below it, it holds nothing.
-_LEAST_SIDE = 0.5
+# Of a box, in voxels: a little more than the worker asks for, which would refuse all prompts beside it too.
+_LEAST_SIDE = 1.001
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ class CorrectedSegment:
         """
         sides = np.delete(np.abs(np.subtract(first, second)), self.axis)
         if sides.min() < _LEAST_SIDE:
-            raise ValueError(_("The box has no area: its corners lie in one row or column. Draw it anew."))
+            raise ValueError(_("The box has no area: its corners lie in one row or column of voxels. Draw it anew."))
 
     def mask(self, number: int) -> np.ndarray:
         """What the segment holds on a slice."""
@@ -156,8 +156,8 @@ class CorrectedSegment:
         edits: list[SegmentEdit] = []
         try:
             for numbers in _runs(sorted(masks)):
-                stacked = np.stack([masks[number] for number in numbers], axis=2 - self.axis)
-                box = self._box(numbers[0], numbers[-1] + 1)
+                box, inside = self._reach(numbers, masks)
+                stacked = np.stack([masks[number][inside] for number in numbers], axis=2 - self.axis)
                 edits.append(writeMask(self.volume, self.segmentation, self.segmentID, box, stacked))
         except ValueError:
             for edit in reversed(edits):
@@ -165,7 +165,38 @@ class CorrectedSegment:
             raise
         return edits
 
-    def _box(self, first: int, stop: int) -> tuple[slice, slice, slice]:
+    def _reach(self, numbers: list[int], masks: Mapping[int, np.ndarray]) -> tuple[Box, tuple[slice, slice]]:
+        """The box in which neighbouring slices can change, and where it lies in their masks (rows, columns).
+
+        Most of a slice neither is set nor was; what nobody looks at takes no time.
+        """
+        box = list(self._box(numbers[0], numbers[-1] + 1))
+        held = self._extent()
+        inside = []
+        for side, axis in enumerate(each for each in range(3) if each != 2 - self.axis):
+            isSet = np.logical_or.reduce([masks[number].any(axis=1 - side) for number in numbers])
+            places = [*np.flatnonzero(isSet)]
+            if held is not None:
+                places += [held[axis].start, held[axis].stop - 1]
+            first, last = np.clip([min(places, default=0), max(places, default=0)], 0, len(isSet) - 1)
+            box[axis] = slice(int(first), int(last) + 1)
+            inside.append(box[axis])
+        return tuple(box), tuple(inside)
+
+    def _extent(self) -> Box | None:
+        """Where the segment's labelmap lies on the volume's grid, (k, j, i), and beyond; None while it has none."""
+        image = self.segmentation.GetSegmentation().GetSegment(self.segmentID).GetRepresentation(BINARY_LABELMAP)
+        if image is None:
+            return None
+        labels, own = labelsOf(image)
+        if labels.size == 0:
+            return None
+        matrix = np.linalg.inv(worldTransform(self.segmentation)) @ self.grid.ijkToRas
+        there = own.on(matrix)
+        # Voxels of another lattice reach half a voxel farther than their centres.
+        return tuple(slice(low - 1, high + 1) for low, high in zip(there.start[::-1], there.stop[::-1], strict=True))
+
+    def _box(self, first: int, stop: int) -> Box:
         """All of the slices from `first` to before `stop`: (k, j, i)."""
         box = [slice(0, size) for size in self.grid.shape]
         box[2 - self.axis] = slice(first, stop)

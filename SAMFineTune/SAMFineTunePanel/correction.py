@@ -77,10 +77,10 @@ class Correction(CorrectionSession):
         Args:
             ras: of the point.
             positive: whether it is.
-            number: the slice that is meant, for scripts; None for the one in view, on which the point must lie.
+            number: the slice on which the point must lie, for scripts; None for the one in view.
 
         Raises:
-            ValueError: the point is outside of the volume or on a slice that is not in view, in words.
+            ValueError: the point is outside of the volume or on another slice, in words.
         """
         from SAMFineTuneLib.correction.messages import Point
 
@@ -100,6 +100,8 @@ class Correction(CorrectionSession):
         self._requireReady()
         first, second = self._segment.placeOf(rasA), self._segment.placeOf(rasB)
         number = self._requireSlice(first, number)
+        if not self._hasViews:
+            self._requireSlice(second, number)
         corners = tuple(self._segment.onSlice(each, number) for each in (first, second))
         self._segment.requireArea(*corners)
         self._add(number, Box(corners=corners))

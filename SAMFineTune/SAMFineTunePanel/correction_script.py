@@ -67,7 +67,7 @@ def correctSlice(
         points: RAS of each.
         labels: for each point whether it is on the structure (True, 1) or beside it (False, 0); None: all are.
         box: RAS of two opposite corners.
-        number: of the slice; None for that of the first point or corner.
+        number: of the slice, on which all points and corners must lie; None for that of the first.
         accept: whether to write the mask into the segment.
 
     Raises:

@@ -194,6 +194,12 @@ class CorrectionSession:
         if number is not None:
             if not 0 <= number < self._segment.count:
                 raise ValueError(_("There is no slice {number}.").format(number=number))
+            if ofPlace != number:
+                raise ValueError(
+                    _("The point lies on {orientation} slice {other}, not on slice {number}.").format(
+                        orientation=self._segment.orientation, other=ofPlace, number=number
+                    )
+                )
             return number
         if not self._hasViews:
             return ofPlace

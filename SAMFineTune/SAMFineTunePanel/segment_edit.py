@@ -214,7 +214,10 @@ def writeMask(
     lattice = latticeOf(segmentationNode, segmentID)
     own = given.on(given.matrix if lattice is None else lattice)
     held = segmentIn(segmentationNode, segmentID, own)
-    differs = (brought(mask, given, own) != held) & brought(np.ones(mask.shape, bool), given, own)
+    differs = brought(mask, given, own) != held
+    if given.offsetTo(own.matrix) is None:
+        # On another lattice some voxels of the smallest box around this one lie beside it.
+        differs &= brought(np.ones(mask.shape, bool), given, own)
     allowed = rules.allowed(segmentationNode, segmentID, own)
     changed = differs if allowed is None else differs & allowed
     changes = []

@@ -136,6 +136,32 @@ def test_point_mask_accept_and_back(opened, nodes, settle):
     assert (held(segmentation, "liver", volume) == after).all() and correction.accepted == {3}
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("shift", [0.0, 0.3, 0.45, 0.7])
+def test_what_a_mask_lacks_is_taken_away_on_the_whole_slice(nodes, axis, shift):
+    from SAMFineTunePanel.corrected_segment import CorrectedSegment
+
+    volume, _segmentation = nodes
+    # Finer voxels than the volume's, and beside them.
+    finer = OBLIQUE @ np.diag([0.7, 0.6, 0.5, 1.0])
+    finer[:3, 3] += OBLIQUE[:3, :3] @ np.full(3, shift)
+    grid = add_volume(np.zeros((14, 50, 60), np.int16), finer)
+    grid.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    block = {"block": box((14, 50, 60), (2, 12), (9, 40), (7, 50))}
+    segmentation = add_segmentation(grid, block)
+    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    segment = CorrectedSegment(volume, segmentation, segment_id(segmentation, "block"), axis)
+    number = {0: 20, 1: 15, 2: 3}[axis]
+    wanted = np.zeros_like(segment.mask(number))
+    assert segment.mask(number).any() and segment.mask(number + 1).any()
+    wanted[1, 2] = True
+    edits = segment.write({number: wanted})
+    assert (segment.mask(number) == wanted).all()
+    assert segment.mask(number + 1).any()
+    edits[0].undo()
+    assert segment.mask(number).sum() > 1
+
+
 def test_prompts_are_moved_deleted_replaced_and_cleared(opened, settle):
     correction = opened(start="nothing")
     correction.addPoint(ras(correction, 20, 10, 6))
@@ -180,6 +206,9 @@ def test_what_cannot_be_is_refused_in_words_and_changes_nothing(opened, nodes, s
     first = ras(correction, 5, 5, 2)
     with pytest.raises(ValueError, match="no area"):
         correction.addBox(first, ras(correction, 20, 5.2, 2))
+    with pytest.raises(ValueError, match="no area"):
+        # The worker would refuse it, and with it every prompt beside it.
+        correction.addBox(first, ras(correction, 20, 5.9, 2))
     with pytest.raises(ValueError, match="no slice 40"):
         correction.addPoint(first, number=40)
     with pytest.raises(ValueError, match="no axial slice -1"):

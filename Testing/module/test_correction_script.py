@@ -96,13 +96,16 @@ def test_what_cannot_be_is_an_exception_in_words(logic, nodes, monkeypatch):
     pretend(monkeypatch)
     volume, segmentation = nodes
     before = held(nodes, "liver")
-    inside = ras(volume, 10, 10, 3)
+    inside, above = ras(volume, 10, 10, 3), ras(volume, 20, 20, 4)
     for arguments, words in (
         ({}, "Give points"),
         ({"points": [inside], "labels": [1, 0]}, "each point needs one"),
         ({"box": [inside]}, "two opposite corners"),
         ({"points": [[999, 0, 0]]}, "outside"),
         ({"points": [inside], "slice": 99}, "no axial slice 99"),
+        ({"points": [inside], "slice": 5}, "on axial slice 3, not on slice 5"),
+        ({"points": [inside, above]}, "on axial slice 4, not on slice 3"),
+        ({"box": [inside, above]}, "on axial slice 4, not on slice 3"),
         ({"box": [inside, inside]}, "no area"),
         ({"points": [inside], "start": "there"}, "no start"),
         ({"points": [inside], "orientation": "askew"}, "no orientation"),
