@@ -343,6 +343,17 @@ def test_an_image_of_one_value_is_refused(tmp_path: Path) -> None:
     refusal(session_folder(tmp_path / "session", volume))
 
 
+def test_a_slice_of_one_value_is_told(tmp_path: Path) -> None:
+    pixels = VOLUME.array.copy()
+    pixels[SLICE] = pixels[0, 0, 0]
+    write_volume(tmp_path / "volume.nrrd", pixels, VOLUME.geometry)
+    client = Client(session_folder(tmp_path / "session", tmp_path / "volume.nrrd"))
+    told = client.answer(FindMask(id=1, slice=SLICE, prompts=(BOX,)))
+    assert "nothing to find" in told.words
+    beside = Point(at=(16, 24, SLICE + 1))
+    assert client.answer(FindMask(id=2, slice=SLICE + 1, prompts=(beside,))).words == ""
+
+
 def test_a_model_that_is_none_is_refused(tmp_path: Path, files: Path) -> None:
     volume = files / "volume.nrrd"
     assert refusal(session_folder(tmp_path / "session", volume, model=volume)).code == "bad_model"

@@ -358,7 +358,7 @@ class CorrectSection(PanelSection):
             ),
             (
                 self.ui.fineTuneButton,
-                wait or problemWithStarting(self.logic),
+                wait or self._problemWithFineTuning(),
                 _("Fine-tune on the examples, starting from the model at work"),
             ),
         )
@@ -374,6 +374,11 @@ class CorrectSection(PanelSection):
         if len(self.correction.accepted) < least:
             return _("Accept a slice first") if least == 1 else _("Accept two slices first")
         return ""
+
+    def _problemWithFineTuning(self) -> str:
+        if not self.correction.accepted and not self.logic.getParameterNode().examples:
+            return _("Accept a slice first")
+        return problemWithStarting(self.logic)
 
     def _sliceWords(self) -> str:
         correction = self.correction

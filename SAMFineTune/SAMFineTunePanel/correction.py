@@ -335,7 +335,7 @@ class Correction(CorrectionSession):
 
     def _onFound(self, number: int, isLatest: bool, words: str) -> None:
         if words:
-            self._say(words)
+            self._say(asSentence(words))
         if number in self.preview:
             self._notify("mask")
         if isLatest and self._toAccept == number:

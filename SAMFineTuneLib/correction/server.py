@@ -44,6 +44,7 @@ from SAMFineTuneLib.volumes import Geometry, non_finite_warning, read_volume
 # A worker that was asked a moment ago will be asked again; one that rests must not cost a battery.
 _AWAKE_S, _RESTING_S, _AWAKE_FOR_S = 0.002, 0.02, 20.0
 _TELL_EVERY_S = 0.3
+_EMPTY_SLICE = "this slice has the same value in every pixel: there is nothing to find on it"
 
 
 class CorrectionServer:
@@ -182,7 +183,13 @@ class CorrectionServer:
             request.slice, request.prompts, request.start, request.label, given
         )
         self._found[request.slice][...] = found.mask
-        return Answer(id=request.id, slices=[request.slice], confidence=[found.confidence])
+        pixels = self._session.stack[request.slice]
+        return Answer(
+            id=request.id,
+            slices=[request.slice],
+            confidence=[found.confidence],
+            words=_EMPTY_SLICE if pixels.min() == pixels.max() else "",
+        )
 
     def _rank(self, request: RankSlices) -> Answer:
         ranking = self._session.doubtful_slices(request.label)

@@ -125,6 +125,7 @@ def test_click_accept_undo_with_buttons(opened, nodes, process_events):
     assert ui.toolsWidget.visible and not ui.progressBar.visible and ui.positiveButton.checked
     assert ui.startButton.text == "Stop correcting" and not ui.volumeSelector.enabled
     assert "slice 6 of 0 to 8" in ui.sliceLabel.text and not ui.undoButton.enabled
+    assert not ui.fineTuneButton.enabled and "Accept a slice" in ui.fineTuneButton.toolTip
     click(opened, 20, 30)
     process_events(lambda: correction.current.isFound)
     assert "50%" in ui.sliceLabel.text and ui.clearButton.enabled
@@ -133,6 +134,7 @@ def test_click_accept_undo_with_buttons(opened, nodes, process_events):
     assert held(nodes, "liver")[6, 30, 20] and "Accepted slice 6" in ui.statusLabel.text
     assert "Accepted: 6" in ui.sliceLabel.text and ui.propagateButton.enabled
     assert not ui.betweenButton.enabled and "two slices" in ui.betweenButton.toolTip
+    assert ui.fineTuneButton.enabled
     ui.undoButton.click()
     assert not held(nodes, "liver")[6].any() and ui.redoButton.enabled
     ui.redoButton.click()
