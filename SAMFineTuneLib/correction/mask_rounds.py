@@ -3,9 +3,10 @@
 A mask is a function of the prompts and of the mask that they correct, and of nothing else: the
 same prompts give the same mask after an undo, after a prompt was moved, and in another worker.
 
-A mask that was there before the first prompt is the user's: a click changes only what it points
-at, the connected region of difference that it lies in, as in FocalClick's progressive merge (Chen
-et al., CVPR 2022). A click is always obeyed, in a small disc at the least.
+A mask that was there before the first prompt is the user's, and so is one that several prompts
+have shaped: a click changes only what it points at, the connected region of difference that it
+lies in, as in FocalClick's progressive merge (Chen et al., CVPR 2022), and no farther than it lies
+deep in what is wrong. A click is always obeyed, in a small disc at the least.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from SAMFineTuneLib.slices.square import SquareFit
 _NEAR = 1.5
 # Radius of the disc in which a click is obeyed, as a share of the square's side.
 _OBEYED = 0.012
+# How far a click changes a mask that is kept: in depths of the click, and in the decoder's pixels.
+_DEPTHS, _LEAST_REACH = 1.5, 0.5
+# Where nothing was there before, so many prompts shape the mask freely; it is kept from then on.
+FREE_PROMPTS = 3
 # How far from a negative click an implied point keeps, as a share of the square's side.
 _AWAY = 0.06
 # Islands and holes below this share of the mask are specks.
@@ -247,6 +252,7 @@ def _only_there(new: Tensor, old: Tensor, click: SquarePoint, size: int) -> Tens
     """The new logits in the region of difference that a click points at, the old ones elsewhere."""
     found, was = (new[0, 0] > 0).numpy(), (old[0, 0] > 0).numpy()
     different = (found != was) & (found == click.positive)
+    different &= _disc(click, len(was), size, _reach(was, click, size))
     regions, _ = ndimage.label(different)
     meant = np.unique(regions[_disc(click, different.shape[0], size, _NEAR)])
     region = np.isin(regions, meant[meant > 0])
@@ -257,6 +263,22 @@ def _only_there(new: Tensor, old: Tensor, click: SquarePoint, size: int) -> Tens
     near = torch.from_numpy(ndimage.binary_dilation(region, iterations=1))
     others = torch.from_numpy((found != was) & ~region)
     return torch.where(near & ~others, new, old)
+
+
+def _reach(was: NDArray[np.bool_], click: SquarePoint, size: int) -> float:
+    """How far a click may change a mask (side, side), in its pixels.
+
+    A user clicks into the middle of what is wrong: the deeper that lies in the mask, or outside of
+    it, the larger is what they mean. Without a bound a click beside an outline that is good
+    elsewhere would move all of it.
+    """
+    other = was if click.positive else ~was
+    if not other.any():
+        return float(len(was))
+    side = len(was)
+    column, row = (min(side - 1, max(0, int(at * side / size))) for at in (click.x, click.y))
+    depth = float(ndimage.distance_transform_edt(~other)[row, column])
+    return _DEPTHS * depth + _LEAST_REACH
 
 
 def _obeyed(logits: Tensor, prompts: Sequence[SquarePrompt], size: int) -> Tensor:

@@ -15,7 +15,12 @@ from torch import Tensor
 
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.correction.embedding_cache import EmbeddingCache
-from SAMFineTuneLib.correction.mask_rounds import Round, next_round, start_from
+from SAMFineTuneLib.correction.mask_rounds import (
+    FREE_PROMPTS,
+    Round,
+    next_round,
+    start_from,
+)
 from SAMFineTuneLib.correction.messages import Prompt, Start
 from SAMFineTuneLib.correction.networks import (
     AUTOMATIC,
@@ -118,9 +123,8 @@ class CorrectionSession:
             key = (*key, on_square[count - 1])
             known = self._rounds.get(key)
             if known is None:
-                known = next_round(
-                    decode, self.fit, on_square[:count], now, keep=start != "nothing"
-                )
+                keep = start != "nothing" or count > FREE_PROMPTS
+                known = next_round(decode, self.fit, on_square[:count], now, keep)
             self._remember(key, known)
             now = known
         return now if now is not None else self._empty()
