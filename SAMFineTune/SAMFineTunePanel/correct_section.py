@@ -194,14 +194,24 @@ class CorrectSection(PanelSection):
         """Have accepted slices learnt from."""
 
         def add() -> None:
-            showWords(self.ui.statusLabel, addAcceptedSlices(self.logic, self.correction))
+            self.correction.tell(addAcceptedSlices(self.logic, self.correction))
 
         self._attempt(add)
         self.changed()
 
     def onFineTune(self, checked: bool = False) -> None:
         """Fine-tune on the examples, starting from the model at work."""
-        self._attempt(self.logic.fineTuneAgain)
+
+        def start() -> None:
+            self.logic.fineTuneAgain()
+            self.correction.tell(
+                _(
+                    "Fine-tuning, see section Fine-tune. This correction goes on with the model that it began with; "
+                    "stop and start it to have the new one."
+                )
+            )
+
+        self._attempt(start)
 
     # The details
 

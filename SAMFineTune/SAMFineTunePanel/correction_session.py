@@ -361,6 +361,10 @@ class CorrectionSession:
         self.state = state
         self._notify("state")
 
+    def tell(self, words: str) -> None:
+        """Have listeners show what was done with the correction from outside."""
+        self._say(words)
+
     def _say(self, words: str) -> None:
         self.words, self.problem = words, ""
         self._notify("words")

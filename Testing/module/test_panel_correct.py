@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from correction_workers import pretend, wait_until_idle
@@ -211,6 +213,12 @@ def test_keys_leave_those_alone_who_type(opened, process_events):
     assert "no mask to accept" in opened.ui.errorLabel.text and opened.ui.errorLabel.visible
 
 
+def settle_panel(process_events) -> None:
+    """Until the panel has brought itself up to date, which it does a moment after a change."""
+    end = time.monotonic() + 0.2
+    process_events(lambda: time.monotonic() > end, 2)
+
+
 def test_accepted_slices_are_learnt_from(opened, nodes, entered, process_events):
     correction, logic = opened.correction, entered.logic
     assert not opened.ui.examplesButton.enabled
@@ -219,7 +227,9 @@ def test_accepted_slices_are_learnt_from(opened, nodes, entered, process_events)
     opened.ui.acceptButton.click()
     opened.ui.examplesButton.click()
     examples = logic.getParameterNode().examples
-    assert len(examples) == 1 and "learnt from: 6" in opened.ui.statusLabel.text
+    assert len(examples) == 1
+    settle_panel(process_events)
+    assert "learnt from: 6" in opened.ui.statusLabel.text
     slices = logic.exampleSlices(examples[0])
     # What was painted before and not accepted may be what a model has found.
     assert slices.labelled == [6] and slices.found == [3, 4, 6]
@@ -239,6 +249,8 @@ def test_accepted_slices_are_learnt_from(opened, nodes, entered, process_events)
     finally:
         logic.startFineTune = keep
     assert started and logic.getParameterNode().startFrom == ""
+    settle_panel(process_events)
+    assert "model that it began with" in opened.ui.statusLabel.text
 
 
 def test_an_example_of_several_segments_does_not_call_a_slice_empty(
