@@ -157,6 +157,20 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
     assert blocked.read_text() == "a file in its place"
 
 
+def test_a_folder_that_cannot_be_looked_into_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = EmbeddingCache(tmp_path, "a")
+    cache.put(("prompted", 1), state(1))
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert ("prompted", 1) in cache
+    assert ("prompted", 2) not in cache
+
+
 def test_a_full_disk_is_told_once_and_leaves_no_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,13 @@ class EmbeddingCache:
     def __contains__(self, key: tuple[str, int]) -> bool:
         if key in self._recent:
             return True
-        return self._folder is not None and self._path(self._folder, key).is_file()
+        if self._folder is None:
+            return False
+        try:
+            return self._path(self._folder, key).is_file()
+        except OSError:
+            # A folder that may not be looked into holds nothing that could be used.
+            return False
 
     def get(self, key: tuple[str, int]) -> FeatureState | None:
         """The features, half precision on the CPU; None when they have to be computed."""
