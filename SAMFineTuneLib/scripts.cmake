@@ -52,6 +52,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/correction/embedding_cache.py
   SAMFineTuneLib/correction/evidence.py
   SAMFineTuneLib/correction/failure.py
+  SAMFineTuneLib/correction/leftovers.py
   SAMFineTuneLib/correction/mask_files.py
   SAMFineTuneLib/correction/mask_rounds.py
   SAMFineTuneLib/correction/messages.py

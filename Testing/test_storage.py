@@ -16,6 +16,7 @@ import pytest
 from in_process import Shell, shell_of
 
 from SAMFineTuneLib import storage
+from SAMFineTuneLib.correction.leftovers import remove_leftovers
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.events import ErrorEvent, EventWriter, Result
 from SAMFineTuneLib.jobs.folder import JobFolder, new_job_folder
@@ -323,6 +324,19 @@ def test_a_correction_at_work_keeps_its_folder_and_its_embeddings(
     at_work.unlock()
     clear_storage()
     assert not at_work.path.exists() and not slices.exists()
+
+
+def test_the_next_correction_removes_what_a_crash_left(other_process: int) -> None:
+    at_work, broken_down, starting = (
+        correction(other_process),
+        correction(999999999),
+        correction(None),
+    )
+    interrupted = finetune()
+    interrupted.lock_file.write_text("999999999")
+    remove_leftovers()
+    assert not broken_down.path.exists()
+    assert at_work.path.exists() and starting.path.exists() and interrupted.path.exists()
 
 
 def test_embeddings_that_cannot_be_deleted_are_told(

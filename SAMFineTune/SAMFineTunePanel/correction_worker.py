@@ -88,9 +88,11 @@ class CorrectionWorker:
         Raises:
             InputError: the cache cannot be written.
         """
+        from SAMFineTuneLib.correction.leftovers import CORRECTION, remove_leftovers
         from SAMFineTuneLib.jobs.folder import new_job_folder
 
-        self._folder = new_job_folder("correct")
+        remove_leftovers()
+        self._folder = new_job_folder(CORRECTION)
         # Who clears the cache sees that it is in use: by Slicer itself, for workers may come and go.
         self._folder.lock()
         self._preparing = Piecework(self._writeSession(), self._conversation.start, self._onCannotWrite)
