@@ -60,7 +60,7 @@ class FakeWorker:
             np.moveaxis(mask_files.opened(folder / name, shape), self.axis, 0)
             for name in (GIVEN_FILE, FOUND_FILE)
         )
-        labels = {1: "model"} if settings["model"] else {}
+        labels = {1: "model", 2: ""} if settings["model"] else {}
         axis = settings["axis"] or "axial"
         self.say(Ready(axis=axis, array_axis=self.axis, shape=shape, labels=labels))
         self.say(Embedded(done=len(self.given), slices=len(self.given)))

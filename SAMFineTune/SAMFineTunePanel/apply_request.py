@@ -13,14 +13,13 @@ from slicer.i18n import tr as _
 from SAMFineTunePanel.example_slices import PaintedSlices, chosenSegmentIDs
 from SAMFineTunePanel.finetune_request import writeJob
 from SAMFineTunePanel.known_slices import KnownSlices
-from SAMFineTunePanel.scene_export import StructureLabel, writeVolume
+from SAMFineTunePanel.scene_export import StructureLabel, structureName, writeVolume
 from SAMFineTunePanel.scene_import import PredictedStructures, UncertaintyVolume, createSegmentation
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.segmentation_undo import SegmentationUndo
 from SAMFineTunePanel.voxel_grid import gridOf
 from SAMFineTunePanel.worker_job import Job
 
-_UNNAMED = "Segment_{value}"
 _GREY = (0.5, 0.7, 0.5)
 
 
@@ -94,7 +93,7 @@ class ApplyRequest:
         return [
             StructureLabel(
                 label.value,
-                label.name or _UNNAMED.format(value=label.value),
+                structureName(label.value, label.name),
                 tuple(label.colour or _GREY),
                 label.terminology,
             )

@@ -18,6 +18,7 @@ from SAMFineTunePanel.segment_voxels import segmentVoxels
 from SAMFineTunePanel.voxel_grid import VoxelGrid, gridOf
 
 _STATUS_TAG = "Segmentation.Status"
+_UNNAMED = "Segment_{value}"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class StructureLabel:
     name: str
     colour: tuple[float, float, float]
     terminology: str
+
+
+def structureName(value: int, name: str) -> str:
+    """What the segment of a structure is called; models that were not tuned in Slicer may have no names."""
+    return name.strip() or _UNNAMED.format(value=value)
 
 
 def structureLabels(examples: Sequence, numbers: Mapping[str, int] | None = None) -> list[StructureLabel]:

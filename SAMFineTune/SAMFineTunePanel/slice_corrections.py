@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.corrected_segment import CorrectedSegment
 from SAMFineTunePanel.correction_worker import CorrectionWorker
+from SAMFineTunePanel.scene_export import structureName
 from SAMFineTunePanel.slice_correction import SliceCorrection
 
 # Where prompts start from: the segment where it has voxels, else the model; or always one of these.
@@ -58,7 +59,7 @@ class SliceCorrections:
         """
         labels = self._worker.ready.labels
         name = self._segment.name
-        return next((number for number, each in labels.items() if each.strip() == name), self._label)
+        return next((number for number, each in labels.items() if structureName(number, each) == name), self._label)
 
     def begin(self, segment: CorrectedSegment, worker: CorrectionWorker) -> None:
         """The worker is ready for this segment."""

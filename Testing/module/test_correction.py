@@ -390,6 +390,9 @@ def test_a_model_shows_its_own_mask_and_says_where_it_is_uncertain(
     segment = segmentation.GetSegmentation().GetSegment(segment_id(segmentation, "liver"))
     correction = opened(model="tuned")
     assert correction.label is None
+    # What an apply calls a structure of a model that has no name for it.
+    segment.SetName("Segment_2")
+    assert correction.label == 2
     segment.SetName("model")
     assert correction.label == 1
     correction.look(0)
