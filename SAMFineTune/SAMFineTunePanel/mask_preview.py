@@ -8,6 +8,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
+from SAMFineTunePanel.passing_node import addPassingNode
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
 
 _SEGMENT_ID = "preview"
@@ -89,18 +90,8 @@ def _areSame(masks: dict[int, np.ndarray], others: dict[int, np.ndarray]) -> boo
 
 
 def _addNode() -> slicer.vtkMRMLSegmentationNode:
-    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentationNode")
-    node.UnRegister(None)
-    node.SetName(_("Proposed mask"))
-    # Before it comes into the scene: what is hidden has no place in the tree of data.
-    node.SetHideFromEditors(True)
-    node.SetSaveWithScene(False)
-    node.SetUndoEnabled(False)
-    slicer.mrmlScene.AddNode(node)
-    node.CreateDefaultDisplayNodes()
+    node = addPassingNode("vtkMRMLSegmentationNode", _("Proposed mask"))
     display = node.GetDisplayNode()
-    display.SetSaveWithScene(False)
-    display.SetVisibility3D(False)
     display.SetOpacity2DFill(_FILL)
     display.SetOpacity2DOutline(_OUTLINE)
     display.SetSliceIntersectionThickness(2)

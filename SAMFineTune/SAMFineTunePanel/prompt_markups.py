@@ -12,6 +12,8 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from SAMFineTunePanel.passing_node import addPassingNode
+
 POSITIVE, NEGATIVE, BOX = "positive", "negative", "box"
 
 _COLOURS = {POSITIVE: (0.1, 0.9, 0.2), NEGATIVE: (1.0, 0.15, 0.1), BOX: (1.0, 0.85, 0.1)}
@@ -336,18 +338,8 @@ def _around(segment, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
 
 
 def _addNode(className: str, name: str, colour: tuple[float, float, float]) -> slicer.vtkMRMLMarkupsNode:
-    node = slicer.mrmlScene.CreateNodeByClass(className)
-    node.UnRegister(None)
-    node.SetName(name)
-    # Before it comes into the scene: what is hidden has no place in the tree of data.
-    node.SetHideFromEditors(True)
-    node.SetSaveWithScene(False)
-    node.SetUndoEnabled(False)
-    slicer.mrmlScene.AddNode(node)
-    node.CreateDefaultDisplayNodes()
+    node = addPassingNode(className, name)
     display = node.GetDisplayNode()
-    display.SetSaveWithScene(False)
-    display.SetVisibility3D(False)
     display.SetPointLabelsVisibility(False)
     display.SetPropertiesLabelVisibility(False)
     for setColour in (display.SetColor, display.SetSelectedColor):
