@@ -376,6 +376,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
     def startApply(self) -> Job:
         """Apply with the choices of the scene; returns at once.
 
+        Where labelled slices are kept, the result follows their shapes between them, too.
+
         Raises:
             ValueError: something is missing, in words.
             JobRunningError: another job is at work.
@@ -407,7 +409,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             largestComponent: whether to keep only the largest region of each structure.
             show3D: whether to show the structures in 3D.
             keepKnown: whether, on a volume that is an example of the scene, labelled slices stay as they were
-                drawn and empty ones empty. Not for measuring how good a model is.
+                drawn and empty ones empty, and between labelled slices the result follows their shapes, too.
+                Not for measuring how good a model is.
             blocking: whether to wait for the end; Slicer stays alive meanwhile.
             progress: called with the Job whenever there is news.
             settings: device, checkpoint, batch.

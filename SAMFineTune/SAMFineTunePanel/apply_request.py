@@ -10,6 +10,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.drawn_slices import DrawnSlices
 from SAMFineTunePanel.example_slices import PaintedSlices, chosenSegmentIDs
 from SAMFineTunePanel.finetune_request import writeJob
 from SAMFineTunePanel.known_slices import KnownSlices
@@ -34,7 +35,8 @@ class ApplyRequest:
         uncertainty: whether to make volumes of it too.
         largestComponent: whether to keep only the largest region of each structure.
         show3D: whether to show the structures in 3D.
-        keepKnown: whether slices of an example stay as they were labelled, and empty ones empty.
+        keepKnown: whether slices of an example stay as they were labelled, and empty ones empty; between labelled
+            slices the result follows their shapes, too.
         settings: further fields of job.json, such as the device.
     """
 
@@ -142,9 +144,13 @@ class ApplyRequest:
 
         def prepare() -> Iterator[None]:
             (folder / "inputs").mkdir()
+            drawn = DrawnSlices(examples, folder / "inputs", painted, self._labels())
             for volume, file in zip(self.volumes, files, strict=True):
+                grid = gridOf(volume)
                 yield from writeVolume(volume, file)
-            writeJob(folder, ApplyJob, fields)
+                if self.keepKnown:
+                    yield from drawn.steps(volume, file, grid)
+            writeJob(folder, ApplyJob, fields | {"drawn": drawn.written})
 
         def conclude(result: dict[str, Any]) -> Iterator[Any]:
             return self._conclude(result["volumes"], undo, known, noteUncertainty)

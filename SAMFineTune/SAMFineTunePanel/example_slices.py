@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import slicer
@@ -149,6 +151,17 @@ def slicesOf(example, painted: PaintedSlices) -> ExampleSlices:
         last=example.last,
     )
     return _judged(slices)
+
+
+def usableExamples(
+    examples: list, volume: slicer.vtkMRMLScalarVolumeNode, painted: PaintedSlices
+) -> Iterator[tuple[Any, ExampleSlices]]:
+    """The examples of a volume that can be used, with what is known of their slices."""
+    for example in examples:
+        if example.volume is volume:
+            slices = slicesOf(example, painted)
+            if not slices.problem:
+                yield example, slices
 
 
 def _missing(example) -> str:

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import slicer
 
-from SAMFineTunePanel.example_slices import ExampleSlices, PaintedSlices, chosenSegmentIDs, segmentName, slicesOf
+from SAMFineTunePanel.example_slices import (
+    ExampleSlices,
+    PaintedSlices,
+    chosenSegmentIDs,
+    segmentName,
+    usableExamples,
+)
 from SAMFineTunePanel.scene_export import StructureLabel
 from SAMFineTunePanel.segment_voxels import segmentVoxels
 from SAMFineTunePanel.voxel_grid import gridOf
@@ -24,12 +30,7 @@ class KnownSlices:
 
     def __init__(self, examples: list, volume: slicer.vtkMRMLScalarVolumeNode, painted: PaintedSlices) -> None:
         self._volume = volume
-        self._examples = []
-        for example in examples:
-            if example.volume is volume:
-                slices = slicesOf(example, painted)
-                if not slices.problem:
-                    self._examples.append((example, slices))
+        self._examples = list(usableExamples(examples, volume, painted))
 
     def keepIn(self, predicted: np.ndarray, labels: list[StructureLabel]) -> Iterator[None]:
         """Change a predicted labelmap where it is known better; yields between pieces.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import vtk
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel import raw_nrrd
-from SAMFineTunePanel.example_slices import PaintedSlices, chosenSegmentIDs, segmentName, slicesOf
-from SAMFineTunePanel.segment_voxels import segmentVoxels
+from SAMFineTunePanel.example_slices import ExampleSlices, PaintedSlices, chosenSegmentIDs, segmentName, slicesOf
+from SAMFineTunePanel.segment_voxels import SegmentVoxels, segmentVoxels
 from SAMFineTunePanel.voxel_grid import VoxelGrid, gridOf
 
 _STATUS_TAG = "Segmentation.Status"
@@ -120,24 +120,34 @@ class FinetuneInputs:
         values = {label.name: label.value for label in self.labels}
         # A segment without a voxel is not in the file, so it cannot be asked for.
         painted = [values[name] for name, numbers in slices.bySegment.items() if numbers]
-        entry: dict[str, Any] = {
-            "volume": str(volume),
-            "segmentation": str(segmentation),
-            "labels": sorted(painted),
-            "axis": slices.orientation,
-            "complete": list(slices.complete),
-            "unfinished": list(slices.unfinished),
-            "known_empty": list(slices.empty),
-        }
-        if slices.extent is not None:
-            entry["extent"] = list(slices.extent)
-        return entry
+        return jobExample(volume, segmentation, painted, slices)
+
+
+def jobExample(volume: Path, segmentation: Path, labels: list[int], slices: ExampleSlices) -> dict[str, Any]:
+    """An example as job.json has it: its files, the labels in them, and what is known of its slices."""
+    entry: dict[str, Any] = {
+        "volume": str(volume),
+        "segmentation": str(segmentation),
+        "labels": sorted(labels),
+        "axis": slices.orientation,
+        "complete": list(slices.complete),
+        "unfinished": list(slices.unfinished),
+        "known_empty": list(slices.empty),
+    }
+    if slices.extent is not None:
+        entry["extent"] = list(slices.extent)
+    return entry
+
+
+def isOn(volumeNode: slicer.vtkMRMLScalarVolumeNode, grid: VoxelGrid) -> bool:
+    """Whether a volume still lies where it was written; events go on while files are written."""
+    now = gridOf(volumeNode)
+    return now.size == grid.size and np.array_equal(now.ijkToRas, grid.ijkToRas)
 
 
 def _requireUnmoved(volumeNode: slicer.vtkMRMLScalarVolumeNode, grid: VoxelGrid) -> None:
-    """Events go on while files are written: labels must not be on another grid than their image."""
-    now = gridOf(volumeNode)
-    if now.size != grid.size or not np.array_equal(now.ijkToRas, grid.ijkToRas):
+    """Labels must not be on another grid than their image."""
+    if not isOn(volumeNode, grid):
         raise ValueError(
             _("Volume {name} was moved or exchanged while it was being prepared. Start again.").format(
                 name=volumeNode.GetName()
@@ -165,22 +175,65 @@ def writeLabelmap(example, labels: list[StructureLabel], path: Path) -> Iterator
         OSError: the file cannot be written.
     """
     values = {label.name: label for label in labels}
-    grid = gridOf(example.volume)
-    merged = np.zeros(grid.shape, np.uint8 if len(labels) < 256 else np.uint16)
-    present = []
+    layer = LabelmapLayer(gridOf(example.volume), labels)
     for segmentID in chosenSegmentIDs(example):
         label = values[segmentName(example.segmentation, segmentID)]
         voxels = segmentVoxels(example.segmentation, segmentID, example.volume)
+        for under in layer.under(voxels):
+            _refuseOverlap(example, under, label, layer.present)
+            yield
+        yield from layer.add(voxels, label)
+    yield from layer.write(path)
+
+
+class LabelmapLayer:
+    """Segments that do not overlap, merged on the grid of a volume.
+
+    Args:
+        grid: of the volume.
+        labels: the structures that may come.
+
+    Attributes:
+        present: the structures that have voxels in it.
+    """
+
+    def __init__(self, grid: VoxelGrid, labels: Sequence[StructureLabel]) -> None:
+        self.present: list[StructureLabel] = []
+        self._grid = grid
+        # A model that was tuned outside of Slicer may have large numbers.
+        largest = max((label.value for label in labels), default=0)
+        self._merged = np.zeros(grid.shape, np.min_scalar_type(largest))
+
+    def under(self, voxels: SegmentVoxels) -> Iterator[np.ndarray]:
+        """The numbers that are where a segment lies, piece by piece."""
+        for box, mask in voxels.slabs():
+            yield self._merged[box][mask]
+
+    def overlaps(self, voxels: SegmentVoxels) -> Generator[None, None, bool]:
+        """Whether a segment overlaps with what is there; yields between pieces."""
+        for under in self.under(voxels):
+            if under.any():
+                return True
+            yield
+        return False
+
+    def add(self, voxels: SegmentVoxels, label: StructureLabel) -> Iterator[None]:
+        """Draw a segment; yields between pieces."""
         painted = False
         for box, mask in voxels.slabs():
-            piece = merged[box]
-            _refuseOverlap(example, piece[mask], label, present)
-            piece[mask] = label.value
+            self._merged[box][mask] = label.value
             painted = painted or bool(mask.any())
             yield
         if painted:
-            present.append(label)
-    yield from raw_nrrd.write(path, merged, grid, _segmentFields(present))
+            self.present.append(label)
+
+    def write(self, path: Path) -> Iterator[None]:
+        """Write it with names, colours and terminology; yields between pieces.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        yield from raw_nrrd.write(path, self._merged, self._grid, _segmentFields(self.present))
 
 
 def _refuseOverlap(example, under: np.ndarray, label: StructureLabel, present: list[StructureLabel]) -> None:

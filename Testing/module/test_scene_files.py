@@ -448,6 +448,12 @@ def test_points_are_compared_in_any_order():
 # What is known of slices is kept
 
 
+def on_slices(mask: np.ndarray, axis: int, *numbers: int) -> np.ndarray:
+    keep = np.zeros(SHAPE[axis], bool)
+    keep[list(numbers)] = True
+    return mask & keep.reshape([-1 if each == axis else 1 for each in range(3)])
+
+
 @pytest.mark.parametrize("orientation", ["axial", "coronal"])
 def test_labelled_slices_stay_as_drawn_and_empty_ones_empty(orientation, tmp_path):
     from SAMFineTunePanel.example_slices import PaintedSlices
@@ -456,14 +462,8 @@ def test_labelled_slices_stay_as_drawn_and_empty_ones_empty(orientation, tmp_pat
 
     volume = add_volume(values(), GEOMETRIES["oblique"])
     axis = 0 if orientation == "axial" else 1
-
-    def only(mask, *numbers):
-        keep = np.zeros(SHAPE[axis], bool)
-        keep[list(numbers)] = True
-        return mask & keep.reshape([-1 if each == axis else 1 for each in range(3)])
-
-    liver = only(box(SHAPE, (1, 9), (1, 12), (2, 12)), 2, 5)
-    spleen = only(box(SHAPE, (1, 9), (1, 12), (14, 18)), 5, 6)
+    liver = on_slices(box(SHAPE, (1, 9), (1, 12), (2, 12)), axis, 2, 5)
+    spleen = on_slices(box(SHAPE, (1, 9), (1, 12), (14, 18)), axis, 5, 6)
     segmentation = add_segmentation(volume, {"liver": liver, "spleen": spleen})
     known = example(
         volume,
@@ -494,3 +494,139 @@ def test_labelled_slices_stay_as_drawn_and_empty_ones_empty(orientation, tmp_pat
     expected = np.where(plane[1][2] == 4, 4, 0)
     expected[plane[2][2]] = 3
     assert np.array_equal(plane[0][2], expected)
+
+
+# What is drawn goes to the worker, too
+
+
+def apply_job(volumes, examples, keep_known=True, meanwhile=lambda: None, **numbers):
+    """The job.json that an apply writes, and the drawn labelmaps as the worker reads them."""
+    from types import SimpleNamespace
+
+    from SAMFineTunePanel.apply_request import ApplyRequest
+    from SAMFineTunePanel.example_slices import PaintedSlices
+    from SAMFineTunePanel.segmentation_undo import SegmentationUndo
+
+    from SAMFineTuneLib.jobs.schema import read_job
+    from SAMFineTuneLib.model_file import LabelCard
+    from SAMFineTuneLib.volumes import read_labelmap
+
+    labels = [LabelCard(value=number, name=name) for name, number in numbers.items()]
+    model = SimpleNamespace(name="organs", path="organs", card=SimpleNamespace(labels=labels))
+    request = ApplyRequest(model, volumes, keepKnown=keep_known)
+    job = request.job(SegmentationUndo(), examples, PaintedSlices(), lambda *_: None)
+    # No worker is needed to see what it would be given.
+    for _ in job._prepare:
+        meanwhile()
+    written = read_job(job.folder)
+    labelmaps = [read_labelmap(each.segmentation) for each in written.drawn]
+    job.cancel()
+    assert not job.folder.exists()
+    return written, labelmaps
+
+
+@pytest.mark.parametrize("orientation", ["axial", "coronal"])
+def test_an_apply_is_given_the_slices_that_are_drawn(orientation):
+    volume = add_volume(values(), GEOMETRIES["oblique"])
+    other = add_volume(values(1), placement(), "other")
+    axis = 0 if orientation == "axial" else 1
+    liver = on_slices(box(SHAPE, (1, 9), (1, 12), (2, 12)), axis, 2, 5)
+    spleen = on_slices(box(SHAPE, (1, 9), (1, 12), (14, 18)), axis, 5, 6)
+    unknown = on_slices(box(SHAPE, (1, 9), (1, 12), (0, 1)), axis, 2)
+    segmentation = add_segmentation(
+        volume, {"liver": liver, "bone": unknown, " spleen ": spleen, "rib": np.zeros(SHAPE)}
+    )
+    known = example(
+        volume,
+        segmentation,
+        orientation=orientation,
+        complete=[5],
+        empty=[3],
+        unfinished=[6],
+        first=1,
+    )
+    job, [labelmap] = apply_job([other, volume], [known], rib=1, spleen=300, liver=4)
+    [drawn] = job.drawn
+    assert drawn.volume == job.volumes[1] and drawn.volume.name == "volume1.nrrd"
+    assert drawn.axis == orientation and sorted(drawn.labels) == [4, 300]
+    assert (drawn.complete, drawn.unfinished, drawn.known_empty) == ([5], [6], [3])
+    assert drawn.extent == (1, SHAPE[axis] - 1) and drawn.empty == "none"
+    assert np.array_equal(labelmap.array, np.where(liver, 4, np.where(spleen, 300, 0)))
+    assert labelmap.names == {4: "liver", 300: "spleen"}
+
+
+def test_an_apply_is_given_no_more_than_is_drawn_in_its_volumes_and_to_be_kept():
+    volume = add_volume(values(), placement())
+    other = add_volume(values(1), placement(), "other")
+    liver = on_slices(box(SHAPE, **LIVER), 0, 3, 6)
+    known = example(volume, add_segmentation(volume, {"liver": liver}))
+    doubtful = example(volume, known.segmentation, empty=[3])
+    for volumes, examples, keep, numbers in (
+        ([volume], [known], False, {"liver": 1}),
+        ([other], [known], True, {"liver": 1}),
+        ([volume], [known], True, {"Liver": 1}),
+        ([volume], [doubtful], True, {"liver": 1}),
+    ):
+        job, labelmaps = apply_job(volumes, examples, keep, **numbers)
+        assert job.drawn == labelmaps == [] and len(job.volumes) == 1
+
+
+def test_segments_that_overlap_come_in_files_of_their_own():
+    volume = add_volume(values(), placement())
+    masks = {
+        "liver": on_slices(box(SHAPE, **LIVER), 0, 3, 6),
+        "tumour": on_slices(box(SHAPE, (3, 7), (6, 8), (6, 9)), 0, 3, 6),
+        "spleen": on_slices(box(SHAPE, (3, 7), (0, 3), (0, 3)), 0, 3, 6),
+    }
+    segmentation = add_segmentation(volume, masks)
+    numbers = {"liver": 1, "tumour": 2, "spleen": 3}
+    job, labelmaps = apply_job([volume], [example(volume, segmentation)], **numbers)
+    assert [each.labels for each in job.drawn] == [[1, 3], [2]]
+    for labelmap, names in zip(labelmaps, (["liver", "spleen"], ["tumour"]), strict=True):
+        assert labelmap.labels == [numbers[name] for name in names]
+        for name in names:
+            assert np.array_equal(labelmap.array == numbers[name], masks[name])
+
+
+def test_marks_that_contradict_each_other_do_not_stop_an_apply():
+    volume = add_volume(values(), placement())
+    liver = on_slices(box(SHAPE, **LIVER), 0, 3, 4, 6)
+    known = example(
+        volume,
+        add_segmentation(volume, {"liver": liver}),
+        complete=[1, 3, 3],
+        unfinished=[4],
+        empty=[1, 4, 8],
+    )
+    job, _ = apply_job([volume], [known], liver=1)
+    [drawn] = job.drawn
+    assert (drawn.complete, drawn.unfinished, drawn.known_empty) == ([1, 3], [4], [8])
+
+
+@pytest.mark.parametrize("event", ["moved", "painted", "removed"])
+def test_what_changes_while_an_apply_is_prepared_is_left_out(event):
+    import slicer
+
+    volume = add_volume(values(), placement())
+    liver = on_slices(box(SHAPE, **LIVER), 0, 3, 6)
+    segmentation = add_segmentation(volume, {"liver": liver, "spleen": liver})
+    segment_id = segmentation.GetSegmentation().GetNthSegmentID(1)
+    begun = []
+
+    def meanwhile() -> None:
+        begun.append(event)
+        # The second piece: the image is written, the liver is read, the spleen is not.
+        if len(begun) != 2:
+            return
+        if event == "moved":
+            volume.SetOrigin(1.0, 0.0, 0.0)
+        elif event == "painted":
+            more = (liver | on_slices(box(SHAPE, **LIVER), 0, 5)).astype(np.uint8)
+            slicer.util.updateSegmentBinaryLabelmapFromArray(more, segmentation, segment_id, volume)
+        else:
+            segmentation.GetSegmentation().RemoveSegment(segment_id)
+
+    job, labelmaps = apply_job(
+        [volume], [example(volume, segmentation)], meanwhile=meanwhile, liver=1, spleen=2
+    )
+    assert job.drawn == labelmaps == [] and len(begun) >= 2
