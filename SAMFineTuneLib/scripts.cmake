@@ -16,6 +16,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/backbones/class_clusters.py
   SAMFineTuneLib/backbones/definitions.py
   SAMFineTuneLib/backbones/network.py
+  SAMFineTuneLib/backbones/refining_block.py
   SAMFineTuneLib/backbones/registry.py
   SAMFineTuneLib/backbones/resumable_download.py
   SAMFineTuneLib/backbones/sam_vit.py
@@ -82,6 +83,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/jobs/apply_runner.py
   SAMFineTuneLib/jobs/checkpoint_runner.py
   SAMFineTuneLib/jobs/control.py
+  SAMFineTuneLib/jobs/drawn_slices.py
   SAMFineTuneLib/jobs/events.py
   SAMFineTuneLib/jobs/failure.py
   SAMFineTuneLib/jobs/finetune_runner.py
@@ -106,6 +108,9 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/pictures/__init__.py
   SAMFineTuneLib/pictures/contact_sheet.py
   SAMFineTuneLib/prediction/__init__.py
+  SAMFineTuneLib/prediction/between_slices.py
+  SAMFineTuneLib/prediction/feature_regression.py
+  SAMFineTuneLib/prediction/known_structure.py
   SAMFineTuneLib/prediction/slice_prediction.py
   SAMFineTuneLib/prediction/uncertainty.py
   SAMFineTuneLib/prediction/volume_prediction.py

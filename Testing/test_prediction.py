@@ -15,6 +15,7 @@ from synthetic_volumes import dsc, geometry_of, head, keep_slices, write_pair
 
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.backbones.registry import build
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, write_job
@@ -186,25 +187,30 @@ def test_the_batch_does_not_change_the_result(model: Model) -> None:
 class CountingSlices:
     """Stands in for the network: notes how many slices it was given at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sizes: list[int] = []
+        monkeypatch.setattr(volume_prediction, "embed", self._embed)
+        monkeypatch.setattr(volume_prediction, "probabilities_from", self._probabilities)
 
-    def __call__(
-        self, segmenter: Any, images: list[np.ndarray], window: IntensityWindow, spacing: Any
-    ) -> torch.Tensor:
+    def _embed(self, network: Any, images: list[np.ndarray], *_: Any) -> FeatureState:
         self.sizes.append(len(images))
-        return torch.zeros(len(images), 3, *images[0].shape)
+        return FeatureState(torch.zeros(len(images), 1))
+
+    def _probabilities(
+        self, segmenter: Any, state: FeatureState, shape: tuple[int, ...], spacing: Any
+    ) -> torch.Tensor:
+        return torch.zeros(len(state.x), 3, *shape)
 
 
 def test_memory_is_bounded_by_the_batch(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
-    stub = CountingSlices()
-    monkeypatch.setattr(volume_prediction, "class_probabilities", stub)
+    sizes: list[int] = []
 
     def beside_volumes(slices: int, batch: int) -> int:
         """Bytes at the peak that are neither the sample of voxels nor the labels."""
         array = np.random.default_rng(0).integers(0, 900, (slices, 64, 64)).astype(np.int16)
         volume = Volume(array, geometry_of(array.shape))
         sample = volume_prediction.sample_voxels(volume)
+        stub = CountingSlices(monkeypatch)
         monkeypatch.setattr(volume_prediction, "sample_voxels", lambda volume: sample)
         monkeypatch.setattr(
             type(model[1].normalisation),
@@ -217,14 +223,14 @@ def test_memory_is_bounded_by_the_batch(monkeypatch: pytest.MonkeyPatch, model: 
         peak = tracemalloc.get_traced_memory()[1] - before - result.labelmap.array.nbytes
         tracemalloc.stop()
         monkeypatch.undo()
-        monkeypatch.setattr(volume_prediction, "class_probabilities", stub)
+        sizes.extend(stub.sizes)
         return peak
 
     few, many = beside_volumes(40, 4), beside_volumes(1200, 4)
     assert many < few + 200_000
-    assert set(stub.sizes) == {4}
+    assert set(sizes) == {4}
     assert beside_volumes(40, 16) > few
-    assert max(stub.sizes) == 16
+    assert max(sizes) == 16
 
 
 def test_progress_is_told_and_may_stop_it(model: Model) -> None:
@@ -262,7 +268,7 @@ def test_evenly_spread_probabilities_are_the_greatest_uncertainty(
         probabilities = torch.full((1, 3, 4, 4), value)
         probabilities[:, 0] = 1 - 2 * value
         monkeypatch.setattr(
-            volume_prediction, "class_probabilities", lambda *given, p=probabilities: p
+            volume_prediction, "probabilities_from", lambda *given, p=probabilities: p
         )
         volume = Volume(np.arange(32).reshape(2, 4, 4), geometry_of((2, 4, 4)))
         uncertainty = predict_volume(*model, volume, 1, with_uncertainty=True).uncertainty

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from SAMFineTuneLib.cli.arguments import Commands, add_command, option_name
+from SAMFineTuneLib.cli.arguments import (
+    Commands,
+    add_absence,
+    add_command,
+    option_name,
+)
 from SAMFineTuneLib.cli.execution import execute
-from SAMFineTuneLib.jobs.schema import ApplyJob, make_job
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, read_examples
 
 _DESCRIPTION = """\
 Segment whole volumes with a tuned model. The segmentation has the volume's own geometry and the
@@ -16,6 +23,9 @@ label numbers that the model was trained with.
 _EXAMPLE = """\
   python -m SAMFineTuneLib apply --model liver.safetensors --volume ct.nii.gz \\
       --output whole.nii.gz --uncertainty uncertainty.nii.gz
+  the volume of which some slices are drawn: these stay, and help between them:
+  python -m SAMFineTuneLib apply --model liver.safetensors --volume ct.nii.gz \\
+      --drawn few-slices.nii.gz --output whole.nii.gz
   python -m SAMFineTuneLib apply --model liver.safetensors --volume a.nii.gz --volume dicom/ \\
       --output segmentations/
 """
@@ -42,6 +52,26 @@ def add_to(commands: Commands) -> None:
         metavar="OUT",
         help="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd), or a folder, as for several volumes",
     )
+    parser.add_argument(
+        "--drawn",
+        action="append",
+        type=Path,
+        metavar="S",
+        help="labels of the volume on the slices that are drawn already: they are kept, and what "
+        "lies between them follows their shape, too; repeat it, one for each --volume",
+    )
+    parser.add_argument(
+        "--examples",
+        type=Path,
+        metavar="EXAMPLES.json",
+        help="in place of --drawn: the examples of the fine-tune; those of other volumes count for "
+        "nothing",
+    )
+    absence = parser.add_argument_group(
+        "of the volumes with --drawn",
+        "Say it again as for the fine-tune; but here auto takes no slice to be empty.",
+    )
+    add_absence(absence)
     parser.add_argument(
         "--uncertainty",
         type=Path,
@@ -73,9 +103,34 @@ def _run(chosen: argparse.Namespace) -> int:
         "volumes": chosen.volume,
         "output": chosen.output,
         "uncertainty": chosen.uncertainty,
+        "drawn": _drawn(chosen),
         "largest_component": chosen.largest_component,
         "checkpoint": chosen.checkpoint,
         "batch": chosen.batch,
         "device": chosen.device,
     }
     return execute(make_job(ApplyJob, fields, option_name), chosen.job)
+
+
+def _drawn(chosen: argparse.Namespace) -> list[Any]:
+    """What is drawn already of the volumes."""
+    if chosen.examples is not None:
+        if chosen.drawn:
+            raise InputError(
+                "--examples and --drawn exclude each other",
+                "give one of them",
+                code="contrary_options",
+            )
+        return read_examples(chosen.examples, {})
+    drawn = chosen.drawn or []
+    if drawn and len(drawn) != len(chosen.volume):
+        raise InputError(
+            f"{len(chosen.volume)} volumes but {len(drawn)} times --drawn",
+            "give one for each --volume, in the same order, or --examples",
+            code="contrary_options",
+        )
+    said = {"empty": chosen.empty, "extent": chosen.extent}
+    return [
+        {"volume": volume, "segmentation": labels, **said}
+        for volume, labels in zip(chosen.volume, drawn, strict=False)
+    ]

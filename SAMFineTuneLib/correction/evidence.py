@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.correction.appearance import Appearance
 from SAMFineTuneLib.correction.session import CorrectionSession, Mask
+from SAMFineTuneLib.prediction.between_slices import FEATURES_WEIGHT, MODEL_WEIGHT
 
 # Beyond this a logit says no more than that one is sure.
 _LARGEST = 6.0
+# Of the features' logit where no tuned model is there to hold them back, in mm of outline for each
+# mm from the next accepted slice.
+_ALONE_WEIGHT = 0.1
 
 
 class Evidence:
@@ -45,11 +49,22 @@ class Evidence:
 
     def logits(self, number: int) -> NDArray[np.float32]:
         """(rows, columns) of a slice, above 0 where the image shows the structure."""
-        seen = self._appearance.logits(number).clip(-_LARGEST, _LARGEST)
+        seen = self._features(number)
         if self._label is None:
             return seen
-        model = self._session.fit.logits_to_slice(self._session.model_logits(number, self._label))[
-            0, 0
-        ]
-        both: NDArray[np.float32] = (seen + model.clamp(-_LARGEST, _LARGEST).numpy()) / 2
-        return both
+        return 0.5 * seen + 0.5 * self._model(number, self._label)
+
+    def pull(self, number: int) -> NDArray[np.float32]:
+        """How far the image pulls the outline outward, mm for each mm from an accepted slice."""
+        seen = self._features(number)
+        if self._label is None:
+            return _ALONE_WEIGHT * seen
+        return FEATURES_WEIGHT * seen + MODEL_WEIGHT * self._model(number, self._label)
+
+    def _features(self, number: int) -> NDArray[np.float32]:
+        return self._appearance.logits(number).clip(-_LARGEST, _LARGEST)
+
+    def _model(self, number: int, label: int) -> NDArray[np.float32]:
+        logits = self._session.model_logits(number, label).clamp(-_LARGEST, _LARGEST)
+        on_slice: NDArray[np.float32] = self._session.fit.logits_to_slice(logits)[0, 0].numpy()
+        return on_slice

@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, POSITIVE, PromptSet
-from SAMFineTuneLib.slices.square import SquareFit
+from SAMFineTuneLib.slices.square import SquareFit, mask_shares
 
 # Of the mask decoder's pixels: how far from a click the region may lie that it means.
 _NEAR = 1.5
@@ -76,12 +76,6 @@ class Round:
     logits: Tensor
     mask: NDArray[np.bool_]
     confidence: float
-
-
-def mask_shares(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:
-    """How much of each pixel (1, 1, s, s) of the mask decoder a mask (rows, columns) fills."""
-    square = fit.mask_to_square(torch.from_numpy(np.ascontiguousarray(mask)).int()).float()
-    return torch.nn.functional.avg_pool2d(square[None, None], 4)
 
 
 def mask_logits(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:

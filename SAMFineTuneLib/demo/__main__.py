@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         code = _run(
             *("apply", "--model", folder / "ventricles.safetensors"),
             *("--volume", folder / "head.nii.gz", "--output", folder / "segmentation.seg.nrrd"),
+            *("--drawn", folder / "labelled.seg.nrrd", "--empty", "outside"),
         )
     if code == 0:
         _say("4 of 4  Compare with the truth")

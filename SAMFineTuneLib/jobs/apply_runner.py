@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +12,19 @@ from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
+from SAMFineTuneLib.jobs.drawn_slices import known_structures
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.folder import JobFolder, require_writable_file
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_an_image
 from SAMFineTuneLib.model_file import ModelCard, load_model
-from SAMFineTuneLib.prediction.volume_prediction import keep_largest_components, predict_volume
+from SAMFineTuneLib.prediction.between_slices import keep_known
+from SAMFineTuneLib.prediction.known_structure import KnownStructure
+from SAMFineTuneLib.prediction.volume_prediction import (
+    keep_largest_components,
+    predict_volume,
+    slice_axis,
+)
+from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import (
     Volume,
     non_finite_warning,
@@ -82,9 +91,18 @@ def run_apply(
                 f"{path.name} does not look like a CT, and the model was tuned on CT; "
                 "do not expect it to find much"
             )
+        known = known_structures(job.drawn, path, volume, slice_axis(card, volume), events.warning)
         results.append(
             _apply(
-                job, segmenter, card, volume, outputs[index], uncertainties[index], events, control
+                job,
+                segmenter,
+                card,
+                volume,
+                known,
+                outputs[index],
+                uncertainties[index],
+                events,
+                control,
             )
         )
     return {"model": str(job.model), "volumes": results}
@@ -100,6 +118,7 @@ def _apply(
     segmenter: AutomaticSegmenter,
     card: ModelCard,
     volume: Volume,
+    known: Sequence[KnownStructure],
     output: Path,
     uncertainty: Path | None,
     events: EventWriter,
@@ -120,10 +139,12 @@ def _apply(
         job.batch or _SLICES_AT_A_TIME,
         uncertainty is not None,
         progress,
+        known,
     )
     labelmap = prediction.labelmap
     if job.largest_component:
         labelmap = keep_largest_components(labelmap)
+        keep_known(SliceStack.of(labelmap, prediction.axis), known)
     write_labelmap(output, labelmap, compress=job.compress)
     if uncertainty is not None and prediction.uncertainty is not None:
         write_volume(uncertainty, prediction.uncertainty, volume.geometry, compress=job.compress)
@@ -132,6 +153,7 @@ def _apply(
         "uncertainty": str(uncertainty) if uncertainty else None,
         "axis": prediction.axis,
         "slice_uncertainty": prediction.slice_uncertainty,
+        "drawn_slices": len({number for each in known for number in each.drawn}),
         "labels": labelmap.labels,
         "seconds": round(time.monotonic() - started, 2),
     }

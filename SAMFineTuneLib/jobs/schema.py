@@ -190,6 +190,8 @@ class ApplyJob(_Record):
 
     `output` (and `uncertainty`) is a file for one volume, a folder for several. Without
     `compress` what the format allows is written as plain voxels, which are read much faster.
+    `drawn` tells which slices of the volumes are drawn already: these are kept, and what lies
+    between them follows their shape, too; examples of other volumes count for nothing.
     """
 
     kind: Literal["apply"] = "apply"
@@ -198,6 +200,7 @@ class ApplyJob(_Record):
     volumes: list[Path] = Field(min_length=1)
     output: Path
     uncertainty: Path | None = None
+    drawn: list[Example] = Field(default_factory=list)
     largest_component: bool = False
     compress: bool = True
     checkpoint: Path | None = None

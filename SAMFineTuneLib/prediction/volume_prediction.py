@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.model_file import ModelCard
-from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
+from SAMFineTuneLib.prediction.between_slices import BetweenSlices, keep_known
+from SAMFineTuneLib.prediction.known_structure import KnownStructure
+from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
 from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty, voxel_uncertainty
 from SAMFineTuneLib.slices.axis import AXIS_NAMES, axis_name
 from SAMFineTuneLib.slices.intensity import sample_voxels
+from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume
 from SAMFineTuneLib.volumes.labelmap import smallest_label_type
@@ -45,8 +50,13 @@ def predict_volume(
     batch: int,
     with_uncertainty: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    known: Sequence[KnownStructure] = (),
 ) -> Prediction:
     """Segments every slice; memory beside the result is that of one batch.
+
+    Slices of which the user has said what they show are given back as they are, and what lies
+    between drawn ones is as `BetweenSlices` says. What is uncertain is the model's own opinion on
+    every slice, whatever is known of it.
 
     Args:
         segmenter: the tuned network, in eval mode.
@@ -55,6 +65,8 @@ def predict_volume(
         batch: slices at a time.
         with_uncertainty: also give the entropy.
         progress: called with slices done and in all; may raise to stop.
+        known: what the user has drawn in this volume, on slices along the model's axis; structures
+            that the model does not know are left out.
 
     Raises:
         InputError: a volume with the same value in every voxel.
@@ -71,18 +83,29 @@ def predict_volume(
         else None
     )
     in_doubt: list[float] = []
+    known = [each for each in known if each.label in values]
+
+    def encode(numbers: range) -> FeatureState:
+        images = [window.apply(stack[number]) for number in numbers]
+        return embed(segmenter.network, images, window, stack.pixel_spacing)
+
+    between = _between_slices(known, values, stack, segmenter.network.input_size, encode, progress)
     for start in range(0, len(stack), batch):
         progress(start, len(stack))
         numbers = range(start, min(start + batch, len(stack)))
-        images = [window.apply(stack[number]) for number in numbers]
-        probabilities = class_probabilities(segmenter, images, window, stack.pixel_spacing)
-        found = probabilities.argmax(1).cpu().numpy()
+        state = encode(numbers)
+        probabilities = probabilities_from(segmenter, state, stack[0].shape, stack.pixel_spacing)
         in_doubt += slice_uncertainty(probabilities)
+        found = probabilities.argmax(1).cpu().numpy()
         for place, number in enumerate(numbers):
+            if between is not None and between.concerns(number):
+                features = chosen(state, slice(place, place + 1))
+                found[place] = between.complete(number, probabilities[place].cpu(), features)
             labels[number][...] = values[found[place]]
         if entropies is not None:
             for place, number in enumerate(numbers):
                 entropies[number][...] = voxel_uncertainty(probabilities[place]).cpu().numpy()
+    keep_known(labels, known)
     progress(len(stack), len(stack))
     labelmap = Labelmap(
         labels.array,
@@ -94,6 +117,29 @@ def predict_volume(
         },
     )
     return Prediction(labelmap, entropies.array if entropies else None, in_doubt, axis)
+
+
+def _between_slices(
+    known: Sequence[KnownStructure],
+    values: NDArray[np.int64],
+    stack: SliceStack,
+    size: int,
+    encode: Callable[[range], FeatureState],
+    progress: Callable[[int, int], None],
+) -> BetweenSlices | None:
+    """None where nothing lies between drawn slices."""
+    structures = [each for each in known if each.has_between]
+    if not structures:
+        return None
+
+    def features(number: int) -> FeatureState:
+        progress(0, len(stack))
+        return encode(range(number, number + 1))
+
+    classes = [int(np.flatnonzero(values == each.label)[0]) for each in structures]
+    rows, columns = stack[0].shape
+    fit = SquareFit(rows, columns, stack.pixel_spacing, size)
+    return BetweenSlices(structures, classes, stack, fit, features)
 
 
 def slice_axis(card: ModelCard, volume: Volume) -> str:

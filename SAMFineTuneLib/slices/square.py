@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -105,6 +107,12 @@ class SquareFit:
         y = _nearest_index(self.rows, self.rows_on_square)
         x = _nearest_index(self.columns, self.columns_on_square)
         return mask[y][:, x]
+
+
+def mask_shares(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:
+    """How much of each pixel (1, 1, s, s) of the mask decoder a mask (rows, columns) fills."""
+    square = fit.mask_to_square(torch.from_numpy(np.ascontiguousarray(mask)).int()).float()
+    return F.avg_pool2d(square[None, None], 4)
 
 
 def square_positions(size: int) -> Tensor:

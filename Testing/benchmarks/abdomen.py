@@ -9,6 +9,7 @@ it, each in its own process tree. DSC and NSD of a structure count the axial sli
 first and last one that were not shown (the tolerance is one voxel, 3 mm). Each structure is
 measured on its own slices, which are not the same for all. Beside it stand:
 
+* with drawn slices: the same model, told which slices are drawn (`apply --drawn`).
 * interpolation: shape interpolation between the same slices, which looks at no image and knows
   where the structure begins and ends; hard to beat where slices are close to each other.
 * U-Net (with --unet): one trained from scratch on the same slices for as long as `finetune` took.
@@ -171,8 +172,14 @@ def main() -> None:
         few = folder / "few.nii.gz"
         write_labelmap(few, task.few())
         example = ("--volume", task.volume_path, "--segmentation", few, "--axis", AXIS)
-        run = tune_and_apply(example, [task.volume_path], folder, chosen.seed, chosen.options)
-        segmentations = {"fine-tuned": run.segmentations[0], "interpolation": task.interpolated()}
+        run = tune_and_apply(
+            example, [task.volume_path], folder, chosen.seed, chosen.options, drawn=[few]
+        )
+        segmentations = {
+            "fine-tuned": run.segmentations[0],
+            "with drawn slices": run.with_drawn[0],
+            "interpolation": task.interpolated(),
+        }
         unet = None
         if chosen.unet:
             print(f"U-Net for {run.tuned.seconds:.0f} s …", file=sys.stderr, flush=True)

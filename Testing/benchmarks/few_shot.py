@@ -7,7 +7,7 @@ Each task has five labelled slices, and the real commands `finetune` (preset lap
 starter) and `apply` run twice with the same steps and seed:
 
 * abdomen: ten structures of one CT, five slices each; DSC on the slices between that were not
-  shown, as in `abdomen.py`. Beside it shape interpolation between the same slices.
+  shown, as in `abdomen.py`; and the same from `apply --drawn`, which knows the slices drawn.
 * tumour: a brain tumour on seven 6.5 mm slices of an MR, five of them shown (the first and the
   last, and three between); DSC on the other two, and on the whole volume.
 * hippocampus: one slice of each of five volumes; twenty others whole, as in `hippocampus.py`.
@@ -46,9 +46,10 @@ def abdomen_scores(data: Path, folder: Path, seed: int, options: Sequence[str]) 
     few = folder / "few.nii.gz"
     write_labelmap(few, task.few())
     example = ("--volume", task.volume_path, "--segmentation", few, "--axis", abdomen.AXIS)
-    run = tune_and_apply(example, [task.volume_path], folder, seed, options)
-    found = abdomen.scores(task, run.segmentations[0], 3.0)
-    return {"abdomen, hidden slices": found["mean"]["dsc"]}
+    run = tune_and_apply(example, [task.volume_path], folder, seed, options, drawn=[few])
+    found = (run.segmentations[0], run.with_drawn[0])
+    alone, with_drawn = (abdomen.scores(task, each, 3.0)["mean"]["dsc"] for each in found)
+    return {"abdomen, hidden slices": alone, "abdomen, hidden, between drawn": with_drawn}
 
 
 def tumour_scores(data: Path, folder: Path, seed: int, options: Sequence[str]) -> Scores:

@@ -16,11 +16,19 @@ from Testing.benchmarks.table import Cell, markdown
 
 @dataclass(frozen=True)
 class TunedRun:
-    """What the two commands cost, and the segmentations in the order of the volumes."""
+    """What the commands cost and wrote.
+
+    Attributes:
+        tuned: cost of `finetune`.
+        applied: cost of `apply`.
+        segmentations: in the order of the volumes.
+        with_drawn: those of a second `apply` that was told which slices are drawn; empty without.
+    """
 
     tuned: CommandCost
     applied: CommandCost
     segmentations: list[Labelmap]
+    with_drawn: list[Labelmap]
 
     def cost_table(self) -> str:
         """Seconds and peak memory of each command, as Markdown."""
@@ -45,6 +53,7 @@ def tune_and_apply(
     folder: Path,
     seed: int,
     options: Sequence[str],
+    drawn: Sequence[Path] = (),
 ) -> TunedRun:
     """Runs `finetune` (preset laptop, backbone starter) and `apply`.
 
@@ -54,6 +63,7 @@ def tune_and_apply(
         folder: where everything is written.
         seed: of the fine-tune.
         options: more options of `finetune`; they may override what is said here.
+        drawn: labels of the volumes on the slices that are drawn, for a second `apply`.
     """
     model, output = folder / "model.safetensors", folder / "segmentations"
     tuned = run_command(
@@ -64,12 +74,24 @@ def tune_and_apply(
         folder,
     )
     named = [word for volume in volumes for word in ("--volume", volume)]
-    applied = run_command(
-        command("apply", "--model", model, *named, "--output", output, "--job", folder / "apply"),
-        folder,
-    )
-    written = [Path(each["segmentation"]) for each in applied.result["volumes"]]
-    return TunedRun(tuned, applied, [_read(path) for path in written])
+
+    def apply(job: str, *more: str | Path) -> CommandCost:
+        return run_command(
+            command(
+                *("apply", "--model", model, *named, "--output", output / job, *more),
+                *("--job", folder / job),
+            ),
+            folder,
+        )
+
+    applied = apply("apply")
+    kept = [word for labels in drawn for word in ("--drawn", labels)]
+    with_drawn = _segmentations(apply("apply-drawn", *kept)) if drawn else []
+    return TunedRun(tuned, applied, _segmentations(applied), with_drawn)
+
+
+def _segmentations(applied: CommandCost) -> list[Labelmap]:
+    return [_read(Path(each["segmentation"])) for each in applied.result["volumes"]]
 
 
 def _read(path: Path) -> Labelmap:

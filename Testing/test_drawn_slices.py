@@ -1,0 +1,280 @@
+"""An apply to a volume of which some slices are drawn already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.baselines.shape_interpolation import interpolate
+from SAMFineTuneLib.cli import main
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.jobs.drawn_slices import known_structures
+from SAMFineTuneLib.jobs.schema import Example
+from SAMFineTuneLib.model_file import load_model
+from SAMFineTuneLib.prediction import volume_prediction
+from SAMFineTuneLib.prediction.between_slices import BetweenSlices, keep_known
+from SAMFineTuneLib.prediction.feature_regression import (
+    FeatureRegression,
+    FeatureSums,
+    feature_maps,
+)
+from SAMFineTuneLib.prediction.known_structure import KnownStructure
+from SAMFineTuneLib.slices.square import SquareFit
+from SAMFineTuneLib.slices.stack import SliceStack
+from SAMFineTuneLib.volumes import Volume, read_labelmap
+from Testing.synthetic_volumes import dsc, geometry_of, head, keep_slices, write_pair
+from Testing.tuned_starter import write_model
+
+SIZE = 64
+
+
+def discs(radii: list[float], shift: float = 0.0) -> np.ndarray:
+    """(slices, 64, 64) bool: one disc a slice; none where the radius is 0."""
+    y, x = np.mgrid[:SIZE, :SIZE]
+    away = np.hypot(y - 30, x - 32 - shift)
+    return np.stack([away < radius for radius in radii])
+
+
+def structure_of(masks: np.ndarray, known: list[int], label: int = 3) -> KnownStructure:
+    """A structure known on some of its slices."""
+    array = (masks * label).astype(np.uint8)
+    flags = np.isin(np.arange(len(masks)), known)
+    return KnownStructure(label, SliceStack(array, geometry_of(array.shape), 0), flags)
+
+
+def as_features(image: np.ndarray) -> FeatureState:
+    """An encoder that shows the image itself, at a quarter of the square."""
+    quarter = torch.nn.functional.avg_pool2d(torch.from_numpy(image).float()[None, None], 4)
+    return FeatureState(torch.cat([quarter, 2 * quarter], dim=1))
+
+
+def undecided(classes: int = 2) -> Tensor:
+    """What a model gives that has learnt nothing."""
+    return torch.full((classes, SIZE, SIZE), 1 / classes)
+
+
+def completing(structure: KnownStructure, images: np.ndarray) -> BetweenSlices:
+    """With the images themselves as features."""
+    stack = SliceStack(images, geometry_of(images.shape), 0)
+    fit = SquareFit(SIZE, SIZE, stack.pixel_spacing, SIZE)
+    return BetweenSlices([structure], [1], stack, fit, lambda number: as_features(images[number]))
+
+
+def test_drawn_slices_and_what_lies_between_them() -> None:
+    structure = structure_of(discs([0, 9, 10, 12, 10, 0, 0, 8]), [0, 1, 4, 6, 7])
+    assert structure.drawn == [1, 4, 7]
+    assert [structure.between(number) for number in range(8)] == [
+        *(None, None, (1, 4), (1, 4), None),
+        # It is known to be gone on slice 6, so nothing leads from slice 4 to slice 7.
+        *(None, None, None),
+    ]
+    assert structure.has_between
+    assert not structure_of(discs([9, 9, 9]), [0, 1]).has_between
+    assert not structure_of(discs([0, 0, 0]), [0, 2]).has_between
+
+
+def test_shape_alone_where_the_image_says_nothing() -> None:
+    masks = discs([8, 10, 12, 14, 16])
+    images = np.zeros(masks.shape)
+    structure = structure_of(masks, [0, 4])
+    between = completing(structure, images)
+    expected = interpolate(masks.astype(np.uint8), 0, {1: [0, 4]})
+    for number in (1, 2, 3):
+        assert between.concerns(number)
+        found = between.complete(number, undecided(), as_features(images[number]))
+        assert dsc(found == 1, expected[number] == 1) > 0.97
+    assert not between.concerns(0) and not between.concerns(4)
+
+
+def test_the_image_corrects_the_shape() -> None:
+    """The structure bulges between the drawn slices, and looks there as it does on them."""
+    masks = discs([10, 13, 14, 13, 10])
+    images = masks * 2.0 - 1.0
+    between = completing(structure_of(masks, [0, 4]), images)
+    found = between.complete(2, undecided(), as_features(images[2]))
+    shape = interpolate(masks.astype(np.uint8), 0, {1: [0, 4]})
+    assert dsc(shape[2] > 0, masks[2]) < 0.7 and dsc(found == 1, masks[2]) > 0.85
+
+
+def test_the_model_corrects_the_shape() -> None:
+    masks = discs([10, 13, 14, 13, 10])
+    between = completing(structure_of(masks, [0, 4]), np.zeros(masks.shape))
+    sure = torch.from_numpy(np.where(masks[2], 0.99, 0.01)).float()
+    found = between.complete(2, torch.stack([1 - sure, sure]), as_features(np.zeros((SIZE, SIZE))))
+    shape = interpolate(masks.astype(np.uint8), 0, {1: [0, 4]})
+    assert dsc(found == 1, masks[2]) > dsc(shape[2] > 0, masks[2])
+
+
+def test_what_contradicts_the_shape_altogether_is_not_trusted() -> None:
+    masks = discs([12, 12, 12, 12, 12])
+    elsewhere = discs([12], shift=20)[0]
+    sure = torch.from_numpy(np.where(elsewhere, 0.999, 0.001)).float()
+    images = np.zeros(masks.shape)
+    images[[0, 4]] = masks[0] * 100.0
+    images[2] = elsewhere * 100.0
+    between = completing(structure_of(masks, [0, 4]), images)
+    found = between.complete(2, torch.stack([1 - sure, sure]), as_features(images[2]))
+    assert dsc(found == 1, masks[2]) > 0.95
+
+
+def test_other_structures_stay_what_the_model_found() -> None:
+    masks = discs([8, 8, 8])
+    other = discs([6], shift=24)[0]
+    second = torch.from_numpy(np.where(other, 0.9, 0.05)).float()
+    first = torch.full_like(second, 0.05)
+    between = completing(structure_of(masks, [0, 2]), np.zeros(masks.shape))
+    probabilities = torch.stack([1 - first - second, first, second])
+    found = between.complete(1, probabilities, as_features(np.zeros((SIZE, SIZE))))
+    assert dsc(found == 2, other) == 1.0 and dsc(found == 1, masks[1]) > 0.85
+
+
+def test_what_is_known_goes_into_the_result_as_it_is() -> None:
+    masks = discs([9, 9, 0, 9])
+    array = np.full(masks.shape, 3, np.uint8)
+    array[:, :5] = 7
+    labels = SliceStack(array, geometry_of(array.shape), 0)
+    keep_known(labels, [structure_of(masks, [0, 2])])
+    assert (labels[0] == 3).tolist() == masks[0].tolist()
+    assert not (labels[2] == 3).any() and (labels[2][:5] == 7).all()
+    assert (labels[1][5:] == 3).all() and (labels[3][5:] == 3).all()
+
+
+def test_the_regression_tells_inside_from_outside() -> None:
+    mask = discs([12])[0]
+    fit = SquareFit(SIZE, SIZE, (1.0, 1.0), SIZE)
+    maps = feature_maps(as_features(mask * 100.0), SIZE)
+    sums = FeatureSums.of(maps, mask, fit)
+    logits = FeatureRegression.fitted_to(sums).logits(maps, fit)
+    assert logits.shape == mask.shape and dsc(logits > 0, mask) > 0.9
+    twice = FeatureRegression.fitted_to(FeatureSums.total([sums, sums])).logits(maps, fit)
+    assert np.allclose(twice, logits, atol=1e-2)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """The synthetic head, and its labels on slices 2, 5 and 8."""
+    volume, labelmap = head()
+    return write_pair(tmp_path, volume, keep_slices(labelmap, [2, 5, 8]), "a")
+
+
+def structures(example: Example, volume: Volume, words: list[str] | None = None) -> dict[int, list]:
+    """Label -> its known slices."""
+    warn = (words if words is not None else []).append
+    found = known_structures([example], example.volume, volume, "axial", warn)
+    return {each.label: np.flatnonzero(each.known).tolist() for each in found}
+
+
+def test_labels_are_known_where_they_were_drawn(files: tuple[Path, Path]) -> None:
+    volume, _ = head()
+    assert structures(Example(volume=files[0], segmentation=files[1]), volume) == {
+        5: [2, 5, 8],
+        52: [2, 5, 8],
+    }
+    some = Example(volume=files[0], segmentation=files[1], labels=[52], unfinished=[5])
+    assert structures(some, volume) == {52: [2, 8]}
+    said = Example(volume=files[0], segmentation=files[1], labels=[5], extent=(2, 8))
+    assert structures(said, volume) == {5: [0, 1, 2, 5, 8, 9, 10, 11]}
+
+
+def test_examples_of_other_volumes_count_for_nothing(files: tuple[Path, Path]) -> None:
+    volume, _ = head()
+    example = Example(volume=files[0], segmentation=files[1])
+    assert not known_structures([example], files[0].with_name("other.nii.gz"), volume, "axial")
+
+
+def test_slices_of_another_orientation_are_left_out_in_words(files: tuple[Path, Path]) -> None:
+    volume, _ = head()
+    words: list[str] = []
+    example = Example(volume=files[0], segmentation=files[1], axis="coronal")
+    assert structures(example, volume, words) == {}
+    assert len(words) == 1 and "coronal" in words[0] and "axial" in words[0]
+
+
+def test_two_examples_of_one_volume_are_one(files: tuple[Path, Path], tmp_path: Path) -> None:
+    volume, labelmap = head()
+    _, more = write_pair(tmp_path, volume, keep_slices(labelmap, [4]), "b")
+    drawn = [Example(volume=files[0], segmentation=each) for each in (files[1], more)]
+    bright, dark = known_structures(drawn, files[0], volume, "axial")
+    assert bright.drawn == dark.drawn == [2, 4, 5, 8]
+    for number in bright.drawn:
+        assert (bright.mask(number) == (labelmap.array[number] == 5)).all()
+
+
+def test_an_empty_slice_that_is_not_is_refused(files: tuple[Path, Path]) -> None:
+    volume, _ = head()
+    example = Example(volume=files[0], segmentation=files[1], known_empty=[5])
+    with pytest.raises(InputError, match="called empty"):
+        structures(example, volume)
+
+
+def test_a_whole_volume_with_drawn_slices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A model that finds nothing: drawn slices come back, and between them their shape."""
+    tuned = load_model(write_model(tmp_path / "model.safetensors", for_prompts=False), no_file)
+    volume, labelmap = head()
+    few = keep_slices(labelmap, [2, 5, 8])
+    stack = SliceStack.of(few, "axial")
+    known = [
+        KnownStructure(label, stack, np.isin(np.arange(12), [2, 5, 8])) for label in (5, 52, 9)
+    ]
+    monkeypatch.setattr(volume_prediction, "embed", lambda network, images, *_: shown(images))
+    monkeypatch.setattr(volume_prediction, "probabilities_from", nothing)
+    found = volume_prediction.predict_volume(*tuned, volume, 4, known=known).labelmap
+    assert found.labels == [5, 52]
+    for number in (2, 5, 8):
+        assert (found.array[number] == few.array[number]).all()
+    assert not found.array[[0, 1, 9, 10, 11]].any()
+    for label in (5, 52):
+        between = [3, 4, 6, 7]
+        assert dsc(found.array[between] == label, labelmap.array[between] == label) > 0.8
+
+
+def no_file(card: object) -> Path:
+    """A starter model holds all its weights."""
+    raise AssertionError("weights of the backbone were asked for")
+
+
+def shown(images: list[np.ndarray]) -> FeatureState:
+    """Features that are the pixels."""
+    pixels = torch.stack([torch.from_numpy(each).float() for each in images])[:, None]
+    return FeatureState(torch.nn.functional.interpolate(pixels, (64, 64)))
+
+
+def nothing(
+    segmenter: object, state: FeatureState, shape: tuple[int, ...], spacing: object
+) -> Tensor:
+    """Probabilities of background, nearly."""
+    found = torch.full((len(state.x), 3, *shape), 0.3)
+    found[:, 0] = 0.4
+    return found
+
+
+def test_the_command_keeps_what_is_drawn(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    tuned = write_model(tmp_path / "model.safetensors", for_prompts=False)
+    output = tmp_path / "whole.nii.gz"
+    told = ["apply", "--model", str(tuned), "--volume", str(files[0]), "--output", str(output)]
+    assert main([*told, "--drawn", str(files[1])]) == 0
+    found, few = read_labelmap(output), read_labelmap(files[1])
+    for label in (5, 52):
+        for number in (2, 5, 8):
+            assert ((found.array == label) == (few.array == label))[number].all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--drawn", "b.nii.gz", "--drawn", "c.nii.gz"], "1 volumes but 2 times --drawn"),
+        (["--drawn", "b.nii.gz", "--examples", "e.json"], "exclude each other"),
+        (["--examples", "absent.json"], "absent.json"),
+    ],
+)
+def test_options_that_do_not_fit(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = ["apply", "--model", "m.safetensors", "--volume", "a.nii.gz", "--output", "o.nii.gz"]
+    assert main([*told, *options]) != 0
+    assert words in capsys.readouterr().err
