@@ -10,7 +10,9 @@ starter) and `apply` run twice with the same steps and seed:
   shown, as in `abdomen.py`; and the same from `apply --drawn`, which knows the slices drawn.
 * tumour: a brain tumour on seven 6.5 mm slices of an MR, five of them shown (the first and the
   last, and three between); DSC on the other two, and on the whole volume.
-* hippocampus: one slice of each of five volumes; twenty others whole, as in `hippocampus.py`.
+* hippocampus: one slice of each of five volumes; twenty others whole, as in `hippocampus.py`. Then
+  three slices of each part are drawn in each of these, evenly spaced: DSC on those between, of the
+  model alone, of `apply --drawn`, and of shape interpolation.
 
 How to read it: DSC, the mean over structures for the abdomen and over volumes for the hippocampus.
 """
@@ -25,12 +27,13 @@ from pathlib import Path
 
 import numpy as np
 
+from SAMFineTuneLib.baselines.shape_interpolation import interpolate
 from SAMFineTuneLib.evaluation import dice
 from SAMFineTuneLib.jobs.json_text import write_json
 from SAMFineTuneLib.slices.stack import SliceStack
-from SAMFineTuneLib.volumes import read_labelmap, write_labelmap
+from SAMFineTuneLib.volumes import Labelmap, read_labelmap, write_labelmap
 from Testing.benchmarks import abdomen, hippocampus
-from Testing.benchmarks.few_slices import keep_slices, slices_with
+from Testing.benchmarks.few_slices import evenly_spaced, keep_slices, slices_with
 from Testing.benchmarks.shared_images import add_data_option
 from Testing.benchmarks.table import Cell, markdown
 from Testing.benchmarks.tune_and_apply import tune_and_apply
@@ -80,14 +83,50 @@ def hippocampus_scores(data: Path, folder: Path, seed: int, options: Sequence[st
     learnt, unseen = hippocampus.choose_volumes(data, 0)
     hippocampus.write_examples(learnt, data, "axial", folder)
     images = [data / "images" / name for name in unseen]
-    run = tune_and_apply(("--examples", folder / "examples.json"), images, folder, seed, options)
+    truths = [read_labelmap(data / "labels" / name) for name in unseen]
+    drawn = [folder / f"drawn_{name}" for name in unseen]
+    for truth, path in zip(truths, drawn, strict=True):
+        write_labelmap(path, keep_slices(truth, "axial", _drawn(truth)))
+    examples = ("--examples", folder / "examples.json")
+    run = tune_and_apply(examples, images, folder, seed, options, drawn)
     volumes = [
-        hippocampus.scores_of_volume(found, read_labelmap(data / "labels" / name), "axial")
-        for found, name in zip(run.segmentations, unseen, strict=True)
+        hippocampus.scores_of_volume(found, truth, "axial")
+        for found, truth in zip(run.segmentations, truths, strict=True)
     ]
     means = hippocampus.summary(volumes)
     names = [f"{name}, whole" for name in hippocampus.STRUCTURES]
-    return {f"hippocampus, {name}": means[name]["mean"] for name in names}
+    scores = {f"hippocampus, {name}": means[name]["mean"] for name in names}
+    ways = {
+        "the model alone": run.segmentations,
+        "--drawn": run.with_drawn,
+        "shape interpolation": [_interpolated(truth) for truth in truths],
+    }
+    for way, segmentations in ways.items():
+        dsc = [_between(*pair) for pair in zip(segmentations, truths, strict=True)]
+        scores[f"hippocampus, between 3 drawn: {way}"] = float(np.mean(dsc))
+    return scores
+
+
+def _drawn(truth: Labelmap) -> dict[int, list[int]]:
+    """Three slices of each part."""
+    return {label: evenly_spaced(truth, "axial", label, 3) for label in truth.labels}
+
+
+def _interpolated(truth: Labelmap) -> Labelmap:
+    axis = SliceStack.of(truth, "axial").axis
+    array = interpolate(truth.array, axis, _drawn(truth), truth.geometry.spacing[::-1])
+    return Labelmap(array, truth.geometry)
+
+
+def _between(found: Labelmap, truth: Labelmap) -> float:
+    """Mean DSC of both parts on the slices between their drawn ones."""
+    stacks = [SliceStack.of(each, "axial") for each in (found, truth)]
+    scores = []
+    for label, drawn in _drawn(truth).items():
+        hidden = [number for number in range(drawn[0], drawn[-1]) if number not in drawn]
+        masks = [np.stack([stack[n] == label for n in hidden]) for stack in stacks]
+        scores.append(dice(*masks) or 0.0)
+    return float(np.mean(scores))
 
 
 TASKS: dict[str, Callable[[Path, Path, int, Sequence[str]], Scores]] = {
