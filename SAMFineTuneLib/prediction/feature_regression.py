@@ -33,9 +33,9 @@ _SURE = 4.0
 
 
 def feature_maps(state: FeatureState, size: int) -> Tensor:
-    """All that an encoder made of one slice, (C, s, s) float64 on the CPU, s = `size` / 4."""
+    """All that an encoder made of one slice, (C, s, s) float32 on the CPU, s = `size` / 4."""
     side = size // 4
-    return torch.cat([_at(side, each) for each in (state.x, *state.skips)]).double().cpu()
+    return torch.cat([_at(side, each) for each in (state.x, *state.skips)]).cpu()
 
 
 def _at(side: int, features: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class FeatureSums:
         shares = mask_shares(mask, fit)[0, 0]
         distance = ndimage.distance_transform_edt((shares < 0.1).numpy())
         near = torch.from_numpy(distance <= max(4.0, _AROUND * len(shares)))
-        extended = _with_constant(features[:, near].T)
+        extended = _with_constant(features[:, near].T.double())
         sides = (shares[near] * 2 - 1).double()
         halves = [extended[sides <= 0], extended[sides > 0]]
         given = [sides[sides <= 0], sides[sides > 0]]
@@ -111,9 +111,9 @@ class FeatureRegression:
 
     def logits(self, features: Tensor, fit: SquareFit) -> NDArray[np.float32]:
         """(rows, columns), above 0 where a slice with these features looks like the structure."""
-        side = features.shape[-1]
-        scores = _with_constant(features.flatten(1).T) @ self.weights
-        on_square = (_SURE * scores).float().reshape(1, 1, side, side)
+        weights = self.weights.float()
+        scores = torch.einsum("c,chw->hw", weights[:-1], features) + weights[-1]
+        on_square = (_SURE * scores)[None, None]
         found: NDArray[np.float32] = fit.logits_to_slice(on_square)[0, 0].numpy()
         return found
 
