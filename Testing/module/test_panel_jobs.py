@@ -24,6 +24,8 @@ def phantom(panel, layout_manager, process_events):
     labelSlices(volume, truth)
     # So that none of this hangs on the weights that come with the extension.
     panel.logic.getParameterNode().randomWeights = True
+    # The walk through the panel learns to be corrected, too.
+    panel.logic.getParameterNode().tuneForPrompts = False
     process_events(lambda: panel.panel.examples.ui.addButton.enabled)
     panel.panel.examples.ui.addButton.click()
     process_events(lambda: panel.panel.fineTune.ui.startButton.enabled)
