@@ -183,7 +183,7 @@ def test_it_can_be_stopped_at_every_slice(rod: tuple[CorrectionSession, Masks]) 
 
     with pytest.raises(Cancelled):
         carry_on(session, accepted(truth, (2, 10, 18)), None, outward=0, between=True, check=stop)
-    # While it tries weights, too, which is before the first slice is done.
+    # While it tries whether the image helps, too, which is before the first slice is done.
     assert told == [0, 0, 1, 2, 3]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from SAMFineTuneLib.cli.arguments import (
     Commands,
-    add_absence,
     add_command,
+    numbers_or,
     option_name,
 )
 from SAMFineTuneLib.cli.execution import execute
@@ -68,15 +68,30 @@ def add_to(commands: Commands) -> None:
         "nothing",
     )
     absence = parser.add_argument_group(
-        "of the volumes with --drawn",
-        "Say it again as for the fine-tune; but here auto takes no slice to be empty.",
+        "of the volumes with --drawn or --examples",
+        "Where a structure is not is for the model to say, unless it is said here.",
     )
-    add_absence(absence)
+    absence.add_argument(
+        "--empty",
+        type=numbers_or("outside", "none"),
+        default="none",
+        metavar="outside|none|0,1",
+        help="slices that hold none of the labels: outside, all beyond the drawn range of each; "
+        "none (default); or a list",
+    )
+    absence.add_argument(
+        "--extent",
+        type=int,
+        nargs=2,
+        metavar=("FIRST", "LAST"),
+        help="the first and the last slice that hold any of the labels: all beyond are empty",
+    )
     parser.add_argument(
         "--uncertainty",
         type=Path,
         metavar="U",
-        help="also write how uncertain each voxel is: a file, or a folder for several volumes",
+        help="also write how uncertain the model is of each voxel, of those drawn, too: a file, or "
+        "a folder for several volumes",
     )
     parser.add_argument(
         "--largest-component",
@@ -114,6 +129,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _drawn(chosen: argparse.Namespace) -> list[Any]:
     """What is drawn already of the volumes."""
+    said = {"empty": chosen.empty, "extent": chosen.extent}
     if chosen.examples is not None:
         if chosen.drawn:
             raise InputError(
@@ -121,15 +137,20 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
                 "give one of them",
                 code="contrary_options",
             )
-        return read_examples(chosen.examples, {})
+        return read_examples(chosen.examples, said)
     drawn = chosen.drawn or []
+    if not drawn and (chosen.extent is not None or chosen.empty != "none"):
+        raise InputError(
+            "--empty and --extent speak of slices that are drawn, and none are named",
+            "name them with --drawn",
+            code="contrary_options",
+        )
     if drawn and len(drawn) != len(chosen.volume):
         raise InputError(
             f"{len(chosen.volume)} volumes but {len(drawn)} times --drawn",
             "give one for each --volume, in the same order, or --examples",
             code="contrary_options",
         )
-    said = {"empty": chosen.empty, "extent": chosen.extent}
     return [
         {"volume": volume, "segmentation": labels, **said}
         for volume, labels in zip(chosen.volume, drawn, strict=False)

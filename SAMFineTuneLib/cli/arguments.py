@@ -92,24 +92,3 @@ def print_result(result: object) -> None:
 def say(text: str) -> None:
     """Words for the person at the shell."""
     print(text, file=sys.stderr, flush=True)
-
-
-def add_absence(options: argparse._ActionsContainer) -> None:
-    """Adds the options that say on which slices none of the labels is."""
-    options.add_argument(
-        "--empty",
-        type=numbers_or("auto", "outside", "none"),
-        default="auto",
-        metavar="auto|outside|none|0,1",
-        help="slices known to hold none of the labels: outside, all beyond the labelled range; "
-        "auto (default), those less a margin as wide as the largest gap between labelled slices, "
-        "and nothing where only one slice is labelled; none; or a list",
-    )
-    options.add_argument(
-        "--extent",
-        type=int,
-        nargs=2,
-        metavar=("FIRST", "LAST"),
-        help="the first and the last slice that hold any of the labels: all beyond are empty, "
-        "whatever the words of --empty say",
-    )

@@ -8,7 +8,6 @@ from typing import Any
 
 from SAMFineTuneLib.cli.arguments import (
     Commands,
-    add_absence,
     add_command,
     numbers_or,
     option_name,
@@ -91,7 +90,23 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="nonempty (default): each label counts on the slices that show it, and is unknown on "
         "slices between that show only others; a list: slices on which every label is complete",
     )
-    add_absence(data)
+    data.add_argument(
+        "--empty",
+        type=numbers_or("auto", "outside", "none"),
+        default="auto",
+        metavar="auto|outside|none|0,1",
+        help="slices known to hold none of the labels: outside, all beyond the labelled range; "
+        "auto (default), those less a margin as wide as the largest gap between labelled slices, "
+        "and nothing where only one slice is labelled; none; or a list",
+    )
+    data.add_argument(
+        "--extent",
+        type=int,
+        nargs=2,
+        metavar=("FIRST", "LAST"),
+        help="the first and the last slice that hold any of the labels: all beyond are empty, "
+        "whatever the words of --empty say",
+    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

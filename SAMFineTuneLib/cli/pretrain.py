@@ -42,6 +42,12 @@ def add_to(commands: Commands) -> None:
         "--folder", type=Path, required=True, help="where the state and the log are kept"
     )
     parser.add_argument(
+        "--initial",
+        type=Path,
+        metavar="FILE",
+        help="weights of an earlier training to begin with, in a new --folder",
+    )
+    parser.add_argument(
         "--steps", type=_count, default=20_000, help="in all (default: %(default)s)"
     )
     parser.add_argument("--minutes", type=_positive, help="stop after so many")
@@ -81,7 +87,14 @@ def _run(chosen: argparse.Namespace) -> int:
         precision=chosen.precision,
     )
     found = run_pretraining(
-        plan, chosen.folder, chosen.output, chosen.device, chosen.minutes, chosen.snapshots, say
+        plan,
+        chosen.folder,
+        chosen.output,
+        chosen.device,
+        chosen.minutes,
+        chosen.snapshots,
+        chosen.initial,
+        say,
     )
     if found is not None:
         print_result(found)

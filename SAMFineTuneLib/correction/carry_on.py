@@ -117,10 +117,9 @@ class _Carrier:
                 continue
             for number in range(first + 1, last):
                 self._tell()
-                seen = self._evidence.logits(number)
-                pull = self._evidence.pull(number) if image_helps else None
-                mask = self._between(first, number, last, pull)
-                self._keep(number, mask, _support(mask, seen))
+                seen = self._evidence.seen(number)
+                mask = self._between(first, number, last, seen.pull if image_helps else None)
+                self._keep(number, mask, _support(mask, seen.logits))
 
     def go_outward(self, start: int, step: int, slices: int) -> None:
         """From an accepted slice on in one direction, until it ends."""
@@ -148,7 +147,7 @@ class _Carrier:
             if all(truth.any() for truth in truths):
                 self._check(self._done, self.steps)
                 # What is predicted must not have been learnt from.
-                pull = self._evidence.without(middle).pull(middle)
+                pull = self._evidence.without(middle).seen(middle).pull
                 gain += _agreement(self._between(first, middle, last, pull), truths[1])
                 gain -= _agreement(self._between(first, middle, last, None), truths[1])
         return gain >= 0
@@ -167,7 +166,7 @@ class _Carrier:
 
     def _beyond(self, number: int, before: Mask) -> tuple[Mask, float, float]:
         """The mask of a slice, and how far the image supports it and the mask before it."""
-        seen = self._evidence.logits(number)
+        seen = self._evidence.seen(number).logits
         shape = signed_distance(before, self._session.stack.pixel_spacing)
         mask: Mask = shape + _OUTWARD_WEIGHT * self._slice_spacing * seen > 0
         return mask, _support(mask, seen), _support(before, seen)

@@ -12,7 +12,7 @@ from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
-from SAMFineTuneLib.jobs.drawn_slices import known_structures
+from SAMFineTuneLib.jobs.drawn_slices import known_structures, require_drawn
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.folder import JobFolder, require_writable_file
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_an_image
@@ -71,8 +71,9 @@ def run_apply(
             raise InputError(
                 f"there is no volume {path}", "check the name of the file", code="no_such_file"
             )
+    require_drawn(job.drawn, job.volumes, events.warning)
     written = [path for path in (*outputs, *uncertainties) if path is not None]
-    _refuse_overwriting(job.volumes, written)
+    _refuse_overwriting(job, written)
     for path in written:
         require_writable_file(path)
 
@@ -91,7 +92,9 @@ def run_apply(
                 f"{path.name} does not look like a CT, and the model was tuned on CT; "
                 "do not expect it to find much"
             )
-        known = known_structures(job.drawn, path, volume, slice_axis(card, volume), events.warning)
+        names = {label.value: label.name for label in card.labels}
+        axis = slice_axis(card, volume)
+        known = known_structures(job.drawn, path, volume, names, axis, events.warning)
         results.append(
             _apply(
                 job,
@@ -175,13 +178,15 @@ def _outputs(volumes: list[Path], output: Path, ending: str) -> list[Path]:
     return [output / f"{name}{ending}" for name in names]
 
 
-def _refuse_overwriting(volumes: list[Path], written: list[Path]) -> None:
-    read = {volume.resolve() for volume in volumes}
+def _refuse_overwriting(job: ApplyJob, written: list[Path]) -> None:
+    read = {path.resolve(): "a volume" for path in job.volumes}
+    read |= {each.segmentation.resolve(): "what is drawn" for each in job.drawn}
     for index, path in enumerate(written):
         twice = path.resolve() in {other.resolve() for other in written[:index]}
         if twice or path.resolve() in read:
+            what = "another output" if twice else read[path.resolve()]
             raise InputError(
-                f"{path} would be written over {'another output' if twice else 'a volume'}",
+                f"{path} would be written over {what}",
                 "name another output",
                 code="overwrites",
             )

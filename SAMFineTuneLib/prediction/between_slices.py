@@ -4,16 +4,15 @@ Where a user has drawn a structure on some slices of a volume, these say more of
 that was tuned on them: where it lies, what shape it has, and how it looks in this very patient. So
 between two drawn slices three things count: the shape that goes from the one to the other (Raya and
 Udupa 1990), what the features of the drawn slices tell of this one (`feature_regression`), and what
-the tuned model sees. The image counts the more the farther the drawn slices are away.
-
-Ten organs of a CT, five slices of each drawn, DSC on the others: shape alone 0.909, the tuned model
-alone 0.928, all three 0.940; both parts of the hippocampus in volumes that the model has not seen,
-from five slices drawn in them: 0.842, 0.722 and 0.888.
+the tuned model sees. The image counts the more the farther the drawn slices are away. Where the
+drawn shapes hardly overlap, as those of a vessel that runs aslant, no shape leads from the one to
+the other, and the model alone decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,15 +36,26 @@ FEATURES_WEIGHT, MODEL_WEIGHT = 0.3, 0.1
 _LARGEST = 6.0
 # What has less in common with the shape alone is not trusted.
 _LEAST_AGREEMENT = 0.6
+# Of the smaller one of two drawn masks: what the other must share of it.
+_LEAST_OVERLAP = 0.4
 
 Distance = NDArray[np.float32]
 
 
+class _Span(NamedTuple):
+    """A structure on a slice between two drawn ones."""
+
+    structure: KnownStructure
+    column: int
+    first: int
+    last: int
+
+
 class BetweenSlices:
-    """Segments the slices between drawn ones.
+    """Segments the slices of a volume in which something is drawn.
 
     Args:
-        structures: what is known of this volume, of each something on two slices at least.
+        structures: what is known of this volume, cut along the stack's axis.
         classes: number of each structure among the model's classes.
         stack: the volume's slices.
         fit: of a slice on the network's square.
@@ -64,55 +74,68 @@ class BetweenSlices:
         self._fit = fit
         self._pixel_spacing = stack.pixel_spacing
         self._slice_spacing = float(stack.geometry.spacing[::-1][stack.axis])
-        self._regressions = _fitted(structures, fit, features)
+        fillable = [each for each in structures if each.has_between]
+        self._regressions = _fitted(fillable, fit, features)
         self._distances: dict[tuple[int, int], Distance] = {}
-
-    def concerns(self, number: int) -> bool:
-        """Whether a slice lies between drawn ones."""
-        return any(structure.between(number) for structure, _ in self._structures)
 
     def complete(
         self, number: int, probabilities: Tensor, features: FeatureState
     ) -> NDArray[np.int64]:
-        """Class numbers (rows, columns) of a slice.
+        """Class numbers (rows, columns) of a slice; those known on it are left to `keep_known`.
 
         Args:
             number: of the slice.
             probabilities: (classes, rows, columns) that the model gives, background first.
             features: what the encoder made of the slice.
         """
-        maps = feature_maps(features, self._fit.size)
-        spans = [
-            (structure, column, structure.between(number)) for structure, column in self._structures
-        ]
-        found = [(structure, column, span) for structure, column, span in spans if span]
+        spans = self._spans(number)
         remaining = probabilities.clone()
-        remaining[[column for _, column, _ in found]] = -1.0
+        # The model's opinion of these counts otherwise, or no more: others may have their voxels.
+        remaining[[each.column for each in spans] + self._known_on(number)] = -1.0
         classes: NDArray[np.int64] = remaining.argmax(0).numpy()
-        deepest = np.zeros(classes.shape, np.float32)
-        for structure, column, span in found:
-            seen = MODEL_WEIGHT * _margin(probabilities, column)
-            logits = self._regressions[structure.label].logits(maps, self._fit)
-            seen += FEATURES_WEIGHT * logits.clip(-_LARGEST, _LARGEST)
-            distance = self._distance_between(structure, number, span, seen)
-            deeper = distance > deepest
-            classes[deeper] = column
-            deepest[deeper] = distance[deeper]
-        self._forget_others([(structure.label, each) for structure, _, s in found for each in s])
+        if spans:
+            self._fill(spans, number, probabilities, features, classes)
+        self._forget_others(spans)
         return classes
 
-    def _distance_between(
+    def _spans(self, number: int) -> list[_Span]:
+        found = []
+        for structure, column in self._structures:
+            ends = structure.between(number)
+            if ends and _overlap(structure.mask(ends[0]), structure.mask(ends[1])):
+                found.append(_Span(structure, column, *ends))
+        return found
+
+    def _known_on(self, number: int) -> list[int]:
+        return [column for structure, column in self._structures if structure.known[number]]
+
+    def _fill(
         self,
-        structure: KnownStructure,
+        spans: Sequence[_Span],
         number: int,
-        span: tuple[int, int],
-        seen: NDArray[np.float32],
-    ) -> Distance:
+        probabilities: Tensor,
+        features: FeatureState,
+        classes: NDArray[np.int64],
+    ) -> None:
+        """Puts what lies between into class numbers; the one that a voxel lies deepest in wins."""
+        maps = feature_maps(features, self._fit.size)
+        odds = _Odds(probabilities)
+        deepest = np.zeros(classes.shape, np.float32)
+        for span in spans:
+            logits = self._regressions[span.structure.label].logits(maps, self._fit)
+            seen = MODEL_WEIGHT * odds.of(span.column)
+            seen += FEATURES_WEIGHT * logits.clip(-_LARGEST, _LARGEST)
+            distance = self._distance(span, number, seen)
+            deeper = distance > deepest
+            classes[deeper] = span.column
+            deepest[deeper] = distance[deeper]
+
+    def _distance(self, span: _Span, number: int, seen: NDArray[np.float32]) -> Distance:
         """Distance to the outline, mm, positive inside: shape, and what is seen beside it."""
-        first, last = span
-        part = (number - first) / (last - first)
-        shape = (1 - part) * self._drawn(structure, first) + part * self._drawn(structure, last)
-        away = min(number - first, last - number) * self._slice_spacing
+        part = (number - span.first) / (span.last - span.first)
+        drawn = [self._drawn(span.structure, each) for each in (span.first, span.last)]
+        shape = (1 - part) * drawn[0] + part * drawn[1]
+        away = min(number - span.first, span.last - number) * self._slice_spacing
         return moved_outline(shape, away, seen)
 
     def _drawn(self, structure: KnownStructure, number: int) -> Distance:
@@ -121,9 +144,10 @@ class BetweenSlices:
             self._distances[key] = signed_distance(structure.mask(number), self._pixel_spacing)
         return self._distances[key]
 
-    def _forget_others(self, used: Sequence[tuple[int, int]]) -> None:
+    def _forget_others(self, spans: Sequence[_Span]) -> None:
         """Of each structure two slices at a time are kept."""
-        self._distances = {key: self._distances[key] for key in used}
+        used = {(span.structure.label, end) for span in spans for end in (span.first, span.last)}
+        self._distances = {key: each for key, each in self._distances.items() if key in used}
 
 
 def moved_outline(shape: Distance, away: float, seen: NDArray[np.float32]) -> Distance:
@@ -144,8 +168,9 @@ def moved_outline(shape: Distance, away: float, seen: NDArray[np.float32]) -> Di
 def keep_known(labels: SliceStack, structures: Sequence[KnownStructure]) -> None:
     """Puts what was drawn, and what is known to be absent, into a labelmap, in place."""
     for structure in structures:
+        drawn = SliceStack(labels.array, labels.geometry, structure.axis)
         for number in np.flatnonzero(structure.known).tolist():
-            plane = labels[number]
+            plane = drawn[number]
             plane[plane == structure.label] = 0
             plane[structure.mask(number)] = structure.label
 
@@ -164,15 +189,32 @@ def _fitted(
     return {label: FeatureRegression.fitted_to(each) for label, each in sums.items()}
 
 
-def _margin(probabilities: Tensor, column: int) -> NDArray[np.float32]:
-    """Log odds (rows, columns) of a class against the likeliest of the others."""
-    logs = probabilities.clamp(min=1e-6).log()
-    others = torch.cat([logs[:column], logs[column + 1 :]]).amax(0)
-    margin: NDArray[np.float32] = (logs[column] - others).clamp(-_LARGEST, _LARGEST).numpy()
-    return margin
+class _Odds:
+    """Log odds of each class against the likeliest of the others.
+
+    Args:
+        probabilities: (classes, rows, columns).
+    """
+
+    def __init__(self, probabilities: Tensor) -> None:
+        self._logs = probabilities.clamp(min=1e-6).log()
+        # Two passes for all classes, in place of one for each.
+        (self._largest, self._second), (self._likeliest, _) = self._logs.topk(2, dim=0)
+
+    def of(self, column: int) -> NDArray[np.float32]:
+        """(rows, columns) of one class."""
+        others = torch.where(self._likeliest == column, self._second, self._largest)
+        odds: NDArray[np.float32] = (self._logs[column] - others).clamp(-_LARGEST, _LARGEST).numpy()
+        return odds
 
 
 def _agree(mask: NDArray[np.bool_], shape: NDArray[np.bool_]) -> bool:
     both = np.count_nonzero(mask & shape)
     total = np.count_nonzero(mask) + np.count_nonzero(shape)
     return 2 * both >= _LEAST_AGREEMENT * total
+
+
+def _overlap(first: NDArray[np.bool_], last: NDArray[np.bool_]) -> bool:
+    """Whether a shape leads from one drawn mask to the other."""
+    smaller = min(np.count_nonzero(first), np.count_nonzero(last))
+    return bool(np.count_nonzero(first & last) >= _LEAST_OVERLAP * smaller)

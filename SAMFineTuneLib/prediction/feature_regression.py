@@ -65,6 +65,8 @@ class FeatureSums:
             fit: of the slice on the square.
         """
         shares = mask_shares(mask, fit)[0, 0]
+        # What is smaller than the decoder's pixels has its inside there where it fills most.
+        shares = shares / shares.max()
         distance = ndimage.distance_transform_edt((shares < 0.1).numpy())
         near = torch.from_numpy(distance <= max(4.0, _AROUND * len(shares)))
         extended = _with_constant(features[:, near].T.double())

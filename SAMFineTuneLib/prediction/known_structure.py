@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.slices.stack import SliceStack
+
+
+class Drawing(NamedTuple):
+    """One labelmap in which a structure was drawn.
+
+    Attributes:
+        labels: the labelmap on the volume's grid, cut as it was drawn.
+        known: (slices,) bool, where it tells the truth of the structure, be it that it is absent.
+    """
+
+    labels: SliceStack
+    known: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,27 +30,26 @@ class KnownStructure:
 
     Attributes:
         label: its number.
-        labels: the labelmap in which it was drawn, on the volume's grid.
-        known: (slices,) bool, where the labelmap tells the truth of it, be it that it is absent.
+        drawings: one at least, all cut along the same axis.
     """
 
     label: int
-    labels: SliceStack
-    known: NDArray[np.bool_]
+    drawings: tuple[Drawing, ...]
 
-    def joined_by(self, other: KnownStructure) -> KnownStructure:
-        """What both say of the same structure of the same volume, cut alike."""
-        array = np.zeros(self.labels.array.shape, self.labels.array.dtype)
-        labels = SliceStack(array, self.labels.geometry, self.labels.axis)
-        for structure in (self, other):
-            for number in np.flatnonzero(structure.known).tolist():
-                labels[number][structure.mask(number)] = self.label
-        return KnownStructure(self.label, labels, self.known | other.known)
+    @property
+    def axis(self) -> int:
+        """Of the volume's array, along which it was drawn slice by slice."""
+        return self.drawings[0].labels.axis
+
+    @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """(slices,) bool, where it is known."""
+        return reduce(np.logical_or, (each.known for each in self.drawings))
 
     def mask(self, number: int) -> NDArray[np.bool_]:
-        """(rows, columns) of a slice."""
-        drawn: NDArray[np.bool_] = self.labels[number] == self.label
-        return drawn
+        """(rows, columns) of a known slice."""
+        masks = [each.labels[number] == self.label for each in self.drawings if each.known[number]]
+        return reduce(np.logical_or, masks)
 
     @cached_property
     def drawn(self) -> list[int]:

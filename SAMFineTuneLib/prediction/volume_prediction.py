@@ -55,8 +55,8 @@ def predict_volume(
     """Segments every slice; memory beside the result is that of one batch.
 
     Slices of which the user has said what they show are given back as they are, and what lies
-    between drawn ones is as `BetweenSlices` says. What is uncertain is the model's own opinion on
-    every slice, whatever is known of it.
+    between drawn ones is as `BetweenSlices` says, which keeps two slices of each structure at a
+    time. What is uncertain is the model's own opinion on every slice, whatever is known of it.
 
     Args:
         segmenter: the tuned network, in eval mode.
@@ -65,8 +65,8 @@ def predict_volume(
         batch: slices at a time.
         with_uncertainty: also give the entropy.
         progress: called with slices done and in all; may raise to stop.
-        known: what the user has drawn in this volume, on slices along the model's axis; structures
-            that the model does not know are left out.
+        known: what the user has drawn in this volume; structures that the model does not know are
+            left out, and those drawn on slices along another axis are kept, but help nothing.
 
     Raises:
         InputError: a volume with the same value in every voxel.
@@ -98,7 +98,7 @@ def predict_volume(
         in_doubt += slice_uncertainty(probabilities)
         found = probabilities.argmax(1).cpu().numpy()
         for place, number in enumerate(numbers):
-            if between is not None and between.concerns(number):
+            if between is not None:
                 features = chosen(state, slice(place, place + 1))
                 found[place] = between.complete(number, probabilities[place].cpu(), features)
             labels[number][...] = values[found[place]]
@@ -127,8 +127,8 @@ def _between_slices(
     encode: Callable[[range], FeatureState],
     progress: Callable[[int, int], None],
 ) -> BetweenSlices | None:
-    """None where nothing lies between drawn slices."""
-    structures = [each for each in known if each.has_between]
+    """None where nothing was drawn on slices like these."""
+    structures = [each for each in known if each.axis == stack.axis]
     if not structures:
         return None
 
