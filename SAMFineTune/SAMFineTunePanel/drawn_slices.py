@@ -57,10 +57,11 @@ class DrawnSlices:
         for example, slices in usableExamples(self.examples, volume, self.painted):
             try:
                 layers = yield from self._layers(example, grid)
+                moved = not isOn(volume, grid)
             except ValueError:
                 # Events go on meanwhile: a segment was removed, or a transform changed.
                 continue
-            if not isOn(volume, grid) or slicesOf(example, self.painted) != slices:
+            if moved or slicesOf(example, self.painted) != slices:
                 continue
             for layer in layers:
                 segmentation = self.folder / f"drawn{len(self.written)}.seg.nrrd"
@@ -77,6 +78,8 @@ class DrawnSlices:
         for segmentID, name in names.items():
             if name not in values:
                 continue
+            if not isOn(volume, grid):
+                return []
             voxels = segmentVoxels(segmentation, segmentID, volume)
             for layer in layers:
                 if not (yield from layer.overlaps(voxels)):
