@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from SAMFineTuneLib import cli
 from SAMFineTuneLib.backbones.checkpoints import load_checkpoint
 from SAMFineTuneLib.backbones.class_clusters import cluster_counts, cluster_masks
 from SAMFineTuneLib.backbones.network import SamNetwork
+from SAMFineTuneLib.backbones.refining_block import RefiningBlock
 from SAMFineTuneLib.backbones.registry import build
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.backbones.starter import build_starter
@@ -37,7 +39,7 @@ from SAMFineTuneLib.pretraining.context_task import context_loss
 from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
 from SAMFineTuneLib.pretraining.plan import PretrainingPlan
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
-from SAMFineTuneLib.pretraining.prompt_task import choose_masks, prompt_loss
+from SAMFineTuneLib.pretraining.prompt_task import Rounds, choose_masks, prompt_loss
 from SAMFineTuneLib.pretraining.run import run_pretraining
 from SAMFineTuneLib.pretraining.saved import load_state, save_state, save_weights
 from SAMFineTuneLib.pretraining.training import Pretraining
@@ -357,12 +359,15 @@ def features_by(network: SamNetwork, episode: Episode) -> FeatureState:
     return PromptedSegmenter(network).encode(images)
 
 
-def prompted(network: SamNetwork, episode: Episode, rounds: int = 3) -> tuple[Tensor, list[Tensor]]:
+def prompted(
+    network: SamNetwork, episode: Episode, rounds: int = 3, passed_over: int = 0
+) -> tuple[Tensor, list[Tensor]]:
     chance = Chance((0,))
     masks = choose_masks([episode], chance)
     assert masks.flatten(1).any(1).all(), "choose an episode that shows something everywhere"
     segmenter = PromptedSegmenter(network)
-    return prompt_loss(segmenter, features_by(network, episode), masks, rounds, chance)
+    features = features_by(network, episode)
+    return prompt_loss(segmenter, features, masks, Rounds(rounds, passed_over), chance)
 
 
 def test_chosen_masks_are_structures_of_their_images() -> None:
@@ -396,6 +401,23 @@ def test_prompt_loss_has_a_dsc_for_every_round(network: SamNetwork) -> None:
     assert loss.isfinite() and float(loss) > 0.5 and float(again) == float(loss)
     assert [each.shape for each in scores] == [(4,), (4,)]
     assert all(((each >= 0) & (each <= 1)).all() for each in scores)
+
+
+def test_rounds_that_are_passed_over_come_before_the_last_ones(
+    network: SamNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.no_grad():
+        _, all_learnt = prompted(network, an_episode(), rounds=4)
+        _, some = prompted(network, an_episode(), rounds=2, passed_over=2)
+    assert len(some) == 2 and torch.equal(some[0], all_learnt[0])
+    # With all of every mask looked at, the last answer is the same.
+    monkeypatch.setattr(
+        "SAMFineTuneLib.training.prompt_rounds.thinned", lambda masks, chance: masks
+    )
+    with torch.no_grad():
+        _, all_learnt = prompted(network, an_episode(), rounds=4)
+        _, some = prompted(network, an_episode(), rounds=2, passed_over=2)
+    assert torch.equal(some[1], all_learnt[3]) and not torch.equal(some[1], all_learnt[1])
 
 
 class Knowing(ContextMaskDecoder):
@@ -452,8 +474,12 @@ def test_context_loss_is_least_for_the_right_answer(network: SamNetwork) -> None
 _WITHOUT_EFFECT = ("k_proj.bias", "context_decoder.refinement.2.bias")
 
 
-def test_both_losses_reach_every_parameter(network: SamNetwork) -> None:
-    network.zero_grad(set_to_none=True)
+def test_both_losses_reach_every_parameter() -> None:
+    network = build_starter(16 * SIDE)
+    for each in network.modules():
+        # A new refining block passes on what it gets; one that has learnt something does not.
+        if isinstance(each, RefiningBlock):
+            torch.nn.init.normal_(each.conv2.weight, std=0.05)
     # Of several, so that there are boxes, points and clicks of both kinds.
     for seed in (1, 2):
         episode = an_episode(seed)
@@ -467,7 +493,6 @@ def test_both_losses_reach_every_parameter(network: SamNetwork) -> None:
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
         if not name.endswith(_WITHOUT_EFFECT):
             assert parameter.grad.abs().max() > 1e-7, name
-    network.zero_grad(set_to_none=True)
 
 
 def test_each_task_has_a_decoder_of_its_own(network: SamNetwork) -> None:
@@ -780,6 +805,40 @@ def test_a_run_goes_on_under_another_plan_and_stops_when_its_time_is_over(tmp_pa
     assert said == ["going on at step 1"]
     assert found is not None and found["step"] == 2
     assert (tmp_path / "w.safetensors").is_file()
+
+
+def test_a_training_begins_with_earlier_weights(shell: Shell, tmp_path: Path) -> None:
+    """Their images count on, their stages stay in the card, and what they lack is new."""
+    earlier = tmp_path / "earlier.safetensors"
+    assert shell("--output", earlier, "--steps", 1, "--seed", 3)[0] == 0
+    tensors, card = saved.read_weights(earlier)
+    older = {name: each for name, each in tensors.items() if ".blocks16." not in name}
+    save_file(older, earlier, metadata={saved.CARD_KEY: json.dumps(card)})
+    output = tmp_path / "later.safetensors"
+    words = ("--initial", earlier, "--output", output, "--seed", 4)
+    code, out, err = shell(*words, "--steps", 1, folder=tmp_path / "second")
+    assert code == 0 and json.loads(out)["images"] == 12
+    assert err.startswith("starting from earlier.safetensors, 6 images; 14 tensors are new")
+    later, card = saved.read_weights(output)
+    assert [stage["plan"]["seed"] for stage in card["stages"]] == [3, 4]
+    assert (card["images"], card["seed"]) == (12, 4) and set(later) == set(tensors)
+    # One tiny step from there, not from random weights.
+    for name in ("mask_decoder.mask_tokens.weight", "context_decoder.base_tokens.weight"):
+        assert torch.allclose(later[name], tensors[name], atol=0.02), name
+
+    code, out, err = shell(*words, "--steps", 2, folder=tmp_path / "second")
+    assert code == 0 and err.startswith("going on at step 1; earlier.safetensors is where")
+
+
+def test_what_are_no_weights_is_refused_as_a_beginning(shell: Shell, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"x": torch.zeros(2)}, other)
+    empty = tmp_path / "empty.safetensors"
+    empty.write_bytes(b"")
+    for path in (other, empty, tmp_path / "absent.safetensors"):
+        assert f"{path} holds no weights of the starter" in shell.refusal("--initial", path)
+    save_file({"x": torch.zeros(2)}, other, metadata={saved.CARD_KEY: "{}"})
+    assert "does not fit the starter network" in shell.refusal("--initial", other)
 
 
 def test_a_damaged_state_is_refused(shell: Shell, tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def test_tuning_teaches_what_is_wanted(examples: TrainingSet, tmp_path: Path) ->
     outcome = run.tuning.run()
     after = measure_prompted(run.segmenter, held_out)
     assert set(before) == set(after) == {"box", "1 click", "3 clicks"}
-    assert before["1 click"] < 0.7 and after["1 click"] > 0.8
+    assert before["1 click"] < 0.75 and after["1 click"] > 0.8
     assert after["3 clicks"] > before["3 clicks"]
     assert outcome.steps == 24 and outcome.ending == "complete" and outcome.loss > 0
     assert [each.step for each in run.reports] == list(range(1, 25))

@@ -87,7 +87,7 @@ BACKBONES: dict[str, BackboneSpec] = {
             default_input_size=256,
             bundled=BundledWeights(
                 "starter.safetensors",
-                "3b0c1db260c987d88636ad433cb5272d01075627c5dcef1ff5fe91c61e42b2f1",
+                "f4c8a7e2800f96a48012745ceace8090e5e421bda0c8b7dba251b6e318887061",
             ),
         ),
         BackboneSpec(

@@ -3,7 +3,8 @@
 Segment Anything gives prompts to its decoder as tokens only. A small network does not learn to
 look where a token points within the time that one has for it, so here the prompts come as maps
 too: discs around points, the filled box and the previous mask, drawn at stride 4, through the
-dense prompt path and beside the high-resolution features.
+dense prompt path and beside the high-resolution features. Refining blocks at every resolution let
+what a prompt says spread over the image.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from SAMFineTuneLib.backbones.definitions import segment_anything_modeling
+from SAMFineTuneLib.backbones.refining_block import refining_blocks
 from SAMFineTuneLib.backbones.skip_upscaling import SkipUpscaling
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.backbones.starter_encoder import EMBEDDING_CHANNELS as CHANNELS
 
 # Positive points, negative points, box, previous mask.
 PROMPT_MAPS = 4
+# Of the refining blocks at a stride; fewer where there are more pixels.
+_DILATIONS_16, _DILATIONS_8, _DILATIONS_4 = (1, 2), (1, 2), (1,)
 
 
 def build_transformer() -> nn.Module:
@@ -41,7 +45,8 @@ class StarterMaskDecoder(nn.Module):
         mlp = modeling.mask_decoder.MLP
         self.iou_token = nn.Embedding(1, CHANNELS)
         self.mask_tokens = nn.Embedding(1, CHANNELS)
-        self.output_upscaling = SkipUpscaling(CHANNELS)
+        self.blocks16 = refining_blocks(CHANNELS, _DILATIONS_16)
+        self.output_upscaling = SkipUpscaling(CHANNELS, _DILATIONS_8, _DILATIONS_4)
         self.output_hypernetworks_mlps = nn.ModuleList([mlp(CHANNELS, CHANNELS, CHANNELS // 4, 3)])
         self.iou_prediction_head: nn.Module = mlp(CHANNELS, CHANNELS, 1, 3)
         self.maps_at_stride16 = nn.Sequential(
@@ -49,6 +54,7 @@ class StarterMaskDecoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(16, CHANNELS, 3, stride=2, padding=1),
         )
+        self.maps_at_stride8 = nn.Conv2d(PROMPT_MAPS, CHANNELS // 2, 3, stride=2, padding=1)
         self.maps_at_stride4 = nn.Conv2d(PROMPT_MAPS, CHANNELS // 4, 3, padding=1)
 
     def forward(
@@ -81,8 +87,9 @@ class StarterMaskDecoder(nn.Module):
             positions.expand(batch, -1, -1, -1),
             tokens,
         )
-        source = source.transpose(1, 2).reshape(embedding.shape)
-        upscaled = self.output_upscaling(source, features.skips, self.maps_at_stride4(maps))
+        source = self.blocks16(source.transpose(1, 2).reshape(embedding.shape))
+        beside = (self.maps_at_stride4(maps), self.maps_at_stride8(maps))
+        upscaled = self.output_upscaling(source, features.skips, beside)
         mask_filter = self.output_hypernetworks_mlps[0](tokens_out[:, 1])
         logits = torch.einsum("bc,bchw->bhw", mask_filter, upscaled)[:, None]
         return logits, self.iou_prediction_head(tokens_out[:, 0])

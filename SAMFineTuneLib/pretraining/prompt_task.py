@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,9 +18,23 @@ from SAMFineTuneLib.training.prompt_rounds import loss_of_rounds
 
 # Shares of the image that a structure may fill.
 _SMALLEST, _LARGEST = 0.0008, 0.5
-_JITTER = 0.06
+# Of a box, as a share of its sides: that of Segment Anything (Kirillov et al. 2023).
+_JITTER = 0.1
 _BOXED = 0.5
 _TRIES = 6
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How often a mask is asked for.
+
+    Attributes:
+        learnt: how many answers are learnt from, the first and the last ones.
+        passed_over: how many between the first one and the others are not.
+    """
+
+    learnt: int
+    passed_over: int
 
 
 def choose_masks(episodes: list[Episode], chance: Chance) -> Tensor:
@@ -59,11 +75,13 @@ def prompt_loss(
     segmenter: PromptedSegmenter,
     features: FeatureState,
     masks: Tensor,
-    rounds: int,
+    rounds: Rounds,
     chance: Chance,
 ) -> tuple[Tensor, list[Tensor]]:
     """Loss over rounds of prompts, the first of them a box or a click; see `loss_of_rounds`."""
     batch, size = len(masks), masks.shape[-1]
     boxed = chance.each_between(0, 1, batch) < _BOXED
     prompts = first_prompts(masks, boxed, _JITTER, chance.each_between(0, 1, batch, size, size))
-    return loss_of_rounds(segmenter, features, masks, prompts, rounds, chance)
+    return loss_of_rounds(
+        segmenter, features, masks, prompts, rounds.learnt, chance, rounds.passed_over
+    )

@@ -14,7 +14,14 @@ from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.pretraining.plan import PretrainingPlan
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
-from SAMFineTuneLib.pretraining.saved import bad_state, load_state, log, save_state, save_weights
+from SAMFineTuneLib.pretraining.saved import (
+    bad_state,
+    load_state,
+    log,
+    read_weights,
+    save_state,
+    save_weights,
+)
 from SAMFineTuneLib.pretraining.training import Pretraining, PretrainingReport
 
 _LOG_EVERY_STEPS = 50
@@ -31,6 +38,7 @@ def run_pretraining(
     device_name: str,
     minutes: float | None = None,
     snapshot_images: int | None = None,
+    start: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any] | None:
     """Runs to the end of the plan or of the time, and writes the weights.
@@ -42,21 +50,25 @@ def run_pretraining(
         device_name: as `choose_device` takes it.
         minutes: stop after so long, with the weights as they are then.
         snapshot_images: keep the weights in the folder each time that so many images were seen.
+        start: weights of an earlier pre-training to begin with, where the folder holds no state.
         say: told a line now and then.
 
     Returns:
         Where it stands; None in every process but the first, so that it is told once.
 
     Raises:
-        InputError: no such device; a state that is damaged or of another plan; something cannot
-            be written.
+        InputError: no such device; a state that is damaged or of another plan; weights to start
+            from that do not fit; something cannot be written.
     """
     device = choose_device(device_name)
     processes = ProcessGroup(device)
     training = Pretraining(plan, device, processes)
     history = _history(training, folder)
     if training.step and processes.is_first:
-        say(f"going on at step {training.step}")
+        unused = "" if start is None else f"; {start.name} is where a new folder would begin"
+        say(f"going on at step {training.step}{unused}")
+    if start is not None and not training.step:
+        history = _start_from(training, start, say if processes.is_first else lambda text: None)
     history.append(_stage(training, processes.size))
     keeper = _Keeper(training, history, folder, processes, minutes, snapshot_images, say)
     training.run(keeper.after_step)
@@ -80,6 +92,26 @@ def _history(training: Pretraining, folder: Path) -> list[dict[str, Any]]:
     except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise bad_state(folder) from error
     stages: list[dict[str, Any]] = state.get("stages", [])
+    return stages
+
+
+def _start_from(
+    training: Pretraining, start: Path, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """The stages that led to weights of an earlier training; the training then has these."""
+    tensors, card = read_weights(start)
+    try:
+        new = training.start_from(
+            tensors, int(card.get("images", 0)), 3600 * float(card.get("hours", 0))
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"{start} does not fit the starter network",
+            "name weights that pretrain wrote",
+            code="bad_weights",
+        ) from error
+    say(f"starting from {start.name}, {training.images} images; {len(new)} tensors are new")
+    stages: list[dict[str, Any]] = card.get("stages", [])
     return stages
 
 

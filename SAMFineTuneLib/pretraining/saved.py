@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from SAMFineTuneLib import __version__
 from SAMFineTuneLib.backbones.network import SamNetwork
@@ -120,6 +121,24 @@ def save_weights(path: Path, network: SamNetwork, training: dict[str, Any]) -> N
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights that `save_weights` wrote, and their card.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            card = dict(json.loads((file.metadata() or {})[CARD_KEY]))
+        return {name: each.float() for name, each in load_file(path).items()}, card
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} holds no weights of the starter network",
+            "name weights that pretrain wrote",
+            code="bad_weights",
+        ) from error
 
 
 def _cannot_write(path: Path, error: Exception) -> InputError:

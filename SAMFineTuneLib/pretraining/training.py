@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from SAMFineTuneLib.pretraining.context_task import context_loss
 from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
 from SAMFineTuneLib.pretraining.plan import PretrainingPlan
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
-from SAMFineTuneLib.pretraining.prompt_task import choose_masks, prompt_loss
+from SAMFineTuneLib.pretraining.prompt_task import Rounds, choose_masks, prompt_loss
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 
 _AVERAGED_OVER = 0.998
@@ -114,6 +114,30 @@ class Pretraining:
             "optimiser": self._optimiser.state_dict(),
         }
 
+    def start_from(self, tensors: Mapping[str, Tensor], images: int, seconds: float) -> list[str]:
+        """Begins with weights that earlier training left, and with a fresh optimiser.
+
+        Args:
+            tensors: by their names in the network.
+            images: seen in that training.
+            seconds: that it took.
+
+        Returns:
+            Names of the tensors that the network has beyond these; they stay as they are.
+
+        Raises:
+            RuntimeError: a tensor that the network has not, or of another shape; no image encoder.
+        """
+        found = self.network.load_state_dict(tensors, strict=False)
+        if found.unexpected_keys:
+            raise RuntimeError(f"no tensor {found.unexpected_keys[0]} in the network")
+        # Decoders may have grown since; without its encoder it is another beginning.
+        if any(name.startswith("image_encoder.") for name in found.missing_keys):
+            raise RuntimeError("the image encoder is not whole")
+        self._average.module.load_state_dict(self.network.state_dict())
+        self.images, self.seconds = images, seconds
+        return list(found.missing_keys)
+
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from a state, under this plan."""
         self.step, self.images, self.seconds = state["step"], state["images"], state["seconds"]
@@ -127,7 +151,7 @@ class Pretraining:
         # The size is drawn for all processes alike, the images for each by itself.
         common = Chance((plan.seed, self.step))
         size = plan.sizes[common.whole(0, len(plan.sizes) - 1)]
-        rounds = common.whole(2, 3)
+        rounds = Rounds(common.whole(2, 3), common.whole(0, 4) if common.happens(0.3) else 0)
         chance = Chance((plan.seed, self.step, self._processes.rank + 1), self._device)
         episodes = [draw_episode(chance, plan.images_at(size), size) for _ in range(plan.episodes)]
         for group in self._optimiser.param_groups:
@@ -147,7 +171,7 @@ class Pretraining:
         self._note({"loss": loss, **scores})
 
     def _losses(
-        self, episodes: list[Episode], rounds: int, chance: Chance
+        self, episodes: list[Episode], rounds: Rounds, chance: Chance
     ) -> tuple[Tensor, dict[str, Tensor]]:
         images = torch.cat([each.images for each in episodes])
         features = self._segmenter.encode(images[:, None].expand(-1, 3, -1, -1))
