@@ -23,7 +23,7 @@ from SAMFineTuneLib.baselines.shape_interpolation import signed_distance
 from SAMFineTuneLib.correction.evidence import Evidence
 from SAMFineTuneLib.correction.session import CorrectionSession, Mask
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.prediction.between_slices import moved_outline
+from SAMFineTuneLib.prediction.between_slices import agreement, moved_outline
 
 _OUTWARD_WEIGHT = 0.2
 # Outward: the share of its area that the image must support, and by what it may grow at once.
@@ -148,8 +148,8 @@ class _Carrier:
                 self._check(self._done, self.steps)
                 # What is predicted must not have been learnt from.
                 pull = self._evidence.without(middle).seen(middle).pull
-                gain += _agreement(self._between(first, middle, last, pull), truths[1])
-                gain -= _agreement(self._between(first, middle, last, None), truths[1])
+                gain += agreement(self._between(first, middle, last, pull), truths[1])
+                gain -= agreement(self._between(first, middle, last, None), truths[1])
         return gain >= 0
 
     def _between(
@@ -208,9 +208,3 @@ def _why_stop(mask: Mask, before: Mask, support: float) -> str:
 def _support(mask: Mask, seen: NDArray[np.float32]) -> float:
     """Share of a mask on which the image shows the structure; 0 for an empty mask."""
     return float((seen[mask] > 0).mean()) if mask.any() else 0.0
-
-
-def _agreement(mask: Mask, other: Mask) -> float:
-    """DSC of two masks; 1 where both are empty."""
-    total = int(mask.sum()) + int(other.sum())
-    return 2 * int((mask & other).sum()) / total if total else 1.0

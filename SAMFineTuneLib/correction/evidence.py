@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.correction.appearance import Appearance
 from SAMFineTuneLib.correction.session import CorrectionSession, Mask
-from SAMFineTuneLib.prediction.between_slices import FEATURES_WEIGHT, MODEL_WEIGHT
+from SAMFineTuneLib.prediction.between_slices import FEATURES_WEIGHT, LARGEST_LOGIT, MODEL_WEIGHT
 
-# Beyond this a logit says no more than that one is sure.
-_LARGEST = 6.0
 # Of the features' logit where no tuned model is there to hold them back, in mm of outline for each
 # mm from the next accepted slice.
 _ALONE_WEIGHT = 0.1
@@ -69,9 +67,9 @@ class Evidence:
         return Seen(0.5 * features + 0.5 * model, FEATURES_WEIGHT * features + MODEL_WEIGHT * model)
 
     def _features(self, number: int) -> NDArray[np.float32]:
-        return self._appearance.logits(number).clip(-_LARGEST, _LARGEST)
+        return self._appearance.logits(number).clip(-LARGEST_LOGIT, LARGEST_LOGIT)
 
     def _model(self, number: int, label: int) -> NDArray[np.float32]:
-        logits = self._session.model_logits(number, label).clamp(-_LARGEST, _LARGEST)
+        logits = self._session.model_logits(number, label).clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
         on_slice: NDArray[np.float32] = self._session.fit.logits_to_slice(logits)[0, 0].numpy()
         return on_slice

@@ -37,7 +37,7 @@ from SAMFineTuneLib.slices.stack import SliceStack
 # Of a logit, in mm of outline for each mm of distance from the next drawn slice.
 FEATURES_WEIGHT, MODEL_WEIGHT = 0.3, 0.1
 # Beyond this a logit says no more than that one is sure.
-_LARGEST = 6.0
+LARGEST_LOGIT = 6.0
 # What has less in common with the shape alone is not trusted.
 _LEAST_AGREEMENT = 0.6
 # Of the smaller one of two drawn masks: what the other must share of it.
@@ -128,7 +128,7 @@ class BetweenSlices:
         for span in spans:
             logits = self._regressions[span.structure.label].logits(maps, self._fit)
             seen = MODEL_WEIGHT * odds.of(span.column)
-            seen += FEATURES_WEIGHT * logits.clip(-_LARGEST, _LARGEST)
+            seen += FEATURES_WEIGHT * logits.clip(-LARGEST_LOGIT, LARGEST_LOGIT)
             distance = self._distance(span, number, seen)
             deeper = distance > deepest
             classes[deeper] = span.column
@@ -166,7 +166,13 @@ def moved_outline(shape: Distance, away: float, seen: NDArray[np.float32]) -> Di
         Both together; the shape alone where they contradict each other altogether.
     """
     distance: Distance = shape + np.float32(away) * seen
-    return distance if _agree(distance > 0, shape > 0) else shape
+    return distance if agreement(distance > 0, shape > 0) >= _LEAST_AGREEMENT else shape
+
+
+def agreement(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """DSC of two masks; 1 where both are empty."""
+    total = int(mask.sum()) + int(other.sum())
+    return 2 * int((mask & other).sum()) / total if total else 1.0
 
 
 def keep_known(labels: SliceStack, structures: Sequence[KnownStructure]) -> None:
@@ -208,14 +214,10 @@ class _Odds:
     def of(self, column: int) -> NDArray[np.float32]:
         """(rows, columns) of one class."""
         others = torch.where(self._likeliest == column, self._second, self._largest)
-        odds: NDArray[np.float32] = (self._logs[column] - others).clamp(-_LARGEST, _LARGEST).numpy()
+        odds: NDArray[np.float32] = (
+            (self._logs[column] - others).clamp(-LARGEST_LOGIT, LARGEST_LOGIT).numpy()
+        )
         return odds
-
-
-def _agree(mask: NDArray[np.bool_], shape: NDArray[np.bool_]) -> bool:
-    both = np.count_nonzero(mask & shape)
-    total = np.count_nonzero(mask) + np.count_nonzero(shape)
-    return 2 * both >= _LEAST_AGREEMENT * total
 
 
 def _overlap(first: NDArray[np.bool_], last: NDArray[np.bool_]) -> bool:

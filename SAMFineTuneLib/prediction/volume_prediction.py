@@ -96,12 +96,13 @@ def predict_volume(
         state = encode(numbers)
         probabilities = probabilities_from(segmenter, state, stack[0].shape, stack.pixel_spacing)
         in_doubt += slice_uncertainty(probabilities)
-        found = probabilities.argmax(1).cpu().numpy()
         for place, number in enumerate(numbers):
-            if between is not None:
+            if between is None:
+                found = probabilities[place].argmax(0).cpu().numpy()
+            else:
                 features = chosen(state, slice(place, place + 1))
-                found[place] = between.complete(number, probabilities[place].cpu(), features)
-            labels[number][...] = values[found[place]]
+                found = between.complete(number, probabilities[place].cpu(), features)
+            labels[number][...] = values[found]
         if entropies is not None:
             for place, number in enumerate(numbers):
                 entropies[number][...] = voxel_uncertainty(probabilities[place]).cpu().numpy()
