@@ -17,15 +17,17 @@ from SAMFineTuneLib.correction.networks import load_networks
 from SAMFineTuneLib.correction.session import CorrectionSession
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume
-from Testing.benchmarks import abdomen
-from Testing.benchmarks.correcting_user import correct_slice
+from Testing.benchmarks.correcting_user import Clicking, correct_slice
 from Testing.benchmarks.single_slices import Source, cut_along, read_targets, sources
+from Testing.benchmarks.tuned_images import TunedImages, tuned_images
 from Testing.benchmarks.tuned_models import TunedModels
 
 CLICKS = 10
 GOOD = 0.9
 # A target on fewer pixels says more of its outline than of the network.
 _LEAST_PIXELS = 30
+# Of the figure's grid.
+_COLUMNS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,70 +69,55 @@ class ClickCurves:
         return {"images": self.images, "way": self.way, "dsc": self.dsc.round(4).tolist()}
 
 
-def untuned_curves(data: Path, every: int) -> ClickCurves:
+def untuned_curves(data: Path, every: int, clicking: Clicking = "largest") -> ClickCurves:
     """The starter network as it comes, on all shared images."""
     curves = []
     for source in sources(data):
         targets = read_targets(source).targets[::every]
         session = open_session(source, None)
-        curves += [correct_slice(session, target.slice, target.mask, CLICKS) for target in targets]
+        curves += [
+            correct_slice(session, target.slice, target.mask, CLICKS, clicking=clicking)
+            for target in targets
+        ]
     return ClickCurves("all shared images", "untuned", np.array(curves))
 
 
-def tuned_curves(models: TunedModels, every: int) -> Iterator[ClickCurves]:
-    """Untuned, tuned and corrected, on the slices that tuned models have not seen."""
-    hippocampi = models.data / "hippocampus_mr"
-    unseen = [
-        Source("hippocampus", hippocampi / "images" / name, hippocampi / "labels" / name)
-        for name in models.unseen
-    ]
-    numbers = {"anterior": 1, "posterior": 2}
-    yield from _ways("hippocampus, unseen volumes", unseen, numbers, models.hippocampus(), every)
-    task = models.abdomen_task
-    organs = Source("abdomen", task.volume_path, models.data / "ct_abdomen_3mm" / "organs.nii.gz")
-    named = {name: number for number, name in abdomen.STRUCTURES.items()}
-    shown = {number: set(slices) for number, slices in task.shown.items()}
-    yield from _ways("CT organs, slices not shown", [organs], named, models.abdomen(), every, shown)
-
-
-def _ways(
-    images: str,
-    sources: Sequence[Source],
-    structures: dict[str, int],
-    model: Path,
-    every: int,
-    shown: dict[int, set[int]] | None = None,
+def tuned_curves(
+    models: TunedModels, every: int, clicking: Clicking = "largest"
 ) -> Iterator[ClickCurves]:
-    ways: tuple[tuple[str, Path | None, Start], ...] = (
+    """Untuned, tuned and corrected, on the slices that tuned models have not seen."""
+    for images in tuned_images(models):
+        for way, model, start in _ways(images.model):
+            curves = []
+            for source in images.sources:
+                session = open_session(source, model)
+                for label, number, mask in [*_whole_structures(source, session, images)][::every]:
+                    user = correct_slice(session, number, mask, CLICKS, start, label, clicking)
+                    curves.append(user)
+            yield ClickCurves(images.title, way, np.array(curves))
+
+
+def _ways(model: Path) -> Sequence[tuple[str, Path | None, Start]]:
+    """Name, model and beginning of each way of working."""
+    return (
         ("untuned", None, "nothing"),
         ("tuned", model, "nothing"),
         ("corrected", model, "model"),
     )
-    for way, used, start in ways:
-        curves = []
-        for source in sources:
-            session = open_session(source, used)
-            targets = list(_whole_structures(source, session, structures, shown or {}))
-            for label, number, mask in targets[::every]:
-                curves.append(correct_slice(session, number, mask, CLICKS, start, label))
-        yield ClickCurves(images, way, np.array(curves))
 
 
 def _whole_structures(
-    source: Source,
-    session: CorrectionSession,
-    structures: dict[str, int],
-    shown: dict[int, set[int]],
+    source: Source, session: CorrectionSession, images: TunedImages
 ) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
     """Label, slice number and mask of every structure on every slice that shows enough of it."""
     geometry = session.stack.geometry
     labels = SliceStack(
         labelmap_onto(read_labelmap(source.labels), geometry).array, geometry, session.stack.axis
     )
-    for label in structures.values():
+    for label in images.structures.values():
         for number in range(len(labels)):
             mask = labels[number] == label
-            if mask.sum() >= _LEAST_PIXELS and number not in shown.get(label, ()):
+            if mask.sum() >= _LEAST_PIXELS and number not in images.shown.get(label, ()):
                 yield label, number, mask
 
 
@@ -144,11 +131,13 @@ def open_session(source: Source, model: Path | None) -> CorrectionSession:
 
 
 def draw_curves(path: Path, curves: Sequence[ClickCurves]) -> None:
-    """Mean DSC against clicks, one line a way, one picture for each set of images."""
+    """Mean DSC against clicks, one line a way, one plot for each set of images."""
     names = list(dict.fromkeys(each.images for each in curves))
-    figure = Figure(figsize=(4.2 * len(names), 3.6), layout="constrained")
+    rows = -(-len(names) // _COLUMNS)
+    figure = Figure(figsize=(4.2 * _COLUMNS, 3.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    for ax, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    for place, name in enumerate(names, start=1):
+        ax = figure.add_subplot(rows, _COLUMNS, place)
         for each in curves:
             if each.images == name:
                 ax.plot(range(CLICKS + 1), each.dsc.mean(0), marker="o", ms=3, label=each.way)

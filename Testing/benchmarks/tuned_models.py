@@ -6,11 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from SAMFineTuneLib.volumes import write_labelmap
+from SAMFineTuneLib.jobs.json_text import write_json
+from SAMFineTuneLib.volumes import read_labelmap, write_labelmap
 from Testing.benchmarks import abdomen, hippocampus
+from Testing.benchmarks.few_slices import evenly_spaced, keep_slices, slices_with
 from Testing.benchmarks.process_cost import command, run_command
 
 _SLICES = 5
+_SARCOMAS = [f"STS_{number:03}" for number in range(1, 9)]
 
 
 class TunedModels:
@@ -29,6 +32,7 @@ class TunedModels:
         self._seed = seed
         self._options = options
         self.abdomen_task = abdomen.Task.read(data, _SLICES)
+        self.unseen_sarcomas = _SARCOMAS[_SLICES:]
         self.learnt, self.unseen = hippocampus.choose_volumes(data / "hippocampus_mr", 0)
 
     def abdomen(self) -> Path:
@@ -46,6 +50,32 @@ class TunedModels:
         data = self.data / "hippocampus_mr"
         hippocampus.write_examples(self.learnt, data, "axial", self._folder)
         return self._tuned("hippocampus", ("--examples", self._folder / "examples.json"))
+
+    def sarcoma(self) -> Path:
+        """A tumour in MR from one labelled slice, the middle one, of each of five patients."""
+        examples = []
+        for name in _SARCOMAS[:_SLICES]:
+            image = self.data / "sarcoma_mr" / f"{name}.nii.gz"
+            truth = read_labelmap(image.with_name(f"{name}_tumour.nii.gz"))
+            shown = slices_with(truth, "axial", [1])
+            few = self._folder / f"few_{image.name}"
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_labelmap(few, keep_slices(truth, "axial", {1: [shown[len(shown) // 2]]}))
+            examples.append({"volume": str(image), "segmentation": str(few), "axis": "axial"})
+        write_json(self._folder / "sarcomas.json", examples)
+        return self._tuned("sarcoma", ("--examples", self._folder / "sarcomas.json"))
+
+    def fetal_brain(self) -> Path:
+        """A fetal brain in one oblique stack of T2 MR, from five labelled slices."""
+        folder = self.data / "fetal_brain_mr_oblique"
+        truth = read_labelmap(folder / "run1_brain.nii.gz")
+        few = self._folder / "few_run1.nii.gz"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        shown = {1: evenly_spaced(truth, "axial", 1, _SLICES)}
+        write_labelmap(few, keep_slices(truth, "axial", shown))
+        volume = folder / "run1.nii.gz"
+        examples = ("--volume", volume, "--segmentation", few, "--axis", "axial")
+        return self._tuned("fetal_brain", examples)
 
     def _tuned(self, name: str, examples: Sequence[str | Path]) -> Path:
         model = self._folder / f"{name}.safetensors"
