@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+Distance = NDArray[np.float32]
+
 
 def interpolate(
     labelmap_array: NDArray[Any],
@@ -46,14 +48,26 @@ def interpolate(
             drawn = np.where(known[number] > 0, np.float32(np.inf), known[number])
             _claim(found[number], depth[number], drawn, label)
         for first, last in pairwise(chosen):
+            ends = {first: known[first], last: known[last]}
             for number in range(first + 1, last):
-                part = (number - first) / (last - first)
-                between = (1 - part) * known[first] + part * known[last]
-                _claim(found[number], depth[number], between, label)
+                _claim(found[number], depth[number], shape_between(ends, number), label)
     return np.moveaxis(found, 0, axis).copy()
 
 
-def signed_distance(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[np.float32]:
+def shape_between(ends: Mapping[int, Distance], number: int) -> Distance:
+    """The shape on a slice between two others, as signed distance to its outline.
+
+    Args:
+        ends: numbers of the two slices, and the signed distances there.
+        number: of the slice between.
+    """
+    (first, before), (last, behind) = sorted(ends.items())
+    part = (number - first) / (last - first)
+    between: Distance = (1 - part) * before + part * behind
+    return between
+
+
+def signed_distance(mask: NDArray[np.bool_], spacing: Sequence[float]) -> Distance:
     """Distance to the outline of a 2-D mask in mm: positive inside, negative outside.
 
     An empty mask is as far away as its image is wide, everywhere.
@@ -69,7 +83,7 @@ def signed_distance(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArra
 
 
 def _claim(
-    labels: NDArray[Any], depth: NDArray[np.float32], distance: NDArray[np.float32], label: int
+    labels: NDArray[Any], depth: NDArray[np.float32], distance: Distance, label: int
 ) -> None:
     """Give `label` the voxels of a slice that lie deeper in it than in any label before."""
     deeper = distance > depth

@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMFineTuneLib.baselines.shape_interpolation import signed_distance
+from SAMFineTuneLib.baselines.shape_interpolation import Distance, shape_between, signed_distance
 from SAMFineTuneLib.correction.evidence import Evidence
 from SAMFineTuneLib.correction.session import CorrectionSession, Mask
 from SAMFineTuneLib.errors import InputError
@@ -31,7 +31,6 @@ _LEAST_SUPPORT = 0.5
 _LARGEST_GROWTH = 1.6
 _LEAST_PIXELS = 4
 
-Distance = NDArray[np.float32]
 Check = Callable[[int, int], None]
 
 
@@ -155,8 +154,7 @@ class _Carrier:
     def _between(
         self, first: int, number: int, last: int, pull: NDArray[np.float32] | None
     ) -> Mask:
-        part = (number - first) / (last - first)
-        shape = (1 - part) * self._distance(first) + part * self._distance(last)
+        shape = shape_between({each: self._distance(each) for each in (first, last)}, number)
         if pull is None:
             mask: Mask = shape > 0
             return mask

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
-from SAMFineTuneLib.baselines.shape_interpolation import signed_distance
+from SAMFineTuneLib.baselines.shape_interpolation import Distance, shape_between, signed_distance
 from SAMFineTuneLib.prediction.feature_regression import (
     FeatureRegression,
     FeatureSums,
@@ -42,8 +42,6 @@ LARGEST_LOGIT = 6.0
 _LEAST_AGREEMENT = 0.6
 # Of the smaller one of two drawn masks: what the other must share of it.
 _LEAST_OVERLAP = 0.4
-
-Distance = NDArray[np.float32]
 
 
 class _Span(NamedTuple):
@@ -136,9 +134,8 @@ class BetweenSlices:
 
     def _distance(self, span: _Span, number: int, seen: NDArray[np.float32]) -> Distance:
         """Distance to the outline, mm, positive inside: shape, and what is seen beside it."""
-        part = (number - span.first) / (span.last - span.first)
-        drawn = [self._drawn(span.structure, each) for each in (span.first, span.last)]
-        shape = (1 - part) * drawn[0] + part * drawn[1]
+        drawn = {each: self._drawn(span.structure, each) for each in (span.first, span.last)}
+        shape = shape_between(drawn, number)
         away = min(number - span.first, span.last - number) * self._slice_spacing
         return moved_outline(shape, away, seen)
 
