@@ -324,7 +324,14 @@ class CorrectSection(PanelSection):
         tips = (
             (self.ui.positiveButton, wait, _("Clicks on the structure (P; X switches to points beside it)")),
             (self.ui.negativeButton, wait, _("Clicks beside the structure (X switches to points on it)")),
-            (self.ui.boxButton, wait, _("Two clicks around the structure (B)")),
+            (
+                self.ui.boxButton,
+                wait,
+                _(
+                    "Two clicks around the structure (B, which is elsewhere Slicer's key for the previous slice; "
+                    "here take the mouse wheel or the left arrow key)"
+                ),
+            ),
             (
                 self.ui.clearButton,
                 wait or ("" if correction.current.prompts or correction.carried else _("Nothing is set on this slice")),

@@ -7,9 +7,14 @@ from collections.abc import Callable, Mapping
 import qt
 import slicer
 
+_TYPED_INTO = (qt.QLineEdit, qt.QAbstractSpinBox, qt.QPlainTextEdit, qt.QTextEdit)
+_FOCUS_CHANGED = "focusChanged(QWidget*,QWidget*)"
+
 
 class CorrectionKeys:
     """Keys of the main window, so that they work wherever the mouse is, over the slice views too.
+
+    While somebody types they are off: a line edit keeps letters for itself, but Enter would be taken from it.
 
     Args:
         actions: key, as Qt writes it, → what it does.
@@ -24,33 +29,46 @@ class CorrectionKeys:
 
     @property
     def areOn(self) -> bool:
-        """Whether the keys do anything."""
+        """Whether the keys do anything, as long as nobody types."""
         return bool(self._shortcuts)
 
     def turn(self, on: bool) -> None:
         """Take the keys, or give them back to whoever had them before."""
         if on == self.areOn:
             return
-        if not on:
-            for shortcut in self._shortcuts:
-                shortcut.enabled = False
-                shortcut.setParent(None)
-                shortcut.deleteLater()
-            self._shortcuts = []
+        if on:
+            self._take()
             return
-        self._window = slicer.util.mainWindow() or self._fallback.window()
-        for key, action in self._actions.items():
-            shortcut = qt.QShortcut(self._window)
-            shortcut.setKey(qt.QKeySequence(key))
-            shortcut.autoRepeat = False
-            for signal in ("activated()", "activatedAmbiguously()"):
-                # Where Slicer has the key for something else, correcting goes first while it is open.
-                shortcut.connect(signal, lambda action=action: self._act(action))
-            self._shortcuts.append(shortcut)
+        for shortcut in self._shortcuts:
+            shortcut.enabled = False
+            shortcut.setParent(None)
+            shortcut.deleteLater()
+        self._window.disconnect("destroyed()", self._letGo)
+        self._letGo()
 
-    def _act(self, action: Callable[[], None]) -> None:
-        focus = self._window.focusWidget()
-        if isinstance(focus, (qt.QLineEdit, qt.QAbstractSpinBox, qt.QPlainTextEdit, qt.QTextEdit)):
-            # Somebody is typing: Enter ends that, and undo takes letters back.
-            return
-        action()
+    def _take(self) -> None:
+        self._window = slicer.util.mainWindow() or self._fallback.window()
+        self._shortcuts = [self._shortcut(key, action) for key, action in self._actions.items()]
+        self._window.connect("destroyed()", self._letGo)
+        slicer.app.connect(_FOCUS_CHANGED, self._onFocusChanged)
+        self._onFocusChanged()
+
+    def _shortcut(self, key: str, action: Callable[[], None]):
+        shortcut = qt.QShortcut(self._window)
+        shortcut.setKey(qt.QKeySequence(key))
+        shortcut.autoRepeat = False
+        for signal in ("activated()", "activatedAmbiguously()"):
+            # Where Slicer has the key for something else, correcting goes first while it is open.
+            shortcut.connect(signal, action)
+        return shortcut
+
+    def _letGo(self) -> None:
+        """The shortcuts are gone, with their window where that was closed."""
+        slicer.app.disconnect(_FOCUS_CHANGED, self._onFocusChanged)
+        self._window, self._shortcuts = None, []
+
+    def _onFocusChanged(self) -> None:
+        # Not taken from the signal, which also tells of widgets that are being destroyed.
+        isTyping = isinstance(slicer.app.focusWidget(), _TYPED_INTO)
+        for shortcut in self._shortcuts:
+            shortcut.enabled = not isTyping

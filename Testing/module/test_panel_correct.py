@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +93,18 @@ def click(section, i: float, j: float) -> None:
     where = qt.QPoint(round(x), round(view.renderWindow().GetSize()[1] - 1 - y))
     QTest.mouseMove(view, where)
     QTest.mouseClick(view, qt.Qt.LeftButton, qt.Qt.NoModifier, where)
+
+
+@pytest.fixture
+def tuned_model(slicer_app):
+    """The only tuned model, which may be called otherwise by the test."""
+    folder = Path(os.environ["SAMFINETUNE_MODELS"])
+    for file in folder.glob("*"):
+        file.unlink()
+    write_model(folder / "liver.safetensors")
+    yield
+    for file in folder.glob("*"):
+        file.unlink()
 
 
 def press(key: str, modifier: str = "NoModifier") -> None:
@@ -200,17 +214,96 @@ def test_keys_work_over_the_slice_views_while_a_session_is_open(
     assert opened._markups is None
 
 
-def test_keys_leave_those_alone_who_type(opened, process_events):
+def test_b_draws_and_other_ways_lead_to_the_previous_slice(opened, process_events):
+    import slicer
+
+    correction = opened.correction
+    press("B")
+    assert opened._markups.placing == "box" and correction.number == 6
+    interactor = slicer.app.layoutManager().sliceWidget("Red").sliceView().interactor()
+    for number, key in ((5, "Left"), (4, "Down"), (5, "Right")):
+        interactor.SetKeySym(key)
+        interactor.InvokeEvent("KeyPressEvent")
+        process_events(lambda number=number: correction.number == number)
+    interactor.InvokeEvent("MouseWheelBackwardEvent")
+    process_events(lambda: correction.number == 4)
+    assert "mouse wheel or the left arrow key" in opened.ui.boxButton.toolTip
+
+
+def test_keys_leave_those_alone_who_type(opened, window, process_events):
     import qt
     from PySide6.QtTest import QTest
 
-    spin = opened.ui.slicesSpinBox
-    spin.setFocus()
-    process_events()
-    QTest.keyClick(spin, qt.Qt.Key_Return)
-    assert opened.ui.errorLabel.text == ""
     opened.onAccept()
-    assert "no mask to accept" in opened.ui.errorLabel.text and opened.ui.errorLabel.visible
+    refused = opened.ui.errorLabel.text
+    assert "no mask to accept" in refused and opened.ui.errorLabel.visible
+    opened._complain("")
+    window.activateWindow()
+    spin, told = opened.ui.slicesSpinBox, []
+    spin.connect("editingFinished()", lambda: told.append(spin.value))
+    spin.setFocus()
+    process_events(lambda: spin.hasFocus())
+    QTest.keyClick(spin, qt.Qt.Key_A, qt.Qt.ControlModifier)
+    QTest.keyClicks(spin, "23")
+    QTest.keyClick(spin, qt.Qt.Key_Return)
+    assert told == [23] and opened.ui.errorLabel.text == ""
+    press("Return")
+    assert opened.ui.errorLabel.text == refused
+
+
+def test_a_name_is_typed_into_a_table_while_a_correction_is_open(
+    opened, entered, window, tuned_model, process_events
+):
+    import qt
+    from PySide6.QtTest import QTest
+    from PySide6.QtWidgets import QLineEdit
+
+    models = entered.panel.models
+    models.filesChanged()
+    process_events(lambda: models.ui.modelsTable.rowCount == 1)
+    models.ui.collapsibleButton.collapsed = False
+    models.ui.modelsTable.selectRow(0)
+    window.activateWindow()
+    models.ui.renameButton.click()
+    (editor,) = models.ui.modelsTable.findChildren(QLineEdit)
+    process_events(lambda: editor.hasFocus())
+    editor.selectAll()
+    QTest.keyClicks(editor, "Pb x")
+    QTest.keyClick(editor, qt.Qt.Key_Return)
+    process_events(lambda: models.ui.modelsTable.item(0, 0).text() == "Pb x")
+    assert [model.name for model in entered.logic.models()] == ["Pb x"]
+    assert opened.ui.errorLabel.text == ""
+    press("B")
+    assert opened._markups.placing == "box"
+    models.ui.collapsibleButton.collapsed = True
+
+
+def test_keys_go_with_their_window(slicer_app, monkeypatch, process_events):
+    import qt
+    import slicer
+    from PySide6.QtTest import QTest
+    from SAMFineTunePanel.correction_keys import CorrectionKeys
+
+    window, pressed = qt.QWidget(), []
+    button, edit = qt.QPushButton(window), qt.QLineEdit(window)
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: window)
+    keys = CorrectionKeys({"Return": lambda: pressed.append(True)}, button)
+    window.show()
+    window.activateWindow()
+    edit.setFocus()
+    process_events(edit.hasFocus)
+    # Who types as the keys come is left alone, too.
+    keys.turn(True)
+    QTest.keyClick(edit, qt.Qt.Key_Return)
+    assert pressed == []
+    button.setFocus()
+    QTest.keyClick(button, qt.Qt.Key_Return)
+    assert pressed == [True]
+    edit.setFocus()
+    window.delete()
+    process_events()
+    assert not keys.areOn
+    keys.turn(False)
 
 
 def settle_panel(process_events) -> None:
