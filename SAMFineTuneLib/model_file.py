@@ -310,6 +310,8 @@ def _fill(path: Path, network: nn.Module, card: ModelCard, prefix: str) -> None:
                 f"does not fit its own card: {prefix}{name} is {tuple(tensor.shape)}, "
                 f"not {tuple(own[name].shape)}",
             )
+        if not torch.isfinite(tensor).all():
+            raise _unreadable(path, f"is damaged: {prefix}{name} holds what is no number")
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)

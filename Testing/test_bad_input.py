@@ -25,6 +25,7 @@ from synthetic_volumes import geometry_of, head, keep_slices, write_pair
 
 from SAMFineTuneLib import cli
 from SAMFineTuneLib.backbones.registry import build
+from SAMFineTuneLib.backbones.weights import find_weights
 from SAMFineTuneLib.model_file import read_card
 from SAMFineTuneLib.volumes import Geometry, write_volume
 
@@ -106,6 +107,28 @@ def test_no_such_model_or_volume_to_apply_to(desk: Desk, model: Path) -> None:
         refused(desk.shell(*words, "--model", gone, "--volume", desk.volume), "gone.safetensors")
         missing = desk.folder / "gone.nrrd"
         refused(desk.shell(*words, "--model", model, "--volume", missing), "gone.nrrd")
+
+
+@pytest.mark.parametrize("read", ["prediction", "reference"])
+def test_figures_do_not_replace_what_is_measured(read: str, desk: Desk) -> None:
+    _, labelmap = head((8, 40, 40))
+    _, other = write_pair(desk.folder, head((8, 40, 40))[0], labelmap, "other")
+    files = {"prediction": desk.segmentation, "reference": other}
+    words = [word for name, path in files.items() for word in (f"--{name}", path)]
+    link = desk.folder / "link.json"
+    link.symlink_to(files[read])
+    for output in (files[read], link):
+        with desk.nothing_changes():
+            refused(desk.shell("evaluate", *words, "--output", output), "written over", output.name)
+    with desk.nothing_changes():
+        refused(desk.shell("evaluate", *words, "--output", desk.folder), "is a folder")
+
+
+def test_a_tuned_model_does_not_replace_the_weights_that_it_starts_from(desk: Desk) -> None:
+    weights = desk.folder / "own.safetensors"
+    weights.write_bytes(find_weights("starter", None).read_bytes())
+    with desk.nothing_changes():
+        refused(desk.finetune(checkpoint=weights, output=weights), "written over the weights")
 
 
 @pytest.mark.parametrize("content", [b"", b"just words\n" * 50, bytes(5000), b"\x1f\x8b broken"])

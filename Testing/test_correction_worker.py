@@ -332,6 +332,14 @@ def test_bad_settings_are_refused(tmp_path: Path, text: str | None, code: str | 
     assert refusal(tmp_path).code in (code, "no_such_file")
 
 
+def test_a_device_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    volume = tmp_path / "volume.nrrd"
+    write_volume(volume, VOLUME.array, VOLUME.geometry)
+    settings = {"volume": str(volume), "device": "abacus"}
+    (tmp_path / SESSION_FILE).write_text(json.dumps(settings))
+    assert refusal(tmp_path).code == "bad_job"
+
+
 def test_settings_in_another_encoding_are_refused(tmp_path: Path) -> None:
     (tmp_path / SESSION_FILE).write_bytes(b"\xff\xfe{")
     assert refusal(tmp_path).code == "bad_job"

@@ -27,7 +27,7 @@ from SAMFineTuneLib.prediction.feature_regression import (
 from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack
-from SAMFineTuneLib.volumes import Volume, read_labelmap
+from SAMFineTuneLib.volumes import Volume, read_labelmap, write_volume
 from Testing.in_process import Shell, shell_of
 from Testing.synthetic_volumes import dsc, geometry_of, head, keep_slices, write_pair
 from Testing.tuned_starter import write_model
@@ -224,6 +224,36 @@ def test_labels_are_known_where_they_were_drawn(files: tuple[Path, Path]) -> Non
     assert structures(some, volume) == {52: [2, 8]}
     said = Example(volume=files[0], segmentation=files[1], labels=[5], extent=(2, 8))
     assert structures(said, volume) == {5: [0, 1, 2, 5, 8, 9, 10, 11]}
+
+
+def test_a_listed_label_without_a_voxel_is_absent_where_it_is_said(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    volume, labelmap = head()
+    few = keep_slices(labelmap, [2, 5])
+    only = replace(few, array=np.where(few.array == 5, few.array, 0))
+    _, path = write_pair(tmp_path, volume, only, "only5")
+    words: list[str] = []
+    said = {"complete": [5], "known_empty": [0, 11]}
+    both = Example(volume=files[0], segmentation=path, labels=[5, 52], **said)
+    assert structures(both, volume, words) == {5: [0, 2, 5, 11], 52: [0, 5, 11]}
+    assert not words
+    unlisted = Example(volume=files[0], segmentation=path, **said)
+    assert structures(unlisted, volume, words) == {5: [0, 2, 5, 11]}
+    assert len(words) == 1 and "does not hold for 52, of" in words[0]
+    plain = Example(volume=files[0], segmentation=path)
+    assert structures(plain, volume, words) == {5: [2, 5]} and len(words) == 1
+
+
+def test_an_empty_labelmap_says_where_nothing_is(files: tuple[Path, Path], tmp_path: Path) -> None:
+    volume, labelmap = head()
+    path = tmp_path / "nothing_labels.nrrd"
+    write_volume(path, np.zeros_like(labelmap.array), labelmap.geometry)
+    example = Example(volume=files[0], segmentation=path, labels=[5], known_empty=[0, 1])
+    assert structures(example, volume) == {5: [0, 1]}
+    beyond = example.model_copy(update={"known_empty": [200]})
+    with pytest.raises(InputError, match="no slice 200"):
+        structures(beyond, volume)
 
 
 def test_examples_of_other_volumes_count_for_nothing(files: tuple[Path, Path]) -> None:

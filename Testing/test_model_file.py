@@ -225,6 +225,20 @@ def test_a_tensor_too_many_or_of_another_shape_is_named(starter_model: Any, tmp_
     assert name in refusal(reshaped).message and "(2, 2)" in refusal(reshaped).message
 
 
+def test_a_tensor_that_holds_what_is_no_number_is_refused(
+    starter_model: Any, tmp_path: Path
+) -> None:
+    tensors = load_file(starter_model[0])
+    with safe_open(starter_model[0], "pt") as file:
+        metadata = file.metadata()
+    name = sorted(tensors)[7]
+    tensors[name].view(-1)[-1] = float("nan")
+    path = tmp_path / "flipped.safetensors"
+    save_file(tensors, path, metadata)
+    found = refusal(path)
+    assert found.code == "bad_model" and "is damaged" in found.message and name in found.message
+
+
 @pytest.mark.parametrize("share", [0.0, 1e-6, 1e-3, 0.01, 0.5, 0.999999])
 def test_a_truncated_file_is_refused(share: float, starter_model: Any, tmp_path: Path) -> None:
     content = starter_model[0].read_bytes()

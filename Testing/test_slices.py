@@ -349,6 +349,27 @@ def test_a_constant_image_is_refused(kind: type) -> None:
         sampled(np.full((3, 4, 5), 7, kind))
 
 
+@pytest.mark.parametrize(
+    ("kind", "far"), [(np.uint32, 2**31), (np.int64, 2**40), (np.int64, -(2**40))]
+)
+def test_whole_numbers_far_from_zero_are_told_apart(kind: type, far: int) -> None:
+    near = noise(500, 100)
+    array = near.astype(kind) + kind(far)
+    plain = near.astype(np.int32)
+    levels, expected = (
+        find_normalisation([sampled(each)]).window_for(sampled(each)).apply(each)
+        for each in (array, plain)
+    )
+    assert np.abs(levels - expected).max() < 1e-3
+
+
+def test_numbers_beyond_single_precision_have_a_window() -> None:
+    array = noise(500, 100).astype(np.float64) * 1e300
+    window = find_normalisation([sampled(array)]).window_for(sampled(array))
+    levels = window.apply(array)
+    assert np.isfinite(levels).all() and levels.std() > 0.1
+
+
 def test_a_tiny_object_on_an_even_background_has_a_window() -> None:
     array = np.zeros((6, 40, 40), np.uint16)
     array[2, 5, 5:8] = 60000

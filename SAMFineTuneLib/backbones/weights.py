@@ -34,7 +34,7 @@ def find_weights(backbone: str, checkpoint: Path | None) -> Path:
         raise InputError(
             f"the weights of {backbone} are not on this computer",
             f"fetch them with: python -m SAMFineTuneLib checkpoints get {backbone} "
-            f"({cached.source.size // 10**6} MB), or name the file with --checkpoint",
+            f"({cached.source.size / 1e6:.0f} MB), or name the file with --checkpoint",
             code="weights_missing",
         )
     return cached.path

@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from SAMFineTuneLib.jobs.events import Log
+from SAMFineTuneLib.jobs.schema import Device
 
 SESSION_FILE = "session.json"
 GIVEN_FILE = "given.raw"
@@ -52,7 +53,7 @@ class SessionSettings(_Message):
     backbone: str = "starter"
     checkpoint: Path | None = None
     axis: Literal["axial", "coronal", "sagittal"] | None = None
-    device: str = "auto"
+    device: Device = "auto"
 
 
 class Point(_Message):

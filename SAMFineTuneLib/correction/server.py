@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import traceback
 from collections import deque
@@ -182,6 +183,13 @@ class CorrectionServer:
         found = self._session.find_mask(
             request.slice, request.prompts, request.start, request.label, given
         )
+        # JSON has no word for what is no number, and the client would wait for ever.
+        if not math.isfinite(found.confidence):
+            raise InputError(
+                "the network's answer is no number",
+                "check the volume's values, or fine-tune the model anew",
+                code="no_number",
+            )
         self._found[request.slice][...] = found.mask
         pixels = self._session.stack[request.slice]
         return Answer(

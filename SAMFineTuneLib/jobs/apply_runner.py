@@ -14,7 +14,7 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.drawn_slices import known_structures, require_drawn
 from SAMFineTuneLib.jobs.events import EventWriter
-from SAMFineTuneLib.jobs.folder import JobFolder, require_writable_file
+from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_an_image
 from SAMFineTuneLib.model_file import ModelCard, load_model
 from SAMFineTuneLib.prediction.between_slices import keep_known
@@ -73,7 +73,9 @@ def run_apply(
             )
     require_drawn(job.drawn, job.volumes, events.warning)
     written = [path for path in (*outputs, *uncertainties) if path is not None]
-    _refuse_overwriting(job, written)
+    read = dict.fromkeys(job.volumes, "a volume")
+    read |= {each.segmentation: "what is drawn" for each in job.drawn}
+    refuse_overwriting(written, {job.model: "the model", **read})
     for path in written:
         require_writable_file(path)
 
@@ -176,20 +178,6 @@ def _outputs(volumes: list[Path], output: Path, ending: str) -> list[Path]:
             name = f"{stem}_{number}"
         names.append(name)
     return [output / f"{name}{ending}" for name in names]
-
-
-def _refuse_overwriting(job: ApplyJob, written: list[Path]) -> None:
-    read = {path.resolve(): "a volume" for path in job.volumes}
-    read |= {each.segmentation.resolve(): "what is drawn" for each in job.drawn}
-    for index, path in enumerate(written):
-        twice = path.resolve() in {other.resolve() for other in written[:index]}
-        if twice or path.resolve() in read:
-            what = "another output" if twice else read[path.resolve()]
-            raise InputError(
-                f"{path} would be written over {what}",
-                "name another output",
-                code="overwrites",
-            )
 
 
 def _stem(volume: Path) -> str:

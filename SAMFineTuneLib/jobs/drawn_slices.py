@@ -71,14 +71,14 @@ def known_structures(
     for example in drawn:
         if example.volume.resolve() != path.resolve():
             continue
-        labelmap = _of_model(example, volume, names, warn)
+        labelmap, labels = _of_model(example, volume, names, warn)
         along = (sparser_axis(labelmap, axis) or axis) if example.axis == "auto" else example.axis
         if along != axis and labelmap.labels:
             warn(
                 f"{example.segmentation.name} was drawn on {along} slices, and the model looks at "
                 f"{axis} ones: what was drawn is kept, but does not help between its slices"
             )
-        for label, drawing in _drawings(example, labelmap, along):
+        for label, drawing in _drawings(example, labelmap, labels, along):
             key = (label, drawing.labels.axis)
             earlier = found[key].drawings if key in found else ()
             found[key] = KnownStructure(label, (*earlier, drawing))
@@ -87,29 +87,61 @@ def known_structures(
 
 def _of_model(
     example: Example, volume: Volume, names: Mapping[int, str], warn: Callable[[str], None]
-) -> Labelmap:
-    """The example's labels that the model knows, on the volume's grid."""
+) -> tuple[Labelmap, list[int]]:
+    """The example's labels that the model knows, on the volume's grid, and which these are.
+
+    A label that the example lists may have no voxel: then it says where the structure is not.
+    """
     labelmap = read_labelmap(example.segmentation, empty_ok=True)
     if labelmap.labels:
         labelmap = labelmap_onto(labelmap, volume.geometry)
-    asked = labelmap.labels if example.labels == "all" else example.labels
-    wanted = [label for label in labelmap.labels if label in asked]
-    known = [label for label in wanted if label in names]
+    else:
+        nothing = np.zeros(volume.array.shape, labelmap.array.dtype)
+        labelmap = replace(labelmap, array=nothing, geometry=volume.geometry)
+    asked = labelmap.labels if example.labels == "all" else sorted(example.labels)
+    known = [label for label in asked if label in names]
+    _warn_of_labels(example, labelmap, known, names, warn)
+    kept = np.where(np.isin(labelmap.array, known), labelmap.array, 0)
+    return replace(labelmap, array=kept), known
+
+
+def _warn_of_labels(
+    example: Example,
+    labelmap: Labelmap,
+    known: Sequence[int],
+    names: Mapping[int, str],
+    warn: Callable[[str], None],
+) -> None:
     file = example.segmentation.name
-    if len(known) < len(wanted):
-        others = ", ".join(str(label) for label in wanted if label not in names)
+    asked = labelmap.labels if example.labels == "all" else example.labels
+    unknown = [label for label in labelmap.labels if label in asked and label not in names]
+    if unknown:
+        others = ", ".join(str(label) for label in unknown)
         warn(f"the model does not know label {others} of {file}: what was drawn of it is left out")
     elif not known:
         warn(f"{file} shows none of the model's structures: nothing is known as drawn")
+    unsaid = [label for label in names if label not in known]
+    if unsaid and example.labels == "all" and _tells_of_slices(example):
+        others = ", ".join(f"{label} {names[label]}".strip() for label in unsaid)
+        warn(
+            f"what was said of empty and complete slices does not hold for {others}, of which "
+            f"{file} shows nothing; where it does, list the labels in a file of examples"
+        )
     for label in known:
         own, there = names[label], labelmap.names.get(label, "")
         if own and there and own.casefold() != there.casefold():
             warn(f"label {label} is called {there} in {file} and {own} in the model")
-    return replace(labelmap, array=np.where(np.isin(labelmap.array, known), labelmap.array, 0))
 
 
-def _drawings(example: Example, labelmap: Labelmap, axis: str) -> list[tuple[int, Drawing]]:
-    labels = labelmap.labels
+def _tells_of_slices(example: Example) -> bool:
+    """Whether anything was said of slices by their numbers."""
+    listed = (example.labelled, example.empty, example.complete, example.known_empty)
+    return example.extent is not None or any(isinstance(each, list) and each for each in listed)
+
+
+def _drawings(
+    example: Example, labelmap: Labelmap, labels: list[int], axis: str
+) -> list[tuple[int, Drawing]]:
     if not labels:
         return []
     stack = SliceStack.of(labelmap, axis)

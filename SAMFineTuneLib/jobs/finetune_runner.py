@@ -21,7 +21,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import EventWriter
-from SAMFineTuneLib.jobs.folder import JobFolder, require_writable_file
+from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.prompt_phase import PromptPhase, TunedForPrompts
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.model_file import (
@@ -61,6 +61,7 @@ def run_finetune(
     device = choose_device(job.device)
     require_writable_file(job.output)
     weights = _weights(job)
+    refuse_overwriting([job.output], _read_by(job, weights))
     events.log("reading the examples")
     examples = _examples(job, control)
     for warning in examples.warnings:
@@ -131,6 +132,16 @@ def _save(
         raise
     for each in tunings:
         each.forget()
+
+
+def _read_by(job: FinetuneJob, weights: Path | None) -> dict[Path, str]:
+    """What the output must not replace; a tuned model that is gone on from it may."""
+    read = {each.volume: "a volume" for each in job.examples}
+    read |= {each.segmentation: "a segmentation" for each in job.examples}
+    for path in (weights, job.checkpoint):
+        if path is not None:
+            read[path] = "the weights that it starts from"
+    return read
 
 
 def _weights(job: FinetuneJob) -> Path | None:

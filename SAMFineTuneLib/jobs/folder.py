@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,6 +174,27 @@ def require_writable(output: Path) -> None:
             "Name an output in a folder that can be written",
             code="not_writable",
         ) from error
+
+
+def refuse_overwriting(written: Sequence[Path], read: Mapping[Path, str]) -> None:
+    """Check before the work that no output replaces what the job reads, or another output.
+
+    Args:
+        written: the outputs.
+        read: the files that the job reads, and what each is, in words.
+
+    Raises:
+        InputError: one of the outputs is one of these files, under whatever name.
+    """
+    taken = {path.resolve(): what for path, what in read.items()}
+    for path in written:
+        if path.resolve() in taken:
+            raise InputError(
+                f"{path} would be written over {taken[path.resolve()]}",
+                "name another output",
+                code="overwrites",
+            )
+        taken[path.resolve()] = "another output"
 
 
 def require_writable_file(output: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import EventWriter
-from SAMFineTuneLib.jobs.folder import JobFolder, require_writable
+from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.json_text import write_json
 from SAMFineTuneLib.jobs.schema import ApplyJob, CheckpointJob, EvaluateJob, FinetuneJob
 
@@ -21,12 +21,16 @@ def run_evaluate(
 
     Raises:
         InputError: a file that is no segmentation, segmentations that do not overlap, a label or
-            a slice that does not exist, an output that cannot be written.
+            a slice that does not exist, an output that cannot be written or would replace one of
+            the two.
     """
     from SAMFineTuneLib.volumes import read_labelmap
 
     if job.output is not None:
-        require_writable(job.output)
+        refuse_overwriting(
+            [job.output], {job.prediction: "the segmentation", job.reference: "the reference"}
+        )
+        require_writable_file(job.output)
     labels = None if job.labels == "all" else job.labels
     prediction = read_labelmap(job.prediction, empty_ok=True)
     # Without a label in the reference, nobody could know what to measure.

@@ -46,7 +46,8 @@ class IntensityWindow(BaseModel):
 
 
 def _levels(pixels: np.ndarray, low: float, high: float, curve: tuple[float, ...]) -> np.ndarray:
-    scaled = (pixels.astype(np.float32) - low) / (high - low)
+    # Whole numbers far from zero are one and the same in single precision.
+    scaled = (pixels.astype(np.float64) - low) / (high - low)
     levels: np.ndarray = np.interp(scaled, np.linspace(0, 1, len(curve)), curve)
     return levels.astype(np.float32)
 
@@ -59,14 +60,14 @@ class VoxelSample(NamedTuple):
 
 
 def sample_voxels(volume: Volume) -> VoxelSample:
-    """At most about two million voxels, float32.
+    """At most about two million voxels, float64.
 
     Raises:
         InputError: all voxels have one value.
     """
     flat = volume.array.reshape(-1)
     # Sides are often powers of two: an even stride would see a few columns of each slice only.
-    values = flat[:: max(1, flat.size // _SAMPLE) | 1].astype(np.float32)
+    values = flat[:: max(1, flat.size // _SAMPLE) | 1].astype(np.float64)
     if flat.min() == flat.max():
         raise InputError(
             "the volume has the same value in every voxel",
