@@ -119,6 +119,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/pretraining/appearance.py
   SAMFineTuneLib/pretraining/context_task.py
   SAMFineTuneLib/pretraining/episode.py
+  SAMFineTuneLib/pretraining/interruption.py
   SAMFineTuneLib/pretraining/plan.py
   SAMFineTuneLib/pretraining/processes.py
   SAMFineTuneLib/pretraining/prompt_task.py

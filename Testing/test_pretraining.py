@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -807,6 +808,44 @@ def test_a_run_goes_on_under_another_plan_and_stops_when_its_time_is_over(tmp_pa
     assert (tmp_path / "w.safetensors").is_file()
 
 
+def test_an_interrupted_run_goes_on_at_the_very_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The request comes in the middle of a step; that one is taken and saved."""
+    said: list[str] = []
+    requests = iter((signal.SIGTERM, signal.SIGINT))
+
+    def interrupted(*words: Any) -> Episode:
+        os.kill(os.getpid(), next(requests))
+        return draw_episode(*words)
+
+    monkeypatch.setattr(training_module, "draw_episode", interrupted)
+    folder, output = tmp_path / "run", tmp_path / "w.safetensors"
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    for step in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run_pretraining(replace(TINY, steps=50), folder, output, "cpu", say=said.append)
+        assert said[-1] == f"interrupted; the same command goes on at step {step}"
+        state = load_state(folder)
+        assert state is not None and state["step"] == step
+    assert not output.exists() and not (folder / "worker.pid").exists()
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_one_run_at_a_time_in_a_folder(shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        (folder / "worker.pid").write_text(str(other.pid))
+        line = shell.refusal("--steps", 1, folder=folder)
+        assert f"process {other.pid} is doing the job" in line
+        assert not (folder / saved.STATE_FILE).exists()
+    finally:
+        other.communicate(b"\n", timeout=20)
+    assert shell("--steps", 1, folder=folder)[0] == 0
+
+
 def test_a_training_begins_with_earlier_weights(shell: Shell, tmp_path: Path) -> None:
     """Their images count on, their stages stay in the card, and what they lack is new."""
     earlier = tmp_path / "earlier.safetensors"
@@ -835,7 +874,9 @@ def test_what_are_no_weights_is_refused_as_a_beginning(shell: Shell, tmp_path: P
     save_file({"x": torch.zeros(2)}, other)
     empty = tmp_path / "empty.safetensors"
     empty.write_bytes(b"")
-    for path in (other, empty, tmp_path / "absent.safetensors"):
+    absent = tmp_path / "absent.safetensors"
+    assert f"there is no file {absent}" in shell.refusal("--initial", absent)
+    for path in (other, empty):
         assert f"{path} holds no weights of the starter" in shell.refusal("--initial", path)
     save_file({"x": torch.zeros(2)}, other, metadata={saved.CARD_KEY: "{}"})
     assert "does not fit the starter network" in shell.refusal("--initial", other)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.jobs.folder import JobFolder
+from SAMFineTuneLib.pretraining.interruption import Interruption
 from SAMFineTuneLib.pretraining.plan import PretrainingPlan
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
 from SAMFineTuneLib.pretraining.saved import (
     bad_state,
+    cannot_write,
     load_state,
     log,
     read_weights,
@@ -58,26 +62,59 @@ def run_pretraining(
 
     Raises:
         InputError: no such device; a state that is damaged or of another plan; weights to start
-            from that do not fit; something cannot be written.
+            from that do not fit; something cannot be written; another one is at work in the
+            folder.
+        KeyboardInterrupt: it was interrupted, and the state saved.
     """
     device = choose_device(device_name)
     processes = ProcessGroup(device)
-    training = Pretraining(plan, device, processes)
-    history = _history(training, folder)
-    if training.step and processes.is_first:
-        unused = "" if start is None else f"; {start.name} is where a new folder would begin"
-        say(f"going on at step {training.step}{unused}")
-    if start is not None and not training.step:
-        history = _start_from(training, start, say if processes.is_first else lambda text: None)
-    history.append(_stage(training, processes.size))
-    keeper = _Keeper(training, history, folder, processes, minutes, snapshot_images, say)
-    training.run(keeper.after_step)
-    report = asdict(training.report()) if training.step else {}
-    if processes.is_first:
-        save_state(folder, {**training.state(), "stages": history})
-        save_weights(output, training.averaged, training_card(training, history))
+    with _alone_in(folder, processes), Interruption() as interruption:
+        training = Pretraining(plan, device, processes)
+        history = _history(training, folder)
+        told = say if processes.is_first else _say_nothing
+        if training.step:
+            unused = "" if start is None else f"; {start.name} is where a new folder would begin"
+            told(f"going on at step {training.step}{unused}")
+        elif start is not None:
+            history = _start_from(training, start, told)
+        history.append(_stage(training, processes.size))
+        keeper = _Keeper(
+            training, history, folder, processes, interruption, minutes, snapshot_images, told
+        )
+        training.run(keeper.after_step)
+        interrupted = processes.any(interruption.asked)
+        if processes.is_first:
+            save_state(folder, {**training.state(), "stages": history})
+            if not interrupted:
+                save_weights(output, training.averaged, training_card(training, history))
     processes.close()
+    if interrupted:
+        told(f"interrupted; the same command goes on at step {training.step}")
+        raise KeyboardInterrupt
+    report = asdict(training.report()) if training.step else {}
     return {"weights": str(output), **report} if processes.is_first else None
+
+
+def _say_nothing(text: str) -> None:
+    """In processes whose words would be told by the first one too."""
+
+
+@contextmanager
+def _alone_in(folder: Path, processes: ProcessGroup) -> Iterator[None]:
+    """Keeps other pre-trainings out of a folder; the first process does it for all."""
+    if not processes.is_first:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    own = JobFolder(folder)
+    own.lock()
+    try:
+        yield
+    finally:
+        own.unlock()
 
 
 def _history(training: Pretraining, folder: Path) -> list[dict[str, Any]]:
@@ -162,6 +199,7 @@ class _Keeper:
         history: list[dict[str, Any]],
         folder: Path,
         processes: ProcessGroup,
+        interruption: Interruption,
         minutes: float | None,
         snapshot_images: int | None,
         say: Callable[[str], None],
@@ -170,6 +208,7 @@ class _Keeper:
         self._history = history
         self._folder = folder
         self._processes = processes
+        self._interruption = interruption
         self._say = say
         self._end = None if minutes is None else time.monotonic() + 60 * minutes
         self._save_at = time.monotonic() + _SAVE_EVERY_S
@@ -181,7 +220,7 @@ class _Keeper:
         if self._processes.is_first:
             self._keep(report)
         late = self._end is not None and time.monotonic() > self._end
-        return self._processes.any(late)
+        return self._processes.any(late or self._interruption.asked)
 
     def _keep(self, report: PretrainingReport) -> None:
         if report.step % _LOG_EVERY_STEPS == 0:

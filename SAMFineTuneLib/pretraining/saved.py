@@ -31,14 +31,14 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    part = folder / (STATE_FILE + ".part")
+    part = folder / f"{STATE_FILE}.{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(state, part)
         part.replace(folder / STATE_FILE)
     # torch tells a full disk as a RuntimeError that does not name it.
     except (OSError, RuntimeError) as error:
-        raise _cannot_write(folder / STATE_FILE, error) from error
+        raise cannot_write(folder / STATE_FILE, error) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def log(folder: Path, entry: dict[str, Any]) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def save_weights(path: Path, network: SamNetwork, training: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ def save_weights(path: Path, network: SamNetwork, training: dict[str, Any]) -> N
         part.chmod(mode)
         part.replace(path)
     except (OSError, SafetensorError) as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -129,6 +129,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         InputError: there is no such file, or it holds something else.
     """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}", "check its name", code="no_such_file")
     try:
         with safe_open(path, "pt") as file:
             card = dict(json.loads((file.metadata() or {})[CARD_KEY]))
@@ -141,7 +143,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def _cannot_write(path: Path, error: Exception) -> InputError:
+def cannot_write(path: Path, error: Exception) -> InputError:
+    """That a file or folder of the training cannot be written, and why."""
     why = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
     return InputError(
         f"cannot write {path}{why}",
