@@ -59,7 +59,7 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
         from SAMFineTunePanel.session import theSession
 
         correction = theSession().correction
-        self._session = EditorCorrection(correction, self._onChanged)
+        self._session = EditorCorrection(correction, self._onChanged, self.scriptedEffect.saveStateForUndo)
         self._clicks = EffectClicks(
             lambda ras, positive: self._session.attempt(lambda: correction.addPoint(ras, positive)),
             lambda first, second: self._session.attempt(lambda: correction.addBox(first, second)),

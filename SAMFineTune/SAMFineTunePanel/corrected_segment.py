@@ -9,11 +9,14 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.edit_rules import EditRules, rulesOf
 from SAMFineTunePanel.example_slices import ORIENTATIONS, segmentName
 from SAMFineTunePanel.node_kinds import requireSegmentation, requireVolume
-from SAMFineTunePanel.segment_edit import Box, SegmentEdit, writeMask
-from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
-from SAMFineTunePanel.segmentation_lattice import LatticeBox, labelsOf, segmentIn
+from SAMFineTunePanel.proposed_mask import ProposedMask
+from SAMFineTunePanel.segment_edit import Box, SegmentEdit, carryOutAll, plannedEdit
+from SAMFineTunePanel.segment_editor import SegmentEditor, slicersEditor
+from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP, hasVoxelsOnly
+from SAMFineTunePanel.segmentation_lattice import LatticeBox, segmentIn
 from SAMFineTunePanel.voxel_grid import VoxelGrid, gridOf, worldTransform
 
 # Of a box, in voxels: a little more than the worker asks for, which would refuse all prompts beside it too.
@@ -145,56 +148,42 @@ class CorrectedSegment:
         held = segmentIn(self.segmentation, self.segmentID, LatticeBox(start, shape, matrix))
         return np.take(held, 0, axis=2 - self.axis)
 
-    def write(self, masks: Mapping[int, np.ndarray]) -> list[SegmentEdit]:
-        """Make the segment equal these masks of slices where the Segment Editor allows it.
+    def write(self, proposed: Mapping[int, ProposedMask], editor: SegmentEditor | None = None) -> list[SegmentEdit]:
+        """Change the segment as these masks of slices do, where an editor allows it.
 
-        All or nothing.
+        All or nothing, and one step of the editor's undo.
+
+        Args:
+            proposed: slice → its mask.
+            editor: the editor; None for Slicer's module Segment Editor.
 
         Raises:
-            ValueError: as `writeMask`.
+            ValueError: as `plannedEdit` and `carryOutAll`.
         """
-        edits: list[SegmentEdit] = []
-        try:
-            for numbers in _runs(sorted(masks)):
-                box, inside = self._reach(numbers, masks)
-                stacked = np.stack([masks[number][inside] for number in numbers], axis=2 - self.axis)
-                edits.append(writeMask(self.volume, self.segmentation, self.segmentID, box, stacked))
-        except ValueError:
-            for edit in reversed(edits):
-                edit.undo()
-            raise
+        editor = slicersEditor(self.segmentation) if editor is None else editor
+        rules = rulesOf(editor.node)
+        numbers = sorted(proposed)
+        # Surfaces are made anew with each edit, which takes longer than looking at slices that do not change.
+        parts = _runs(numbers) if hasVoxelsOnly(self.segmentation) else [numbers]
+        edits = [self._planned({number: proposed[number] for number in part}, rules) for part in parts]
+        carryOutAll(edits, editor.saveState)
         return edits
 
-    def _reach(self, numbers: list[int], masks: Mapping[int, np.ndarray]) -> tuple[Box, tuple[slice, slice]]:
-        """The box in which neighbouring slices can change, and where it lies in their masks (rows, columns).
-
-        Most of a slice neither is set nor was; what nobody looks at takes no time.
-        """
-        box = list(self._box(numbers[0], numbers[-1] + 1))
-        held = self._extent()
-        inside = []
-        for side, axis in enumerate(each for each in range(3) if each != 2 - self.axis):
-            isSet = np.logical_or.reduce([masks[number].any(axis=1 - side) for number in numbers])
-            places = [*np.flatnonzero(isSet)]
-            if held is not None:
-                places += [held[axis].start, held[axis].stop - 1]
-            first, last = np.clip([min(places, default=0), max(places, default=0)], 0, len(isSet) - 1)
-            box[axis] = slice(int(first), int(last) + 1)
-            inside.append(box[axis])
-        return tuple(box), tuple(inside)
-
-    def _extent(self) -> Box | None:
-        """Where the segment's labelmap lies on the volume's grid, (k, j, i), and beyond; None while it has none."""
-        image = self.segmentation.GetSegmentation().GetSegment(self.segmentID).GetRepresentation(BINARY_LABELMAP)
-        if image is None:
-            return None
-        labels, own = labelsOf(image)
-        if labels.size == 0:
-            return None
-        matrix = np.linalg.inv(worldTransform(self.segmentation)) @ self.grid.ijkToRas
-        there = own.on(matrix)
-        # Voxels of another lattice reach half a voxel farther than their centres.
-        return tuple(slice(low - 1, high + 1) for low, high in zip(there.start[::-1], there.stop[::-1], strict=True))
+    def _planned(self, proposed: Mapping[int, ProposedMask], rules: EditRules) -> SegmentEdit:
+        """One edit for slices, those between them included."""
+        first, stop = min(proposed), max(proposed) + 1
+        changes = {number: each.changed for number, each in proposed.items()}
+        # Most of a slice does not change; what nobody looks at takes no time.
+        inside = tuple(_extent([each.any(axis=1 - side) for each in changes.values()]) for side in range(2))
+        shape = (stop - first, *(each.stop - each.start for each in inside))
+        mask, where = np.zeros(shape, bool), np.zeros(shape, bool)
+        for number, changed in changes.items():
+            mask[number - first] = proposed[number].mask[inside]
+            where[number - first] = changed[inside]
+        box = list(inside)
+        box.insert(2 - self.axis, slice(first, stop))
+        mask, where = (np.moveaxis(each, 0, 2 - self.axis) for each in (mask, where))
+        return plannedEdit(self.volume, self.segmentation, self.segmentID, tuple(box), mask, where, rules)
 
     def _box(self, first: int, stop: int) -> Box:
         """All of the slices from `first` to before `stop`: (k, j, i)."""
@@ -212,3 +201,9 @@ def _runs(numbers: list[int]) -> list[list[int]]:
         else:
             runs.append([number])
     return runs
+
+
+def _extent(lines: list[np.ndarray]) -> slice:
+    """From the first to the last place that is set in one of these; one place where none is."""
+    places = np.flatnonzero(np.logical_or.reduce(lines))
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,9 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction_session import READY, CorrectionSession, Ras
 from SAMFineTunePanel.error_words import asSentence
+from SAMFineTunePanel.proposed_mask import ProposedMask, packed
 from SAMFineTunePanel.segment_edit import SegmentEdit, wordsOf
+from SAMFineTunePanel.segment_editor import SegmentEditor
 from SAMFineTunePanel.slice_correction import SliceCorrection, promptWords, withPrompt
 from SAMFineTunePanel.slice_corrections import requireStart
 
@@ -32,8 +35,9 @@ class Correction(CorrectionSession):
         super().__init__(followsViews)
         self.edits: list[SegmentEdit] = []
         self._isCarrying = False
-        # A slice that is to be accepted as soon as its mask is there.
+        # A slice that is to be accepted as soon as its mask is there, and in which editor.
         self._toAccept: int | None = None
+        self._toAcceptIn: SegmentEditor | None = None
         self._shownAsDoubtful: set[int] = set()
 
     @property
@@ -54,7 +58,7 @@ class Correction(CorrectionSession):
     @property
     def carried(self) -> dict[int, np.ndarray]:
         """Slice → mask carried on to it, to be corrected, and to be accepted or cleared as a whole."""
-        return dict(self._slices.carried)
+        return {number: each.mask for number, each in self._slices.carried.items()}
 
     @property
     def current(self) -> SliceCorrection:
@@ -64,10 +68,14 @@ class Correction(CorrectionSession):
     @property
     def preview(self) -> dict[int, np.ndarray]:
         """Slice → mask that is not accepted yet: of the slice in view, and as they were carried on and corrected."""
+        return {number: each.mask for number, each in self._proposed.items()}
+
+    @property
+    def _proposed(self) -> dict[int, ProposedMask]:
         works = self._slices.withPrompts(self._slices.carried)
         if self.number is not None:
             works[self.number] = self.current
-        return self.carried | {number: work.mask for number, work in works.items() if work.mask is not None}
+        return {**self._slices.carried} | {number: work.proposed for number, work in works.items() if work.proposed}
 
     # Prompts
 
@@ -196,11 +204,15 @@ class Correction(CorrectionSession):
 
     # Keeping
 
-    def accept(self) -> None:
+    def accept(self, editor: SegmentEditor | None = None) -> None:
         """Write the mask of the slice in view, or all that was carried on, into the segment: one step.
 
         A mask that is still being looked for is accepted when it is there. A slice without prompts on which the
-        segment has voxels is accepted as it is.
+        segment has voxels is accepted as it is. What was painted since a mask was begun stays where the mask
+        changes nothing.
+
+        Args:
+            editor: the Segment Editor whose rules hold and whose undo takes it back too; None for Slicer's module.
 
         Raises:
             ValueError: there is nothing to accept, or the Segment Editor's rules name what is gone.
@@ -209,10 +221,10 @@ class Correction(CorrectionSession):
         if self.number is None and not self.carried:
             raise ValueError(self._viewProblem())
         if self._slices.isSought(self.number):
-            self._toAccept = self.number
+            self._toAccept, self._toAcceptIn = self.number, editor
             self._say(_("Accepted as soon as the mask is there."))
             return
-        self._acceptNow(self.number)
+        self._acceptNow(self.number, editor)
 
     def acceptPainted(self) -> None:
         """Take every slice on which the segment has voxels for right.
@@ -275,11 +287,14 @@ class Correction(CorrectionSession):
         accepted = sorted(self.accepted)
         for number in accepted:
             self._worker.give(number, self._segment.mask(number))
+        outward = self._segment.count if outward is None else outward
+        # Read now: what is painted while masks are carried on is not theirs to change.
+        reach = range(max(0, accepted[0] - outward), min(self._segment.count, accepted[-1] + outward + 1))
+        bases = {number: packed(self._segment.mask(number)) for number in reach}
         self._isCarrying = True
         self._say(_("Carrying on from {what}…").format(what=_sliceWords(accepted)))
-        outward = self._segment.count if outward is None else outward
         question = CarryOn(id=0, accepted=tuple(accepted), label=self.label, outward=outward, between=between)
-        self._worker.ask(question, self._onCarried, self._onNotCarried)
+        self._worker.ask(question, lambda answer: self._onCarried(answer, bases), self._onNotCarried)
 
     def stop(self) -> None:
         """Break off what carries masks on."""
@@ -341,7 +356,7 @@ class Correction(CorrectionSession):
         if isLatest and self._toAccept == number:
             self._toAccept = None
             try:
-                self._acceptNow(number)
+                self._acceptNow(number, self._toAcceptIn)
             except ValueError as error:
                 self._complain(str(error))
 
@@ -357,22 +372,23 @@ class Correction(CorrectionSession):
 
     # Keeping: the details
 
-    def _acceptNow(self, number: int | None) -> None:
+    def _acceptNow(self, number: int | None, editor: SegmentEditor | None) -> None:
         if self.carried:
-            self._accept(self.preview, self._slices.withPrompts(self.preview))
-            return
-        work = self._slices.at(number)
-        if work.mask is not None:
-            self._accept({number: work.mask}, {number: work})
-            return
+            self._accept(self._proposed, editor)
+        else:
+            self._accept({number: self._slices.at(number).proposed or self._held(number)}, editor)
+
+    def _held(self, number: int) -> ProposedMask:
+        """What the segment holds, for a mask that changes nothing."""
         mask = self._segment.mask(number)
         if not mask.any():
             raise ValueError(_("There is no mask to accept: set a point on the structure, or draw a box around it."))
-        self._accept({number: mask}, {})
+        return ProposedMask(mask, packed(mask))
 
-    def _accept(self, masks: dict[int, np.ndarray], works: dict[int, SliceCorrection]) -> None:
-        edits = self.edits = self._segment.write(masks)
-        carried, accepted = self.carried, self.accepted
+    def _accept(self, masks: dict[int, ProposedMask], editor: SegmentEditor | None) -> None:
+        works = self._slices.said(masks)
+        edits = self.edits = self._segment.write(masks, editor)
+        carried, accepted = self._slices.carried, self.accepted
 
         def clear() -> None:
             self._slices.carried = {}
@@ -402,14 +418,12 @@ class Correction(CorrectionSession):
 
     # Carrying on: the details
 
-    def _onCarried(self, answer) -> None:
+    def _onCarried(self, answer, bases: dict[int, np.ndarray]) -> None:
         self._isCarrying = False
         if self._segment.problem():
             return
-        masks = {number: self._worker.found(number) for number in answer.slices}
-        changed = {
-            number: mask for number, mask in masks.items() if not np.array_equal(mask, self._segment.mask(number))
-        }
+        masks = {number: ProposedMask(self._worker.found(number), bases[number]) for number in answer.slices}
+        changed = {number: each for number, each in masks.items() if each.changed.any()}
         if not changed:
             self._say(" ".join([_("Carried on: nothing changes."), asSentence(answer.words)]).strip())
             return
@@ -425,12 +439,12 @@ class Correction(CorrectionSession):
         else:
             self._onFailure(failure)
 
-    def _setCarried(self, masks: dict[int, np.ndarray], words: str) -> None:
-        before, self._slices.carried = self.carried, masks
+    def _setCarried(self, masks: Mapping[int, ProposedMask], words: str) -> None:
+        before, self._slices.carried = self._slices.carried, masks
 
         def undo() -> None:
             nonlocal before
-            before, self._slices.carried = self.carried, before
+            before, self._slices.carried = self._slices.carried, before
             self._notify("mask")
 
         self.history.add(words, undo, undo)

@@ -8,7 +8,6 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.segment_editor import editorNodeOn
 from SAMFineTunePanel.segmentation_lattice import LatticeBox, brought, segmentIn
 from SAMFineTunePanel.voxel_grid import gridOf, worldTransform
 
@@ -92,19 +91,10 @@ class EditRules:
         return _held(segmentationNode, [self.maskSegmentID], box)
 
 
-def rulesFor(segmentationNode: slicer.vtkMRMLSegmentationNode) -> EditRules:
-    """The rules that hold for a segmentation at present.
-
-    The Segment Editor's choices are one node of the scene, for the segmentation that is open in it: its masks
-    name segments of that one, its intensities are of the volume chosen beside it, and the user sees them only
-    there. For any other segmentation Slicer's own first values hold.
-    """
-    editorNode = editorNodeOn(segmentationNode)
-    return EditRules() if editorNode is None else rulesOf(editorNode)
-
-
-def rulesOf(editorNode: slicer.vtkMRMLSegmentEditorNode) -> EditRules:
-    """The rules that an editor's node says, whichever editor it belongs to."""
+def rulesOf(editorNode: slicer.vtkMRMLSegmentEditorNode | None) -> EditRules:
+    """The rules that an editor's node says at present; Slicer's own first values where there is none."""
+    if editorNode is None:
+        return EditRules()
     limited = editorNode.GetSourceVolumeIntensityMask()
     return EditRules(
         maskMode=editorNode.GetMaskMode(),

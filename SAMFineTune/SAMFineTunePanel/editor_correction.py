@@ -14,6 +14,7 @@ from slicer.util import VTKObservationMixin
 from SAMFineTunePanel.error_words import wordsOf
 from SAMFineTunePanel.mask_preview import MaskPreview
 from SAMFineTunePanel.prompt_markups import PromptMarkups
+from SAMFineTunePanel.segment_editor import SegmentEditor
 
 # Of a control point that can be taken hold of, in pixels.
 _REACH = 8.0
@@ -27,6 +28,7 @@ class EditorCorrection(VTKObservationMixin):
     Args:
         correction: SAMFineTunePanel.correction.Correction.
         changed: called whenever there is something else to show.
+        saveState: has the editor keep the segmentation as it is now, for its undo.
 
     Attributes:
         correction: as given.
@@ -34,12 +36,13 @@ class EditorCorrection(VTKObservationMixin):
         model: name of a tuned model; "" for the backbone as it is.
     """
 
-    def __init__(self, correction: Any, changed: Callable[[], None]) -> None:
+    def __init__(self, correction: Any, changed: Callable[[], None], saveState: Callable[[], None]) -> None:
         VTKObservationMixin.__init__(self)
         self.correction = correction
         self.isActive = False
         self.model = ""
         self._changed = changed
+        self._saveState = saveState
         self._editorNode: slicer.vtkMRMLSegmentEditorNode | None = None
         self._opened: tuple | None = None
         self._isOwn = False
@@ -97,6 +100,14 @@ class EditorCorrection(VTKObservationMixin):
         if self.isActive:
             self._openSelected()
 
+    def accept(self) -> None:
+        """Accept as this editor's masking allows, for its undo too.
+
+        Raises:
+            ValueError: as `Correction.accept`.
+        """
+        self.correction.accept(self._editor())
+
     def attempt(self, act: Callable[[], Any]) -> None:
         """Do something with the correction; what hinders it is shown."""
         from SAMFineTuneLib.errors import InputError
@@ -151,6 +162,13 @@ class EditorCorrection(VTKObservationMixin):
         if volume is None or segmentation is None or segmentation.GetSegmentation().GetSegment(segmentID) is None:
             return None
         return volume, segmentation, segmentID
+
+    def _editor(self) -> SegmentEditor | None:
+        """The editor, where what is corrected is what it edits."""
+        node, segment = self._editorNode, self.correction.segment
+        if node is None or segment is None or node.GetSegmentationNode() is not segment.segmentation:
+            return None
+        return SegmentEditor(node, self._saveState)
 
     def _isOpenOn(self, volume, segmentation, segmentID: str) -> bool:
         segment = self.correction.segment

@@ -45,7 +45,7 @@ class EffectOptions:
         self.undoButton = self._button(_("Undo"), correction.undo)
         self.redoButton = self._button(_("Redo"), correction.redo)
         self.clearButton = self._button(_("Clear"), correction.clearPrompts)
-        self.acceptButton = self._button(_("Accept"), correction.accept)
+        self.acceptButton = self._button(_("Accept"), session.accept)
         _addRow(layout, self.undoButton, self.redoButton, self.clearButton, self.acceptButton)
         self.slicesSpinBox = qt.QSpinBox()
         self.slicesSpinBox.setRange(1, _MOST_SLICES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.edit_rules import EditRules, rulesFor
-from SAMFineTunePanel.segment_editor import editorWidgetOn
+from SAMFineTunePanel.edit_rules import EditRules
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.segment_writing import addVoxels, removeVoxels
 from SAMFineTunePanel.segmentation_lattice import LatticeBox, brought, labelmapLattice, latticeOf, segmentIn
@@ -183,18 +182,19 @@ def wordsOf(edits: Iterable[SegmentEdit]) -> str:
     return " ".join(lines)
 
 
-def writeMask(
+def plannedEdit(
     volumeNode: slicer.vtkMRMLScalarVolumeNode,
     segmentationNode: slicer.vtkMRMLSegmentationNode,
     segmentID: str,
     box: Box,
     mask: np.ndarray,
-    rules: EditRules | None = None,
+    where: np.ndarray,
+    rules: EditRules,
 ) -> SegmentEdit:
-    """Make a segment equal a mask inside a box of a volume's grid; nothing outside of the box changes.
+    """What makes a segment equal a mask in a part of a volume's grid; nothing else changes. It is not done yet.
 
-    A segment on another lattice than the volume stays on its own: those of its voxels whose centres lie in
-    the box take what the mask says at the nearest voxel. The Segment Editor's undo takes it back too.
+    A segment on another lattice than the volume stays on its own: those of its voxels whose nearest voxel of the
+    volume belongs to the part take what the mask says there.
 
     Args:
         volumeNode: on whose grid the mask lies.
@@ -202,22 +202,19 @@ def writeMask(
         segmentID: of the segment.
         box: (k, j, i), first and behind the last voxel on the volume's grid.
         mask: (k, j, i), bool, of the size of the box.
-        rules: where it may change; None for those that hold at present.
+        where: as `mask`; the part.
+        rules: where it may change.
 
     Raises:
         ValueError: no such segment, a segmentation of surfaces, a box beyond the volume or of another size than
-            the mask, rules that name what is gone, or as `gridOf` and `worldTransform`; nothing is changed.
+            the mask, rules that name what is gone, or as `gridOf` and `worldTransform`.
     """
     _requireVoxels(segmentationNode, segmentID)
-    rules = rulesFor(segmentationNode) if rules is None else rules
     given = _boxOnGrid(volumeNode, segmentationNode, box, mask)
     lattice = latticeOf(segmentationNode, segmentID)
     own = given.on(given.matrix if lattice is None else lattice)
     held = segmentIn(segmentationNode, segmentID, own)
-    differs = brought(mask, given, own) != held
-    if given.offsetTo(own.matrix) is None:
-        # On another lattice some voxels of the smallest box around this one lie beside it.
-        differs &= brought(np.ones(mask.shape, bool), given, own)
+    differs = brought(where, given, own) & (brought(mask, given, own) != held)
     allowed = rules.allowed(segmentationNode, segmentID, own)
     changed = differs if allowed is None else differs & allowed
     changes = []
@@ -225,10 +222,28 @@ def writeMask(
         gained = changed & ~held
         changes = [_Change.of(segmentationNode, segmentID, own, gained, changed & held)]
         changes += _losses(segmentationNode, rules.overwritten(segmentationNode, segmentID), own, gained)
-        _saveStateInEditor(segmentationNode)
-    edit = SegmentEdit(segmentationNode, changes, int(differs.sum() - changed.sum()))
-    edit.carryOut()
-    return edit
+    return SegmentEdit(segmentationNode, changes, int(differs.sum() - changed.sum()))
+
+
+def carryOutAll(edits: list[SegmentEdit], saveState: Callable[[], None]) -> None:
+    """Do edits that were planned, all or none of them, as one step of an editor's undo.
+
+    Args:
+        edits: of different voxels.
+        saveState: called before anything changes, where anything does.
+
+    Raises:
+        ValueError: Slicer refused.
+    """
+    if any(edit.changedVoxels for edit in edits):
+        saveState()
+    try:
+        for edit in edits:
+            edit.carryOut()
+    except ValueError:
+        for edit in reversed([each for each in edits if each.isDone]):
+            edit.undo()
+        raise
 
 
 def _requireVoxels(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str) -> None:
@@ -272,9 +287,3 @@ def _losses(segmentationNode, otherIDs: list[str], box: LatticeBox, gained: np.n
         if lost.any():
             changes.append(_Change.of(segmentationNode, otherID, own, np.zeros_like(lost), lost))
     return changes
-
-
-def _saveStateInEditor(segmentationNode) -> None:
-    editor = editorWidgetOn(segmentationNode)
-    if editor is not None:
-        editor.saveStateForUndo()

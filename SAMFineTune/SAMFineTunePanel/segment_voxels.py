@@ -42,6 +42,13 @@ class SegmentVoxels:
             yield box, labels == self.value
 
 
+def hasVoxelsOnly(segmentationNode: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether a segmentation has no surfaces, or whatever else is to follow its voxels."""
+    names: list[str] = []
+    segmentationNode.GetSegmentation().GetContainedRepresentationNames(names)
+    return names == [BINARY_LABELMAP]
+
+
 def segmentVoxels(
     segmentationNode: slicer.vtkMRMLSegmentationNode,
     segmentID: str,

@@ -12,7 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
-from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
+from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP, hasVoxelsOnly
 from SAMFineTunePanel.segmentation_lattice import LatticeBox, labelsOf
 
 
@@ -73,13 +73,11 @@ def _writeInPlace(segmentationNode, segmentID: str, box: LatticeBox, voxels: np.
     image = segment.GetRepresentation(BINARY_LABELMAP)
     labels, own = labelsOf(image)
     value = segment.GetLabelValue()
-    names: list[str] = []
-    segmentation.GetContainedRepresentationNames(names)
     margin = 0 if isAdded else 1
     start = np.subtract(box.start, own.start)
     stop = start + box.shape[::-1]
     if (
-        names != [BINARY_LABELMAP]
+        not hasVoxelsOnly(segmentationNode)
         or labels.size == 0
         or (start < margin).any()
         or (stop > np.array(labels.shape[::-1]) - margin).any()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.segment_editor import editorWidgetOn
+from SAMFineTunePanel.segment_editor import slicersEditor
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
 
 _STATES = 5
@@ -48,9 +48,7 @@ class SegmentationUndo:
             self._histories[segmentationNode.GetID()] = history
         history.SaveState()
         self._steps.setdefault(segmentationNode.GetID(), []).append(_Step(madeSegmentation=False))
-        editor = editorWidgetOn(segmentationNode)
-        if editor is not None:
-            editor.saveStateForUndo()
+        slicersEditor(segmentationNode).saveState()
 
     def noteBeside(self, segmentationNode: slicer.vtkMRMLSegmentationNode, node: slicer.vtkMRMLNode) -> None:
         """The last apply to this segmentation made this node too, such as a volume of uncertainty."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.proposed_mask import ProposedMask
+
 
 @dataclass(frozen=True, eq=False)
 class SliceCorrection:
@@ -16,6 +18,7 @@ class SliceCorrection:
         prompts: Point and Box of SAMFineTuneLib.correction.messages, in the order in which they were given.
         start: "nothing", "model" or "given": the mask that they correct; "" while nothing was said.
         given: bool (rows, columns), that mask, where `start` is "given".
+        base: what the segment held when the slice was begun, `packed`; None while nothing was said.
         mask: bool (rows, columns), the last that was found; None before.
         confidence: of the mask, from 0 to 1.
         isFound: whether `mask` belongs to these prompts.
@@ -24,9 +27,15 @@ class SliceCorrection:
     prompts: tuple = ()
     start: str = ""
     given: np.ndarray | None = None
+    base: np.ndarray | None = None
     mask: np.ndarray | None = None
     confidence: float | None = None
     isFound: bool = False
+
+    @property
+    def proposed(self) -> ProposedMask | None:
+        """The mask, and what it would change; None while there is none."""
+        return None if self.mask is None else ProposedMask(self.mask, self.base)
 
     def withPrompts(self, prompts: tuple) -> SliceCorrection:
         """Other prompts; the mask is to be found."""

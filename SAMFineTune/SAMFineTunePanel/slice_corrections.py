@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.corrected_segment import CorrectedSegment
 from SAMFineTunePanel.correction_worker import CorrectionWorker
+from SAMFineTunePanel.proposed_mask import ProposedMask, packed
 from SAMFineTunePanel.scene_export import structureName
 from SAMFineTunePanel.slice_correction import SliceCorrection
 
@@ -43,7 +44,7 @@ class SliceCorrections:
 
     def __init__(self, onFound: Callable[[int, bool, str], None], onNotFound: Callable) -> None:
         self.startChoice = AUTO
-        self.carried: Mapping[int, np.ndarray] = {}
+        self.carried: Mapping[int, ProposedMask] = {}
         self.accepted: set[int] = set()
         self._label: int | None = None
         self._onFound, self._onNotFound = onFound, onNotFound
@@ -82,7 +83,11 @@ class SliceCorrections:
 
     def withPrompts(self, numbers: Collection[int]) -> dict[int, SliceCorrection]:
         """Those of these slices that have prompts."""
-        return {number: self.at(number) for number in numbers if self.at(number).prompts}
+        return {number: work for number, work in self.said(numbers).items() if work.prompts}
+
+    def said(self, numbers: Collection[int]) -> dict[int, SliceCorrection]:
+        """Those of these slices of which something was said."""
+        return {number: self._slices[number] for number in numbers if number in self._slices}
 
     def isSought(self, number: int | None) -> bool:
         """Whether the mask of a slice is not there yet."""
@@ -102,7 +107,7 @@ class SliceCorrections:
     def put(self, number: int, work: SliceCorrection) -> None:
         """Say something else of a slice, and have its mask looked for."""
         if work.prompts and not work.start:
-            work = self._started(number, work)
+            work = self._begun(number, work)
         if work.prompts:
             self._slices[number] = work
         else:
@@ -125,20 +130,21 @@ class SliceCorrections:
 
     def _reset(self, number: int) -> None:
         self._slices.pop(number, None)
-        if self._startOf(number) == "model":
-            self._slices[number] = SliceCorrection(start="model")
+        begun = self._begun(number, SliceCorrection())
+        if begun.start == "model":
+            self._slices[number] = begun
 
-    def _started(self, number: int, work: SliceCorrection) -> SliceCorrection:
-        start = self._startOf(number)
-        if start != "given":
-            return replace(work, start=start)
-        mask = self.carried[number] if number in self.carried else self._segment.mask(number)
-        return replace(work, start=start, given=mask)
+    def _begun(self, number: int, work: SliceCorrection) -> SliceCorrection:
+        """With the mask that prompts start from, and what the segment holds now."""
+        if number in self.carried:
+            carried = self.carried[number]
+            return replace(work, start="given", given=carried.mask, base=carried.base)
+        held = self._segment.mask(number)
+        start = self._startFor(held)
+        return replace(work, start=start, given=held if start == "given" else None, base=packed(held))
 
-    def _startOf(self, number: int) -> str:
-        if number in self.carried or self.startChoice == SEGMENT:
-            return "given"
-        if self.startChoice == AUTO and self._segment.mask(number).any():
+    def _startFor(self, held: np.ndarray) -> str:
+        if self.startChoice == SEGMENT or (self.startChoice == AUTO and held.any()):
             return "given"
         return "model" if self.startChoice in (AUTO, MODEL) and self.label is not None else "nothing"
 

@@ -91,6 +91,18 @@ def ras(correction, i: float, j: float, k: float) -> np.ndarray:
     return correction.segment.rasOf((i, j, k))
 
 
+def paint(nodes, number: int, rows, columns, value: bool = True) -> None:
+    """Paint or erase a rectangle of the liver's slice, as somebody does in the Segment Editor."""
+    import slicer
+
+    volume, segmentation = nodes
+    mask = held(segmentation, "liver", volume)
+    mask[number, slice(*rows), slice(*columns)] = value
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        mask.astype(np.uint8), segmentation, segment_id(segmentation, "liver"), volume
+    )
+
+
 def disc(j: float, i: float) -> np.ndarray:
     rows, columns = np.indices(SHAPE[1:])
     return (rows - j) ** 2 + (columns - i) ** 2 < 36
@@ -140,6 +152,7 @@ def test_point_mask_accept_and_back(opened, nodes, settle):
 @pytest.mark.parametrize("shift", [0.0, 0.3, 0.45, 0.7])
 def test_what_a_mask_lacks_is_taken_away_on_the_whole_slice(nodes, axis, shift):
     from SAMFineTunePanel.corrected_segment import CorrectedSegment
+    from SAMFineTunePanel.proposed_mask import ProposedMask, packed
 
     volume, _segmentation = nodes
     # Finer voxels than the volume's, and beside them.
@@ -155,11 +168,84 @@ def test_what_a_mask_lacks_is_taken_away_on_the_whole_slice(nodes, axis, shift):
     wanted = np.zeros_like(segment.mask(number))
     assert segment.mask(number).any() and segment.mask(number + 1).any()
     wanted[1, 2] = True
-    edits = segment.write({number: wanted})
+    edits = segment.write({number: ProposedMask(wanted, packed(segment.mask(number)))})
     assert (segment.mask(number) == wanted).all()
     assert segment.mask(number + 1).any()
     edits[0].undo()
     assert segment.mask(number).sum() > 1
+
+
+@pytest.mark.parametrize("start", ["auto", "segment", "nothing"])
+def test_what_was_painted_since_a_mask_was_begun_survives_its_accept(opened, nodes, settle, start):
+    volume, segmentation = nodes
+    correction = opened(start=start)
+    before = held(segmentation, "liver", volume)[3]
+    correction.addPoint(ras(correction, 22, 12, 3))
+    settle()
+    paint(nodes, 3, (30, 35), (2, 7))
+    correction.addPoint(ras(correction, 24, 12, 3))
+    settle()
+    paint(nodes, 3, (2, 7), (40, 45))
+    # Inside of what the mask adds, too: nobody loses anything there.
+    paint(nodes, 3, (12, 13), (24, 26))
+    painted = held(segmentation, "liver", volume)
+    found = correction.preview[3].copy()
+    base = np.zeros_like(before) if start == "nothing" else before
+    assert (found == (base | disc(12, 22) | disc(12, 24))).all()
+    correction.accept()
+    after = painted.copy()
+    after[3] = np.where(found != before, found, painted[3])
+    assert after[3, 30:35, 2:7].all() and after[3, 2:7, 40:45].all()
+    # From nothing means: instead of what was there when it was begun.
+    assert after[3, 18, 11] == (start != "nothing")
+    assert (held(segmentation, "liver", volume) == after).all()
+    correction.undo()
+    assert (held(segmentation, "liver", volume) == painted).all()
+    correction.redo()
+    assert (held(segmentation, "liver", volume) == after).all()
+
+
+def test_what_was_erased_since_a_mask_was_begun_stays_away(opened, nodes, settle):
+    volume, segmentation = nodes
+    correction = opened()
+    correction.addPoint(ras(correction, 30, 12, 3))
+    settle()
+    paint(nodes, 3, (16, 20), (10, 14), False)
+    assert correction.preview[3][16:20, 10:14].all()
+    correction.accept()
+    after = held(segmentation, "liver", volume)[3]
+    assert not after[16:20, 10:14].any() and after[10:16, 10:14].all() and after[12, 30]
+
+
+def test_what_was_painted_while_masks_were_carried_on_survives_their_accept(
+    opened, nodes, process_events, settle
+):
+    volume, segmentation = nodes
+    correction = opened("slow")
+    before = held(segmentation, "liver", volume)
+    correction.look(4)
+    correction.accept()
+    correction.propagate(3)
+    assert correction.isCarrying
+    paint(nodes, 5, (30, 35), (2, 7))
+    settle()
+    paint(nodes, 6, (30, 35), (2, 7))
+    paint(nodes, 7, (30, 35), (2, 7))
+    # One of them is corrected, and begins with what was carried on.
+    correction.addPoint(ras(correction, 30, 15, 6))
+    settle()
+    painted = held(segmentation, "liver", volume)
+    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
+    assert not correction.preview[6][30:35, 2:7].any()
+    correction.accept()
+    after = painted.copy()
+    after[1:8] |= before[4]
+    after[6] |= disc(15, 30)
+    assert (held(segmentation, "liver", volume) == after).all() and after[5:8, 30:35, 2:7].all()
+    correction.undo()
+    assert (held(segmentation, "liver", volume) == painted).all()
+    correction.redo()
+    assert (held(segmentation, "liver", volume) == after).all()
 
 
 def test_prompts_are_moved_deleted_replaced_and_cleared(opened, settle):
@@ -370,6 +456,59 @@ def test_losses_of_other_segments_are_summed_up(opened, nodes, settle):
     assert correction.words.endswith(f"Taken from other segments: cyst {lost} voxels.")
 
 
+def carried_on_both_sides(correction, settle) -> None:
+    """Slices 1, 2 and 5, 6, 7 are to be accepted."""
+    correction.look(4)
+    correction.accept()
+    correction.propagate(3)
+    settle()
+    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
+
+
+def test_slices_apart_are_one_step_of_the_segment_editor(opened, nodes, settle, monkeypatch):
+    from types import SimpleNamespace
+
+    import slicer
+
+    volume, segmentation = nodes
+    saved = []
+    editor = SimpleNamespace(
+        segmentationNodeID=segmentation.GetID,
+        saveStateForUndo=lambda: saved.append(held(segmentation, "liver", volume)),
+    )
+    widget = SimpleNamespace(editor=editor)
+    monkeypatch.setattr(slicer.modules, "SegmentEditorWidget", widget, raising=False)
+    correction = opened()
+    before = held(segmentation, "liver", volume)
+    carried_on_both_sides(correction, settle)
+    correction.accept()
+    assert len(saved) == 1 and (saved[0] == before).all()
+    assert (held(segmentation, "liver", volume) != before).any()
+
+
+def test_surfaces_are_made_anew_once_for_slices_apart(opened, nodes, settle):
+    volume, segmentation = nodes
+    segmentation.CreateClosedSurfaceRepresentation()
+    correction = opened()
+    carried_on_both_sides(correction, settle)
+    liver = segment_id(segmentation, "liver")
+    surfaces = segmentation.GetSegmentation().GetSegment(liver)
+
+    def surface():
+        return surfaces.GetRepresentation("Closed surface")
+
+    bounds, seen = surface().GetBounds(), {surface().GetMTime()}
+    event = segmentation.GetSegmentation().RepresentationModified
+    segmentation.AddObserver(event, lambda caller, event: seen.add(surface().GetMTime()))
+    correction.accept()
+    # Voxels are added and none are taken away; else there would be two.
+    assert len(seen) == 2
+    after = held(segmentation, "liver", volume)
+    assert (after[1:8] == after[4]).all() and not after[0].any()
+    correction.undo()
+    assert len(seen) == 3 and surface().GetBounds() == pytest.approx(bounds)
+
+
 def test_the_latest_prompts_win(opened, settle):
     correction = opened("slow", start="nothing")
     for i in (10, 20, 30):
@@ -450,6 +589,25 @@ def test_a_slice_that_was_accepted_is_not_called_in_question(
     correction.addPoint(ras(correction, 25, 20, 7))
     settle()
     assert correction.current.start == "model" and correction.preview[7][20, 25]
+
+
+def test_what_was_painted_beside_the_models_own_mask_survives_its_accept(
+    tuned, correction, nodes, model_segment, monkeypatch, settle
+):
+    pretend(monkeypatch)
+    correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
+    settle()
+    correction.look(7)
+    settle()
+    model_segment.SetName("liver")
+    paint(nodes, 7, (30, 35), (2, 7))
+    correction.accept()
+    expected = np.zeros(SHAPE[1:], bool)
+    expected[2:5, 2:5] = expected[30:35, 2:7] = True
+    assert (held(nodes[1], "liver", nodes[0])[7] == expected).all()
+    correction.undo()
+    expected[2:5, 2:5] = False
+    assert (held(nodes[1], "liver", nodes[0])[7] == expected).all()
 
 
 def test_a_segment_that_is_renamed_stays_the_structure_it_was(

@@ -28,7 +28,7 @@ class Recorded:
         self.asked, self.listeners = [], []
         self.history = CorrectionHistory()
         self.state, self.words, self.problem, self.segment = "closed", "", "", None
-        self.accepted, self.refusal = set(), ""
+        self.accepted, self.refusal, self.editor = set(), "", None
         self.preview, self.current = {}, SliceCorrection()
 
     @property
@@ -67,8 +67,9 @@ class Recorded:
     def propagate(self, slices):
         self._note("propagate", slices)
 
-    def accept(self):
+    def accept(self, editor=None):
         self._note("accept")
+        self.editor = editor
 
     def undo(self):
         self._note("undo")
@@ -97,7 +98,7 @@ def test_the_stand_in_has_only_names_of_the_correction():
     own = {*vars(Recorded), *vars(Recorded())}
     known = {*dir(Correction), *vars(Correction())}
     extra = {name for name in own if not name.startswith("_")} - known
-    assert extra == {"asked", "listeners", "refusal", "news"}
+    assert extra == {"asked", "listeners", "refusal", "editor", "news"}
 
 
 @pytest.fixture
@@ -228,7 +229,7 @@ def session():
     from SAMFineTunePanel.editor_correction import EditorCorrection
 
     changes = []
-    made = EditorCorrection(Recorded(), lambda: changes.append(1))
+    made = EditorCorrection(Recorded(), lambda: changes.append(1), lambda: None)
     yield made, made.correction, changes
     made.cleanup()
     assert made.correction.listeners == []
@@ -336,6 +337,20 @@ def test_mask_and_prompts_are_shown_while_the_effect_is_active(session, editor, 
     assert not session.isOnPrompt((92, 60), mouse.slice_node)
 
 
+def test_an_editor_of_something_else_has_no_say_in_an_accept(session, editor):
+    session, correction, _changes = session
+    session.begin(editor)
+    session.accept()
+    assert correction.editor.node is editor
+    volume = editor.GetSourceVolumeNode()
+    other = add_segmentation(volume, {"liver": np.zeros(SHAPE, bool)})
+    liver = other.GetSegmentation().GetNthSegmentID(0)
+    # From the panel.
+    correction.open(volume, other, liver)
+    session.accept()
+    assert correction.editor is None
+
+
 # Options
 
 
@@ -422,6 +437,7 @@ class ScriptedEffect:
         self.name = self.title = ""
         self.perSegment = self.requireSegments = None
         self._editor, self._parameters, self.widgets, self.actors = editor, {}, [], []
+        self.saved = 0
 
     def addOptionsWidget(self, widget) -> None:
         self.widgets.append(widget)
@@ -449,6 +465,9 @@ class ScriptedEffect:
 
     def scheduleRender(self, _view_widget) -> None:
         pass
+
+    def saveStateForUndo(self) -> None:
+        self.saved += 1
 
 
 class View:
@@ -516,6 +535,16 @@ def test_the_effect_corrects_what_is_selected_while_it_is_active(effect, editor,
     ]
 
 
+def test_the_effect_accepts_for_the_editor_that_it_belongs_to(effect, editor):
+    effect, correction = effect
+    effect.activate()
+    effect._options.acceptButton.click()
+    assert correction.asked[-1] == ("accept",) and correction.editor.node is editor
+    assert effect.scriptedEffect.saved == 0
+    correction.editor.saveState()
+    assert effect.scriptedEffect.saved == 1
+
+
 def test_the_effect_is_registered_where_slicer_has_effects(monkeypatch):
     from SAMFineTunePanel import effect_registration
 
@@ -559,7 +588,7 @@ def test_a_click_in_the_editor_becomes_voxels_within_its_rules(
 
     pretend(monkeypatch)
     correction = Correction()
-    session = EditorCorrection(correction, lambda: None)
+    session = EditorCorrection(correction, lambda: None, lambda: None)
     reader = EffectClicks(
         lambda ras, positive: session.attempt(lambda: correction.addPoint(ras, positive)),
         lambda first, second: session.attempt(lambda: correction.addBox(first, second)),
@@ -597,4 +626,71 @@ def test_a_click_in_the_editor_becomes_voxels_within_its_rules(
     assert not held(1).any() and session.problem == ""
     session.cleanup()
     assert not correction.isOpen
+    correction.endForClosing()
+
+
+def editor_choices(segmentation, volume, tag: str = ""):
+    """An editor's node; with a tag, that of Slicer's module Segment Editor."""
+    import slicer
+
+    node = slicer.vtkMRMLSegmentEditorNode()
+    if tag:
+        node.SetSingletonTag(tag)
+    node = slicer.mrmlScene.AddNode(node)
+    node.SetAndObserveSegmentationNode(segmentation)
+    node.SetAndObserveSourceVolumeNode(volume)
+    return node
+
+
+@pytest.mark.parametrize("behaviour", ["well", "slow"])
+def test_an_editor_of_another_module_has_its_own_rules_and_undo(
+    behaviour, editor, monkeypatch, process_events
+):
+    """The editor's node has no singleton tag; Slicer's own Segment Editor is open beside it."""
+    import slicer
+    from correction_workers import pretend, wait_until_idle
+    from SAMFineTunePanel.correction import Correction
+    from SAMFineTunePanel.editor_correction import EditorCorrection
+
+    segmentation, volume = editor.GetSegmentationNode(), editor.GetSourceVolumeNode()
+    liver, spleen = ids(editor)
+
+    def held(segment_id: str) -> np.ndarray:
+        return (
+            slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume)[3].copy()
+            > 0
+        )
+
+    before, saved, saved_by_slicer = held(liver), [], []
+    own = editor_choices(segmentation, volume, "SegmentEditor")
+    widget = types.SimpleNamespace(
+        editor=types.SimpleNamespace(
+            segmentationNodeID=segmentation.GetID,
+            saveStateForUndo=lambda: saved_by_slicer.append(1),
+        )
+    )
+    monkeypatch.setattr(slicer.modules, "SegmentEditorWidget", widget, raising=False)
+    embedded = editor_choices(segmentation, volume)
+    assert own is not embedded and own.GetOverwriteMode() == own.OverwriteAllSegments
+    embedded.SetSelectedSegmentID(spleen)
+    embedded.SetOverwriteMode(embedded.OverwriteNone)
+    pretend(monkeypatch, behaviour)
+    correction = Correction()
+    session = EditorCorrection(correction, lambda: None, lambda: saved.append(held(spleen)))
+    session.begin(embedded)
+    wait_until_idle(correction, process_events)
+    session.attempt(lambda: correction.addPoint((5, 5, 3)))
+    if behaviour == "well":
+        wait_until_idle(correction, process_events)
+    session.attempt(session.accept)
+    wait_until_idle(correction, process_events)
+    assert session.problem == "" and correction.accepted == {3}
+    assert held(spleen).any() and (held(spleen) & before).any()
+    assert np.array_equal(held(liver), before)
+    assert len(saved) == 1 and not saved[0].any() and saved_by_slicer == []
+    correction.undo()
+    # The panel goes by Slicer's own editor.
+    correction.accept()
+    assert np.array_equal(held(liver), before & ~held(spleen)) and saved_by_slicer == [1]
+    session.cleanup()
     correction.endForClosing()

@@ -96,12 +96,30 @@ def share_layers(segmentation) -> None:
 
 
 def write(volume, segmentation, mask=None, place=SLICE, name="liver", **rules):
-    from SAMFineTunePanel.edit_rules import EditRules
-    from SAMFineTunePanel.segment_edit import writeMask
+    """As an accept does, with the rules given, else those of Slicer's Segment Editor."""
+    from SAMFineTunePanel.edit_rules import EditRules, rulesOf
+    from SAMFineTunePanel.segment_editor import slicersEditor
+
+    editor = slicersEditor(segmentation)
+    given = EditRules(**rules) if rules else rulesOf(editor.node)
+    edit = planned(volume, segmentation, mask, place, name, given)
+    carry_out([edit], editor.saveState)
+    return edit
+
+
+def planned(volume, segmentation, mask, place, name, rules, where=None):
+    from SAMFineTunePanel.segment_edit import plannedEdit
 
     mask = wanted() if mask is None else mask
-    given = EditRules(**rules) if rules else None
-    return writeMask(volume, segmentation, segment_id(segmentation, name), place, mask, given)
+    where = np.ones(mask.shape, bool) if where is None else where
+    segment = segment_id(segmentation, name)
+    return plannedEdit(volume, segmentation, segment, place, mask, where, rules)
+
+
+def carry_out(edits, save_state=lambda: None) -> None:
+    from SAMFineTunePanel.segment_edit import carryOutAll
+
+    carryOutAll(edits, save_state)
 
 
 def corrected(before: np.ndarray, mask: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
@@ -152,6 +170,31 @@ def test_a_small_box_leaves_the_rest_of_its_slice():
     expected[place] = ~expected[place]
     write(volume, segmentation, expected[place], place)
     assert np.array_equal(voxels(segmentation, volume)["liver"], expected)
+
+
+@pytest.mark.parametrize("fine", [False, True], ids=["own lattice", "finer lattice"])
+def test_only_a_part_of_a_slice_changes(fine):
+    from SAMFineTunePanel.edit_rules import EditRules
+
+    volume = add_volume(values(), placement())
+    half = placement((0.5, 0.5, 1), origin=(-0.25, -0.25, 0))
+    of = add_volume(np.zeros((6, 28, 32), np.int16), half) if fine else volume
+    by = 2 if fine else 1
+
+    def finer(mask):
+        return mask.repeat(by, axis=1).repeat(by, axis=2)
+
+    segmentation = add_segmentation(of, {"liver": finer(liver())})
+    part = np.zeros_like(wanted())
+    part[:, :, 7:] = True
+    edit = planned(volume, segmentation, wanted(), SLICE, "liver", EditRules(), part)
+    assert np.array_equal(voxels(segmentation, of)["liver"], finer(liver()))
+    carry_out([edit])
+    expected = liver()
+    expected[3, :, 7:] = wanted()[0, :, 7:]
+    assert np.array_equal(voxels(segmentation, of)["liver"], finer(expected))
+    edit.undo()
+    assert np.array_equal(voxels(segmentation, of)["liver"], finer(liver()))
 
 
 def test_a_segment_without_voxels_is_filled_and_emptied():
@@ -505,14 +548,15 @@ def test_intensities_of_another_volume():
 
 def test_the_rules_are_those_of_the_editor_that_edits_this_segmentation():
     import slicer
-    from SAMFineTunePanel.edit_rules import rulesFor
+    from SAMFineTunePanel.edit_rules import rulesOf
+    from SAMFineTunePanel.segment_editor import slicersEditor
 
     node = slicer.vtkMRMLSegmentationNode
     volume = add_volume(values(), placement())
     segmentation, another = overlapping(volume), overlapping(volume)
 
     def described(segmentation):
-        rules = rulesFor(segmentation)
+        rules = rulesOf(slicersEditor(segmentation).node)
         return (
             rules.maskMode,
             rules.maskSegmentID,
@@ -552,7 +596,6 @@ def test_slicer_itself_would_have_done_the_same(masked):
     import slicer
     import vtk
     from SAMFineTunePanel.edit_rules import rulesOf
-    from SAMFineTunePanel.segment_edit import writeMask
     from vtk.util.numpy_support import numpy_to_vtk
 
     volume = add_volume(values(), OBLIQUE)
@@ -586,7 +629,7 @@ def test_slicer_itself_would_have_done_the_same(masked):
         logic.ModifySegmentByLabelmap(
             slicers, segment_id(slicers, "liver"), image, mode, True, False
         )
-    writeMask(volume, mine, segment_id(mine, "liver"), SLICE, wanted(), rulesOf(editor))
+    carry_out([planned(volume, mine, wanted(), SLICE, "liver", rulesOf(editor))])
     expected, got = voxels(slicers, volume), voxels(mine, volume)
     assert not same(expected, voxels(overlapping(volume), volume))
     assert same(got, expected)
@@ -690,6 +733,48 @@ def test_the_open_segment_editor_can_undo_too(monkeypatch):
     write(volume, segmentation)
     write(volume, another)
     assert editor.saved == 1
+
+
+def test_edits_of_one_step_are_kept_once_by_the_editor_and_done_all_or_none(monkeypatch):
+    from SAMFineTunePanel.edit_rules import EditRules
+    from SAMFineTunePanel.segment_edit import SegmentEdit
+
+    volume = add_volume(values(), placement())
+    segmentation = overlapping(volume)
+    before = own_voxels(segmentation)
+    saved = []
+
+    def edits():
+        return [
+            planned(
+                volume, segmentation, wanted(), (slice(k, k + 1), *SLICE[1:]), "liver", EditRules()
+            )
+            for k in (1, 3)
+        ]
+
+    def save() -> None:
+        saved.append(same(own_voxels(segmentation), before))
+
+    done = edits()
+    carry_out(done, save)
+    # Once, and before anything changed.
+    assert saved == [True] and all(edit.isDone for edit in done)
+    carry_out(edits(), save)
+    assert saved == [True]
+    for edit in reversed(done):
+        edit.undo()
+    carries_out = SegmentEdit.carryOut
+    (_first, second) = refused = edits()
+
+    def carry(edit) -> None:
+        if edit is second:
+            raise ValueError("Slicer could not write")
+        carries_out(edit)
+
+    monkeypatch.setattr(SegmentEdit, "carryOut", carry)
+    with pytest.raises(ValueError, match="could not write"):
+        carry_out(refused, save)
+    assert same(own_voxels(segmentation), before)
 
 
 # Refusals
