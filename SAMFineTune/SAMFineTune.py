@@ -346,7 +346,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         return self._run(lambda: request.job(self._session.painted), blocking, progress)
 
     def interruptedFineTunes(self) -> list[Any]:
-        """Fine-tunes that a crash or a power cut has stopped and that can go on."""
+        """Fine-tunes that the closing of Slicer, a crash or a power cut has stopped and that can go on."""
         from SAMFineTuneLib.jobs.interrupted import interrupted_finetunes
 
         return interrupted_finetunes()

@@ -21,7 +21,7 @@ _PREVIEW_WIDTH, _PREVIEW_HEIGHT = 340, 280
 
 
 class FineTuneSection(PanelSection):
-    """Start, finish now, cancel; progress, chart, preview and log; what a crash interrupted."""
+    """Start, finish now, cancel; progress, chart, preview and log; what was interrupted."""
 
     uiFile = "SAMFineTuneFineTuneSection.ui"
 

@@ -80,13 +80,11 @@ class Session(VTKObservationMixin):
         slicer.app.disconnect("aboutToQuit()", self.end)
 
     def _onSceneStartClose(self, caller, event) -> None:
-        # The worker needs nothing of the scene, but its result would have no place to go.
         # First, so that a job that ends now does not take its changes back in a scene that goes away.
         self.undo.forget()
-        if self.job is not None:
+        if self.job is not None and self.job.needsScene:
             self.job.cancel()
-            if self.job.kind == "apply":
-                self.job.forgetResult()
+            self.job.forgetResult()
         self.painted.forget()
         self.uncertainty.clear()
 

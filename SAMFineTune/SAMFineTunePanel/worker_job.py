@@ -13,7 +13,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.error_words import errorWords, wordsOf
-from SAMFineTunePanel.worker_process import WorkerProcess
+from SAMFineTunePanel.worker_process import CANCEL_GRACE_MS, WorkerProcess
 
 # Of work on the scene at a time; Slicer draws and listens in between.
 _PIECE_S = 0.02
@@ -45,7 +45,7 @@ class Job:
         kind: "finetune", "apply" or "checkpoint".
         title: what is done, for the user.
         folder: of the job; it is removed at the end unless something is left to resume.
-        prepare: pieces of work that write the inputs and job.json; an empty iterable where they are there.
+        prepare: pieces of work that write the inputs and job.json; () where they are there.
         conclude: makes pieces of work from the worker's result; the last value that they yield is `result`.
     """
 
@@ -78,6 +78,8 @@ class Job:
         self._listeners: list[Callable[[Job, str], None]] = []
         self._process: WorkerProcess | None = None
         self._cancelAsked = False
+        self._isClosing = False
+        self._readsScene = prepare != ()
         self._isInPiece = False
         self._pieces: Iterator[Any] = iter(())
         self._whenPiecesDone: Callable[[], None] = lambda: None
@@ -96,11 +98,18 @@ class Job:
         return self.kind == "finetune" and self.state == RUNNING and self.step > 0 and not self._cancelAsked
 
     @property
+    def needsScene(self) -> bool:
+        """Whether it cannot go on without the scene that it was started in."""
+        return self.kind == "apply" or (self.state == PREPARING and self._readsScene)
+
+    @property
     def resumable(self) -> bool:
         """Whether the job, started again, goes on where it stopped."""
         from SAMFineTuneLib.jobs.folder import JobFolder
 
-        return self.kind == "finetune" and self.state == FAILED and JobFolder(self.folder).has_checkpoint()
+        # Nobody asked for its end where Slicer was closed.
+        isUnasked = self.state == FAILED or (self.state == CANCELLED and self._isClosing)
+        return self.kind == "finetune" and isUnasked and JobFolder(self.folder).has_checkpoint()
 
     @property
     def processID(self) -> int:
@@ -137,9 +146,11 @@ class Job:
             self._process.finishEarly()
 
     def endForClosing(self) -> None:
-        """Cancel and wait, at most 2.5 seconds: Slicer is closing, and nothing may stay behind."""
-        self.cancel()
-        if self._process is not None and not self._process.waitUntilEnded(1500):
+        """Stop and wait, at most 3 seconds: Slicer is closing. A fine-tune leaves what it can be resumed from."""
+        if not self._cancelAsked:
+            self._isClosing = True
+            self.cancel()
+        if self._process is not None and not self._process.waitUntilEnded(CANCEL_GRACE_MS):
             self._process.endNow()
             self._process.waitUntilEnded(1000)
 
@@ -234,7 +245,8 @@ class Job:
         self._notify("log")
 
     def _onWorkerEnded(self, outcome) -> None:
-        if outcome.exit_code == 0 and self._cancelAsked and self.kind == "apply":
+        if outcome.exit_code == 0 and self._cancelAsked and (self.kind == "apply" or self._isClosing):
+            # The model of a fine-tune is in the library already; nobody is there to be told.
             self._end(CANCELLED)
         elif outcome.exit_code == 0:
             # Asked to stop too late: the model is there, and saying otherwise would hide it.

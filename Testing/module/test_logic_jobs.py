@@ -126,26 +126,115 @@ def test_one_job_at_a_time_is_refused_in_words(logic, phantom):
     assert logic.job is job
 
 
-def test_closing_the_scene_stops_the_worker(logic, phantom, process_events):
+def test_a_fine_tune_outlives_the_scene_and_keeps_nothing_of_it(logic, process_events):
+    import gc
+
     import slicer
+    from SAMFineTunePanel.module_test import labelSlices, makeVolume
+
+    freed = set()
+
+    def begin():
+        volume, truth = makeVolume()
+        nodes = volume, labelSlices(volume, truth)
+        for node in nodes:
+            name = node.GetName()
+            node.AddObserver("DeleteEvent", lambda caller, event, name=name: freed.add(name))
+        return endless(logic, nodes, name="outlived")
+
+    job = begin()
+    process_events(lambda: job.step > 2, 30)
+    slicer.mrmlScene.Clear(0)
+    process_events()
+    gc.collect()
+    assert freed == {"Phantom", "Labels"} and job.state == "running"
+    step = job.step
+    process_events(lambda: job.step > step, 30)
+    job.finishNow()
+    assert job.wait().name == "outlived" and job_folders() == []
+    logic.deleteModel(job.result)
+
+
+def test_closing_the_scene_stops_what_needs_it(logic, phantom, process_events):
+    import slicer
+    from SAMFineTunePanel.module_test import labelSlices, makeVolume
 
     job = endless(logic, phantom)
-    process_events(lambda: job.step > 2, 30)
+    assert job.state == "preparing"
+    slicer.mrmlScene.Clear(0)
+    assert job.state == "cancelled" and job_folders() == []
+
+    volume, truth = makeVolume()
+    labels = labelSlices(volume, truth)
+    model = logic.fineTune(volume, labels, steps=3, inputSize=256, **UNTAUGHT)
+    job = logic.apply(model, volume, blocking=False)
+    process_events(lambda: job.state == "running", 10)
     processes = family(job.processID)
     slicer.mrmlScene.Clear(0)
     process_events(lambda: job.isFinished, 5)
     assert job.state == "cancelled" and not psutil.wait_procs(processes, timeout=1)[1]
-    assert job_folders() == []
+    assert job_folders() == [] and slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
+    logic.deleteModel(model)
 
 
-def test_closing_slicer_stops_the_worker(logic, phantom, process_events):
-    job = endless(logic, phantom)
+def test_a_download_outlives_the_scene(module, tmp_path):
+    import slicer
+    from SAMFineTunePanel.session import theSession
+    from SAMFineTunePanel.worker_job import Job
+
+    def download() -> Job:
+        return Job(
+            "checkpoint", "Fetch weights", tmp_path / "job", (), lambda result: iter([result])
+        )
+
+    job = theSession().start(download)
+    slicer.mrmlScene.Clear(0)
+    assert not job.isFinished
+    job.cancel()
+
+
+def test_closing_slicer_stops_a_fine_tune_that_can_be_resumed(logic, phantom, process_events):
+    import slicer
+
+    job = endless(logic, phantom, name="later")
     process_events(lambda: job.step > 2, 30)
     processes = family(job.processID)
     started = time.monotonic()
-    logic.cleanup()
+    slicer.app.aboutToQuit.emit()
     assert time.monotonic() - started < 3
     assert not psutil.wait_procs(processes, timeout=1)[1]
+    assert job.state == "cancelled" and job.resumable
+    [interrupted] = logic.interruptedFineTunes()
+    assert interrupted.folder == job.folder and interrupted.output.stem == "later"
+    resumed = logic.resume(interrupted)
+    # One that is resumed needs nothing of the scene, from its start on.
+    slicer.mrmlScene.Clear(0)
+    process_events(lambda: resumed.step > 0, 30)
+    assert resumed.step >= job.step
+    resumed.cancel()
+    process_events(lambda: resumed.isFinished, 5)
+    assert logic.interruptedFineTunes() == [] and job_folders() == []
+
+
+def test_closing_slicer_leaves_nothing_of_other_jobs(logic, phantom, process_events):
+    volume, labels, _truth = phantom
+    job = endless(logic, phantom)
+    logic.cleanup()
+    assert job.state == "cancelled" and job_folders() == []
+    job = endless(logic, phantom)
+    process_events(lambda: job.step > 2, 30)
+    # The user has asked for its end.
+    job.cancel()
+    logic.cleanup()
+    assert job.isFinished and job_folders() == []
+    model = logic.fineTune(volume, labels, steps=3, inputSize=256, **UNTAUGHT)
+    job = logic.apply(model, volume, blocking=False)
+    process_events(lambda: job.state == "running", 10)
+    processes = family(job.processID)
+    logic.cleanup()
+    assert job.state == "cancelled" and not psutil.wait_procs(processes, timeout=1)[1]
+    assert job_folders() == []
+    logic.deleteModel(model)
 
 
 def test_a_worker_killed_in_the_middle_is_resumed(logic, phantom, process_events):

@@ -190,13 +190,30 @@ def test_a_job_of_the_console_is_followed_too(panel, phantom, fine_tune, process
     process_events(lambda: job.isFinished, 10)
 
 
-def test_closing_the_scene_ends_the_job_and_the_panel_lives_on(
-    panel, endless, fine_tune, scene, process_events
-):
+def test_a_fine_tune_goes_on_in_the_next_scene(panel, endless, fine_tune, scene, process_events):
+    import slicer
+
+    panel.panel.fineTune.ui.chartButton.click()
     scene.Clear(0)
-    process_events(lambda: endless.isFinished, 10)
     process_events(lambda: panel.panel.examples.ui.hintLabel.visible)
+    assert not endless.isFinished and "is at work" in fine_tune.startButton.toolTip
+    step = endless.step
+    process_events(lambda: endless.step > step, 30)
+    assert fine_tune.statusLabel.text.startswith("Step ") and fine_tune.progressBar.visible
+    assert "loss" in fine_tune.scoreLabel.text
+    # Nothing is put into the new scene unless it is asked for.
+    assert slicer.util.getNodesByClass("vtkMRMLPlotChartNode") == []
+    fine_tune.chartButton.click()
+    assert len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")) == 1
+    process_events(lambda: fine_tune.finishButton.enabled)
+    fine_tune.finishButton.click()
+    process_events(lambda: endless.isFinished, 60)
+    name = endless.result.name
+    assert endless.state == "done" and name in fine_tune.statusLabel.text
+    assert panel.logic.getParameterNode().applyModel == name
+    process_events(lambda: panel.panel.apply.ui.modelComboBox.currentText.startswith(name))
     assert "Add an example" in fine_tune.startButton.toolTip
+    panel.logic.deleteModel(endless.result)
 
 
 def test_another_module_does_not_stop_the_job(panel, endless, fine_tune, process_events):
