@@ -73,15 +73,21 @@ class LatticeBox:
 
 
 def brought(values: np.ndarray, box: LatticeBox, to: LatticeBox, beyond: float = 0) -> np.ndarray:
-    """Values (k, j, i) of one box at the voxels of another: of the nearest voxel, `beyond` where there is none."""
+    """Values (k, j, i) of one box at the voxels of another: of the nearest voxel, `beyond` where there is none.
+
+    Not copied where all of them are there; so they are not to be changed.
+    """
     offset = box.offsetTo(to.matrix)
+    if offset is not None:
+        start = np.add(box.start, offset)
+        if (start <= to.start).all() and (start + values.shape[::-1] >= to.stop).all():
+            return values[_between(to.start - start, to.stop - start)]
     result = np.full(to.shape, beyond, values.dtype)
     if values.size == 0 or result.size == 0:
         return result
     if offset is None:
         _bringNearest(values, box, to, result)
         return result
-    start = np.add(box.start, offset)
     first = np.maximum(start, to.start)
     stop = np.minimum(start + values.shape[::-1], to.stop)
     if (first < stop).all():
