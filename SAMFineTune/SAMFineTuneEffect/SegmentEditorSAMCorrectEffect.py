@@ -85,6 +85,9 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
             self.scriptedEffect.setParameter(_MODEL, self._options.chosenModel())
 
     def activate(self) -> None:
+        if not self._session.lookAtPackages():
+            self._options.update()
+            return
         from SAMFineTuneLib.model_library import list_models
 
         # The disk is read here only; updateGUIFromMRML() is called all the time.
@@ -105,7 +108,7 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
             self._session.cleanup()
 
     def processInteractionEvents(self, callerInteractor, eventId, viewWidget) -> bool:
-        if viewWidget.className() != "qMRMLSliceWidget":
+        if not self._session.isActive or viewWidget.className() != "qMRMLSliceWidget":
             return False
         isHandled = self._clicks.handle(eventId, callerInteractor, self.scriptedEffect.viewNode(viewWidget))
         if isHandled:

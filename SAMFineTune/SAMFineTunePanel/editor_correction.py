@@ -14,6 +14,7 @@ from slicer.util import VTKObservationMixin
 from SAMFineTunePanel.error_words import wordsOf
 from SAMFineTunePanel.mask_preview import MaskPreview
 from SAMFineTunePanel.prompt_markups import PromptMarkups
+from SAMFineTunePanel.python_packages import missingPackages
 from SAMFineTunePanel.segment_editor import SegmentEditor
 
 # Of a control point that can be taken hold of, in pixels.
@@ -33,6 +34,7 @@ class EditorCorrection(VTKObservationMixin):
     Attributes:
         correction: as given.
         isActive: whether the effect is.
+        lacksPackages: whether Python packages have to be installed first.
         model: name of a tuned model; "" for the backbone as it is.
     """
 
@@ -40,6 +42,7 @@ class EditorCorrection(VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.correction = correction
         self.isActive = False
+        self.lacksPackages = False
         self.model = ""
         self._changed = changed
         self._saveState = saveState
@@ -58,7 +61,16 @@ class EditorCorrection(VTKObservationMixin):
     @property
     def problem(self) -> str:
         """What went wrong last, or is missing; "" when all is well."""
+        if self.lacksPackages:
+            return _(
+                "Python packages are missing. Install them in the module SAM FineTune, then choose this effect again."
+            )
         return self._problem or self.correction.problem
+
+    def lookAtPackages(self) -> bool:
+        """Look at what is installed; whether everything is there, so that it can begin."""
+        self.lacksPackages = bool(missingPackages())
+        return not self.lacksPackages
 
     def begin(self, editorNode: slicer.vtkMRMLSegmentEditorNode) -> None:
         """The effect becomes active in an editor: correct what is selected there, now and later."""

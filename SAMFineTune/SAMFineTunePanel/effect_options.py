@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.editor_correction import EditorCorrection
@@ -59,6 +60,10 @@ class EffectOptions:
         self.startButton = self._button(_("Start again"), session.startAgain)
         layout.addWidget(self.startButton)
         self.statusLabel, self.problemLabel = _label(layout), _label(layout)
+        self.moduleButton = qt.QPushButton(_("Open SAM FineTune"))
+        self.moduleButton.toolTip = _("The module lists the packages and installs them")
+        self.moduleButton.connect("clicked(bool)", self._onModule)
+        layout.addWidget(self.moduleButton)
         self.modelComboBox.connect("currentIndexChanged(int)", self._onModel)
         self.update()
 
@@ -108,6 +113,7 @@ class EffectOptions:
         self.startButton.visible = session.isActive and not correction.isOpen
         showWords(self.statusLabel, session.words)
         showProblem(self.problemLabel, session.problem)
+        self.moduleButton.visible = session.lacksPackages
 
     def _button(self, title: str, act: Callable[[], None], checkable: bool = False):
         button = qt.QPushButton(title)
@@ -123,6 +129,9 @@ class EffectOptions:
 
     def _toBox(self) -> None:
         self._clicks.drawsBox = not self._clicks.drawsBox
+
+    def _onModule(self, checked: bool = False) -> None:
+        slicer.util.selectModule("SAMFineTune")
 
     def _onModel(self, index: int) -> None:
         self._session.chooseModel(self.chosenModel())

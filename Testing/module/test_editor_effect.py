@@ -5,13 +5,13 @@ The effect's class itself is held by Slicer's C++ effects; here a strict stand-i
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import types
 
 import numpy as np
 import pytest
 from scene_builders import add_segmentation, add_volume, box, placement
+from scripted_effect import View, effect_base, make_effect
 
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
@@ -430,79 +430,15 @@ def test_a_closed_correction_can_only_be_started_again(options):
 # The effect as Slicer holds it
 
 
-class ScriptedEffect:
-    """What the effect calls of qSlicerSegmentEditorScriptedEffect; anything else is an error."""
-
-    def __init__(self, editor) -> None:
-        self.name = self.title = ""
-        self.perSegment = self.requireSegments = None
-        self._editor, self._parameters, self.widgets, self.actors = editor, {}, [], []
-        self.saved = 0
-
-    def addOptionsWidget(self, widget) -> None:
-        self.widgets.append(widget)
-
-    def parameterSetNode(self):
-        return self._editor
-
-    def parameter(self, name: str) -> str:
-        return self._parameters[name]
-
-    def setParameterDefault(self, name: str, value: str) -> None:
-        self._parameters.setdefault(name, value)
-
-    def setParameter(self, name: str, value: str) -> None:
-        self._parameters[name] = value
-
-    def viewNode(self, view_widget):
-        return view_widget.node
-
-    def addActor2D(self, _view_widget, actor) -> None:
-        self.actors.append(actor)
-
-    def removeActor2D(self, _view_widget, actor) -> None:
-        self.actors.remove(actor)
-
-    def scheduleRender(self, _view_widget) -> None:
-        pass
-
-    def saveStateForUndo(self) -> None:
-        self.saved += 1
-
-
-class View:
-    """A view's widget."""
-
-    def __init__(self, node, class_name: str = "qMRMLSliceWidget") -> None:
-        self.node, self._class_name = node, class_name
-
-    def className(self) -> str:
-        return self._class_name
-
-
 @pytest.fixture
 def effect(editor, monkeypatch):
     """The effect of the file that is registered, driving a recorded correction."""
-    from SAMFineTunePanel.effect_registration import EFFECT_FILE
     from SAMFineTunePanel.session import theSession
 
-    base = types.ModuleType("SegmentEditorEffects")
-
-    class Abstract:
-        def __init__(self, scripted) -> None:
-            self.scriptedEffect = scripted
-
-    base.AbstractScriptedSegmentEditorEffect = Abstract
-    monkeypatch.setitem(sys.modules, "SegmentEditorEffects", base)
+    monkeypatch.setitem(sys.modules, "SegmentEditorEffects", effect_base())
     correction = Recorded()
     monkeypatch.setattr(theSession(), "correction", correction, raising=False)
-    spec = importlib.util.spec_from_file_location(EFFECT_FILE.parent.name, EFFECT_FILE)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    # As Slicer looks for it: a class of the file's name.
-    made = getattr(loaded, EFFECT_FILE.stem)(ScriptedEffect(editor))
-    made.setMRMLDefaults()
-    made.setupOptionsFrame()
+    made = make_effect(editor)
     yield made, correction
     made.cleanup()
     assert correction.listeners == []
