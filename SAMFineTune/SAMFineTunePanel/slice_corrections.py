@@ -78,8 +78,9 @@ class SliceCorrections:
         self._slices = {number: replace(work, mask=None, isFound=False) for number, work in self._slices.items()}
 
     def at(self, number: int | None) -> SliceCorrection:
-        """What was said of a slice."""
-        return self._slices.get(number, SliceCorrection()) if number is not None else SliceCorrection()
+        """What was said of a slice; where a mask was carried on to it, that stands for the model's own."""
+        work = self._slices.get(number, SliceCorrection())
+        return SliceCorrection() if number in self.carried and not work.prompts else work
 
     def withPrompts(self, numbers: Collection[int]) -> dict[int, SliceCorrection]:
         """Those of these slices that have prompts."""

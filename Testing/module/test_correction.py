@@ -591,6 +591,39 @@ def test_a_slice_that_was_accepted_is_not_called_in_question(
     assert correction.current.start == "model" and correction.preview[7][20, 25]
 
 
+def test_what_was_carried_on_takes_the_place_of_the_models_own_mask(
+    tuned, correction, nodes, model_segment, monkeypatch, settle
+):
+    pretend(monkeypatch)
+    correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
+    settle()
+    correction.look(7)
+    settle()
+    assert correction.current.start == "model" and correction.preview[7].sum() == 9
+    correction.look(4)
+    settle()
+    correction.accept()
+    correction.propagate(3)
+    settle()
+    carried = correction.carried[7]
+    correction.look(7)
+    settle()
+    assert carried.sum() > 9 and (correction.preview[7] == carried).all()
+    correction.addPoint(ras(correction, 30, 15, 7))
+    settle()
+    assert correction.current.start == "given"
+    assert (correction.preview[7] == (carried | disc(15, 30))).all()
+    correction.undo()
+    settle()
+    correction.accept()
+    assert (held(nodes[1], "model", nodes[0])[7] == carried).all()
+    correction.undo()
+    correction.undo()
+    correction.look(7)
+    settle()
+    assert correction.carried == {} and correction.preview[7].sum() == 9
+
+
 def test_what_was_painted_beside_the_models_own_mask_survives_its_accept(
     tuned, correction, nodes, model_segment, monkeypatch, settle
 ):
