@@ -619,6 +619,7 @@ def test_what_was_carried_on_takes_the_place_of_the_models_own_mask(
     assert (held(nodes[1], "model", nodes[0])[7] == carried).all()
     correction.undo()
     correction.undo()
+    correction.look(4)
     correction.look(7)
     settle()
     assert correction.carried == {} and correction.preview[7].sum() == 9
