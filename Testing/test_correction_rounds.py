@@ -18,12 +18,13 @@ from SAMFineTuneLib.correction.mask_rounds import (
     SquareBox,
     SquarePoint,
     SquarePrompt,
+    is_far_off,
     mask_logits,
     next_round,
     prompt_set,
     start_from,
 )
-from SAMFineTuneLib.correction.messages import Box, Point, Prompt, SessionSettings
+from SAMFineTuneLib.correction.messages import Box, Point, Prompt, SessionSettings, Start
 from SAMFineTuneLib.correction.networks import CorrectionNetworks, load_networks
 from SAMFineTuneLib.correction.session import CorrectionSession
 from SAMFineTuneLib.errors import InputError
@@ -187,6 +188,33 @@ def test_the_confidence_is_a_share(told: float, confidence: float) -> None:
     assert found.confidence == confidence
 
 
+@pytest.mark.parametrize(
+    ("prompt", "is_far"),
+    [
+        # The mask is a square of 80 pixels, 40 thick.
+        (click(80, 130), False),
+        (click(80, 145), False),
+        (click(80, 170), True),
+        (click(80, 110, positive=False), False),
+        (click(80, 80, positive=False), True),
+        (click(5, 5), True),
+        (SquareBox(10, 10, 250, 250), False),
+    ],
+)
+def test_a_click_deep_in_what_is_wrong_says_that_a_mask_is_far_off(
+    prompt: SquarePrompt, is_far: bool
+) -> None:
+    before = start_from(square((40, 120, 40, 120)), FINE)
+    assert is_far_off(before, prompt, FINE.size) == is_far
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_any_click_says_so_where_nothing_or_everything_is_set(positive: bool) -> None:
+    before = start_from(np.full((256, 256), not positive), FINE)
+    for place in (30, 128):
+        assert is_far_off(before, click(place, place, positive), FINE.size)
+
+
 # A session with the starter network
 
 
@@ -325,6 +353,30 @@ def test_a_slice_that_the_volume_has_not_is_refused(
     with pytest.raises(InputError, match="numbered from 0 to 11") as caught:
         session.find_mask(number, [])
     assert caught.value.code == "no_such_slice"
+
+
+@pytest.mark.parametrize("start", ["model", "given"])
+def test_a_tuned_models_mask_is_kept_while_it_is_nearly_right(
+    session: CorrectionSession, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    """The network finds another structure; the user's own mask is kept all the same."""
+    side = session.fit.size // 4
+    own, other = np.zeros((2, 48, 48), bool)
+    own[4:20, 4:20], other[4:20, 26:42] = True, True
+    logits = mask_logits(own, session.fit)
+    answer = mask_logits(other, session.fit), torch.tensor([[0.9]])
+    monkeypatch.setattr(session, "model_logits", lambda number, label: logits)
+    monkeypatch.setattr(session, "decode", lambda number, prompts: answer)
+    assert logits.shape[-1] == side
+
+    def mask_after(*prompts: Prompt) -> Mask:
+        return session.find_mask(SLICE, prompts, start, 5, own).mask
+
+    assert (mask_after() == own).all()
+    near = mask_after(at(12, 21, True))
+    assert near[own].all() and dsc(near, own) > 0.9
+    far = mask_after(at(12, 34, True))
+    assert far[12, 34] and far[own].all() == (start == "given")
 
 
 def test_the_models_own_mask_needs_a_model(session: CorrectionSession) -> None:

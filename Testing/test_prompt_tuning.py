@@ -41,6 +41,7 @@ from SAMFineTuneLib.training.prompt_targets import (
 )
 from SAMFineTuneLib.training.prompt_tuning import PromptTuning
 from SAMFineTuneLib.training.prompted_validation import measure_prompted
+from SAMFineTuneLib.training.training_state import PROMPT_STATE_FILE, load_state
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -335,6 +336,29 @@ def test_an_interrupted_tuning_ends_as_an_uninterrupted_one(
     second.tuning.save()
     second.tuning.forget()
     assert Run(examples, tmp_path / "parts").tuning.resumed_at == 0
+
+
+def test_the_result_lies_half_way_between_the_beginning_and_what_was_learnt(
+    examples: TrainingSet, tmp_path: Path
+) -> None:
+    run = Run(examples, tmp_path)
+    begun = dict(run.segmenter.named_parameters())
+    begun = {name: each.detach().clone() for name, each in begun.items() if each.requires_grad}
+    run.tuning.run()
+    run.tuning.save()
+    state = load_state(tmp_path, "0", PROMPT_STATE_FILE)
+    assert state is not None and set(state.weights) == set(begun)
+    moved = 0
+    for name, each in run.segmenter.named_parameters():
+        if name in begun:
+            assert torch.allclose(each, (begun[name] + state.weights[name]) / 2, atol=1e-7), name
+            moved += not torch.equal(begun[name], state.weights[name])
+    assert moved > 100
+    # Run again, it is the same and not half of that half.
+    again = Run(examples, tmp_path)
+    again.tuning.run()
+    for expected, found in zip(run.weights(), again.weights(), strict=True):
+        assert torch.equal(expected, found)
 
 
 def test_finishing_early_keeps_what_there_is(examples: TrainingSet, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ same prompts give the same mask after an undo, after a prompt was moved, and in 
 A mask that was there before the first prompt is the user's, and so is one that several prompts
 have shaped: a click changes only what it points at, the connected region of difference that it
 lies in, as in FocalClick's progressive merge (Chen et al., CVPR 2022), and no farther than it lies
-deep in what is wrong. A click is always obeyed, in a small disc at the least.
+deep in what is wrong. A tuned model's own mask is kept so too, but only while it is nearly right:
+a click nearly as deep in what is wrong as the mask is thick says that it is not, and the network
+shapes it anew. A click is always obeyed, in a small disc at the least.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ _NEAR = 1.5
 _OBEYED = 0.012
 # How far a click changes a mask that is kept: in depths of the click, and in the decoder's pixels.
 _DEPTHS, _LEAST_REACH = 1.5, 0.5
+# The share of its thickness by which a tuned model's mask is off where it is not nearly right.
+# Half was tried too: it helps more where the model fails, and harms small organs that it finds.
+_FAR_OFF = 0.8
 # Where nothing was there before, so many prompts shape the mask freely; it is kept from then on.
 FREE_PROMPTS = 3
 # How far from a negative click an implied point keeps, as a share of the square's side.
@@ -116,6 +121,21 @@ def next_round(
         mask = _finest(mask, before, newest, fit)
     mask = _told_pixels(mask, prompts, fit)
     return Round(logits, mask, float(overlaps.reshape(-1)[0].clamp(0, 1)))
+
+
+def is_far_off(before: Round, newest: SquarePrompt, size: int) -> bool:
+    """Whether a prompt says that the mask before it is not nearly right.
+
+    Args:
+        before: what was known.
+        newest: the prompt.
+        size: side of the square in pixels.
+    """
+    if not isinstance(newest, SquarePoint):
+        return False
+    was = (before.logits[0, 0] > 0).numpy()
+    thickness = float(ndimage.distance_transform_edt(np.pad(was, 1)).max())
+    return _depth_in_error(was, newest, size) > _FAR_OFF * thickness
 
 
 def _as_asked(prompts: Sequence[SquarePrompt], before: Round | None, size: int) -> PromptSet:
@@ -266,13 +286,17 @@ def _reach(was: NDArray[np.bool_], click: SquarePoint, size: int) -> float:
     it, the larger is what they mean. Without a bound a click beside an outline that is good
     elsewhere would move all of it.
     """
+    return _DEPTHS * _depth_in_error(was, click, size) + _LEAST_REACH
+
+
+def _depth_in_error(was: NDArray[np.bool_], click: SquarePoint, size: int) -> float:
+    """How far a click lies from what is right by it, in the pixels of a mask (side, side)."""
+    side = len(was)
     other = was if click.positive else ~was
     if not other.any():
-        return float(len(was))
-    side = len(was)
+        return float(side)
     column, row = (min(side - 1, max(0, int(at * side / size))) for at in (click.x, click.y))
-    depth = float(ndimage.distance_transform_edt(~other)[row, column])
-    return _DEPTHS * depth + _LEAST_REACH
+    return float(ndimage.distance_transform_edt(~other)[row, column])
 
 
 def _obeyed(logits: Tensor, prompts: Sequence[SquarePrompt], size: int) -> Tensor:

@@ -18,6 +18,8 @@ from SAMFineTuneLib.correction.embedding_cache import EmbeddingCache
 from SAMFineTuneLib.correction.mask_rounds import (
     FREE_PROMPTS,
     Round,
+    SquarePrompt,
+    is_far_off,
     next_round,
     start_from,
 )
@@ -123,11 +125,17 @@ class CorrectionSession:
             key = (*key, on_square[count - 1])
             known = self._rounds.get(key)
             if known is None:
-                keep = start != "nothing" or count > FREE_PROMPTS
+                keep = self._keeps(start, now, on_square[:count])
                 known = next_round(decode, self.fit, on_square[:count], now, keep)
             self._remember(key, known)
             now = known
         return now if now is not None else self._empty()
+
+    def _keeps(self, start: Start, before: Round | None, prompts: Sequence[SquarePrompt]) -> bool:
+        """Whether the latest prompt changes only what it points at."""
+        if before is None or start == "nothing":
+            return len(prompts) > FREE_PROMPTS
+        return start == "given" or not is_far_off(before, prompts[-1], self.fit.size)
 
     @torch.inference_mode()
     def decode(self, number: int, prompts: PromptSet) -> tuple[Tensor, Tensor]:
