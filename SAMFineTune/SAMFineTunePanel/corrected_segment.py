@@ -141,7 +141,7 @@ class CorrectedSegment:
 
     def mask(self, number: int) -> np.ndarray:
         """What the segment holds on a slice."""
-        box = self._box(number, number + 1)
+        box = self._box(number)
         start = tuple(each.start for each in reversed(box))
         shape = tuple(each.stop - each.start for each in box)
         matrix = np.linalg.inv(worldTransform(self.segmentation)) @ self.grid.ijkToRas
@@ -185,10 +185,10 @@ class CorrectedSegment:
         mask, where = (np.moveaxis(each, 0, 2 - self.axis) for each in (mask, where))
         return plannedEdit(self.volume, self.segmentation, self.segmentID, tuple(box), mask, where, rules)
 
-    def _box(self, first: int, stop: int) -> Box:
-        """All of the slices from `first` to before `stop`: (k, j, i)."""
+    def _box(self, number: int) -> Box:
+        """All of a slice: (k, j, i)."""
         box = [slice(0, size) for size in self.grid.shape]
-        box[2 - self.axis] = slice(first, stop)
+        box[2 - self.axis] = slice(number, number + 1)
         return tuple(box)
 
 

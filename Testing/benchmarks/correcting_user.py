@@ -21,16 +21,11 @@ from scipy import ndimage
 
 from SAMFineTuneLib.correction.messages import Point, Prompt, Start
 from SAMFineTuneLib.correction.session import CorrectionSession
+from SAMFineTuneLib.prediction.between_slices import agreement
 
 Mask = NDArray[np.bool_]
 Clicking = Literal["largest", "deepest"]
 Place = tuple[int, int, bool]
-
-
-def dsc(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Of two masks of one shape; 1 where both are empty."""
-    total = int(mask.sum()) + int(truth.sum())
-    return 2 * int((mask & truth).sum()) / total if total else 1.0
 
 
 def correct_slice(
@@ -56,7 +51,7 @@ def correct_slice(
     choose = largest_error if clicking == "largest" else deepest_error
     prompts: list[Prompt] = []
     mask = session.find_mask(number, prompts, start, label).mask
-    found = [dsc(mask, truth)]
+    found = [agreement(mask, truth)]
     for _ in range(clicks):
         place = choose(mask, truth)
         if place is not None:
@@ -64,7 +59,7 @@ def correct_slice(
             at = session.stack.voxel(number, float(row), float(column))
             prompts.append(Point(at=at, positive=positive))
             mask = session.find_mask(number, prompts, start, label).mask
-        found.append(dsc(mask, truth))
+        found.append(agreement(mask, truth))
     return found
 
 

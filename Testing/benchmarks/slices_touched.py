@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.baselines.shape_interpolation import interpolate
 from SAMFineTuneLib.correction.carry_on import carry_on
 from SAMFineTuneLib.correction.session import CorrectionSession
+from SAMFineTuneLib.prediction.between_slices import agreement
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap
 from Testing.benchmarks.click_curves import open_session
-from Testing.benchmarks.correcting_user import dsc
 from Testing.benchmarks.single_slices import Source, sources
 from Testing.benchmarks.table import markdown
 from Testing.benchmarks.tuned_models import TunedModels
@@ -160,7 +160,7 @@ def _score(found: Touched, method: str, work: Any, truth: Masks, shown: NDArray[
     for count in range(3, max(len(shown) // 2, max(_SHOWN)) + 1):
         if enough == enough and count > max(_SHOWN):
             break
-        score = dsc(work(known(np.linspace(0, 1, count)), False), truth)
+        score = agreement(work(known(np.linspace(0, 1, count)), False), truth)
         by_count[count] = score
         if score >= ENOUGH and enough != enough and count <= len(shown) // 2:
             enough = count
@@ -169,5 +169,5 @@ def _score(found: Touched, method: str, work: Any, truth: Masks, shown: NDArray[
     inner = known(_INNER)
     masks = work(inner, True)
     between = [n for n in range(min(inner), max(inner)) if n not in inner]
-    found.between.setdefault(method, []).append(dsc(masks[between], truth[between]))
-    found.whole.setdefault(method, []).append(dsc(masks, truth))
+    found.between.setdefault(method, []).append(agreement(masks[between], truth[between]))
+    found.whole.setdefault(method, []).append(agreement(masks, truth))

@@ -28,6 +28,7 @@ class TunedModels:
 
     def __init__(self, data: Path, folder: Path, seed: int, options: Sequence[str]) -> None:
         self.data = data
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._seed = seed
         self._options = options
@@ -38,7 +39,6 @@ class TunedModels:
     def abdomen(self) -> Path:
         """Ten structures of a CT from five labelled slices each."""
         few = self._folder / "few.nii.gz"
-        self._folder.mkdir(parents=True, exist_ok=True)
         write_labelmap(few, self.abdomen_task.few())
         volume = self.abdomen_task.volume_path
         examples = ("--volume", volume, "--segmentation", few, "--axis", abdomen.AXIS)
@@ -46,7 +46,6 @@ class TunedModels:
 
     def hippocampus(self) -> Path:
         """Two structures in MR from one labelled slice in each of five volumes."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         data = self.data / "hippocampus_mr"
         hippocampus.write_examples(self.learnt, data, "axial", self._folder)
         return self._tuned("hippocampus", ("--examples", self._folder / "examples.json"))
@@ -59,7 +58,6 @@ class TunedModels:
             truth = read_labelmap(image.with_name(f"{name}_tumour.nii.gz"))
             shown = slices_with(truth, "axial", [1])
             few = self._folder / f"few_{image.name}"
-            self._folder.mkdir(parents=True, exist_ok=True)
             write_labelmap(few, keep_slices(truth, "axial", {1: [shown[len(shown) // 2]]}))
             examples.append({"volume": str(image), "segmentation": str(few), "axis": "axial"})
         write_json(self._folder / "sarcomas.json", examples)
@@ -70,7 +68,6 @@ class TunedModels:
         folder = self.data / "fetal_brain_mr_oblique"
         truth = read_labelmap(folder / "run1_brain.nii.gz")
         few = self._folder / "few_run1.nii.gz"
-        self._folder.mkdir(parents=True, exist_ok=True)
         shown = {1: evenly_spaced(truth, "axial", 1, _SLICES)}
         write_labelmap(few, keep_slices(truth, "axial", shown))
         volume = folder / "run1.nii.gz"

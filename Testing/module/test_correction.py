@@ -569,14 +569,23 @@ def model_segment(nodes):
     yield segment
 
 
-def test_a_slice_that_was_accepted_is_not_called_in_question(
-    tuned, correction, nodes, model_segment, monkeypatch, settle
-):
-    pretend(monkeypatch)
-    correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned", start="model")
-    settle()
-    correction.look(7)
-    settle()
+@pytest.fixture
+def opened_with_model(tuned, correction, nodes, model_segment, monkeypatch, settle):
+    """Opens a session with the tuned model; slice 7 is in view."""
+
+    def start(**more):
+        pretend(monkeypatch)
+        correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned", **more)
+        settle()
+        correction.look(7)
+        settle()
+        return correction
+
+    return start
+
+
+def test_a_slice_that_was_accepted_is_not_called_in_question(opened_with_model, nodes, settle):
+    correction = opened_with_model(start="model")
     correction.addPoint(ras(correction, 3, 3, 7), positive=False)
     settle()
     correction.accept()
@@ -592,13 +601,9 @@ def test_a_slice_that_was_accepted_is_not_called_in_question(
 
 
 def test_what_was_carried_on_takes_the_place_of_the_models_own_mask(
-    tuned, correction, nodes, model_segment, monkeypatch, settle
+    opened_with_model, nodes, settle
 ):
-    pretend(monkeypatch)
-    correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
-    settle()
-    correction.look(7)
-    settle()
+    correction = opened_with_model()
     assert correction.current.start == "model" and correction.preview[7].sum() == 9
     correction.look(4)
     settle()
@@ -626,13 +631,9 @@ def test_what_was_carried_on_takes_the_place_of_the_models_own_mask(
 
 
 def test_what_was_painted_beside_the_models_own_mask_survives_its_accept(
-    tuned, correction, nodes, model_segment, monkeypatch, settle
+    opened_with_model, nodes, model_segment
 ):
-    pretend(monkeypatch)
-    correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
-    settle()
-    correction.look(7)
-    settle()
+    correction = opened_with_model()
     model_segment.SetName("liver")
     paint(nodes, 7, (30, 35), (2, 7))
     correction.accept()
