@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.backbones import weights
@@ -17,9 +18,11 @@ from SAMFineTuneLib.backbones.class_clusters import cluster_counts
 from SAMFineTuneLib.backbones.network import SamNetwork
 from SAMFineTuneLib.backbones.registry import BACKBONES, build
 from SAMFineTuneLib.backbones.starter_context_decoder import ContextMaskDecoder
+from SAMFineTuneLib.backbones.starter_prompt_decoder import StarterMaskDecoder
 from SAMFineTuneLib.backbones.weights import bundled_path, find_weights
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.heads.context_class_decoder import ContextClassDecoder
 from SAMFineTuneLib.slices.intensity import IntensityWindow
 from SAMFineTuneLib.training.examples import LabelledSlice
 from SAMFineTuneLib.training.slice_context import context_of_slices
@@ -64,12 +67,16 @@ def ring(number: int, **changes: Any) -> LabelledSlice:
     return LabelledSlice(**{**content, **changes})
 
 
-def predicted(segmenter: AutomaticSegmenter, each: LabelledSlice) -> np.ndarray:
+def square_of(each: LabelledSlice) -> Tensor:
     pixels = torch.from_numpy(each.image).float()
     square = torch.nn.functional.interpolate(pixels[None, None], (256, 256), mode="bilinear")
     normal = (square - WINDOW.mean) / WINDOW.standard_deviation
+    return normal.expand(-1, 3, -1, -1)
+
+
+def predicted(segmenter: AutomaticSegmenter, each: LabelledSlice) -> np.ndarray:
     with torch.no_grad():
-        logits, _ = segmenter.eval()(normal.expand(-1, 3, -1, -1))
+        logits, _ = segmenter.eval()(square_of(each))
     found: np.ndarray = logits[0].argmax(0).numpy()
     return found
 
@@ -112,33 +119,52 @@ def _shipped() -> Path:
 # The context
 
 
-def test_five_slices_tell_what_to_find_before_any_step() -> None:
+@torch.no_grad()
+def test_five_slices_tell_the_pretrained_decoder_what_to_find() -> None:
     network = pretrained()
     slices = [ring(number) for number in range(5)]
     context = context_of_slices(network, slices, 3)
     assert context is not None and context.tokens.shape[0] == 3
     assert [each.shape[0] for each in context.prototypes] == 3 * [sum(cluster_counts(3))]
-    segmenter = AutomaticSegmenter(network, 2, context)
-    found = predicted(segmenter, ring(6))
+    decoder, prompts = network.context_decoder, cast(Any, network.prompt_encoder)
+    assert isinstance(decoder, ContextMaskDecoder)
+    dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
+    features = network.image_encoder(square_of(ring(6)))
+    logits, _ = decoder(features, prompts.get_dense_pe(), dense, context)
+    found = logits[0].argmax(0)
     assert [found[32, 32], found[32, 41], found[2, 2]] == [1, 2, 0]
 
 
-def test_the_context_is_that_of_the_pretrained_decoder() -> None:
+def test_a_tuned_decoder_has_classes_of_the_context_and_outlines_of_the_prompt_decoder() -> None:
     network = pretrained()
-    decoder = network.context_decoder
-    assert isinstance(decoder, ContextMaskDecoder)
+    outlining, own = network.mask_decoder, network.context_decoder
+    assert isinstance(outlining, StarterMaskDecoder) and isinstance(own, ContextMaskDecoder)
     context = context_of_slices(network, [ring(0)], 3)
     assert context is not None
-    image = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(1))
-    prompts: Any = network.prompt_encoder
-    dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
-    with torch.no_grad():
-        features = network.image_encoder(image)
-        expected, overlaps = decoder(features, prompts.get_dense_pe(), dense, context)
-        segmenter = AutomaticSegmenter(network, 2, context).eval()
-        logits, own_overlaps = segmenter(image)
-    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(own_overlaps, overlaps, atol=1e-4, rtol=1e-4)
+    AutomaticSegmenter(network, 2, context)
+    tuned = network.mask_decoder
+    assert isinstance(tuned, ContextClassDecoder) and network.context_decoder is None
+    for name in ("transformer", "iou_token", "blocks16", "output_upscaling"):
+        assert getattr(tuned, name) is getattr(outlining, name)
+    assert len(tuned.blocks16) == len(outlining.blocks16) > 0 == len(own.blocks16)
+    torch.testing.assert_close(tuned.tokens.detach(), context.tokens)
+    for mine, given in zip(tuned.prototypes, context.prototypes, strict=True):
+        torch.testing.assert_close(mine.detach(), given)
+    for layer, compared in zip(tuned.compared, own.compared, strict=True):
+        torch.testing.assert_close(layer.weight, compared.weight)
+
+
+@torch.no_grad()
+def test_refining_blocks_of_the_prompt_decoder_have_their_say() -> None:
+    network = pretrained()
+    segmenter = AutomaticSegmenter(network, 2, context_of_slices(network, [ring(0)], 3)).eval()
+    decoder = network.mask_decoder
+    assert isinstance(decoder, ContextClassDecoder)
+    image = square_of(ring(1))
+    whole, _ = segmenter(image)
+    decoder.blocks16 = torch.nn.Sequential()
+    without, _ = segmenter(image)
+    assert not torch.allclose(whole, without, atol=0.1)
 
 
 def test_an_unknown_class_is_learnt_from_the_slices_that_know_it() -> None:

@@ -46,6 +46,7 @@ from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.schedule import Schedule
 from SAMFineTuneLib.training.slice_pool import SlicePool
+from SAMFineTuneLib.training.training_state import STATE_FILE
 from SAMFineTuneLib.training.validation import ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
 
@@ -676,6 +677,19 @@ def test_a_checkpoint_of_another_fine_tune_is_ignored(
     assert Run(examples, tmp_path, scope="decoder", method="adapter").tuning.resumed_at == 1
     other = Run(examples, tmp_path, scope="decoder", method="adapter", seed=5)
     assert other.tuning.resumed_at == 0
+
+
+def test_a_checkpoint_of_a_network_of_another_shape_is_ignored(
+    examples: TrainingSet, tmp_path: Path
+) -> None:
+    first = Run(examples, tmp_path, check=CancelAt(3), scope="decoder", method="adapter")
+    with pytest.raises(Cancelled):
+        first.to_end()
+    path = tmp_path / STATE_FILE
+    state = torch.load(path, weights_only=True)
+    del state["weights"][next(iter(state["weights"]))]
+    torch.save(state, path)
+    assert Run(examples, tmp_path, scope="decoder", method="adapter").tuning.resumed_at == 0
 
 
 def test_corrected_labels_start_afresh(examples: TrainingSet) -> None:

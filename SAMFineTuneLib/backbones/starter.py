@@ -50,10 +50,10 @@ def set_input_size(network: SamNetwork, input_size: int) -> None:
 def renew_context_decoder(network: SamNetwork) -> None:
     """Gives a starter network an automatic decoder that has learnt nothing; others stay.
 
-    A fine-tune begins so. What the pretrained decoder has learnt, to trust that a class looks in
-    all images as it does in the labelled ones, keeps it from learning what tells the user's
-    structure apart: the encoder with a new decoder does better on unseen volumes than both from
-    pretrained weights, and better than both from random ones (figures in starter.md).
+    A fine-tune begins so, and takes outlines from the decoder for prompts. What the pretrained
+    automatic decoder has learnt, to trust that a class looks in all images as it does in the
+    labelled ones, keeps it from learning what tells the user's structure apart: a fine-tune that
+    begins with it does worse on unseen volumes (figures in starter.md).
     """
     if network.context_decoder is not None:
         device = next(network.parameters()).device

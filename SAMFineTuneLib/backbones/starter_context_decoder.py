@@ -70,6 +70,8 @@ class ContextMaskDecoder(nn.Module):
         self.base_tokens = nn.Embedding(2, CHANNELS)
         pooled = STRIDE_4_CHANNELS + STRIDE_8_CHANNELS + 2 * CHANNELS
         self.token_mlp: nn.Module = mlp(pooled, CHANNELS, CHANNELS, 2)
+        # None here; a decoder tuned to its classes has some.
+        self.blocks16 = nn.Sequential()
         self.output_upscaling = SkipUpscaling(CHANNELS)
         self.output_mlp: nn.Module = mlp(CHANNELS, CHANNELS, CHANNELS // 4, 3)
         self.overlap_mlp: nn.Module = mlp(2 * CHANNELS, CHANNELS, 1, 2)
@@ -170,7 +172,7 @@ class ContextMaskDecoder(nn.Module):
             positions.expand(batch, -1, -1, -1),
             tokens.expand(batch, -1, -1),
         )
-        source = source.transpose(1, 2).reshape(embedding.shape)
+        source = self.blocks16(source.transpose(1, 2).reshape(embedding.shape))
         upscaled = self.output_upscaling(source, features.skips)
         of_classes = tokens_out[:, 1:]
         filters = self._filters(of_classes, output_mlps)

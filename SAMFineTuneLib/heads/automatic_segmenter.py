@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from SAMFineTuneLib.backbones.network import SamNetwork
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.backbones.starter_context_decoder import ClassContext, ContextMaskDecoder
+from SAMFineTuneLib.backbones.starter_prompt_decoder import StarterMaskDecoder
 from SAMFineTuneLib.heads.class_mask_decoder import ClassMaskDecoder
 from SAMFineTuneLib.heads.context_class_decoder import ContextClassDecoder
 
@@ -26,11 +27,12 @@ class AutomaticSegmenter(nn.Module):
         self, network: SamNetwork, structures: int, context: ClassContext | None = None
     ) -> None:
         super().__init__()
-        if isinstance(network.context_decoder, ContextMaskDecoder):
-            network.mask_decoder = ContextClassDecoder(network.context_decoder, structures, context)
+        decoder, own = network.mask_decoder, network.context_decoder
+        if isinstance(own, ContextMaskDecoder) and isinstance(decoder, StarterMaskDecoder):
+            network.mask_decoder = ContextClassDecoder(own, decoder, structures, context)
             network.context_decoder = None
         else:
-            network.mask_decoder = ClassMaskDecoder(network.mask_decoder, structures)
+            network.mask_decoder = ClassMaskDecoder(decoder, structures)
         self.network = network
         # Prompts are for correction; the automatic task leaves their encoder as it was.
         network.prompt_encoder.requires_grad_(False)

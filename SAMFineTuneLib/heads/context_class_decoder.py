@@ -2,6 +2,11 @@
 
 What labelled slices say of the classes (`ClassContext`) becomes parameters, and a fine-tune goes on
 from there: it starts near the answer and not from tokens that mean nothing.
+
+How outlines are drawn comes from the decoder for prompts: its transformer, its refining blocks and
+its upscaling. Masks of anything that is pointed at are what it was pretrained for, and the larger
+part of that, where an edge is, holds without prompts too. From five slices of the hippocampus in
+other volumes it brings 0.04 DSC beside the same parts with random weights (figures in starter.md).
 """
 
 from __future__ import annotations
@@ -25,19 +30,26 @@ from SAMFineTuneLib.backbones.starter_context_decoder import (
     ContextMaskDecoder,
 )
 from SAMFineTuneLib.backbones.starter_encoder import EMBEDDING_CHANNELS
+from SAMFineTuneLib.backbones.starter_prompt_decoder import StarterMaskDecoder
 
 
 class ContextClassDecoder(ContextMaskDecoder):
     """A context decoder that has its context within, and an output layer for each class.
 
     Args:
-        decoder: the decoder whose weights are taken.
+        decoder: whose classes, output layers and similarities are copied.
+        outlining: whose transformer, refining blocks and upscaling are taken over; it is of no
+            use afterwards.
         structures: number of classes beside background.
         context: of the classes; None leaves it empty, for weights that are loaded next.
     """
 
     def __init__(
-        self, decoder: ContextMaskDecoder, structures: int, context: ClassContext | None
+        self,
+        decoder: ContextMaskDecoder,
+        outlining: StarterMaskDecoder,
+        structures: int,
+        context: ClassContext | None,
     ) -> None:
         device = decoder.sharpness.device
         with torch.device(device):
@@ -46,6 +58,10 @@ class ContextClassDecoder(ContextMaskDecoder):
             if device.type != "meta":
                 self.load_state_dict(decoder.state_dict())
             given = context or _empty(structures + 1)
+        self.transformer = outlining.transformer
+        self.iou_token = outlining.iou_token
+        self.blocks16 = outlining.blocks16
+        self.output_upscaling = outlining.output_upscaling
         self.output_mlps = nn.ModuleList(
             copy.deepcopy(self.output_mlp) for _ in range(structures + 1)
         )

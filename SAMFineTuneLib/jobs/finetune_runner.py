@@ -235,8 +235,7 @@ def _segmenter(
     else:
         sha256 = load_checkpoint(network, weights).sha256
     network.to(device)
-    if plan.method == "vanilla":
-        renew_context_decoder(network)
+    renew_context_decoder(network)
     context = context_of_slices(network, examples.slices, len(examples.labels) + 1)
     segmenter = AutomaticSegmenter(network, len(examples.labels), context)
     adapt(network, plan.method, plan.scope, plan.rank)

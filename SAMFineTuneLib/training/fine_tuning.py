@@ -311,7 +311,7 @@ class FineTuning:
 
     def _resumed(self, signature: str) -> TrainingState:
         state = load_state(self._folder, signature)
-        if state is None or not state.weights:
+        if state is None or not self._trained.fits(state.weights):
             return TrainingState(signature)
         self._trained.load(state.weights)
         self._trained.load_optimiser(state.optimiser)

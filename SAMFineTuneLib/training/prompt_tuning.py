@@ -255,7 +255,7 @@ class PromptTuning:
 
     def _resumed(self, signature: str) -> TrainingState:
         state = load_state(self._folder, signature, PROMPT_STATE_FILE)
-        if state is None or not state.weights:
+        if state is None or not self._trained.fits(state.weights):
             return TrainingState(signature)
         self._trained.load(state.weights)
         self._trained.load_optimiser(state.optimiser)

@@ -61,6 +61,11 @@ class TrainedWeights:
         """Copies on the CPU, by name."""
         return {name: each.detach().cpu().clone() for name, each in self._trained.items()}
 
+    def fits(self, weights: dict[str, Tensor]) -> bool:
+        """Whether these are copies of a network of this shape, and not of an older program's."""
+        shapes = {name: each.shape for name, each in weights.items()}
+        return shapes == {name: each.shape for name, each in self._trained.items()}
+
     def load(self, weights: dict[str, Tensor]) -> None:
         """Takes the values of copies."""
         with torch.no_grad():
