@@ -26,6 +26,11 @@ from SAMFineTuneLib.training.validation_split import ValidationSplit
 # The held-out slices join for the last part: with five labelled slices one of them is a fifth of
 # all that is known. What is reported was measured before they joined.
 _FINAL_PASS_FROM = 0.6
+# Where they are too few to choose weights by, they join sooner: only what is reported needs them,
+# and what joins when the learning rate has fallen is hardly learnt. Five slices of the hippocampus,
+# 150 steps, DSC in twenty other volumes: 0.69 when one joins at 60 %, 0.74 at 30 %, 0.74 when
+# nothing is held out (means of both parts and their union, seeds 0 and 1).
+_FINAL_PASS_OF_FEW_FROM = 0.3
 VALIDATIONS = 20
 # The DSC of fewer held-out labelled slices than this is too uncertain to choose weights by: what
 # looks best among twenty measurements is luck, often early. Then the latest weights are kept.
@@ -132,6 +137,7 @@ class FineTuning:
             Validation(segmenter, held_out, plan.batch, folder / "held_out") if held_out else None
         )
         self._chooses = sum(each.is_labelled for each in held_out) >= _ENOUGH_TO_CHOOSE
+        self._final_pass_from = _FINAL_PASS_FROM if self._chooses else _FINAL_PASS_OF_FEW_FROM
         self._state = self._resumed(signature)
         self._recent_loss = self._state.recent_loss
         self._pool = self._pool_of_phase()
@@ -218,7 +224,7 @@ class FineTuning:
     def _is_validation_due(self) -> bool:
         if not self._validates or self._state.final_pass:
             return False
-        learning_steps = self._schedule.expected_steps * _FINAL_PASS_FROM
+        learning_steps = self._schedule.expected_steps * self._final_pass_from
         every = max(1, round(learning_steps / VALIDATIONS))
         return self._schedule.step % every == 0
 
@@ -228,7 +234,7 @@ class FineTuning:
         return self.resumed_at > 0 and validated != self.resumed_at and self._is_validation_due()
 
     def _is_final_pass_due(self) -> bool:
-        return not self._state.final_pass and self._schedule.progress >= _FINAL_PASS_FROM
+        return not self._state.final_pass and self._schedule.progress >= self._final_pass_from
 
     def _is_out_of_patience(self) -> bool:
         patience = self._plan.patience
