@@ -28,6 +28,7 @@ class FinetunePlan:
         rank: of LoRA's updates.
         input_size: side of the square in pixels.
         steps: optimiser steps, None for as many as fit into the time.
+        prompt_steps: of the tuning for prompts, as a share of `steps`.
         minutes: time limit, None for none.
         batch: slices a step.
         learning_rate: highest of the schedule.
@@ -44,6 +45,7 @@ class FinetunePlan:
     rank: int
     input_size: int
     steps: int | None
+    prompt_steps: float
     minutes: float | None
     batch: int
     learning_rate: float
@@ -91,6 +93,7 @@ def settle(wishes: Wishes, examples: TrainingSet, pretrained: bool) -> FinetuneP
         rank=wishes.rank,
         input_size=_input_size(wishes, examples, recipe.largest_input),
         steps=steps,
+        prompt_steps=recipe.prompt_steps,
         minutes=recipe.minutes if neither else wishes.minutes,
         batch=wishes.batch or recipe.batch,
         learning_rate=wishes.learning_rate or rate,

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from SAMFineTuneLib.training.plan import FinetunePlan
 
-# Of the automatic fine-tune's steps and time. It starts from a decoder that knows prompts already,
-# and a step, with several rounds of prompts, takes longer.
-_STEPS, _TIME = 0.375, 0.5
+# Of the automatic fine-tune's time.
+_TIME = 0.5
 # Of the starter network, whose weights for prompts all are pretrained, and all train.
 _STARTER_RATE = 5e-4
 
@@ -24,7 +23,7 @@ def plan_for_prompts(
         pretrained: whether the network that answers prompts has learnt to.
         wished_rate: the learning rate that the user gave.
     """
-    steps = None if plan.steps is None else math.ceil(_STEPS * plan.steps)
+    steps = None if plan.steps is None else math.ceil(plan.prompt_steps * plan.steps)
     starter = plan.backbone == "starter"
     rate = _STARTER_RATE if starter and pretrained else plan.learning_rate
     return replace(
