@@ -418,10 +418,10 @@ def test_a_job_gives_both_sets_and_says_what_they_are_worth(
     for scores in (prompted, prompted["before_tuning"]):
         assert all(0 <= scores[name] <= 1 for name in ("box", "1 click", "3 clicks"))
     assert ended.result["metrics"]["validation_dsc"] != prompted["box"]
-    assert ended.result["prompts"]["training"]["steps"] == 3
+    assert ended.result["prompts"]["training"]["steps"] == 2
     told = [parse_line(line) for line in (job / "events.jsonl").read_text().splitlines()]
     steps = [(each.phase, each.step) for each in told if isinstance(each, Progress)]
-    assert steps[-1] == ("prompts", 3) and steps[0][0] == "fine-tune"
+    assert steps[-1] == ("prompts", 2) and steps[0][0] == "fine-tune"
     _, card, tuned = load_prompted(model, starter_path)
     assert tuned and card.format_version == 2 and card.prompts is not None
     assert card.metrics["prompted"] == prompted

@@ -344,7 +344,17 @@ def test_presets_differ_and_wishes_come_first() -> None:
     assert wished.rank == 8
     assert wished.warm_up == 1 < plans["laptop"].warm_up
     timed = settle(Wishes(minutes=2.0), examples, True)
-    assert (timed.steps, timed.minutes) == (None, 2.0)
+    assert (timed.steps, timed.prompt_steps, timed.minutes) == (None, None, 2.0)
+
+
+def test_slices_of_several_volumes_are_learnt_in_fewer_steps_and_prompts_in_as_many() -> None:
+    one = training_set([a_slice({1}), a_slice({1})])
+    several = replace(one, volumes=2)
+    plans = [settle(Wishes(), each, False) for each in (one, several)]
+    assert [each.steps for each in plans] == [640, 320]
+    assert [each.prompt_steps for each in plans] == [240, 240]
+    wished = [settle(Wishes(steps=100), each, False) for each in (one, several)]
+    assert [(each.steps, each.prompt_steps) for each in wished] == 2 * [(100, 38)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,10 @@ from SAMFineTuneLib.training.presets import PRESETS, Preset
 
 # Learning rate of a network that starts from random weights, wholly or in its decoder.
 _SCRATCH_RATE = 1e-3
+
+# Of the steps, those of the tuning for prompts. It starts from a decoder that knows prompts
+# already, and a step, with several rounds of prompts, takes longer.
+_PROMPT_STEPS = 0.375
 
 # Sides of the square input in pixels: the smallest, its step, what Segment Anything was trained
 # at, and beyond what the starter's features see too little of a structure.
@@ -28,7 +33,7 @@ class FinetunePlan:
         rank: of LoRA's updates.
         input_size: side of the square in pixels.
         steps: optimiser steps, None for as many as fit into the time.
-        prompt_steps: of the tuning for prompts, as a share of `steps`.
+        prompt_steps: of the tuning for prompts, None for as many as fit into its time.
         minutes: time limit, None for none.
         batch: slices a step.
         learning_rate: highest of the schedule.
@@ -45,7 +50,7 @@ class FinetunePlan:
     rank: int
     input_size: int
     steps: int | None
-    prompt_steps: float
+    prompt_steps: int | None
     minutes: float | None
     batch: int
     learning_rate: float
@@ -81,7 +86,10 @@ def settle(wishes: Wishes, examples: TrainingSet, pretrained: bool) -> FinetuneP
     """
     recipe = PRESETS[wishes.preset]
     neither = wishes.steps is None and wishes.minutes is None
-    steps = recipe.steps if neither else wishes.steps
+    of_preset = recipe.steps_of_several if examples.volumes > 1 else recipe.steps
+    steps = of_preset if neither else wishes.steps
+    # A click is corrected in any volume, so that this does not hang on how many are learnt from.
+    for_prompts = recipe.steps if neither else wishes.steps
     method: Method = (
         wishes.method if wishes.method != "auto" else ("adapter" if pretrained else "vanilla")
     )
@@ -93,7 +101,7 @@ def settle(wishes: Wishes, examples: TrainingSet, pretrained: bool) -> FinetuneP
         rank=wishes.rank,
         input_size=_input_size(wishes, examples, recipe.largest_input),
         steps=steps,
-        prompt_steps=recipe.prompt_steps,
+        prompt_steps=None if for_prompts is None else math.ceil(_PROMPT_STEPS * for_prompts),
         minutes=recipe.minutes if neither else wishes.minutes,
         batch=wishes.batch or recipe.batch,
         learning_rate=wishes.learning_rate or rate,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from SAMFineTuneLib.training.plan import FinetunePlan
@@ -23,7 +22,7 @@ def plan_for_prompts(
         pretrained: whether the network that answers prompts has learnt to.
         wished_rate: the learning rate that the user gave.
     """
-    steps = None if plan.steps is None else math.ceil(plan.prompt_steps * plan.steps)
+    steps = plan.prompt_steps
     starter = plan.backbone == "starter"
     rate = _STARTER_RATE if starter and pretrained else plan.learning_rate
     return replace(
