@@ -347,14 +347,20 @@ def test_presets_differ_and_wishes_come_first() -> None:
     assert (timed.steps, timed.prompt_steps, timed.minutes) == (None, None, 2.0)
 
 
-def test_slices_of_several_volumes_are_learnt_in_fewer_steps_and_prompts_in_as_many() -> None:
-    one = training_set([a_slice({1}), a_slice({1})])
-    several = replace(one, volumes=2)
-    plans = [settle(Wishes(), each, False) for each in (one, several)]
-    assert [each.steps for each in plans] == [640, 320]
-    assert [each.prompt_steps for each in plans] == [240, 240]
-    wished = [settle(Wishes(steps=100), each, False) for each in (one, several)]
-    assert [(each.steps, each.prompt_steps) for each in wished] == 2 * [(100, 38)]
+@pytest.mark.parametrize(
+    ("volumes", "labelled", "steps"), [(1, 5, 640), (5, 5, 320), (5, 9, 576), (5, 40, 640)]
+)
+def test_few_slices_of_several_volumes_are_learnt_in_fewer_steps_and_prompts_in_as_many(
+    volumes: int, labelled: int, steps: int
+) -> None:
+    slices = [a_slice({1}, number % volumes, number) for number in range(labelled)]
+    examples = training_set([*slices, a_slice(set(), 0, 99)])
+    plan = settle(Wishes(), examples, False)
+    assert (plan.steps, plan.prompt_steps) == (steps, 240)
+    wished = settle(Wishes(steps=100), examples, False)
+    assert (wished.steps, wished.prompt_steps) == (100, 38)
+    study = settle(Wishes("study"), examples, False)
+    assert (study.steps, study.prompt_steps) == (2500, 938)
 
 
 @pytest.mark.parametrize(

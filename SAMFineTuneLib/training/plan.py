@@ -8,7 +8,7 @@ from typing import Literal
 
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
 from SAMFineTuneLib.training.examples import TrainingSet
-from SAMFineTuneLib.training.presets import PRESETS, Preset
+from SAMFineTuneLib.training.presets import PRESETS, Preset, Recipe
 
 # Learning rate of a network that starts from random weights, wholly or in its decoder.
 _SCRATCH_RATE = 1e-3
@@ -86,9 +86,8 @@ def settle(wishes: Wishes, examples: TrainingSet, pretrained: bool) -> FinetuneP
     """
     recipe = PRESETS[wishes.preset]
     neither = wishes.steps is None and wishes.minutes is None
-    of_preset = recipe.steps_of_several if examples.volumes > 1 else recipe.steps
-    steps = of_preset if neither else wishes.steps
-    # A click is corrected in any volume, so that this does not hang on how many are learnt from.
+    steps = _steps_of_preset(recipe, examples) if neither else wishes.steps
+    # The simulated user's clicks differ every time: few slices are not so soon learnt by heart.
     for_prompts = recipe.steps if neither else wishes.steps
     method: Method = (
         wishes.method if wishes.method != "auto" else ("adapter" if pretrained else "vanilla")
@@ -112,6 +111,13 @@ def settle(wishes: Wishes, examples: TrainingSet, pretrained: bool) -> FinetuneP
         seed=wishes.seed,
         pretrained=pretrained,
     )
+
+
+def _steps_of_preset(recipe: Recipe, examples: TrainingSet) -> int:
+    if examples.volumes == 1 or recipe.steps_a_slice is None:
+        return recipe.steps
+    labelled = sum(each.is_labelled for each in examples.slices)
+    return min(recipe.steps, recipe.steps_a_slice * labelled)
 
 
 def _input_size(wishes: Wishes, examples: TrainingSet, largest: int | None) -> int:
