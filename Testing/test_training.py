@@ -701,12 +701,17 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert resumed.history == outcome.history
 
 
+def interrupt(examples: TrainingSet, folder: Path) -> None:
+    """Leaves the checkpoint of a fine-tune that took one step."""
+    first = Run(examples, folder, check=CancelAt(3), scope="decoder", method="adapter")
+    with pytest.raises(Cancelled):
+        first.to_end()
+
+
 def test_a_checkpoint_of_another_fine_tune_is_ignored(
     examples: TrainingSet, tmp_path: Path
 ) -> None:
-    first = Run(examples, tmp_path, check=CancelAt(3), scope="decoder", method="adapter")
-    with pytest.raises(Cancelled):
-        first.to_end()
+    interrupt(examples, tmp_path)
     assert Run(examples, tmp_path, scope="decoder", method="adapter").tuning.resumed_at == 1
     other = Run(examples, tmp_path, scope="decoder", method="adapter", seed=5)
     assert other.tuning.resumed_at == 0
@@ -715,9 +720,7 @@ def test_a_checkpoint_of_another_fine_tune_is_ignored(
 def test_a_checkpoint_of_a_network_of_another_shape_is_ignored(
     examples: TrainingSet, tmp_path: Path
 ) -> None:
-    first = Run(examples, tmp_path, check=CancelAt(3), scope="decoder", method="adapter")
-    with pytest.raises(Cancelled):
-        first.to_end()
+    interrupt(examples, tmp_path)
     path = tmp_path / STATE_FILE
     state = torch.load(path, weights_only=True)
     del state["weights"][next(iter(state["weights"]))]
