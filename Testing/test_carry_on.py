@@ -108,6 +108,20 @@ def test_an_image_that_shows_nothing_leaves_the_shape_alone(networks: Correction
     assert overlap(carried, truth, numbers) > interpolated(truth, known, numbers) - 0.01
 
 
+def test_where_the_image_is_wrong_on_one_accepted_slice_the_shape_decides(
+    rod: tuple[CorrectionSession, Masks],
+) -> None:
+    """The rod is drawn straight on slice 6, where the image shows it bent."""
+    session, truth = rod
+    known = (2, 6, 10, 14, 18)
+    drawn = truth.astype(np.uint8)
+    drawn[6] = interpolate(drawn, 0, {1: (2, 10)}, SPACING[::-1])[6]
+    shape_alone = interpolate(drawn, 0, {1: known}, SPACING[::-1]) > 0
+    carried = carry_on(session, accepted(drawn > 0, known), None, outward=0, between=True)
+    for number, mask in carried.masks.items():
+        np.testing.assert_array_equal(mask, shape_alone[number])
+
+
 def test_slices_of_one_grey_level_are_filled_by_shape(networks: CorrectionNetworks) -> None:
     volume, truth = bent(0)
     array = volume.array.copy()

@@ -3,8 +3,10 @@
 Between two accepted slices shape interpolation says what one knows without looking at the image
 (Raya and Udupa 1990); what the image says is added to it, unless the accepted slices themselves
 speak against it: each that lies between two others is predicted from these two in both ways, and
-where interpolation alone does better, it is taken. (To choose among several weights so was tried:
-a few slices choose by luck, and more structures came out worse than interpolation.)
+where interpolation alone does better on any of them, it is taken for all. Nothing can be known of
+the slices between, but so 6 of 268 fillings of the shared images came out worse than interpolation,
+by 0.01 at most; 9 of them where the mean over the accepted slices decided. (To choose among several
+weights so was tried too: a few slices choose by luck, and more came out worse.)
 
 Outward the mask of the slice before takes the place of the interpolation, and it goes on until
 the structure ends, the image no longer supports it, or it changes too suddenly.
@@ -136,20 +138,20 @@ class _Carrier:
             before = mask
 
     def _image_helps(self, numbers: Sequence[int]) -> bool:
-        """Whether accepted slices are not predicted better without looking at the image.
+        """Whether no accepted slice is predicted better without looking at the image.
 
         With two accepted slices there is nothing to try it on.
         """
-        gain = 0.0
         for first, middle, last in zip(numbers, numbers[1:], numbers[2:], strict=False):
             truths = [self._accepted[each] for each in (first, middle, last)]
             if all(truth.any() for truth in truths):
                 self._check(self._done, self.steps)
                 # What is predicted must not have been learnt from.
                 pull = self._evidence.without(middle).seen(middle).pull
-                gain += agreement(self._between(first, middle, last, pull), truths[1])
-                gain -= agreement(self._between(first, middle, last, None), truths[1])
-        return gain >= 0
+                seen = agreement(self._between(first, middle, last, pull), truths[1])
+                if seen < agreement(self._between(first, middle, last, None), truths[1]):
+                    return False
+        return True
 
     def _between(
         self, first: int, number: int, last: int, pull: NDArray[np.float32] | None
