@@ -147,6 +147,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/fine_tuning.py
   SAMFineTuneLib/training/loss.py
   SAMFineTuneLib/training/mask_loss.py
+  SAMFineTuneLib/training/part_way.py
   SAMFineTuneLib/training/plan.py
   SAMFineTuneLib/training/presets.py
   SAMFineTuneLib/training/preview.py

@@ -29,6 +29,7 @@ from SAMFineTuneLib.model_file import ModelCard, load_model, load_prompted, read
 from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, PADDING, POSITIVE, PromptSet
 from SAMFineTuneLib.prompts.wrong_masks import wrong_masks
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
+from SAMFineTuneLib.training import prompt_tuning, validation_split
 from SAMFineTuneLib.training.examples import Label, LabelledSlice, TrainingSet
 from SAMFineTuneLib.training.fine_tuning import ProgressReport, Watch
 from SAMFineTuneLib.training.plan import Wishes, settle
@@ -255,7 +256,14 @@ HELD_OUT = ValidationSplit([0, 1, 2, 3, 4], [5, 6, 7], "slice")
 class Run:
     """A tuning for prompts from the starter weights, with everything that it told."""
 
-    def __init__(self, examples: TrainingSet, folder: Path, steps: int = 3, **watched: Any) -> None:
+    def __init__(
+        self,
+        examples: TrainingSet,
+        folder: Path,
+        steps: int = 3,
+        kind: type[PromptTuning] = PromptTuning,
+        **watched: Any,
+    ) -> None:
         torch.manual_seed(0)
         wishes = Wishes(batch=2, input_size=256)
         plan = plan_for_prompts(settle(wishes, examples, False), True, None)
@@ -266,9 +274,7 @@ class Run:
         self.segmenter = PromptedSegmenter(network)
         self.reports: list[ProgressReport] = []
         watch = Watch(report=self.reports.append, **watched)
-        self.tuning = PromptTuning(
-            self.segmenter, examples, HELD_OUT, plan, folder, f"{plan.seed}", watch
-        )
+        self.tuning = kind(self.segmenter, examples, HELD_OUT, plan, folder, f"{plan.seed}", watch)
 
     def weights(self) -> list[Tensor]:
         return [each.detach().clone() for each in self.segmenter.parameters()]
@@ -319,18 +325,21 @@ class CancelAt:
             raise Cancelled
 
 
+@pytest.mark.parametrize(("call", "steps"), [(4, 1), (6, 2)])
 def test_an_interrupted_tuning_ends_as_an_uninterrupted_one(
-    examples: TrainingSet, tmp_path: Path
+    call: int, steps: int, examples: TrainingSet, tmp_path: Path
 ) -> None:
+    """While it measures before the held-out slices join, and later."""
     whole = Run(examples, tmp_path / "whole")
     whole.tuning.run()
-    first = Run(examples, tmp_path / "parts", check=CancelAt(3))
+    first = Run(examples, tmp_path / "parts", check=CancelAt(call))
     with pytest.raises(Cancelled):
         first.tuning.run()
     second = Run(examples, tmp_path / "parts")
-    assert second.tuning.resumed_at == 2
+    assert second.tuning.resumed_at == steps
     outcome = second.tuning.run()
-    assert outcome.steps == 3 and [each.step for each in second.reports] == [3]
+    assert outcome.steps == 3 and len(second.reports) == 3 - steps
+    assert outcome.held_out_joined and set(outcome.measured) == {"box", "1 click", "3 clicks"}
     for expected, found in zip(whole.weights(), second.weights(), strict=True):
         assert torch.equal(expected, found)
     second.tuning.save()
@@ -363,6 +372,73 @@ def test_the_result_lies_between_the_beginning_and_what_was_learnt(
     again.tuning.run()
     for expected, found in zip(run.weights(), again.weights(), strict=True):
         assert torch.equal(expected, found)
+
+
+class Asked(PromptTuning):
+    """Notes which slices it could learn from at each step."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.learnt_from: list[list[int]] = []
+
+    def _step(self) -> None:
+        self.learnt_from.append(self._pool._labelled.tolist())
+        super()._step()
+
+
+@pytest.mark.parametrize(("enough", "joined_after"), [(1, None), (99, 2)])
+def test_held_out_slices_join_where_they_are_too_few_to_choose_by(
+    enough: int,
+    joined_after: int | None,
+    examples: TrainingSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(validation_split, "_ENOUGH_TO_CHOOSE", enough)
+    run = Run(examples, tmp_path, steps=5, kind=Asked)
+    measured: list[float] = []
+
+    def measure(segmenter: PromptedSegmenter, slices: list[LabelledSlice], check: Any) -> Any:
+        assert [each.number for each in slices] == HELD_OUT.validation
+        measured.append(len(run.reports))
+        return {"box": 0.5, "1 click": 0.6, "3 clicks": 0.7}
+
+    monkeypatch.setattr(prompt_tuning, "measure_prompted", measure)
+    outcome = run.tuning.run()
+    assert outcome.measured["3 clicks"] == 0.7
+    steps = run.tuning.learnt_from  # type: ignore[attr-defined]
+    own, every = HELD_OUT.training, list(range(8))
+    if joined_after is None:
+        assert not outcome.held_out_joined and steps == 5 * [own]
+        assert min(measured) == 5, "nothing is chosen before the end"
+    else:
+        assert outcome.held_out_joined and measured == [joined_after]
+        assert steps == joined_after * [own] + (5 - joined_after) * [every]
+
+
+def test_where_enough_is_held_out_it_says_how_much_to_keep(
+    examples: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation_split, "_ENOUGH_TO_CHOOSE", 3)
+    run = Run(replace(examples, volumes=2), tmp_path)
+    begun = run.weights()
+    worth = {0.5: 0.4, 0.75: 0.9, 1.0: 0.8}
+    shares = iter([*worth, "chosen"])
+
+    def measure(*arguments: Any) -> dict[str, float]:
+        score = worth.get(next(shares), 0.3)
+        return {"box": 1 - score, "1 click": score, "3 clicks": score}
+
+    monkeypatch.setattr(prompt_tuning, "measure_prompted", measure)
+    outcome = run.tuning.run()
+    assert outcome.share == 0.75 and outcome.measured["1 click"] == 0.3
+    run.tuning.save()
+    state = load_state(tmp_path, "0", PROMPT_STATE_FILE)
+    assert state is not None
+    names = [name for name, _ in run.segmenter.named_parameters()]
+    for name, before, now in zip(names, begun, run.weights(), strict=True):
+        if name in state.weights:
+            assert torch.allclose(now, torch.lerp(before, state.weights[name], 0.75), atol=1e-6)
 
 
 def test_finishing_early_keeps_what_there_is(examples: TrainingSet, tmp_path: Path) -> None:
@@ -438,10 +514,10 @@ def test_a_job_gives_both_sets_and_says_what_they_are_worth(
     assert moved
     untouched = PromptedSegmenter(build("starter", 256))
     load_checkpoint(untouched.network, find_weights("starter", None))
-    name = "network.mask_decoder.iou_token.weight"
+    began = {f"prompts.{name}": each for name, each in untouched.state_dict().items()}
     away = [
-        float((later[f"prompts.{name}"] - start).abs().mean())
-        for start in (earlier[f"prompts.{name}"], untouched.state_dict()[name])
+        sum(float((later[name] - from_there[name]).square().sum()) for name in moved)
+        for from_there in (earlier, began)
     ]
     assert away[0] < away[1], "nearer to the earlier model than to the backbone"
 

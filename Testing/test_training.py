@@ -24,7 +24,7 @@ from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow, sample_voxels
-from SAMFineTuneLib.training import fine_tuning, schedule
+from SAMFineTuneLib.training import schedule, validation_split
 from SAMFineTuneLib.training.examples import (
     WIDEST,
     ExampleSource,
@@ -631,7 +631,7 @@ def test_held_out_slices_join_sooner_where_they_are_too_few_to_choose_by(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fine_tuning, "_ENOUGH_TO_CHOOSE", enough)
+    monkeypatch.setattr(validation_split, "_ENOUGH_TO_CHOOSE", enough)
     run = Run(examples, tmp_path, steps=20)
     outcome = run.to_end()
     phases = [report.phase for report in run.reports]
@@ -786,7 +786,7 @@ def test_finishing_at_once_still_gives_a_measured_model(
 def test_without_improvement_it_stops(
     examples: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fine_tuning, "_ENOUGH_TO_CHOOSE", 1)
+    monkeypatch.setattr(validation_split, "_ENOUGH_TO_CHOOSE", 1)
     run = Run(examples, tmp_path, steps=40, patience=2, learning_rate=0.0, scope="decoder")
     outcome = run.to_end()
     assert outcome.ending == "early stop" and outcome.steps < 12
@@ -801,7 +801,7 @@ def test_the_best_weights_are_chosen_only_where_enough_is_held_out(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fine_tuning, "_ENOUGH_TO_CHOOSE", enough)
+    monkeypatch.setattr(validation_split, "_ENOUGH_TO_CHOOSE", enough)
     run = Run(examples, tmp_path, finish=lambda: len(run.reports) >= 3, steps=40)
     run.tuning._is_validation_due = lambda: True  # type: ignore[method-assign]
     scores = iter([0.9, 0.5, 0.7])

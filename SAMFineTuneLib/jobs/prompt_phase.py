@@ -79,6 +79,7 @@ class PromptPhase:
         segmenter.to(device)
         _tell(segmenter, plan, events)
         slices = [self.examples.slices[position] for position in self.held_out.validation]
+        slices = [each for each in slices if each.is_labelled]
         before = measure_prompted(segmenter, slices, watch.check)
         tuning = PromptTuning(
             segmenter,
@@ -92,10 +93,15 @@ class PromptPhase:
         if tuning.resumed_at:
             events.log(f"going on with the prompts at step {tuning.resumed_at}")
         outcome = tuning.run()
-        after = measure_prompted(segmenter, slices)
         measured = None
-        if after:
-            measured = {"measured_with": _MEASURED_WITH, **after, "before_tuning": before}
+        if outcome.measured:
+            measured = {
+                "measured_with": _MEASURED_WITH,
+                **outcome.measured,
+                "before_tuning": before,
+                # The figures are then of the weights before these slices were learnt from.
+                "held_out_joined_after_measurement": outcome.held_out_joined,
+            }
         return TunedForPrompts(segmenter, _card(plan, outcome), measured, tuning)
 
     def _start(self) -> tuple[PromptedSegmenter, FinetunePlan]:
@@ -140,5 +146,6 @@ def _card(plan: FinetunePlan, outcome: PromptOutcome) -> PromptCard:
             "learning_rate": plan.learning_rate,
             "seed": plan.seed,
             "ending": outcome.ending,
+            "share_of_what_was_learnt": outcome.share,
         },
     )

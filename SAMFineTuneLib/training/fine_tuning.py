@@ -32,9 +32,6 @@ _FINAL_PASS_FROM = 0.6
 # nothing is held out (means of both parts and their union, seeds 0 and 1).
 _FINAL_PASS_OF_FEW_FROM = 0.3
 VALIDATIONS = 20
-# The DSC of fewer held-out labelled slices than this is too uncertain to choose weights by: what
-# looks best among twenty measurements is luck, often early. Then the latest weights are kept.
-_ENOUGH_TO_CHOOSE = 8
 _SAVE_EVERY_S = 30.0
 # The first comes sooner: what fails on a machine fails early, and a short fine-tune has one too.
 _FIRST_SAVE_S = 6.0
@@ -136,7 +133,8 @@ class FineTuning:
         self._validation = (
             Validation(segmenter, held_out, plan.batch, folder / "held_out") if held_out else None
         )
-        self._chooses = sum(each.is_labelled for each in held_out) >= _ENOUGH_TO_CHOOSE
+        # Where too few are held out, the latest weights are kept.
+        self._chooses = split.can_choose(self._slices)
         self._final_pass_from = _FINAL_PASS_FROM if self._chooses else _FINAL_PASS_OF_FEW_FROM
         self._state = self._resumed(signature)
         self._recent_loss = self._state.recent_loss

@@ -30,7 +30,8 @@ class TrainingState:
         weights: the tensors that train.
         optimiser: AdamW's state.
         best_weights: those of the best validation.
-        best: DSC by class at the best validation, its mean and its step.
+        best: DSC by class at the best validation, its mean and its step; of the tuning for
+            prompts what was measured before the held-out slices joined.
         validations_since_best: for early stop.
         history: one entry a validation: step, loss, validation_dsc.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,9 @@ from SAMFineTuneLib.training.examples import LabelledSlice
 
 # Held out of the volumes or of the labelled slices, and never fewer than one.
 _SHARE = 0.15
+# The DSC of fewer held-out labelled slices than this is too uncertain to choose weights by: what
+# looks best among several measurements is luck, often early.
+_ENOUGH_TO_CHOOSE = 8
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,11 @@ class ValidationSplit:
     training: list[int]
     validation: list[int]
     by: Literal["volume", "slice", "none"]
+
+    def can_choose(self, slices: Sequence[LabelledSlice]) -> bool:
+        """Whether enough labelled ones of these are held out to choose weights by."""
+        labelled = sum(slices[position].is_labelled for position in self.validation)
+        return labelled >= _ENOUGH_TO_CHOOSE
 
 
 def split(slices: list[LabelledSlice], seed: int) -> ValidationSplit:
