@@ -9,7 +9,8 @@ Three questions, each on real images that the starter weights have never seen:
   twenty hippocampi that the model has not seen (tuned on one slice in each of five others), the
   CT's slices that were not among the five labelled ones of a structure, three patients' sarcomas
   (tuned on one slice in each of five others), and a stack of a fetal brain (tuned on five slices
-  of another stack). There a target is the whole structure on the slice, as the model learnt it.
+  of another stack); and the hippocampi and sarcomas once more with models tuned on every slice of
+  ten and five others. There a target is the whole structure on the slice, as the model learnt it.
   "tuned" starts from nothing with the weights tuned for prompts, "corrected" from the tuned
   model's own mask. `correcting_user` tells where the user clicks; --user takes the other one.
 * Slices: how many slices have to be right, evenly spaced from the first to the last one of a
@@ -17,7 +18,7 @@ Three questions, each on real images that the starter weights have never seen:
   interpolation between the same slices.
 * Waiting: from a prompt to its mask, for a slice in view to be embedded, through the worker.
 
-The first two tune two models, which takes some minutes; --models names a folder to keep them in.
+The first two tune six models, which takes half an hour; --models names a folder to keep them in.
 """
 
 from __future__ import annotations

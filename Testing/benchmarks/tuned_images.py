@@ -33,15 +33,15 @@ class TunedImages:
 def tuned_images(models: TunedModels) -> Iterator[TunedImages]:
     """One set of images after the other; its model is tuned when it is asked for."""
     data = models.data
-    hippocampi = data / "hippocampus_mr"
+    folder = data / "hippocampus_mr"
+    hippocampi = [
+        Source("hippocampus", folder / "images" / name, folder / "labels" / name)
+        for name in models.unseen
+    ]
+    parts = {"anterior": 1, "posterior": 2}
+    yield TunedImages("hippocampus, unseen volumes", hippocampi, parts, models.hippocampus())
     yield TunedImages(
-        "hippocampus, unseen volumes",
-        [
-            Source("hippocampus", hippocampi / "images" / name, hippocampi / "labels" / name)
-            for name in models.unseen
-        ],
-        {"anterior": 1, "posterior": 2},
-        models.hippocampus(),
+        "hippocampus, ten learnt whole", hippocampi, parts, models.hippocampus_whole()
     )
     task = models.abdomen_task
     yield TunedImages(
@@ -51,16 +51,13 @@ def tuned_images(models: TunedModels) -> Iterator[TunedImages]:
         models.abdomen(),
         task.shown,
     )
-    sarcomas = data / "sarcoma_mr"
-    yield TunedImages(
-        "sarcoma, unseen patients",
-        [
-            Source("sarcoma", sarcomas / f"{name}.nii.gz", sarcomas / f"{name}_tumour.nii.gz")
-            for name in models.unseen_sarcomas
-        ],
-        {"tumour": 1},
-        models.sarcoma(),
-    )
+    folder = data / "sarcoma_mr"
+    sarcomas = [
+        Source("sarcoma", folder / f"{name}.nii.gz", folder / f"{name}_tumour.nii.gz")
+        for name in models.unseen_sarcomas
+    ]
+    yield TunedImages("sarcoma, unseen patients", sarcomas, {"tumour": 1}, models.sarcoma())
+    yield TunedImages("sarcoma, five learnt whole", sarcomas, {"tumour": 1}, models.sarcoma_whole())
     fetal = data / "fetal_brain_mr_oblique"
     yield TunedImages(
         "fetal brain, unseen stack",

@@ -50,6 +50,17 @@ class TunedModels:
         hippocampus.write_examples(self.learnt, data, "axial", self._folder)
         return self._tuned("hippocampus", ("--examples", self._folder / "examples.json"))
 
+    def hippocampus_whole(self) -> Path:
+        """Two structures in MR from every slice of ten volumes, the five of before among them."""
+        data = self.data / "hippocampus_mr"
+        names = sorted(path.name for path in (data / "images").iterdir())
+        pairs = [
+            (data / "images" / name, data / "labels" / name)
+            for name in names
+            if name not in self.unseen
+        ]
+        return self._tuned_on_whole("hippocampus_whole", pairs)
+
     def sarcoma(self) -> Path:
         """A tumour in MR from one labelled slice, the middle one, of each of five patients."""
         examples = []
@@ -63,6 +74,14 @@ class TunedModels:
         write_json(self._folder / "sarcomas.json", examples)
         return self._tuned("sarcoma", ("--examples", self._folder / "sarcomas.json"))
 
+    def sarcoma_whole(self) -> Path:
+        """A tumour in MR from every slice of the five patients of before."""
+        images = [self.data / "sarcoma_mr" / f"{name}.nii.gz" for name in _SARCOMAS[:_SLICES]]
+        pairs = [
+            (image, image.with_name(image.name.replace(".", "_tumour.", 1))) for image in images
+        ]
+        return self._tuned_on_whole("sarcoma_whole", pairs)
+
     def fetal_brain(self) -> Path:
         """A fetal brain in one oblique stack of T2 MR, from five labelled slices."""
         folder = self.data / "fetal_brain_mr_oblique"
@@ -73,6 +92,14 @@ class TunedModels:
         volume = folder / "run1.nii.gz"
         examples = ("--volume", volume, "--segmentation", few, "--axis", "axial")
         return self._tuned("fetal_brain", examples)
+
+    def _tuned_on_whole(self, name: str, pairs: Sequence[tuple[Path, Path]]) -> Path:
+        examples = [
+            {"volume": str(image), "segmentation": str(labels), "axis": "axial"}
+            for image, labels in pairs
+        ]
+        write_json(self._folder / f"{name}.json", examples)
+        return self._tuned(name, ("--examples", self._folder / f"{name}.json"))
 
     def _tuned(self, name: str, examples: Sequence[str | Path]) -> Path:
         model = self._folder / f"{name}.safetensors"
