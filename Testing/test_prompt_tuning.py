@@ -300,7 +300,7 @@ def test_tuning_teaches_what_is_wanted(examples: TrainingSet, tmp_path: Path) ->
 def test_the_plan_follows_that_of_the_automatic_weights(examples: TrainingSet) -> None:
     laptop = settle(Wishes(), examples, False)
     plan = plan_for_prompts(laptop, True, None)
-    assert (plan.steps, plan.minutes) == (240, 1.6) and plan.warm_up <= 24
+    assert plan.steps == 240 and plan.minutes == pytest.approx(2.56) and plan.warm_up <= 24
     assert plan.method == "vanilla" and plan.learning_rate < laptop.learning_rate
     assert plan_for_prompts(laptop, True, 7e-5).learning_rate == 7e-5, "as the user wished"
     assert plan_for_prompts(laptop, False, None).learning_rate == laptop.learning_rate

@@ -179,7 +179,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--prompts",
         action="store_true",
         help="then also tune a copy of the network for points and boxes, with which its results "
-        "are corrected; takes about half as long again",
+        "are corrected; takes about two thirds as long again",
     )
     training.add_argument(
         "--steps",
