@@ -8,7 +8,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from SAMFineTunePanel.passing_node import addPassingNode
+from SAMFineTunePanel.passing_node import makePassingNode
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
 
 _SEGMENT_ID = "preview"
@@ -19,6 +19,10 @@ _FILL, _OUTLINE = 0.35, 1.0
 
 class MaskPreview:
     """Shows what a correction proposes, in a segmentation of its own that is neither saved nor offered.
+
+    Slicer writes an error into its log whenever a segmentation that has no place in the tree of data tells that its
+    display or one of its segments has changed. So all of that is settled before the node comes into the scene, and
+    what changes later is the labelmap: it is empty where there is nothing to show.
 
     Args:
         correction: whose masks are shown until `remove`.
@@ -49,27 +53,31 @@ class MaskPreview:
             self._removeNode()
             return
         masks = self._correction.preview
-        if self._node is None or not slicer.mrmlScene.IsNodePresent(self._node):
+        colour = _paler(self._correction.segment)
+        if self._node is not None and not self._isAsItShouldBe(colour):
+            self._removeNode()
+        if self._node is None:
             if not masks:
                 return
-            self._node, self._shown = _addNode(), {}
-        segment = self._node.GetSegmentation().GetSegment(_SEGMENT_ID)
-        self._colour(segment)
-        image = segment.GetRepresentation(BINARY_LABELMAP)
+            self._node = _addNode(colour)
         place = self._correction.segment.grid.ijkToRas.tobytes()
-        if masks and not (_areSame(masks, self._shown) and place == self._shownAt):
+        if _areSame(masks, self._shown) and (place == self._shownAt or not masks):
+            return
+        segmentation = self._node.GetSegmentation()
+        image = segmentation.GetSegment(_SEGMENT_ID).GetRepresentation(BINARY_LABELMAP)
+        if masks:
             _fill(image, masks, self._correction.segment)
-            # The views follow the segment, not its labelmap.
-            segment.Modified()
-            self._shown, self._shownAt = dict(masks), place
-        self._node.GetDisplayNode().SetVisibility(bool(masks))
+        else:
+            image.GetPointData().GetScalars().Fill(0)
+            image.Modified()
+        # What the views follow.
+        segmentation.InvokeEvent(segmentation.RepresentationModified, _SEGMENT_ID)
+        self._shown, self._shownAt = dict(masks), place
 
-    def _colour(self, segment: slicer.vtkSegment) -> None:
-        corrected = self._correction.segment
-        own = corrected.segmentation.GetSegmentation().GetSegment(corrected.segmentID)
-        colour = [_OWN_SHARE * part + 1 - _OWN_SHARE for part in own.GetColor()]
-        if not np.allclose(segment.GetColor(), colour):
-            segment.SetColor(*colour)
+    def _isAsItShouldBe(self, colour: list[float]) -> bool:
+        if not slicer.mrmlScene.IsNodePresent(self._node):
+            return False
+        return np.allclose(self._node.GetSegmentation().GetSegment(_SEGMENT_ID).GetColor(), colour)
 
     def _removeNode(self) -> None:
         node, self._node = self._node, None
@@ -89,16 +97,29 @@ def _areSame(masks: dict[int, np.ndarray], others: dict[int, np.ndarray]) -> boo
     return masks.keys() == others.keys() and all(masks[number] is others[number] for number in masks)
 
 
-def _addNode() -> slicer.vtkMRMLSegmentationNode:
-    node = addPassingNode("vtkMRMLSegmentationNode", _("Proposed mask"))
-    display = node.GetDisplayNode()
+def _paler(corrected) -> list[float]:
+    """The segment's colour, so changed that the two are told apart."""
+    own = corrected.segmentation.GetSegmentation().GetSegment(corrected.segmentID)
+    return [_OWN_SHARE * part + 1 - _OWN_SHARE for part in own.GetColor()]
+
+
+def _addNode(colour: list[float]) -> slicer.vtkMRMLSegmentationNode:
+    display = makePassingNode("vtkMRMLSegmentationDisplayNode", _("Proposed mask"))
+    display.SetVisibility3D(False)
     display.SetOpacity2DFill(_FILL)
     display.SetOpacity2DOutline(_OUTLINE)
     display.SetSliceIntersectionThickness(2)
+    slicer.mrmlScene.AddNode(display)
     segment = slicer.vtkSegment()
     segment.SetName(_("Proposed mask"))
+    segment.SetColor(*colour)
     segment.AddRepresentation(BINARY_LABELMAP, slicer.vtkOrientedImageData())
+    node = makePassingNode("vtkMRMLSegmentationNode", _("Proposed mask"))
     node.GetSegmentation().AddSegment(segment, _SEGMENT_ID)
+    # With the scene it finds its display now; else it would do so, and tell it, when Slicer listens already.
+    node.SetScene(slicer.mrmlScene)
+    node.SetAndObserveDisplayNodeID(display.GetID())
+    slicer.mrmlScene.AddNode(node)
     return node
 
 

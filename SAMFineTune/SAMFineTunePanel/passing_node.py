@@ -5,8 +5,8 @@ from __future__ import annotations
 import slicer
 
 
-def addPassingNode(className: str, name: str) -> slicer.vtkMRMLDisplayableNode:
-    """A new node in the scene, with its display, to be seen in slice views only."""
+def makePassingNode(className: str, name: str) -> slicer.vtkMRMLNode:
+    """A new node that is not yet in the scene."""
     node = slicer.mrmlScene.CreateNodeByClass(className)
     node.UnRegister(None)
     node.SetName(name)
@@ -14,8 +14,19 @@ def addPassingNode(className: str, name: str) -> slicer.vtkMRMLDisplayableNode:
     node.SetHideFromEditors(True)
     node.SetSaveWithScene(False)
     node.SetUndoEnabled(False)
+    return node
+
+
+def addPassingMarkups(className: str, name: str) -> slicer.vtkMRMLMarkupsNode:
+    """New markups in the scene, with their display, to be seen in slice views only."""
+    node = makePassingNode(className, name)
+    # Slicer makes every new node of markups the one into which clicks place points.
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    placed = selection.GetActivePlaceNodeClassName(), selection.GetActivePlaceNodeID()
     slicer.mrmlScene.AddNode(node)
     node.CreateDefaultDisplayNodes()
+    selection.SetReferenceActivePlaceNodeClassName(placed[0])
+    selection.SetReferenceActivePlaceNodeID(placed[1])
     display = node.GetDisplayNode()
     display.SetSaveWithScene(False)
     display.SetVisibility3D(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import qt
@@ -12,7 +13,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from SAMFineTunePanel.passing_node import addPassingNode
+from SAMFineTunePanel.passing_node import addPassingMarkups
 
 POSITIVE, NEGATIVE, BOX = "positive", "negative", "box"
 
@@ -21,6 +22,14 @@ _COLOURS = {POSITIVE: (0.1, 0.9, 0.2), NEGATIVE: (1.0, 0.15, 0.1), BOX: (1.0, 0.
 _TOLERANCE = 1e-3
 _POINTS = "vtkMRMLMarkupsFiducialNode"
 _CURVE = "vtkMRMLMarkupsClosedCurveNode"
+
+
+class _PlaceOfClicks(NamedTuple):
+    """What clicks do in Slicer's place mode: into which node of markups, and whether for more than one click."""
+
+    className: str | None
+    nodeID: str | None
+    isPersistent: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +71,7 @@ class PromptMarkups(VTKObservationMixin):
         self._shown: dict[str, list[_Shown]] = {POSITIVE: [], NEGATIVE: [], BOX: []}
         self._firstCorner: np.ndarray | None = None
         self._isQuiet = self._isDragged = self._wasMoved = False
+        self._placedBefore: _PlaceOfClicks | None = None
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
@@ -78,10 +88,12 @@ class PromptMarkups(VTKObservationMixin):
         self._dropFirstCorner()
         interaction = slicer.app.applicationLogic().GetInteractionNode()
         if kind:
-            selection = slicer.app.applicationLogic().GetSelectionNode()
-            selection.SetReferenceActivePlaceNodeClassName(_POINTS)
-            selection.SetReferenceActivePlaceNodeID(self._node(kind).GetID())
-            interaction.SwitchToPersistentPlaceMode()
+            node = self._node(kind)
+            if not self.placing:
+                self._placedBefore = _placeOfClicks()
+            with self._quiet():
+                _placeInto(_PlaceOfClicks(_POINTS, node.GetID(), True))
+                interaction.SwitchToPersistentPlaceMode()
         elif self.placing:
             interaction.SwitchToViewTransformMode()
         self._setPlacing(kind)
@@ -152,7 +164,8 @@ class PromptMarkups(VTKObservationMixin):
                 self._outline.GetDisplayNode().SetVisibility(False)
             return
         if self._outline is None or not slicer.mrmlScene.IsNodePresent(self._outline):
-            self._outline = _addNode(_CURVE, _("Box"), _COLOURS[BOX])
+            with self._quiet():
+                self._outline = _addNode(_CURVE, _("Box"), _COLOURS[BOX])
             self._outline.SetCurveTypeToLinear()
             self._outline.SetLocked(True)
         around = _around(self._correction.segment, corners[-2], corners[-1])
@@ -170,7 +183,8 @@ class PromptMarkups(VTKObservationMixin):
         if node is not None and slicer.mrmlScene.IsNodePresent(node):
             return node
         names = {POSITIVE: _("Positive points"), NEGATIVE: _("Negative points"), BOX: _("Corners of the box")}
-        node = _addNode(_POINTS, names[kind], _COLOURS[kind])
+        with self._quiet():
+            node = _addNode(_POINTS, names[kind], _COLOURS[kind])
         self._nodes[kind] = node
         self._shown[kind] = []
         markups = slicer.vtkMRMLMarkupsNode
@@ -182,6 +196,8 @@ class PromptMarkups(VTKObservationMixin):
         changed = slicer.vtkMRMLInteractionNode.InteractionModeChangedEvent
         if not self.hasObserver(interaction, changed, self._onModeChanged):
             self.addObserver(interaction, changed, self._onModeChanged)
+            selection = slicer.app.applicationLogic().GetSelectionNode()
+            self.addObserver(selection, selection.ActivePlaceNodeIDChangedEvent, self._onOtherPlaced)
         return node
 
     def _removeNodes(self) -> None:
@@ -273,9 +289,17 @@ class PromptMarkups(VTKObservationMixin):
             self.update()
 
     def _setPlacing(self, kind: str) -> None:
-        if kind != self.placing:
-            self.placing = kind
-            self._onPlacing()
+        if kind == self.placing:
+            return
+        self.placing = kind
+        if not kind and self._placedBefore is not None and _placeOfClicks().nodeID in self._ownIDs():
+            # What the user's own clicks were for is again what they are for.
+            with self._quiet():
+                _placeInto(self._placedBefore)
+        self._onPlacing()
+
+    def _ownIDs(self) -> set[str]:
+        return {node.GetID() for node in self._nodes.values()}
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
@@ -301,15 +325,40 @@ class PromptMarkups(VTKObservationMixin):
             return
         interaction = slicer.app.applicationLogic().GetInteractionNode()
         if interaction.GetCurrentInteractionMode() != interaction.Place:
-            # The user has left it, by a right click or in the tool bar.
-            self._dropFirstCorner()
+            # The user has left it, by a right click or in the tool bar. That first: to take the corner away is else
+            # to place again behind it.
             self._setPlacing("")
+            self._dropFirstCorner()
+
+    def _onOtherPlaced(self, caller=None, event=None) -> None:
+        """The user has chosen other markups to be placed by clicks; the mode stays theirs."""
+        if self._isQuiet or not self.placing or _placeOfClicks().nodeID == self._nodes[self.placing].GetID():
+            return
+        self._setPlacing("")
+        self._dropFirstCorner()
 
     def _onCorrection(self, correction, event: str) -> None:
         if event == "slice":
             self._firstCorner = None
         if event in ("slice", "prompts", "state"):
             self.update()
+
+
+def _placeOfClicks() -> _PlaceOfClicks:
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    interaction = slicer.app.applicationLogic().GetInteractionNode()
+    return _PlaceOfClicks(
+        selection.GetActivePlaceNodeClassName(),
+        selection.GetActivePlaceNodeID(),
+        bool(interaction.GetPlaceModePersistence()),
+    )
+
+
+def _placeInto(place: _PlaceOfClicks) -> None:
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    selection.SetReferenceActivePlaceNodeClassName(place.className)
+    selection.SetReferenceActivePlaceNodeID(place.nodeID)
+    slicer.app.applicationLogic().GetInteractionNode().SetPlaceModePersistence(place.isPersistent)
 
 
 def _definedPoints(node: slicer.vtkMRMLMarkupsNode) -> list[int]:
@@ -338,7 +387,7 @@ def _around(segment, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
 
 
 def _addNode(className: str, name: str, colour: tuple[float, float, float]) -> slicer.vtkMRMLMarkupsNode:
-    node = addPassingNode(className, name)
+    node = addPassingMarkups(className, name)
     display = node.GetDisplayNode()
     display.SetPointLabelsVisibility(False)
     display.SetPropertiesLabelVisibility(False)

@@ -173,6 +173,89 @@ def test_two_clicks_are_a_box(correction, markups, settle):
     assert set_points("box") == 0 and not outline.GetDisplayNode().GetVisibility()
 
 
+def test_a_box_follows_the_mouse_to_its_second_corner(correction, markups, settle):
+    import slicer
+    from PySide6.QtTest import QTest
+
+    markups.place("box")
+    click(correction, 10, 15)
+    settle()
+    for i in (16, 22, 30):
+        QTest.mouseMove(view_of().sliceView(), in_view(correction, i, 25))
+        settle()
+    outline = slicer.util.getNode("Box")
+    assert outline.GetNumberOfControlPoints() == 4 and outline.GetDisplayNode().GetVisibility()
+    click(correction, 30, 25)
+    settle()
+    assert places(correction) == ["box"] and outline.GetNumberOfControlPoints() == 4
+    click(correction, 20, 40)
+    settle()
+    assert places(correction) == ["box", (20, 40, True)]
+
+
+def test_prompts_of_another_kind_that_come_into_view_take_no_clicks(correction, markups, settle):
+    markups.place("positive")
+    click(correction, 20, 30)
+    settle()
+    correction.addPoint(correction.segment.rasOf((40, 30, 4)), False)
+    correction.addBox(correction.segment.rasOf((5, 5, 4)), correction.segment.rasOf((9, 9, 4)))
+    settle()
+    click(correction, 30, 10)
+    settle()
+    assert places(correction) == [(20, 30, True), (40, 30, False), "box", (30, 10, True)]
+
+
+@pytest.mark.parametrize("kind", ["positive", "box"])
+def test_a_right_click_ends_the_placing(kind, correction, markups, settle):
+    import qt
+    import slicer
+    from PySide6.QtTest import QTest
+
+    markups.place(kind)
+    click(correction, 10, 15)
+    settle()
+    found = places(correction)
+    view = view_of().sliceView()
+    QTest.mouseClick(view, qt.Qt.RightButton, qt.Qt.NoModifier, in_view(correction, 12, 17))
+    settle()
+    interaction = slicer.app.applicationLogic().GetInteractionNode()
+    assert markups.placing == "" and set_points("box") == 0
+    assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
+    for i in (20, 30):
+        click(correction, i, 20 + i)
+        settle()
+    assert places(correction) == found
+
+
+def test_the_users_own_markups_are_placed_again_afterwards(correction, markups, settle):
+    import slicer
+
+    logic = slicer.app.applicationLogic()
+    selection, interaction = logic.GetSelectionNode(), logic.GetInteractionNode()
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode")
+    interaction.SetPlaceModePersistence(0)
+    markups.place("box")
+    assert selection.GetActivePlaceNodeID() != own.GetID()
+    markups.place("negative")
+    click(correction, 10, 15)
+    settle()
+    markups.place("")
+    assert selection.GetActivePlaceNodeID() == own.GetID()
+    assert selection.GetActivePlaceNodeClassName() == "vtkMRMLMarkupsLineNode"
+    assert not interaction.GetPlaceModePersistence()
+    # Chosen by the user meanwhile.
+    markups.place("box")
+    click(correction, 30, 15)
+    settle()
+    selection.SetReferenceActivePlaceNodeClassName("vtkMRMLMarkupsLineNode")
+    selection.SetReferenceActivePlaceNodeID(own.GetID())
+    assert markups.placing == "" and set_points("box") == 0
+    assert interaction.GetCurrentInteractionMode() == interaction.Place
+    assert selection.GetActivePlaceNodeID() == own.GetID()
+    interaction.SwitchToViewTransformMode()
+    assert places(correction) == [(10, 15, False)]
+
+
 def test_drags_move_prompts_as_one_step(correction, markups, settle):
     markups.place("positive")
     click(correction, 20, 30)
@@ -342,6 +425,27 @@ def test_nothing_of_it_is_saved_offered_or_left_behind(
     assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
 
 
+def shown(preview) -> np.ndarray:
+    """The labelmap of what is proposed, (rows, columns)."""
+    import slicer
+
+    return slicer.util.arrayFromSegmentInternalBinaryLabelmap(preview.node, "preview")[0]
+
+
+def test_the_preview_has_the_segments_colour_made_paler(correction, settle, nodes):
+    from SAMFineTunePanel.mask_preview import MaskPreview
+
+    preview = MaskPreview(correction)
+    correction.addPoint(correction.segment.rasOf((40, 40, 4)))
+    settle()
+    nodes[1].GetSegmentation().GetNthSegment(0).SetColor(0.0, 0.0, 1.0)
+    preview.update()
+    assert shown(preview)[40, 40]
+    red, green, blue = preview.node.GetSegmentation().GetNthSegment(0).GetColor()
+    assert red == green < 0.7 and blue == 1.0
+    preview.remove()
+
+
 def test_the_preview_is_seen_in_the_view_and_moves_with_the_slice(
     correction, settle, nodes, process_events
 ):
@@ -366,10 +470,11 @@ def test_the_preview_is_seen_in_the_view_and_moves_with_the_slice(
     showSlice(nodes[0], "axial", 4)
     process_events(lambda: correction.number == 4)
     assert colour().green() > bare.green() + 10
+    found = correction.preview[4]
     correction.accept()
-    assert not preview.node.GetDisplayNode().GetVisibility()
+    assert not shown(preview).any()
     correction.undo()
-    assert preview.node.GetDisplayNode().GetVisibility()
+    assert shown(preview)[40, 40] and shown(preview).sum() == found.sum()
     preview.remove()
     assert colour().green() == bare.green()
 
@@ -400,20 +505,20 @@ def test_a_new_mask_costs_slicer_little(correction, markups, settle, process_eve
 
 
 def test_views_are_drawn_anew_for_another_mask_only(correction, settle):
-    import vtk
     from SAMFineTunePanel.mask_preview import MaskPreview
 
     preview = MaskPreview(correction)
     correction.addPoint(correction.segment.rasOf((20, 30, 4)))
     settle()
     times = []
-    segment = preview.node.GetSegmentation().GetNthSegment(0)
-    tag = segment.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: times.append(1))
+    segmentation = preview.node.GetSegmentation()
+    event = segmentation.RepresentationModified
+    tag = preview.node.AddObserver(event, lambda *_: times.append(1))
     preview.update()
     preview.update()
     assert times == []
     correction.addPoint(correction.segment.rasOf((25, 30, 4)))
     settle()
-    segment.RemoveObserver(tag)
+    preview.node.RemoveObserver(tag)
     preview.remove()
     assert len(times) == 1

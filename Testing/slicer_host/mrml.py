@@ -16,6 +16,8 @@ from typing import Any
 import slicer
 import vtk
 
+from .segmentations_plugin import watch_segmentations
+
 _SHARE = Path(__file__).parent / "share"
 _LOGICS = {
     "Volumes": "vtkSlicerVolumesLogic",
@@ -73,6 +75,7 @@ def set_up_scene() -> MRML:
     for name, class_name in _LOGICS.items():
         _add_module(name, getattr(slicer, class_name)(), logic, scene)
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
+    watch_segmentations(scene)
     return MRML(logic, _make_bundles_readable(logic, scene))
 
 
