@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import qt
 import slicer
 
-_TYPED_INTO = (qt.QLineEdit, qt.QAbstractSpinBox, qt.QPlainTextEdit, qt.QTextEdit)
+_TYPED_INTO = ("QLineEdit", "QAbstractSpinBox", "QPlainTextEdit", "QTextEdit")
 _FOCUS_CHANGED = "focusChanged(QWidget*,QWidget*)"
 
 
@@ -41,7 +41,7 @@ class CorrectionKeys:
             return
         for shortcut in self._shortcuts:
             shortcut.enabled = False
-            shortcut.setParent(None)
+            # Not at once: it may be its own key that ends the correction. Its window keeps it until then.
             shortcut.deleteLater()
         self._window.disconnect("destroyed()", self._letGo)
         self._letGo()
@@ -69,6 +69,8 @@ class CorrectionKeys:
 
     def _onFocusChanged(self) -> None:
         # Not taken from the signal, which also tells of widgets that are being destroyed.
-        isTyping = isinstance(slicer.app.focusWidget(), _TYPED_INTO)
+        focused = slicer.app.focusWidget()
+        # To Python the classes of Slicer's widgets are not derived from each other, so isinstance() would not do.
+        isTyping = focused is not None and any(focused.inherits(name) for name in _TYPED_INTO)
         for shortcut in self._shortcuts:
             shortcut.enabled = not isTyping

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import qt
-
 
 class ComboBoxChoice:
     """A combo box whose items have a text for the user and a value for the parameter node.
@@ -62,7 +60,7 @@ class SpinBoxChoice:
         self._spinBox = spinBox
         self._section = section
         self._parameterName = parameterName
-        isWhole = isinstance(spinBox, qt.QSpinBox)
+        isWhole = spinBox.inherits("QSpinBox")
         spinBox.keyboardTracking = False
         spinBox.connect("valueChanged(int)" if isWhole else "valueChanged(double)", self._onValueChanged)
 

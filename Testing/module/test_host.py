@@ -267,8 +267,12 @@ def test_module_is_written_for_python_qt(slicer_app: Any, tmp_path: Path) -> Non
     from Testing.slicer_host.idioms import foreign_idioms
 
     bad = tmp_path / "bad.py"
-    bad.write_text("import PySide6\nx = qt.QFrame.Shape.NoFrame\ny = qt.QFrame.NoFrame\nd.exec()\n")
-    assert [one.split(":")[1] for one in foreign_idioms(bad)] == ["1", "2", "4"]
+    bad.write_text(
+        "import PySide6\nx = qt.QFrame.Shape.NoFrame\ny = qt.QFrame.NoFrame\nd.exec()\n"
+        "EDITS = (qt.QLineEdit,)\nisinstance(a, EDITS)\n"
+        "isinstance(a, qt.QWidget)\nisinstance(a, str)\n"
+    )
+    assert [one.split(":")[1] for one in foreign_idioms(bad)] == ["1", "2", "4", "6", "7"]
     sources = (run_module_tests.REPOSITORY / "SAMFineTune").rglob("*.py")
     assert [words for path in sources for words in foreign_idioms(path)] == []
 

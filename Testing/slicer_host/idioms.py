@@ -9,6 +9,7 @@ import ast
 import enum
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import qt
 
@@ -19,8 +20,11 @@ def foreign_idioms(path: Path) -> list[str]:
     return [f"{path.name}:{line}: {words}" for line, words in _found(tree)]
 
 
-def _found(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def _found(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    lists_of_classes = _names_of_qt(tree)
     for node in ast.walk(tree):
+        if _asks_for_qt_class(node, lists_of_classes):
+            yield node.lineno, "isinstance(): Qt's classes are not derived from each other"
         if isinstance(node, ast.Attribute):
             names = _dotted(node)
             if len(names) == 4 and _is_enum(names):
@@ -32,6 +36,31 @@ def _found(tree: ast.AST) -> Iterator[tuple[int, str]]:
             for name in [*(a.name for a in node.names), getattr(node, "module", None) or ""]:
                 if name.partition(".")[0] in ("PySide6", "PySide2", "PyQt5", "PythonQt"):
                     yield node.lineno, f"{name}: only `import qt` and `import ctk` are Slicer's"
+
+
+def _asks_for_qt_class(node: ast.AST, lists_of_classes: set[str]) -> TypeGuard[ast.Call]:
+    """PythonQt tells a class's own objects only: a QSpinBox is no QAbstractSpinBox to it."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "isinstance"
+        and any(
+            isinstance(part, ast.Name) and part.id in {"qt", "ctk", *lists_of_classes}
+            for part in ast.walk(node.args[1])
+        )
+    )
+
+
+def _names_of_qt(tree: ast.Module) -> set[str]:
+    """Names that a file gives to classes of Qt."""
+    return {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and any(isinstance(part, ast.Name) and part.id == "qt" for part in ast.walk(node.value))
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
 
 
 def _dotted(node: ast.expr) -> list[str]:
