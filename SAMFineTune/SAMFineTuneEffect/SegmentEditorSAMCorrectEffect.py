@@ -72,17 +72,18 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
         # A plain arrow: the click is where its tip is.
         return slicer.util.mainWindow().cursor
 
-    def setMRMLDefaults(self) -> None:
-        self.scriptedEffect.setParameterDefault(_MODEL, "")
-
     def updateGUIFromMRML(self) -> None:
-        self._options.chooseModel(self.scriptedEffect.parameter(_MODEL))
+        self._options.chooseModel(self._model())
         self._options.update()
 
     def updateMRMLFromGUI(self) -> None:
         # Each change of a parameter calls updateGUIFromMRML().
-        if self._options.chosenModel() != self.scriptedEffect.parameter(_MODEL):
+        if self._options.chosenModel() != self._model():
             self.scriptedEffect.setParameter(_MODEL, self._options.chosenModel())
+
+    def _model(self) -> str:
+        """Of the parameters; "" for the starter network, which is no parameter's value: Slicer does not keep it."""
+        return self.scriptedEffect.parameter(_MODEL) if self.scriptedEffect.parameterDefined(_MODEL) else ""
 
     def activate(self) -> None:
         if not self._session.lookAtPackages():

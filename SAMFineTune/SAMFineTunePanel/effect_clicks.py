@@ -50,6 +50,9 @@ class EffectClicks:
         """Act on an event; whether it is dealt with, so that the view must not act on it too."""
         if event == vtk.vtkCommand.LeftButtonPressEvent:
             return self._press(interactor, sliceNode)
+        if event == vtk.vtkCommand.LeftButtonDoubleClickEvent:
+            # It comes in place of a second press; the view would fill the window with itself.
+            return not (_isLeftToView(interactor) or self._isTaken(interactor.GetEventPosition(), sliceNode))
         if self._first is None:
             return False
         if event == vtk.vtkCommand.MouseMoveEvent:
@@ -67,7 +70,7 @@ class EffectClicks:
         self._first = None
 
     def _press(self, interactor, sliceNode) -> bool:
-        if interactor.GetShiftKey() or interactor.GetAltKey():
+        if _isLeftToView(interactor):
             return False
         place, other = interactor.GetEventPosition(), bool(interactor.GetControlKey())
         if self._isTaken(place, sliceNode):
@@ -77,6 +80,10 @@ class EffectClicks:
         else:
             self._addPoint(rasAt(sliceNode, place), self.isPositive != other)
         return True
+
+
+def _isLeftToView(interactor: vtk.vtkRenderWindowInteractor) -> bool:
+    return bool(interactor.GetShiftKey() or interactor.GetAltKey())
 
 
 def rasAt(sliceNode: slicer.vtkMRMLSliceNode, xy: Xy) -> Ras:

@@ -6,6 +6,8 @@ import importlib.util
 import types
 from typing import Any
 
+from Testing.slicer_host.collected_errors import record
+
 
 class ScriptedEffect:
     """What the effect calls of qSlicerSegmentEditorScriptedEffect; anything else is an error."""
@@ -22,14 +24,18 @@ class ScriptedEffect:
     def parameterSetNode(self):
         return self._editor
 
-    def parameter(self, name: str) -> str:
-        return self._parameters[name]
+    def parameterDefined(self, name: str) -> bool:
+        return bool(self._parameters.get(name))
 
-    def setParameterDefault(self, name: str, value: str) -> None:
-        self._parameters.setdefault(name, value)
+    def parameter(self, name: str) -> str:
+        if name not in self._parameters:
+            record(f"Parameter named {name} cannot be found for effect {self.name}")
+        return self._parameters.get(name, "")
 
     def setParameter(self, name: str, value: str) -> None:
-        self._parameters[name] = value
+        # A node's attribute that is not there does not become an empty one.
+        if value or name in self._parameters:
+            self._parameters[name] = value
 
     def viewNode(self, view_widget):
         return view_widget.node
@@ -78,6 +84,5 @@ def make_effect(editor) -> Any:
     spec.loader.exec_module(loaded)
     # As Slicer looks for it: a class of the file's name.
     made = getattr(loaded, EFFECT_FILE.stem)(ScriptedEffect(editor))
-    made.setMRMLDefaults()
     made.setupOptionsFrame()
     return made

@@ -177,6 +177,9 @@ def test_other_gestures_are_left_to_the_view(clicks, mouse):
         assert not mouse.act(reader, event, 10, 10)
     assert not mouse.act(reader, "LeftButtonPress", 10, 10, shift=1)
     assert not mouse.act(reader, "LeftButtonPress", 10, 10, alt=1)
+    # The view would fill the window with itself.
+    assert mouse.act(reader, "LeftButtonDoubleClick", 10, 10)
+    assert not mouse.act(reader, "LeftButtonDoubleClick", 10, 10, shift=1)
     assert asked == []
 
 
