@@ -641,6 +641,11 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         """Processors, memory, GPUs that the worker can use, and the preset for them; None until probed."""
         return self._session.hardware.found
 
+    @property
+    def isHardwareUnknown(self) -> bool:
+        """Whether it was probed in vain: the packages that the worker needs do not load."""
+        return self._session.hardware.hasFailed
+
     def probeHardware(self, callback: Callable[[dict[str, Any] | None], None]) -> None:
         """Look at the hardware in a process of its own; `callback` gets what was found, or None."""
         self._session.hardware.probe(callback)
@@ -706,7 +711,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         node = self.getParameterNode()
         return ApplyRequest(
             model=model_named(node.applyModel) if node.applyModel else None,
-            volumes=list(node.applyVolumes),
+            # Of a volume that was deleted nothing remains in the list.
+            volumes=[each for each in node.applyVolumes if each is not None],
             segmentation=node.applySegmentation,
             uncertainty=node.makeUncertainty,
             largestComponent=node.largestComponent,

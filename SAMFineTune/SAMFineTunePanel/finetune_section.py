@@ -166,7 +166,8 @@ class FineTuneSection(PanelSection):
         self.ui.previewLabel.visible = True
 
     def _draw(self) -> None:
-        if self._chartShown and self.parameterNode is not None:
+        # While another module is in view too: the chart stays, and the job may end meanwhile.
+        if self._chartShown:
             self._drawnAt = time.monotonic()
             self._chart.draw(self._job.losses, self._job.validations)
 

@@ -17,6 +17,7 @@ class HardwareProbe:
 
     def __init__(self) -> None:
         self.found: dict[str, Any] | None = None
+        self.hasFailed = False
         # Kept after its end: a sender must not be deleted by what it calls.
         self._process: qt.QProcess | None = None
         self._asking = False
@@ -65,6 +66,7 @@ class HardwareProbe:
 
     def _answer(self) -> None:
         self._asking = False
+        self.hasFailed = self.found is None
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(self.found)

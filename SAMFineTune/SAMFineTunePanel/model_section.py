@@ -149,10 +149,15 @@ class ModelSection(PanelSection):
             automatic = _("Suited to this computer ({preset})").format(preset=hardware["preset"])
         self._preset.setItems([("", automatic), *((each, presetTitle(each)) for each in PRESETS)])
         chosen = self.parameterNode.preset or (hardware["preset"] if hardware is not None else "")
-        words = presetWords(chosen) if chosen in PRESETS else _("Looking at what this computer has…")
+        words = presetWords(chosen) if chosen in PRESETS else self._wordsWithoutHardware()
         if hardware is not None and not self.parameterNode.preset and hardware.get("why"):
             words = f"{hardware['why'][:1].upper()}{hardware['why'][1:]}. {words}"
         showWords(self.ui.presetWordsLabel, words)
+
+    def _wordsWithoutHardware(self) -> str:
+        if self.logic.isHardwareUnknown:
+            return _("What this computer has could not be learnt: PyTorch does not load. Choose a preset yourself.")
+        return _("Looking at what this computer has…")
 
     def _fillDevices(self) -> None:
         found = self.logic.hardware["devices"] if self.logic.hardware is not None else []

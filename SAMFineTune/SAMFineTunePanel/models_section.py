@@ -119,9 +119,12 @@ class ModelsSection(PanelSection):
             self.widget, _("Export a tuned model"), f"{model.name}{_SUFFIX}", _fileFilter()
         )
         if path:
-            path = path if path.lower().endswith(_SUFFIX) else path + _SUFFIX
+            # Of the name without it the dialog has asked whether a file may be replaced.
+            wasAsked = path.lower().endswith(_SUFFIX)
+            path = path if wasAsked else path + _SUFFIX
             self._try(
-                lambda: self.logic.exportModel(model, path, overwrite=True), _("Exported to {path}.").format(path=path)
+                lambda: self.logic.exportModel(model, path, overwrite=wasAsked),
+                _("Exported to {path}.").format(path=path),
             )
 
     def onImport(self, checked: bool = False) -> None:

@@ -142,13 +142,16 @@ def _installTorch() -> None:
     # What goes wrong in there is of many kinds: pip, the network, a library that does not load.
     except Exception as error:
         raise InstallationError(
-            _(
-                "PyTorch could not be installed: {error}. Open the module PyTorch Utils, uninstall PyTorch there, "
-                "restart Slicer, and try again."
-            ).format(error=error)
+            _("PyTorch could not be installed: {error}. {remedy}").format(error=error, remedy=_remedyForTorch())
         ) from error
     if torch is None:
         raise InstallationError(_("PyTorch was not installed, since you declined."))
+
+
+def _remedyForTorch() -> str:
+    if _installedVersion("torch"):
+        return _("Open the module PyTorch Utils, uninstall PyTorch there, restart Slicer, and try again.")
+    return _("Slicer's Python console shows why; without internet, ask for this package: {name}").format(name=_TORCH)
 
 
 def _installOthers(requirements: list[Requirement]) -> None:

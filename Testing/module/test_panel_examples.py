@@ -86,6 +86,8 @@ def test_add_says_what_is_missing(section, ct, process_events):
 
 
 def test_add_takes_the_volume_in_view_and_its_segmentation(section, ct, labels, process_events):
+    import slicer
+
     other = add_volume(np.zeros(SHAPE), placement(), "MR")
     add_segmentation(other, {"cyst": painted((3,), (2, 9), (2, 9))}, "MR labels")
     process_events(lambda: section.ui.addButton.toolTip == "Add CT with Labels to the table")
@@ -96,6 +98,10 @@ def test_add_takes_the_volume_in_view_and_its_segmentation(section, ct, labels, 
     assert list(section.parameterNode.applyVolumes) == [ct]
     section.ui.addButton.click()
     assert cells(section)[1] == ["MR", "MR labels", "cyst", "1"] and section.row == 1
+    # A volume that is deleted is in the way of nothing.
+    section.parameterNode.applyVolumes = [ct, other]
+    slicer.mrmlScene.RemoveNode(other)
+    assert section.logic._applyRequest().volumes == [ct]
 
 
 def test_a_selected_row_can_be_removed(section, example, process_events):

@@ -223,6 +223,10 @@ def test_another_module_does_not_stop_the_job(panel, endless, fine_tune, process
     panel.exit()
     step = endless.step
     process_events(lambda: endless.step > step, 30)
+    # The chart, which is seen from there too, goes on.
+    table = slicer.util.getNode("SAMFineTune loss")
+    rows = table.GetNumberOfRows()
+    process_events(lambda: table.GetNumberOfRows() > rows, 30)
     panel.enter()
     process_events(lambda: fine_tune.cancelButton.enabled)
     fine_tune.chartButton.click()

@@ -122,6 +122,9 @@ def test_the_preset_is_chosen_by_the_hardware_found(section, process_events, mon
     section.update()
     assert section.ui.presetComboBox.currentText == "Suited to this computer"
     assert "Looking" in section.ui.presetWordsLabel.text
+    monkeypatch.setattr(section.logic._session.hardware, "hasFailed", True)
+    section._onHardware(None)
+    assert "PyTorch does not load" in section.ui.presetWordsLabel.text
     monkeypatch.setattr(section.logic._session.hardware, "found", HARDWARE)
     section._onHardware(HARDWARE)
     assert section.ui.presetComboBox.currentText == "Suited to this computer (study)"

@@ -137,6 +137,16 @@ def test_a_model_goes_out_and_comes_back(section, folder, tmp_path, process_even
     section.ui.importButton.click()
     process_events(lambda: len(names(section)) == 3)
     assert "for a colleague" in names(section)
+    # The dialog asks whether to replace the file of the name that was typed, and of no other.
+    exported.write_bytes(b"another's")
+    select(section, "liver")
+    dialogs.answer_next(str(tmp_path / "for a colleague"))
+    section.ui.exportButton.click()
+    assert "is there already" in section.ui.errorLabel.text
+    assert exported.read_bytes() == b"another's"
+    dialogs.answer_next(str(exported))
+    section.ui.exportButton.click()
+    assert exported.read_bytes() == (folder / "liver.safetensors").read_bytes()
 
 
 def test_a_dialog_that_is_cancelled_does_nothing(section, folder):

@@ -160,10 +160,18 @@ def test_a_failure_is_told_in_the_panel(panel, installed, pytorch_extension, pip
     reopen(panel)
     section = panel.panel.packages
     section.ui.installButton.click()
-    assert (
-        "no connection" in section.ui.statusLabel.text
-        and "PyTorch Utils" in section.ui.statusLabel.text
-    )
+    words = section.ui.statusLabel.text
+    assert "no connection" in words and "without internet" in words and "torch" in words
+    assert "uninstall" not in words, "nothing was installed"
+
+    def bring_what_does_not_load():
+        installed["torch"] = "2.9.0"
+        fail()
+
+    pytorch_extension.outcome = bring_what_does_not_load
+    section.ui.installButton.click()
+    assert "uninstall PyTorch there" in section.ui.statusLabel.text
+    installed["torch"] = ""
     pytorch_extension.outcome = lambda: installed.update(torch="2.9.0") or True
     pip.error = subprocess.CalledProcessError(1, "pip install")
     section.ui.installButton.click()
