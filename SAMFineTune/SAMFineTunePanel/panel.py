@@ -20,12 +20,6 @@ from SAMFineTunePanel.panel_section import PanelSection
 # Changes come in flocks: one update serves them all.
 _CHANGES_REST_MS = 30
 
-_SCENE_EVENTS = (
-    slicer.vtkMRMLScene.NodeAddedEvent,
-    slicer.vtkMRMLScene.NodeRemovedEvent,
-    slicer.vtkMRMLScene.EndBatchProcessEvent,
-)
-
 
 class Panel(VTKObservationMixin):
     """All sections; those after Packages are locked until the packages are there.
@@ -72,18 +66,28 @@ class Panel(VTKObservationMixin):
     def _working(self) -> tuple[PanelSection, ...]:
         return self.examples, self.model, self.fineTune, self.apply, self.correct, self.models
 
+    @property
+    def _sceneSlots(self) -> tuple[tuple, ...]:
+        events = slicer.vtkMRMLScene
+        return (
+            (events.NodeAddedEvent, self._onModified),
+            (events.NodeRemovedEvent, self._onModified),
+            (events.StartImportEvent, self._onStartImport),
+            (events.EndBatchProcessEvent, self._onEndBatchProcess),
+        )
+
     def enter(self) -> None:
         """The module is shown."""
-        for event in _SCENE_EVENTS:
-            self.addObserver(slicer.mrmlScene, event, self._onModified)
-        self.setParameterNode(self._logic.getParameterNode())
+        for event, slot in self._sceneSlots:
+            self.addObserver(slicer.mrmlScene, event, slot)
+        self._showParameters()
         self._lookAtPackages()
 
     def exit(self) -> None:
         """Another module is shown: leave the scene in peace; a running job is still followed."""
         self._timer.stop()
-        for event in _SCENE_EVENTS:
-            self.removeObserver(slicer.mrmlScene, event, self._onModified)
+        for event, slot in self._sceneSlots:
+            self.removeObserver(slicer.mrmlScene, event, slot)
         self.examples.exit()
         self.correct.exit()
         self.setParameterNode(None)
@@ -98,7 +102,7 @@ class Panel(VTKObservationMixin):
 
     def onSceneEndClose(self) -> None:
         """The scene is empty: begin again with it."""
-        self.setParameterNode(self._logic.getParameterNode())
+        self._showParameters()
         if self.isReady:
             self.examples.enter()
             self.correct.enter()
@@ -153,6 +157,22 @@ class Panel(VTKObservationMixin):
             self._update()
 
     def _onModified(self, caller=None, event=None) -> None:
+        self.updateSoon()
+
+    def _showParameters(self) -> None:
+        # While a scene is imported, its end is waited for.
+        if not slicer.mrmlScene.IsImporting():
+            self.setParameterNode(self._logic.getParameterNode())
+
+    def _onStartImport(self, caller=None, event=None) -> None:
+        # The parameter node gets its new values before node selectors know the new nodes, and at the end these
+        # selectors lose what they show: neither must be taken for a choice.
+        self.setParameterNode(None)
+
+    def _onEndBatchProcess(self, caller=None, event=None) -> None:
+        # The selectors know all nodes by now. Other work than an import ends here, too.
+        if self._parameterNode is None:
+            self._showParameters()
         self.updateSoon()
 
     def _onJobStarted(self, job) -> None:

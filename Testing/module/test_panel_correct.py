@@ -409,6 +409,21 @@ def test_closing_the_scene_or_deleting_nodes_closes_the_section(
     process_events(lambda: "volume" in opened.ui.startButton.toolTip)
 
 
+def test_a_scene_that_is_added_leaves_a_correction_open(opened, nodes, scene, process_events):
+    ui, correction = opened.ui, opened.correction
+    scene.StartState(scene.ImportState)
+    scene.EndState(scene.ImportState)
+    click(opened, 20, 30)
+    process_events(lambda: correction.current.isFound)
+    assert ui.startButton.text == "Stop correcting" and ui.toolsWidget.visible
+    assert ui.volumeSelector.currentNode() is nodes[0] and opened._keys.areOn
+    assert ui.segmentationSelector.currentNode() is nodes[1]
+    ui.acceptButton.click()
+    assert held(nodes, "liver")[6, 30, 20]
+    ui.startButton.click()
+    process_events(lambda: ui.startButton.enabled and not correction.isOpen)
+
+
 def test_a_worker_that_dies_is_told_in_the_section(section, monkeypatch, process_events):
     pretend(monkeypatch, "die_always")
     section.ui.startButton.click()

@@ -47,6 +47,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._actions: list[QtGui.QAction] = []
         self._requested = ""
         self._observations = Observations(self)
+        self._end_observations = Observations(self)
         self._node_observations = Observations(self)
         self._combo = self._make_combo()
         layout = QtWidgets.QHBoxLayout(self)
@@ -98,8 +99,12 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             return
         self._scene = scene
         s = slicer.vtkMRMLScene
-        events = (s.NodeAddedEvent, s.NodeRemovedEvent, s.EndBatchProcessEvent, s.EndCloseEvent)
-        self._observations._replace([scene] if scene else [], events, self._on_scene)
+        observed = [scene] if scene else []
+        self._observations._replace(
+            observed, (s.NodeAddedEvent, s.NodeRemovedEvent), self._on_coming_or_going
+        )
+        ends = (s.EndImportEvent, s.EndCloseEvent)
+        self._end_observations._replace(observed, ends, self._on_end)
         self._rebuild()
         if self._requested:
             self.setCurrentNodeID(self._requested)
@@ -192,9 +197,16 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         found = node.GetAttribute(name)
         return found is not None and (value is None or found == str(value))
 
-    def _on_scene(self, scene: Any, event: str) -> None:
-        if not scene.IsBatchProcessing():
+    def _on_coming_or_going(self, scene: Any, event: str) -> None:
+        """A node came or went; Slicer looks at neither while it imports or closes a scene."""
+        if not scene.IsImporting() and not scene.IsClosing():
             self._rebuild()
+
+    def _on_end(self, scene: Any, event: str) -> None:
+        """Slicer takes all rows out and adds them anew, so that Qt loses the current one."""
+        self._nodes = []
+        self._choose(None)
+        self._rebuild()
 
     def _rebuild(self) -> None:
         before, self._nodes = self._nodes, self._accepted()
