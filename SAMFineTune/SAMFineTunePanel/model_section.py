@@ -42,6 +42,8 @@ class ModelSection(PanelSection):
         ]
         self._fillFixedChoices()
         self.ui.checkpointPathEdit.connect("currentPathChanged(QString)", self.onCheckpointChosen)
+        # An emptied field tells of no path, only that it has none any more.
+        self.ui.checkpointPathEdit.connect("validInputChanged(bool)", self.onCheckpointValid)
         self.ui.getWeightsButton.connect("clicked(bool)", self.onGetWeights)
         self.ui.cancelWeightsButton.connect("clicked(bool)", self.onCancelWeights)
 
@@ -111,6 +113,10 @@ class ModelSection(PanelSection):
         """A weights file of the user's own."""
         if self.parameterNode is not None:
             self.parameterNode.checkpoint = path
+
+    def onCheckpointValid(self, valid: bool) -> None:
+        """The field of the weights file was filled or emptied."""
+        self.onCheckpointChosen(self.ui.checkpointPathEdit.currentPath)
 
     @property
     def _isFetching(self) -> bool:

@@ -69,6 +69,45 @@ def test_selector_can_be_set_to_none_and_before_it_has_a_scene(slicer: Any) -> N
         widget.setCurrentNode("second")
 
 
+@pytest.mark.parametrize("with_none", [True, False])
+def test_selector_loses_its_node_when_a_scene_is_imported(slicer: Any, with_none: bool) -> None:
+    scene = slicer.mrmlScene
+    first, second = volume(slicer, "first"), volume(slicer, "second")
+    widget, heard = selector(slicer), []
+    widget.noneEnabled = with_none
+    widget.setMRMLScene(scene)
+    widget.setCurrentNode(second)
+    widget.connect("currentNodeChanged(vtkMRMLNode*)", heard.append)
+    scene.StartState(scene.BatchProcessState)
+    volume(slicer, "third")
+    assert widget.nodeCount() == 3
+    scene.StartState(scene.ImportState)
+    fourth = volume(slicer, "fourth")
+    widget.setCurrentNode(fourth)
+    # What it has not heard of cannot be chosen: it goes to none, or stays without a node.
+    assert widget.nodeCount() == 3 and heard == [None]
+    widget.setCurrentNode(second)
+    heard.clear()
+    scene.EndState(scene.ImportState)
+    assert widget.nodeCount() == 4 and widget.currentNode() is (None if with_none else first)
+    assert heard == ([None] if with_none else [None, first])
+    scene.EndState(scene.BatchProcessState)
+    assert len(heard) == 1 + (not with_none)
+
+
+def test_path_tells_of_no_emptied_field(slicer: Any) -> None:
+    import ctk
+
+    widget, heard = ctk.ctkPathLineEdit(), []
+    widget.connect("currentPathChanged(QString)", heard.append)
+    widget.connect("validInputChanged(bool)", heard.append)
+    widget.currentPath = "a.pth"
+    widget.currentPath = "b.pth"
+    assert heard == ["a.pth", True, "b.pth"]
+    widget.currentPath = ""
+    assert heard[3:] == [False] and widget.currentPath == ""
+
+
 def test_selector_makes_and_renames_nodes(slicer: Any) -> None:
     import qt
 

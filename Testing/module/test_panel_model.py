@@ -253,6 +253,26 @@ def test_a_file_of_ones_own_takes_the_place_of_the_download(section, tmp_path):
     section.ui.advancedGroupBox.collapsed = True
 
 
+def test_a_file_of_ones_own_can_be_taken_away_again(section, tmp_path, panel):
+    ui, file = section.ui, tmp_path / "medsam.pth"
+    file.write_bytes(b"weights")
+    ui.advancedGroupBox.collapsed = False
+    ui.checkpointPathEdit.currentPath = str(file)
+    assert asked(panel)["checkpoint"] == str(file)
+    ui.checkpointPathEdit.currentPath = ""
+    section.update()
+    assert section.parameterNode.checkpoint == "" and "checkpoint" not in asked(panel)
+    assert ui.checkpointPathEdit.currentPath == "" and "medsam" not in ui.weightsLabel.text
+    # What the scene says is shown without being taken for a choice.
+    section.parameterNode.checkpoint = str(file)
+    section.update()
+    assert ui.checkpointPathEdit.currentPath == section.parameterNode.checkpoint == str(file)
+    section.parameterNode.checkpoint = ""
+    section.update()
+    assert ui.checkpointPathEdit.currentPath == ""
+    ui.advancedGroupBox.collapsed = True
+
+
 def test_a_fine_tune_waits_for_the_weights(section, weights, start, process_events):
     choose(section.ui.backboneComboBox, "vit_b")
     process_events(lambda: "get them in section Model" in start.toolTip)

@@ -164,6 +164,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
+        self._valid = False
         self._edit = QtWidgets.QLineEdit(self)
         self._browse = QtWidgets.QToolButton(self)
         self._browse.setText("…")
@@ -172,8 +173,16 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         layout.addWidget(self._edit)
         layout.addWidget(self._browse)
         self.setFocusProxy(self._edit)
-        self._edit.textChanged.connect(self.currentPathChanged.emit)
+        self._edit.textChanged.connect(self._tell)
         self._browse.clicked.connect(self.browse)
+
+    def _tell(self, path: str) -> None:
+        """Any text is valid, but none is not: of an emptied field nobody hears the path."""
+        was_valid, self._valid = self._valid, bool(path)
+        if self._valid:
+            self.currentPathChanged.emit(path)
+        if self._valid != was_valid:
+            self.validInputChanged.emit(self._valid)
 
     currentPath = checked_property(
         str, lambda self: self._edit.text, lambda self, path: self._edit.setText(path)
