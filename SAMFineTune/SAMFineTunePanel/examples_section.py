@@ -118,11 +118,16 @@ class ExamplesSection(PanelSection):
         """Another volume for the selected example: what was said of slices was said of the old one's."""
         if node is not None and self.row >= 0 and node is not self._example().volume:
             self._change(volume=node, **NO_MARKS)
+        else:
+            # "None" is no choice: the node that counts is shown again.
+            self._showSelected()
 
     def onSegmentationChosen(self, node) -> None:
         """Another segmentation for the selected example."""
         if node is not None and self.row >= 0 and node is not self._example().segmentation:
             self._change(segmentation=node, segmentIDs=[], **NO_MARKS)
+        else:
+            self._showSelected()
 
     def onSegmentsChosen(self, segmentIDs: list[str]) -> None:
         """Other segments for the selected example."""

@@ -131,6 +131,17 @@ def test_segments_are_ticked_and_one_stays(section, example, labels):
     assert list(section.parameterNode.examples[0].segmentIDs) == []
 
 
+def test_none_is_no_choice_for_an_example(section, example, ct, labels, process_events):
+    move_to(section, 15, process_events)
+    section.ui.emptyCheckBox.click()
+    choose_node(section.ui.volumeSelector, None)
+    choose_node(section.ui.segmentationSelector, None)
+    assert section.ui.volumeSelector.currentNode() is ct
+    assert section.ui.segmentationSelector.currentNode() is labels
+    shown = section.parameterNode.examples[0]
+    assert shown.volume is ct and shown.segmentation is labels and list(shown.empty) == [15]
+
+
 def test_another_volume_or_orientation_forgets_the_marks(section, example, process_events):
     other = add_volume(np.zeros(SHAPE), placement((1, 1, 3)), "Follow-up")
     move_to(section, 15, process_events)
