@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from SAMFineTunePanel import raw_nrrd
 from SAMFineTunePanel.known_slices import KnownSlices
 from SAMFineTunePanel.scene_export import StructureLabel
+from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.voxel_grid import gridOf, worldTransform
 
 # Marks segmentations that a model has made.
 RESULT_ATTRIBUTE = "SAMFineTune.Result"
+_CLOSED_SURFACE = "Closed surface"
 _SLAB_BYTES = 8 << 20
 _UNCERTAINTY_COLOURS = "vtkMRMLColorTableNodeFileViridis.txt"
 
@@ -86,8 +89,9 @@ class PredictedStructures:
         if self.known is not None:
             yield from self.known.keepIn(voxels, self.labels)
         boxes = yield from _boxes(voxels, [label.value for label in self.labels])
-        for label in self.labels:
-            yield from self._fill(label, voxels, boxes.get(label.value))
+        with _surfacesLast(self.segmentation):
+            for label in self.labels:
+                yield from self._fill(label, voxels, boxes.get(label.value))
 
     def _fill(
         self, label: StructureLabel, voxels: np.ndarray, box: tuple[slice, slice, slice] | None
@@ -136,6 +140,43 @@ class PredictedStructures:
         matrix = slicer.util.vtkMatrixFromArray(_toSegmentation(self.segmentation) @ gridOf(self.volume).ijkToRas)
         image.SetGeometryFromImageToWorldMatrix(matrix)
         return image
+
+
+@contextmanager
+def _surfacesLast(node: slicer.vtkMRMLSegmentationNode) -> Iterator[None]:
+    """Surfaces go while voxels are written and come back afterwards, whatever happens.
+
+    Else Slicer would make those of a segment anew with each slab. What is displayed, and how, stays as chosen.
+    """
+    segmentation = node.GetSegmentation()
+    if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP or not segmentation.ContainsRepresentation(
+        _CLOSED_SURFACE
+    ):
+        yield
+        return
+    before = {each: _surfaceAndVoxels(segmentation.GetSegment(each)) for each in segmentation.GetSegmentIDs()}
+    node.RemoveClosedSurfaceRepresentation()
+    try:
+        yield
+    finally:
+        # Where the user has deleted it meanwhile, nobody is to wait for its surfaces.
+        if slicer.mrmlScene.IsNodePresent(node):
+            _giveBack(before, segmentation)
+            node.CreateClosedSurfaceRepresentation()
+
+
+def _giveBack(before: dict[str, tuple], segmentation: slicer.vtkSegmentation) -> None:
+    """Their surfaces to segments that nobody has touched meanwhile, for they are still right."""
+    for segmentID, (surface, *voxels) in before.items():
+        segment = segmentation.GetSegment(segmentID)
+        if segment is not None and surface is not None and _surfaceAndVoxels(segment) == (None, *voxels):
+            segment.AddRepresentation(_CLOSED_SURFACE, surface)
+
+
+def _surfaceAndVoxels(segment: slicer.vtkSegment) -> tuple:
+    """A segment's surface, its labelmap, and when that was last changed."""
+    image = segment.GetRepresentation(BINARY_LABELMAP)
+    return segment.GetRepresentation(_CLOSED_SURFACE), image, image.GetMTime() if image is not None else 0
 
 
 def _toSegmentation(node: slicer.vtkMRMLSegmentationNode) -> np.ndarray:
