@@ -60,7 +60,7 @@ def segmentVoxels(
     resampled by Slicer (nearest voxel).
 
     Raises:
-        ValueError: as `gridOf` and `worldTransform`; no such segment.
+        ValueError: as `gridOf` and `worldTransform`; no such segment; Slicer cannot resample it.
     """
     segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
     if segment is None:
@@ -106,11 +106,24 @@ def _resampled(
     segmentID: str,
     volumeNode: slicer.vtkMRMLScalarVolumeNode,
 ) -> SegmentVoxels:
-    labels = slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, segmentID, volumeNode)
+    """Not by slicer.util: that makes nodes in the scene, and who follows the scene would ask again, without end."""
+    image = slicer.vtkOrientedImageData()
+    if segmentationNode.GetSegmentation().CreateRepresentation(BINARY_LABELMAP):
+        segmentIDs = vtk.vtkStringArray()
+        segmentIDs.InsertNextValue(segmentID)
+        slicer.vtkSlicerSegmentationsModuleLogic.GenerateMergedLabelmapInReferenceGeometry(
+            segmentationNode,
+            volumeNode,
+            segmentIDs,
+            slicer.vtkSegmentation.EXTENT_UNION_OF_EFFECTIVE_SEGMENTS,
+            image,
+        )
+    labels, _start = _ownVoxels(image)
     if labels.shape != gridOf(volumeNode).shape:
         raise ValueError(
-            _("Segmentation {name} could not be brought onto volume {volume}.").format(
-                name=segmentationNode.GetName(), volume=volumeNode.GetName()
-            )
+            _(
+                "Segmentation {name} could not be brought onto volume {volume}. Check in the module Segmentations "
+                "that its segments have voxels or closed surfaces, and in Transforms that it lies over the volume."
+            ).format(name=segmentationNode.GetName(), volume=volumeNode.GetName())
         )
     return SegmentVoxels(labels, (0, 0, 0), 1)

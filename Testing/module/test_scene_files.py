@@ -143,6 +143,41 @@ def test_a_segmentation_made_of_surfaces(scene, tmp_path):
     assert overlap > 0.85
 
 
+def test_what_slicer_cannot_resample_is_told_in_words(scene):
+    import slicer
+    import vtk
+    from SAMFineTunePanel.example_slices import PaintedSlices, slicesOf
+
+    volume = add_volume(values(), placement())
+    # As from DICOM RT, where nothing is installed that makes voxels of contours.
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Contours")
+    segmentation.GetSegmentation().SetSourceRepresentationName("Planar contour")
+    segment = slicer.vtkSegment()
+    segment.SetName("liver")
+    segment.AddRepresentation("Planar contour", vtk.vtkPolyData())
+    segmentation.GetSegmentation().AddSegment(segment)
+    problem = slicesOf(example(volume, segmentation), PaintedSlices()).problem
+    assert "Contours could not be brought onto volume CT. Check in" in problem
+
+
+def test_resampling_leaves_no_trace_in_the_scene(scene):
+    from SAMFineTunePanel.example_slices import PaintedSlices, slicesOf
+
+    volume = add_volume(values(), placement())
+    other = add_volume(values(), placement((1.1, 1.1, 1.1)), "other")
+    segmentation = add_segmentation(other, {"liver": box(SHAPE, **LIVER)})
+    seen = []
+    tags = [
+        scene.AddObserver(event, lambda caller, event: seen.append(event))
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent)
+    ]
+    slices = slicesOf(example(volume, segmentation), PaintedSlices())
+    for tag in tags:
+        scene.RemoveObserver(tag)
+    # Who follows the scene asks again after each of these.
+    assert slices.labelled and seen == []
+
+
 def test_several_segments_and_segmentations_of_one_volume(scene, tmp_path):
     volume = add_volume(values(), placement((1, 1, 3)))
     first = add_segmentation(
