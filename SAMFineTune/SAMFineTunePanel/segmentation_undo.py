@@ -2,15 +2,76 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
+import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.segment_editor import slicersEditor
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
+from SAMFineTunePanel.segmentation_lattice import labelsOf
 
 _STATES = 5
+
+
+class _VoxelState:
+    """The segments of a segmentation and their voxels at one moment.
+
+    Slicer moves voxels about without changing them: when it saves a scene, segments come to share labelmaps.
+    So where times tell of a change, the voxels themselves are looked at, once for each change.
+    """
+
+    def __init__(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
+        segmentation = segmentationNode.GetSegmentation()
+        self._held = {each: _checksum(segmentation.GetSegment(each)) for each in segmentation.GetSegmentIDs()}
+        self._times = _times(segmentation)
+        self._changed = ""
+
+    def isStillThatOf(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> bool:
+        """Whether no segment has come or gone and none has other voxels."""
+        segmentation = segmentationNode.GetSegmentation()
+        times = _times(segmentation)
+        if times.keys() != self._times.keys():
+            return False
+        if times != self._times:
+            # An edit is mostly followed by another one of the same segment: it is the first to be looked at.
+            suspects = sorted(times, key=lambda each: each != self._changed)
+            differing = (each for each in suspects if _checksum(segmentation.GetSegment(each)) != self._held[each])
+            self._changed = next(differing, "")
+            self._times = times
+        return not self._changed
+
+
+def _times(segmentation: slicer.vtkSegmentation) -> dict[str, tuple[int, int]]:
+    """Segment → when its labelmap was last changed, and its label there."""
+    times = {}
+    for segmentID in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(segmentID)
+        image = segment.GetRepresentation(BINARY_LABELMAP)
+        times[segmentID] = image.GetMTime() if image is not None else 0, segment.GetLabelValue()
+    return times
+
+
+def _checksum(segment: slicer.vtkSegment) -> bytes:
+    """Of which voxels a segment holds and where they lie; not of the labelmap that holds them."""
+    image = segment.GetRepresentation(BINARY_LABELMAP)
+    found = hashlib.blake2b(digest_size=16)
+    if image is None:
+        return found.digest()
+    labels, box = labelsOf(image)
+    i, j, k = box.start
+    # Plane by plane: a plane stays in the processor's cache.
+    for number, plane in enumerate(labels):
+        mask = plane == segment.GetLabelValue()
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        if len(rows):
+            inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            found.update(np.array([k + number, j + rows[0], i + columns[0], *inside.shape], np.int64))
+            found.update(np.packbits(inside))
+            found.update(np.ascontiguousarray(box.matrix, dtype=float))
+    return found.digest()
 
 
 @dataclass
@@ -18,7 +79,7 @@ class _Step:
     """One apply: whether it made the segmentation, what that was like afterwards, and IDs of nodes made beside it."""
 
     madeSegmentation: bool
-    after: tuple = ()
+    after: _VoxelState | None = None
     beside: list[str] = field(default_factory=list)
 
 
@@ -56,14 +117,15 @@ class SegmentationUndo:
 
     def noteAfter(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
         """The last apply to this segmentation is complete."""
-        self._steps[segmentationNode.GetID()][-1].after = _voxelState(segmentationNode)
+        self._steps[segmentationNode.GetID()][-1].after = _VoxelState(segmentationNode)
 
     def canUndo(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> bool:
         """Whether there is an apply to take back."""
         steps = self._steps.get(segmentationNode.GetID()) if segmentationNode is not None else None
         if not steps:
             return False
-        if steps[-1].after and steps[-1].after != _voxelState(segmentationNode):
+        after = steps[-1].after
+        if after is not None and not after.isStillThatOf(segmentationNode):
             # Edited since: taking the apply back would take those edits along.
             return False
         history = self._histories.get(segmentationNode.GetID())
@@ -86,13 +148,5 @@ class SegmentationUndo:
             slicer.mrmlScene.RemoveNode(segmentationNode)
         else:
             self._histories[segmentationNode.GetID()].RestorePreviousState()
-
-
-def _voxelState(segmentationNode: slicer.vtkMRMLSegmentationNode) -> tuple:
-    """Changes when segments come or go or their voxels change."""
-    segmentation = segmentationNode.GetSegmentation()
-    state = []
-    for segmentID in segmentation.GetSegmentIDs():
-        image = segmentation.GetSegment(segmentID).GetRepresentation(BINARY_LABELMAP)
-        state.append((segmentID, image.GetMTime() if image is not None else 0))
-    return tuple(state)
+            # Only the last apply: once the scene is saved, Slicer's history takes the restored state for a new one.
+            del self._steps[segmentationNode.GetID()]

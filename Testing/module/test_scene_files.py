@@ -522,6 +522,84 @@ def test_surfaces_come_back_when_an_import_ends_early(scene, tmp_path, monkeypat
     assert surface(segmentation, "bone").GetNumberOfPoints() > 0
 
 
+@pytest.mark.parametrize("target", ["new", "the user's"])
+def test_a_saved_scene_leaves_the_undo_of_an_apply(scene, tmp_path, target):
+    import slicer
+    from SAMFineTunePanel import segmentation_undo
+    from SAMFineTunePanel.scene_import import createSegmentation
+
+    volume = add_volume(values(), placement((1, 1, 3)))
+    undo = segmentation_undo.SegmentationUndo()
+    drawn = {
+        "bone": box(SHAPE, (2, 8), (4, 13), (3, 10)),
+        "liver": box(SHAPE, (3, 4), (5, 12), (4, 15)),
+    }
+    if target == "new":
+        segmentation = createSegmentation(volume, "Result")
+        undo.noteMade(segmentation)
+    else:
+        segmentation = add_segmentation(volume, drawn)
+        undo.noteBefore(segmentation)
+    found = {1: box(SHAPE, **LIVER), 2: box(SHAPE, (8, 10), (0, 3), (0, 9))}
+    bring(predicted(found, volume, tmp_path), volume, segmentation, liver=1, rim=2, absent=3)
+    undo.noteAfter(segmentation)
+    layers = segmentation.GetSegmentation().GetNumberOfLayers("Binary labelmap")
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    assert segmentation.GetSegmentation().GetNumberOfLayers("Binary labelmap") < layers
+    assert undo.canUndo(segmentation)
+    ras = placement((1, 1, 3))
+    for name, value in (("liver", 1), ("rim", 2)):
+        assert np.allclose(segment_points(segmentation, name), world_points(found[value], ras))
+    undo.undo(segmentation)
+    if target == "new":
+        assert not slicer.mrmlScene.IsNodePresent(segmentation)
+        return
+    assert sorted_names(segmentation) == ["bone", "liver"]
+    for name, mask in drawn.items():
+        assert np.allclose(segment_points(segmentation, name), world_points(mask, ras))
+    assert not undo.canUndo(segmentation)
+
+
+def test_voxels_are_looked_at_once_for_each_change(scene, tmp_path, monkeypatch):
+    import slicer
+    from SAMFineTunePanel import segmentation_undo
+
+    volume = add_volume(values(), placement())
+    segmentation = add_segmentation(volume, {"bone": box(SHAPE, (2, 8), (4, 13), (3, 10))})
+    undo = segmentation_undo.SegmentationUndo()
+    undo.noteBefore(segmentation)
+    bring(predicted({1: box(SHAPE, **LIVER)}, volume, tmp_path), volume, segmentation, liver=1)
+    undo.noteAfter(segmentation)
+    looks = []
+    checksum = segmentation_undo._checksum
+    monkeypatch.setattr(
+        segmentation_undo, "_checksum", lambda *each: looks.append(each) or checksum(*each)
+    )
+    assert undo.canUndo(segmentation) and undo.canUndo(segmentation) and looks == []
+    segmentation.GetSegmentation().CollapseBinaryLabelmaps(False)
+    bone = segmentation.GetSegmentation().GetSegmentIdBySegmentName("bone")
+    liver = segmentation.GetSegmentation().GetSegmentIdBySegmentName("liver")
+    image = segmentation.GetSegmentation().GetSegment(bone).GetRepresentation("Binary labelmap")
+    image.Modified()
+    assert undo.canUndo(segmentation) and 0 < len(looks) <= 2
+    looks.clear()
+    assert undo.canUndo(segmentation) and looks == []
+
+    # One voxel more is an edit, wherever the labelmap begins; without it, the edit is none.
+    before = box(SHAPE, **LIVER).astype(np.uint8)
+    edited = before.copy()
+    edited[0, 0, 0] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(edited, segmentation, liver, volume)
+    assert not undo.canUndo(segmentation)
+    looks.clear()
+    assert not undo.canUndo(segmentation) and looks == []
+    slicer.util.updateSegmentBinaryLabelmapFromArray(before, segmentation, liver, volume)
+    assert undo.canUndo(segmentation)
+    moved = np.roll(before, 1, axis=2)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(moved, segmentation, liver, volume)
+    assert not undo.canUndo(segmentation)
+
+
 def test_undoing_a_new_segmentation_takes_it_away(scene):
     import slicer
     from SAMFineTunePanel.scene_import import createSegmentation
