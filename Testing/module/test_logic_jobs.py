@@ -316,7 +316,7 @@ def test_several_volumes_uncertainty_and_an_existing_segmentation(logic, phantom
 
     volume, labels, truth = phantom
     second = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, volume, "Second")
-    model = logic.fineTune(volume, labels, steps=60, inputSize=256, **UNTAUGHT)
+    model = logic.fineTune(volume, labels, steps=20, inputSize=256, **UNTAUGHT)
     assert model.name == "ellipsoid"
     nodes = logic.apply(model, [volume, second], uncertainty=True)
     assert [node.GetName() for node in nodes] == ["Phantom ellipsoid", "Second ellipsoid"]

@@ -18,7 +18,7 @@ from PySide6.QtTest import QTest
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
 # For pictures, as many as the preset has.
-STEPS = 0 if os.environ.get("TUTORIAL_PICTURES") else 160
+STEPS = 0 if os.environ.get("TUTORIAL_PICTURES") else 110
 
 
 class Desktop:
