@@ -441,6 +441,15 @@ def test_where_enough_is_held_out_it_says_how_much_to_keep(
             assert torch.allclose(now, torch.lerp(before, state.weights[name], 0.75), atol=1e-6)
 
 
+def test_where_nothing_held_out_can_be_pointed_at_it_goes_half_way(
+    examples: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation_split, "_ENOUGH_TO_CHOOSE", 3)
+    monkeypatch.setattr(prompt_tuning, "measure_prompted", lambda *arguments: {})
+    outcome = Run(examples, tmp_path).tuning.run()
+    assert outcome.share == 0.5 and outcome.measured == {} and not outcome.held_out_joined
+
+
 def test_finishing_early_keeps_what_there_is(examples: TrainingSet, tmp_path: Path) -> None:
     asked = iter([False, True])
     run = Run(examples, tmp_path, steps=500, finish=lambda: next(asked))

@@ -235,7 +235,8 @@ class PromptTuning:
     def _worth(self) -> float:
         """Of the network as it stands, where a user clicks up to three times."""
         measured = self._measured(_MOST_TO_CHOOSE_BY)
-        return measured["1 click"] + measured["3 clicks"]
+        # Nothing is measured where all that is held out is finer than a pixel of the square.
+        return measured.get("1 click", 0.0) + measured.get("3 clicks", 0.0)
 
     def _step(self) -> None:
         step = self._schedule.step
