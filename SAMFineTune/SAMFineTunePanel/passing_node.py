@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import slicer
 
+from SAMFineTunePanel.place_of_clicks import PlaceOfClicks
+
 
 def makePassingNode(className: str, name: str) -> slicer.vtkMRMLNode:
     """A new node that is not yet in the scene."""
@@ -21,12 +23,10 @@ def addPassingMarkups(className: str, name: str) -> slicer.vtkMRMLMarkupsNode:
     """New markups in the scene, with their display, to be seen in slice views only."""
     node = makePassingNode(className, name)
     # Slicer makes every new node of markups the one into which clicks place points.
-    selection = slicer.app.applicationLogic().GetSelectionNode()
-    placed = selection.GetActivePlaceNodeClassName(), selection.GetActivePlaceNodeID()
+    place = PlaceOfClicks.now()
     slicer.mrmlScene.AddNode(node)
     node.CreateDefaultDisplayNodes()
-    selection.SetReferenceActivePlaceNodeClassName(placed[0])
-    selection.SetReferenceActivePlaceNodeID(placed[1])
+    place.apply()
     display = node.GetDisplayNode()
     display.SetSaveWithScene(False)
     display.SetVisibility3D(False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import qt
@@ -14,6 +13,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from SAMFineTunePanel.passing_node import addPassingMarkups
+from SAMFineTunePanel.place_of_clicks import PlaceOfClicks
 
 POSITIVE, NEGATIVE, BOX = "positive", "negative", "box"
 
@@ -22,14 +22,6 @@ _COLOURS = {POSITIVE: (0.1, 0.9, 0.2), NEGATIVE: (1.0, 0.15, 0.1), BOX: (1.0, 0.
 _TOLERANCE = 1e-3
 _POINTS = "vtkMRMLMarkupsFiducialNode"
 _CURVE = "vtkMRMLMarkupsClosedCurveNode"
-
-
-class _PlaceOfClicks(NamedTuple):
-    """What clicks do in Slicer's place mode: into which node of markups, and whether for more than one click."""
-
-    className: str | None
-    nodeID: str | None
-    isPersistent: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +63,7 @@ class PromptMarkups(VTKObservationMixin):
         self._shown: dict[str, list[_Shown]] = {POSITIVE: [], NEGATIVE: [], BOX: []}
         self._firstCorner: np.ndarray | None = None
         self._isQuiet = self._isDragged = self._wasMoved = False
-        self._placedBefore: _PlaceOfClicks | None = None
+        self._placedBefore: PlaceOfClicks | None = None
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
@@ -90,9 +82,9 @@ class PromptMarkups(VTKObservationMixin):
         if kind:
             node = self._node(kind)
             if not self.placing:
-                self._placedBefore = _placeOfClicks()
+                self._placedBefore = PlaceOfClicks.now()
             with self._quiet():
-                _placeInto(_PlaceOfClicks(_POINTS, node.GetID(), True))
+                PlaceOfClicks(_POINTS, node.GetID(), True).apply()
                 interaction.SwitchToPersistentPlaceMode()
         elif self.placing:
             interaction.SwitchToViewTransformMode()
@@ -292,10 +284,10 @@ class PromptMarkups(VTKObservationMixin):
         if kind == self.placing:
             return
         self.placing = kind
-        if not kind and self._placedBefore is not None and _placeOfClicks().nodeID in self._ownIDs():
+        if not kind and self._placedBefore is not None and PlaceOfClicks.now().nodeID in self._ownIDs():
             # What the user's own clicks were for is again what they are for.
             with self._quiet():
-                _placeInto(self._placedBefore)
+                self._placedBefore.apply()
         self._onPlacing()
 
     def _ownIDs(self) -> set[str]:
@@ -325,15 +317,17 @@ class PromptMarkups(VTKObservationMixin):
             return
         interaction = slicer.app.applicationLogic().GetInteractionNode()
         if interaction.GetCurrentInteractionMode() != interaction.Place:
-            # The user has left it, by a right click or in the tool bar. That first: to take the corner away is else
-            # to place again behind it.
-            self._setPlacing("")
-            self._dropFirstCorner()
+            # The user has left it, by a right click or in the tool bar.
+            self._stopPlacing()
 
     def _onOtherPlaced(self, caller=None, event=None) -> None:
         """The user has chosen other markups to be placed by clicks; the mode stays theirs."""
-        if self._isQuiet or not self.placing or _placeOfClicks().nodeID == self._nodes[self.placing].GetID():
+        if self._isQuiet or not self.placing or PlaceOfClicks.now().nodeID == self._nodes[self.placing].GetID():
             return
+        self._stopPlacing()
+
+    def _stopPlacing(self) -> None:
+        # In this order: while placing, to take the corner away is to place again behind it.
         self._setPlacing("")
         self._dropFirstCorner()
 
@@ -342,23 +336,6 @@ class PromptMarkups(VTKObservationMixin):
             self._firstCorner = None
         if event in ("slice", "prompts", "state"):
             self.update()
-
-
-def _placeOfClicks() -> _PlaceOfClicks:
-    selection = slicer.app.applicationLogic().GetSelectionNode()
-    interaction = slicer.app.applicationLogic().GetInteractionNode()
-    return _PlaceOfClicks(
-        selection.GetActivePlaceNodeClassName(),
-        selection.GetActivePlaceNodeID(),
-        bool(interaction.GetPlaceModePersistence()),
-    )
-
-
-def _placeInto(place: _PlaceOfClicks) -> None:
-    selection = slicer.app.applicationLogic().GetSelectionNode()
-    selection.SetReferenceActivePlaceNodeClassName(place.className)
-    selection.SetReferenceActivePlaceNodeID(place.nodeID)
-    slicer.app.applicationLogic().GetInteractionNode().SetPlaceModePersistence(place.isPersistent)
 
 
 def _definedPoints(node: slicer.vtkMRMLMarkupsNode) -> list[int]:

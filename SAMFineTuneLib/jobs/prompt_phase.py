@@ -78,9 +78,8 @@ class PromptPhase:
         segmenter, plan = self._start()
         segmenter.to(device)
         _tell(segmenter, plan, events)
-        slices = [self.examples.slices[position] for position in self.held_out.validation]
-        slices = [each for each in slices if each.is_labelled]
-        before = measure_prompted(segmenter, slices, watch.check)
+        held_out = self.held_out.labelled_held_out(self.examples.slices)
+        before = measure_prompted(segmenter, held_out, watch.check)
         tuning = PromptTuning(
             segmenter,
             self.examples,

@@ -226,8 +226,7 @@ class PromptTuning:
 
     def _measured(self, most: int | None = None) -> dict[str, float]:
         """On the held-out labelled slices, or on so many of them, evenly spaced."""
-        held_out = [self._slices[each] for each in self._split.validation]
-        held_out = [each for each in held_out if each.is_labelled]
+        held_out = self._split.labelled_held_out(self._slices)
         if most is not None and len(held_out) > most:
             held_out = [held_out[each * len(held_out) // most] for each in range(most)]
         return measure_prompted(self._segmenter, held_out, self._check_cancelled)

@@ -33,8 +33,12 @@ class ValidationSplit:
 
     def can_choose(self, slices: Sequence[LabelledSlice]) -> bool:
         """Whether enough labelled ones of these are held out to choose weights by."""
-        labelled = sum(slices[position].is_labelled for position in self.validation)
-        return labelled >= _ENOUGH_TO_CHOOSE
+        return len(self.labelled_held_out(slices)) >= _ENOUGH_TO_CHOOSE
+
+    def labelled_held_out(self, slices: Sequence[LabelledSlice]) -> list[LabelledSlice]:
+        """Those of these that are held out and show something."""
+        held_out = [slices[position] for position in self.validation]
+        return [each for each in held_out if each.is_labelled]
 
 
 def split(slices: list[LabelledSlice], seed: int) -> ValidationSplit:
