@@ -167,11 +167,14 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/__init__.py
   SAMFineTuneLib/volumes/dicom_series.py
   SAMFineTuneLib/volumes/geometry.py
+  SAMFineTuneLib/volumes/image_file.py
+  SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py
   SAMFineTuneLib/volumes/nifti_check.py
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
+  SAMFineTuneLib/volumes/volume.py
   SAMFineTuneLib/volumes/writing.py
   )
 

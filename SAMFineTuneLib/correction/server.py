@@ -40,7 +40,7 @@ from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.jobs.events import Log
 from SAMFineTuneLib.slices.axis import AXIS_NAMES, axis_name
 from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
-from SAMFineTuneLib.volumes import Geometry, non_finite_warning, read_volume
+from SAMFineTuneLib.volumes import Geometry, read_volume
 
 # A worker that was asked a moment ago will be asked again; one that rests must not cost a battery.
 _AWAKE_S, _RESTING_S, _AWAKE_FOR_S = 0.002, 0.02, 20.0
@@ -68,8 +68,8 @@ class CorrectionServer:
         self._waiting: deque[Request] = deque()
         settings = read_settings(folder)
         volume = read_volume(settings.volume)
-        if volume.non_finite:
-            self._warn(non_finite_warning(settings.volume, volume.non_finite))
+        for remark in volume.remarks:
+            self._warn(remark)
         axis = settings.axis or _axis_of_thickest(volume.geometry)
         networks = load_networks(settings, max(SliceStack.of(volume, axis)[0].shape))
         if networks.card is not None and networks.card.axis in AXIS_NAMES:

@@ -27,7 +27,6 @@ from SAMFineTuneLib.prediction.volume_prediction import (
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import (
     Volume,
-    non_finite_warning,
     read_volume,
     write_labelmap,
     write_volume,
@@ -87,8 +86,8 @@ def run_apply(
     for index, path in enumerate(job.volumes):
         events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
         volume = read_volume(path)
-        if volume.non_finite:
-            events.warning(non_finite_warning(path, volume.non_finite))
+        for remark in volume.remarks:
+            events.warning(remark)
         if card.normalisation.kind == "calibrated" and _cannot_be_ct(volume):
             events.warning(
                 f"{path.name} does not look like a CT, and the model was tuned on CT; "

@@ -93,6 +93,8 @@ def _of_model(
     A label that the example lists may have no voxel: then it says where the structure is not.
     """
     labelmap = read_labelmap(example.segmentation, empty_ok=True)
+    for remark in labelmap.remarks:
+        warn(remark)
     if labelmap.labels:
         labelmap = labelmap_onto(labelmap, volume.geometry)
     else:

@@ -35,6 +35,8 @@ def run_evaluate(
     prediction = read_labelmap(job.prediction, empty_ok=True)
     # Without a label in the reference, nobody could know what to measure.
     reference = read_labelmap(job.reference, empty_ok=labels is not None)
+    for remark in (*prediction.remarks, *reference.remarks):
+        events.warning(remark)
     control.raise_if_cancelled()
     # After reading: it takes seconds to load, and a wrong file is to be told at once.
     from SAMFineTuneLib.evaluation.report import evaluate

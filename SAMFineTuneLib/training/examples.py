@@ -21,10 +21,7 @@ from SAMFineTuneLib.slices.intensity import (
 from SAMFineTuneLib.slices.labelled import EmptySlices, LabelledSlices, known_labels
 from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis, suggest_axis
 from SAMFineTuneLib.volumes import (
-    Labelmap,
-    Volume,
     labelmap_onto,
-    non_finite_warning,
     read_labelmap,
     read_volume,
 )
@@ -211,7 +208,8 @@ def _open(source: ExampleSource) -> _Opened:
         slices=_known_slices(images, SliceStack.of(labelmap, axis), labels, source),
         sample=sample_voxels(volume),
         warnings=[
-            *_non_finite_warnings(source, volume, labelmap),
+            *volume.remarks,
+            *labelmap.remarks,
             *_axis_warnings(source, axis, sparser),
         ],
     )
@@ -302,11 +300,6 @@ def _thinned(slices: list[_KnownSlice], labels: list[int], listed: list[int]) ->
         chosen = np.unique(np.linspace(0, len(empty) - 1, most).round().astype(int))
         empty = [empty[position] for position in chosen]
     return sorted(labelled + empty, key=lambda each: each.number)
-
-
-def _non_finite_warnings(source: ExampleSource, volume: Volume, labelmap: Labelmap) -> list[str]:
-    counts = ((source.volume, volume.non_finite), (source.segmentation, labelmap.non_finite))
-    return [non_finite_warning(path, count) for path, count in counts if count]
 
 
 def _axis_warnings(source: ExampleSource, axis: str, sparser: str | None) -> list[str]:

@@ -2,12 +2,8 @@
 
 from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Labelmap, labelmap_onto
-from SAMFineTuneLib.volumes.reading import (
-    Volume,
-    non_finite_warning,
-    read_labelmap,
-    read_volume,
-)
+from SAMFineTuneLib.volumes.reading import read_labelmap, read_volume
+from SAMFineTuneLib.volumes.volume import Volume
 from SAMFineTuneLib.volumes.writing import check_writable, write_labelmap, write_volume
 
 __all__ = [
@@ -16,7 +12,6 @@ __all__ = [
     "Volume",
     "check_writable",
     "labelmap_onto",
-    "non_finite_warning",
     "read_labelmap",
     "read_volume",
     "write_labelmap",

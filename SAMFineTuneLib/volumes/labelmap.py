@@ -32,6 +32,7 @@ class Labelmap:
         non_finite: how many voxels were NaN or infinite and became background.
         terminologies: label -> what it is in coded terms, as 3D Slicer writes them, where the
             file tells.
+        remarks: what the user should know of how the file was read, one sentence each.
     """
 
     array: NDArray[Any]
@@ -40,6 +41,7 @@ class Labelmap:
     colours: dict[int, Colour] = field(default_factory=dict)
     non_finite: int = 0
     terminologies: dict[int, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.array.shape != tuple(self.geometry.shape):
