@@ -43,6 +43,7 @@ from SAMFineTuneLib.training.fine_tuning import (
 from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
 from SAMFineTuneLib.training.preview import PreviewWriter
 from SAMFineTuneLib.training.prompt_tuning import PromptTuning
+from SAMFineTuneLib.training.shortfall import ending_in_words, shortfalls
 from SAMFineTuneLib.training.slice_context import context_of_slices
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
 
@@ -93,6 +94,9 @@ def run_finetune(
     if tuning.resumed_at:
         events.log(f"going on at step {tuning.resumed_at}, where an earlier run stopped")
     outcome = tuning.run()
+    warnings = shortfalls(plan.steps, outcome)
+    for warning in warnings:
+        events.warning(warning)
     card = _card(plan, examples, held_out, outcome, checkpoint_sha256)
     for_prompts = None
     if job.prompts and outcome.ending == "finished on request":
@@ -105,8 +109,9 @@ def run_finetune(
         phase = PromptPhase(job, plan, weights, start, examples, held_out, checkpoints)
         for_prompts = phase.run(device, events, watch)
         card = _with_prompts(card, for_prompts)
+        warnings += for_prompts.warnings
     _save(job.output, segmenter, card, tuning, for_prompts)
-    return _result(job.output, card, outcome)
+    return _result(job.output, card, outcome, warnings)
 
 
 def _save(
@@ -333,11 +338,12 @@ def _card(
         input_size=plan.input_size,
         training={
             "steps": outcome.steps,
+            "planned_steps": plan.steps,
             "seconds": round(outcome.seconds, 1),
             "batch": plan.batch,
             "learning_rate": plan.learning_rate,
             "seed": plan.seed,
-            "ending": outcome.ending,
+            "ending": ending_in_words(outcome),
         },
         data={
             "volumes": examples.volumes,
@@ -372,7 +378,9 @@ def _metrics(
     }
 
 
-def _result(output: Path, card: ModelCard, outcome: FinetuneOutcome) -> dict[str, Any]:
+def _result(
+    output: Path, card: ModelCard, outcome: FinetuneOutcome, warnings: list[str]
+) -> dict[str, Any]:
     return {
         "model": str(output),
         "labels": [label.model_dump() for label in card.labels],
@@ -383,4 +391,5 @@ def _result(output: Path, card: ModelCard, outcome: FinetuneOutcome) -> dict[str
         "metrics": card.metrics,
         "history": outcome.history,
         "cached_variants": outcome.cached_variants,
+        "warnings": warnings,
     }

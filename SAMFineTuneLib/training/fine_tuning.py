@@ -37,7 +37,7 @@ _SAVE_EVERY_S = 30.0
 _FIRST_SAVE_S = 6.0
 _WORST = -1.0
 
-Ending = Literal["complete", "early stop", "finished on request"]
+Ending = Literal["complete", "time limit", "early stop", "finished on request"]
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,8 @@ class FineTuning:
             if time.monotonic() > save_at:
                 self.save()
                 save_at = time.monotonic() + _SAVE_EVERY_S
+        if ending == "complete" and self._schedule.was_cut_short:
+            ending = "time limit"
         return self._outcome(ending)
 
     @property

@@ -163,6 +163,8 @@ class PromptTuning:
             if time.monotonic() > save_at:
                 self.save()
                 save_at = time.monotonic() + _SAVE_EVERY_S
+        if ending == "complete" and self._schedule.was_cut_short:
+            ending = "time limit"
         return self._outcome(ending)
 
     def save(self) -> None:
