@@ -146,8 +146,8 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
   SAMFineTuneLib/training/loss.py
+  SAMFineTuneLib/training/loop.py
   SAMFineTuneLib/training/mask_loss.py
-  SAMFineTuneLib/training/part_way.py
   SAMFineTuneLib/training/plan.py
   SAMFineTuneLib/training/presets.py
   SAMFineTuneLib/training/preview.py
@@ -165,6 +165,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/training_state.py
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py
+  SAMFineTuneLib/training/weight_interpolation.py
   SAMFineTuneLib/volumes/__init__.py
   SAMFineTuneLib/volumes/dicom_series.py
   SAMFineTuneLib/volumes/geometry.py

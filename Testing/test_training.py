@@ -38,9 +38,9 @@ from SAMFineTuneLib.training.fine_tuning import (
     VALIDATIONS,
     FinetuneOutcome,
     FineTuning,
-    Watch,
     signature_of,
 )
+from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.loss import PartialLabelLoss, merge_unknown
 from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
 from SAMFineTuneLib.training.sampling import SliceSampler

@@ -33,13 +33,8 @@ from SAMFineTuneLib.model_file import (
     save_model,
 )
 from SAMFineTuneLib.training.examples import ExampleSource, TrainingSet, load_examples
-from SAMFineTuneLib.training.fine_tuning import (
-    FinetuneOutcome,
-    FineTuning,
-    ProgressReport,
-    Watch,
-    signature_of,
-)
+from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
+from SAMFineTuneLib.training.loop import ProgressReport, Watch
 from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
 from SAMFineTuneLib.training.preview import PreviewWriter
 from SAMFineTuneLib.training.prompt_tuning import PromptTuning

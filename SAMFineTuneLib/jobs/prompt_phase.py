@@ -18,7 +18,8 @@ from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.model_file import ModelCard, PromptCard, Strategy, load_prompted
 from SAMFineTuneLib.training.examples import TrainingSet
-from SAMFineTuneLib.training.fine_tuning import Watch, signature_of
+from SAMFineTuneLib.training.fine_tuning import signature_of
+from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
 from SAMFineTuneLib.training.prompt_tuning import PromptOutcome, PromptTuning
