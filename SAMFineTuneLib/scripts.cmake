@@ -73,6 +73,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/evaluation/overlap.py
   SAMFineTuneLib/evaluation/report.py
   SAMFineTuneLib/evaluation/surface.py
+  SAMFineTuneLib/files.py
   SAMFineTuneLib/hardware.py
   SAMFineTuneLib/heads/__init__.py
   SAMFineTuneLib/heads/automatic_segmenter.py
@@ -176,6 +177,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
+  SAMFineTuneLib/volumes/unreadable.py
   SAMFineTuneLib/volumes/volume.py
   SAMFineTuneLib/volumes/writing.py
   )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from SAMFineTuneLib.cli.arguments import (
@@ -14,6 +13,7 @@ from SAMFineTuneLib.cli.arguments import (
 )
 from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, read_examples
 
 _DESCRIPTION = """\
@@ -35,19 +35,23 @@ def add_to(commands: Commands) -> None:
     """Add the command with its options."""
     parser = add_command(commands, "apply", _run, "segment volumes", _DESCRIPTION, _EXAMPLE)
     parser.add_argument(
-        "--model", type=Path, required=True, metavar="M.safetensors", help="what finetune wrote"
+        "--model",
+        type=path_from_text,
+        required=True,
+        metavar="M.safetensors",
+        help="what finetune wrote",
     )
     parser.add_argument(
         "--volume",
         action="append",
-        type=Path,
+        type=path_from_text,
         required=True,
         metavar="V",
         help="image file or DICOM folder; repeat it for several",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path_from_text,
         required=True,
         metavar="OUT",
         help="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd), or a folder, as for several volumes",
@@ -55,14 +59,14 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--drawn",
         action="append",
-        type=Path,
+        type=path_from_text,
         metavar="S",
         help="labels of the volume on the slices that are drawn already: they are kept, and what "
         "lies between them follows their shape, too; repeat it, one for each --volume",
     )
     parser.add_argument(
         "--examples",
-        type=Path,
+        type=path_from_text,
         metavar="EXAMPLES.json",
         help="in place of --drawn: the examples of the fine-tune; those of other volumes count for "
         "nothing",
@@ -88,7 +92,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--uncertainty",
-        type=Path,
+        type=path_from_text,
         metavar="U",
         help="also write how uncertain the model is of each voxel, of those drawn, too: a file, or "
         "a folder for several volumes",
@@ -100,7 +104,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--checkpoint",
-        type=Path,
+        type=path_from_text,
         metavar="FILE",
         help="weights of the backbone on which the model was tuned, where they are not in the "
         "cache",
@@ -109,7 +113,9 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="auto|cpu|cuda|mps", help="where to compute"
     )
-    parser.add_argument("--job", type=Path, metavar="DIR", help="keep the job's folder here")
+    parser.add_argument(
+        "--job", type=path_from_text, metavar="DIR", help="keep the job's folder here"
+    )
 
 
 def _run(chosen: argparse.Namespace) -> int:

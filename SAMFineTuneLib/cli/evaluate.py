@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command, numbers_or, option_name
 from SAMFineTuneLib.cli.execution import execute
+from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import EvaluateJob, make_job
 
 _DESCRIPTION = """\
@@ -24,10 +24,18 @@ def add_to(commands: Commands) -> None:
     """Add the command with its options."""
     parser = add_command(commands, "evaluate", _run, "measure DSC and NSD", _DESCRIPTION, _EXAMPLE)
     parser.add_argument(
-        "--prediction", type=Path, required=True, metavar="P", help="the segmentation to measure"
+        "--prediction",
+        type=path_from_text,
+        required=True,
+        metavar="P",
+        help="the segmentation to measure",
     )
     parser.add_argument(
-        "--reference", type=Path, required=True, metavar="R", help="the segmentation held for true"
+        "--reference",
+        type=path_from_text,
+        required=True,
+        metavar="R",
+        help="the segmentation held for true",
     )
     parser.add_argument(
         "--labels",
@@ -56,7 +64,10 @@ def add_to(commands: Commands) -> None:
         help="surfaces that are closer than this count as equal in the NSD (default: 2.0 mm)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="METRICS.json", help="write the figures to this file too"
+        "--output",
+        type=path_from_text,
+        metavar="METRICS.json",
+        help="write the figures to this file too",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from SAMFineTuneLib.cli.arguments import (
@@ -15,6 +14,7 @@ from SAMFineTuneLib.cli.arguments import (
 )
 from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job, read_examples
 
 _DESCRIPTION = """\
@@ -52,16 +52,20 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--volume",
         action="append",
-        type=Path,
+        type=path_from_text,
         metavar="V",
         help="image file or DICOM folder; repeat it, with a --segmentation for each",
     )
     data.add_argument(
-        "--segmentation", action="append", type=Path, metavar="S", help="labels of the volume"
+        "--segmentation",
+        action="append",
+        type=path_from_text,
+        metavar="S",
+        help="labels of the volume",
     )
     data.add_argument(
         "--examples",
-        type=Path,
+        type=path_from_text,
         metavar="EXAMPLES.json",
         help="in place of the two: a list of objects with volume, segmentation and, where they "
         "differ from the options, labels, axis, labelled, empty, extent; also complete, "
@@ -126,7 +130,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument(
         "--checkpoint",
-        type=Path,
+        type=path_from_text,
         metavar="FILE",
         help="weights of the backbone (default: those of the program for starter, else the "
         "official ones; see checkpoints --help)",
@@ -140,7 +144,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument(
         "--initial-model",
-        type=Path,
+        type=path_from_text,
         metavar="M.safetensors",
         help="go on from this tuned model in place of starting anew",
     )
@@ -173,7 +177,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("how long and how")
     training.add_argument(
-        "--output", type=Path, required=True, metavar="M.safetensors", help="the tuned model"
+        "--output",
+        type=path_from_text,
+        required=True,
+        metavar="M.safetensors",
+        help="the tuned model",
     )
     training.add_argument(
         "--prompts",
@@ -206,7 +214,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument(
         "--job",
-        type=Path,
+        type=path_from_text,
         metavar="DIR",
         help="keep the job's folder here; DIR of the same job that was stopped continues it",
     )

@@ -27,6 +27,7 @@ from SAMFineTuneLib.prediction.volume_prediction import (
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import (
     Volume,
+    files_of,
     read_volume,
     write_labelmap,
     write_volume,
@@ -76,7 +77,8 @@ def run_apply(
     read |= {each.segmentation: "what is drawn" for each in job.drawn}
     refuse_overwriting(written, {job.model: "the model", **read})
     for path in written:
-        require_writable_file(path)
+        for file in files_of(path):
+            require_writable_file(file)
 
     segmenter, card = load_model(
         job.model, lambda card: find_weights(card.backbone, job.checkpoint)
@@ -168,13 +170,16 @@ def _outputs(volumes: list[Path], output: Path, ending: str) -> list[Path]:
     if names_an_image(output):
         return [output]
     names: list[str] = []
+    taken: set[str] = set()
     for volume in volumes:
         name = stem = _stem(volume)
         number = 1
         # Volumes of one name from different folders keep apart by a number.
-        while name in names:
+        # Neither do they where the disk makes no difference between cases.
+        while name.casefold() in taken:
             number += 1
             name = f"{stem}_{number}"
+        taken.add(name.casefold())
         names.append(name)
     return [output / f"{name}{ending}" for name in names]
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.jobs.json_text import to_json, write_json
 
 SCHEMA_VERSION = 1
@@ -78,12 +80,27 @@ def _check_input_size(value: object) -> object:
     return value
 
 
+def _check_path_text(value: object) -> object:
+    # An empty path is the current folder to pathlib, which nobody means by it.
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("must be the path of a file or a folder")
+    return value
+
+
+def _check_path(value: Path) -> Path:
+    try:
+        return possible_path(value)
+    except InputError as error:
+        raise ValueError(f"must be the path of a file or a folder: {error.message}") from error
+
+
 def _check_model_name(value: Path) -> Path:
     if not value.name.lower().endswith(".safetensors"):
         raise ValueError("must be the name of a file that ends in .safetensors")
     return value
 
 
+FilePath = Annotated[Path, BeforeValidator(_check_path_text), AfterValidator(_check_path)]
 Labels = Annotated[Literal["all"] | list[int], _numbers_or("all", minimum=1)]
 LabelledSlices = Annotated[Literal["nonempty"] | list[int], _numbers_or("nonempty", minimum=0)]
 EmptySlices = Annotated[
@@ -96,8 +113,13 @@ InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Backbone = Literal["starter", "vit_t", "vit_b", "vit_l", "vit_h"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+# Bounds say what can be: a fine-tune of a month, and batches that the largest GPUs hold.
+MOST_STEPS, MOST_MINUTES, LARGEST_BATCH = 10_000_000, 60.0 * 24 * 31, 512
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+Minutes = Annotated[float, Field(gt=0, le=MOST_MINUTES, allow_inf_nan=False)]
+Batch = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+Rate = Annotated[float, Field(gt=0, le=10.0, allow_inf_nan=False)]
+Millimetres = Annotated[float, Field(gt=0, le=10_000.0, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
@@ -126,8 +148,8 @@ class Example(_Record):
             Takes the place of the words of `empty`; slices that it lists stay empty.
     """
 
-    volume: Path
-    segmentation: Path
+    volume: FilePath
+    segmentation: FilePath
     labels: Labels = "all"
     axis: Axis | Literal["auto"] = "auto"
     labelled: LabelledSlices = "nonempty"
@@ -164,23 +186,23 @@ class FinetuneJob(_Record):
     kind: Literal["finetune"] = "finetune"
     schema_version: Literal[1] = 1
     examples: list[Example] = Field(min_length=1)
-    output: Annotated[Path, AfterValidator(_check_model_name)]
+    output: Annotated[FilePath, AfterValidator(_check_model_name)]
     preset: Literal["laptop", "study", "full"] = "laptop"
     backbone: Backbone = "starter"
-    checkpoint: Path | None = None
+    checkpoint: FilePath | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
     method: Literal["auto", "adapter", "lora", "vanilla"] = "auto"
     scope: Literal["auto", "decoder", "encoder_decoder"] = "auto"
     rank: Annotated[int, Field(ge=1, le=256)] = 4
     input_size: InputSize = "auto"
-    steps: Count | None = None
-    minutes: Positive | None = None
-    batch: Count | None = None
-    learning_rate: Positive | None = None
+    steps: Steps | None = None
+    minutes: Minutes | None = None
+    batch: Batch | None = None
+    learning_rate: Rate | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: Device = "auto"
     validation: Literal["auto", "none"] = "auto"
-    initial_model: Path | None = None
+    initial_model: FilePath | None = None
     prompts: bool = False
     label_names: dict[int, str] = Field(default_factory=dict)
 
@@ -196,16 +218,16 @@ class ApplyJob(_Record):
 
     kind: Literal["apply"] = "apply"
     schema_version: Literal[1] = 1
-    model: Path
-    volumes: list[Path] = Field(min_length=1)
-    output: Path
-    uncertainty: Path | None = None
+    model: FilePath
+    volumes: list[FilePath] = Field(min_length=1)
+    output: FilePath
+    uncertainty: FilePath | None = None
     drawn: list[Example] = Field(default_factory=list)
     largest_component: bool = False
     compress: bool = True
-    checkpoint: Path | None = None
+    checkpoint: FilePath | None = None
     device: Device = "auto"
-    batch: Count | None = None
+    batch: Batch | None = None
 
     @model_validator(mode="after")
     def _outputs_fit(self) -> ApplyJob:
@@ -223,13 +245,13 @@ class EvaluateJob(_Record):
 
     kind: Literal["evaluate"] = "evaluate"
     schema_version: Literal[1] = 1
-    prediction: Path
-    reference: Path
+    prediction: FilePath
+    reference: FilePath
     labels: Labels = "all"
     slices: Annotated[list[int] | None, _numbers_or(minimum=0)] | None = None
     axis: Axis = "axial"
-    tolerance_mm: Positive = 2.0
-    output: Path | None = None
+    tolerance_mm: Millimetres = 2.0
+    output: FilePath | None = None
 
 
 class CheckpointJob(_Record):

@@ -4,13 +4,19 @@ from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Labelmap, labelmap_onto
 from SAMFineTuneLib.volumes.reading import read_labelmap, read_volume
 from SAMFineTuneLib.volumes.volume import Volume
-from SAMFineTuneLib.volumes.writing import check_writable, write_labelmap, write_volume
+from SAMFineTuneLib.volumes.writing import (
+    check_writable,
+    files_of,
+    write_labelmap,
+    write_volume,
+)
 
 __all__ = [
     "Geometry",
     "Labelmap",
     "Volume",
     "check_writable",
+    "files_of",
     "labelmap_onto",
     "read_labelmap",
     "read_volume",

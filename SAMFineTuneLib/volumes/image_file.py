@@ -16,8 +16,7 @@ from SAMFineTuneLib.volumes.dicom_series import read_series
 from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
 from SAMFineTuneLib.volumes.quiet import itk_quiet
-
-FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha, .mhd) or a DICOM folder"
+from SAMFineTuneLib.volumes.unreadable import FORMATS, explained, refuse_unreadable
 
 
 class ReadImage(NamedTuple):
@@ -51,10 +50,11 @@ def read_image(path: Path) -> ReadImage:
             image, modality = read_series(path)
             _check_scalar_3d(path, image.GetSize(), image.GetNumberOfComponentsPerPixel(), {})
         else:
+            refuse_unreadable(path)
             try:
                 bad = non_finite_voxels(path)
             except DamagedFileError as error:
-                raise _damaged(path) from error
+                raise explained(path) from error
             image, modality = _read_file(path)
         image = _three_dimensional(image)
     array = sitk.GetArrayFromImage(image)
@@ -82,6 +82,9 @@ def _check_readable(path: Path) -> None:
 def _read_file(path: Path) -> tuple[sitk.Image, str | None]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    # The other formats are known by their content, MetaImage by a lower-case ending alone.
+    if path.suffix.lower() in (".mha", ".mhd"):
+        reader.SetImageIO("MetaImageIO")
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
@@ -154,15 +157,7 @@ def _unreadable(path: Path, itk_text: str) -> InputError:
         return InputError(
             f"'{path}' is not an image that can be read", f"Give {FORMATS}", code="not_an_image"
         )
-    return _damaged(path)
-
-
-def _damaged(path: Path) -> InputError:
-    return InputError(
-        f"the image '{path}' is damaged or ends too early",
-        "Copy, download or export it again",
-        code="damaged_image",
-    )
+    return explained(path)
 
 
 def _text(value: str) -> str:

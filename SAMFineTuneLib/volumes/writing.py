@@ -64,6 +64,13 @@ def write_labelmap(
     _write(path, labelmap.array, labelmap.geometry, fields, compress)
 
 
+def files_of(path: Path) -> list[Path]:
+    """All files that writing an image of this name makes: .mhd has its voxels in a second one."""
+    if not path.name.lower().endswith(".mhd"):
+        return [path]
+    return [path, *(path.with_name(path.name[:-4] + ending) for ending in (".zraw", ".raw"))]
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Refuse, before hours of work, an image file that could not be written at the end.
 
@@ -91,7 +98,8 @@ def _write(
     for key, value in fields.items():
         image.SetMetaData(key, value)
     with _place_beside(path) as folder, itk_quiet():
-        written = folder / path.name
+        # ITK knows the formats by lower-case endings alone, also when it reads.
+        written = folder / _lower_case_ending(path.name)
         try:
             sitk.WriteImage(image, str(written), useCompression=compress)
             # Some writers do not report a disk that filled up, so what they wrote is read again.
@@ -103,7 +111,7 @@ def _write(
         found = sitk.GetArrayViewFromImage(back)
         if not _same_where_finite(found, array):
             raise _failed(path, array.nbytes)
-        _move(folder, path)
+        _move(written, path)
 
 
 def _same_where_finite(found: NDArray[Any], array: NDArray[Any]) -> bool:
@@ -149,13 +157,20 @@ def _place_beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move(folder: Path, path: Path) -> None:
+def _lower_case_ending(name: str) -> str:
+    ending = next(each for each in SUFFIXES if name.lower().endswith(each))
+    return name[: -len(ending)] + ending
+
+
+def _move(written: Path, path: Path) -> None:
     """Put the files into their place, the one that the user named last (.mhd has two)."""
-    for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-        try:
+    others = [file for file in written.parent.iterdir() if file != written]
+    try:
+        for file in others:
             file.replace(path.parent / file.name)
-        except OSError as error:
-            raise _refused(path, error) from error
+        written.replace(path)
+    except OSError as error:
+        raise _refused(path, error) from error
 
 
 def _failed(path: Path, needed: int) -> InputError:
