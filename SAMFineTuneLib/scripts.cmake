@@ -169,11 +169,16 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/weight_interpolation.py
   SAMFineTuneLib/volumes/__init__.py
   SAMFineTuneLib/volumes/dicom_series.py
+  SAMFineTuneLib/volumes/format_limits.py
   SAMFineTuneLib/volumes/geometry.py
   SAMFineTuneLib/volumes/image_file.py
   SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py
+  SAMFineTuneLib/volumes/nibabel_file.py
   SAMFineTuneLib/volumes/nifti_check.py
+  SAMFineTuneLib/volumes/nifti_forms.py
+  SAMFineTuneLib/volumes/nifti_place.py
+  SAMFineTuneLib/volumes/nrrd_slice.py
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py

@@ -26,9 +26,13 @@ from SAMFineTuneLib.prediction.volume_prediction import (
 )
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import (
+    Geometry,
     Volume,
+    can_hold,
     files_of,
+    read_grid,
     read_volume,
+    require_holdable,
     write_labelmap,
     write_volume,
 )
@@ -59,19 +63,26 @@ def run_apply(
         Cancelled: the user asked to stop; finished volumes stay.
     """
     device = choose_device(job.device)
-    endings = _COMPRESSED_ENDINGS if job.compress else _RAW_ENDINGS
-    outputs = _outputs(job.volumes, job.output, endings.segmentation)
-    uncertainties = (
-        [None] * len(outputs)
-        if job.uncertainty is None
-        else _outputs(job.volumes, job.uncertainty, endings.uncertainty)
-    )
     for path in job.volumes:
         if not path.exists():
             raise InputError(
                 f"there is no volume {path}", "check the name of the file", code="no_such_file"
             )
     require_drawn(job.drawn, job.volumes, events.warning)
+    grids = [read_grid(path) for path in job.volumes]
+    endings = [
+        _endings(job, path, grid, events) for path, grid in zip(job.volumes, grids, strict=True)
+    ]
+    outputs = _outputs(job.volumes, job.output, [each.segmentation for each in endings])
+    uncertainties = (
+        [None] * len(outputs)
+        if job.uncertainty is None
+        else _outputs(job.volumes, job.uncertainty, [each.uncertainty for each in endings])
+    )
+    for grid, output, uncertainty in zip(grids, outputs, uncertainties, strict=True):
+        require_holdable(output, grid)
+        if uncertainty is not None:
+            require_holdable(uncertainty, grid)
     written = [path for path in (*outputs, *uncertainties) if path is not None]
     read = dict.fromkeys(job.volumes, "a volume")
     read |= {each.segmentation: "what is drawn" for each in job.drawn}
@@ -165,7 +176,23 @@ def _apply(
     }
 
 
-def _outputs(volumes: list[Path], output: Path, ending: str) -> list[Path]:
+def _endings(job: ApplyJob, path: Path, grid: Geometry, events: EventWriter) -> _Endings:
+    """How the results of a volume are called in a folder: by a format that can hold its place."""
+    endings = _COMPRESSED_ENDINGS if job.compress else _RAW_ENDINGS
+    into_folder = any(
+        place is not None and not names_an_image(place) for place in (job.output, job.uncertainty)
+    )
+    if not into_folder or can_hold(endings.segmentation, grid):
+        return endings
+    events.warning(
+        f"NIfTI cannot hold where the voxels of {path.name} lie"
+        + ("" if grid.is_perpendicular else " (it is sheared)")
+        + "; results in a folder are written as NRRD"
+    )
+    return _RAW_ENDINGS
+
+
+def _outputs(volumes: list[Path], output: Path, endings: list[str]) -> list[Path]:
     """One file a volume: the output itself when it is one, else named after the volumes."""
     if names_an_image(output):
         return [output]
@@ -181,7 +208,7 @@ def _outputs(volumes: list[Path], output: Path, ending: str) -> list[Path]:
             name = f"{stem}_{number}"
         taken.add(name.casefold())
         names.append(name)
-    return [output / f"{name}{ending}" for name in names]
+    return [output / f"{name}{ending}" for name, ending in zip(names, endings, strict=True)]
 
 
 def _stem(volume: Path) -> str:

@@ -93,13 +93,13 @@ def _of_model(
     A label that the example lists may have no voxel: then it says where the structure is not.
     """
     labelmap = read_labelmap(example.segmentation, empty_ok=True)
-    for remark in labelmap.remarks:
-        warn(remark)
     if labelmap.labels:
         labelmap = labelmap_onto(labelmap, volume.geometry)
     else:
         nothing = np.zeros(volume.array.shape, labelmap.array.dtype)
         labelmap = replace(labelmap, array=nothing, geometry=volume.geometry)
+    for remark in labelmap.remarks:
+        warn(remark)
     asked = labelmap.labels if example.labels == "all" else sorted(example.labels)
     known = [label for label in asked if label in names]
     _warn_of_labels(example, labelmap, known, names, warn)

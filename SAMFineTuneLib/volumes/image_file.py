@@ -14,9 +14,20 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes.dicom_series import read_series
 from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.volumes.nibabel_file import (
+    geometry_with_nibabel,
+    is_for_nibabel,
+    read_with_nibabel,
+)
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
-from SAMFineTuneLib.volumes.quiet import itk_quiet
+from SAMFineTuneLib.volumes.nifti_forms import read_forms
+from SAMFineTuneLib.volumes.nifti_place import Place, nifti_place
+from SAMFineTuneLib.volumes.nrrd_slice import read_slice
+from SAMFineTuneLib.volumes.quiet import itk_quiet, sheared_nifti_allowed
 from SAMFineTuneLib.volumes.unreadable import FORMATS, explained, refuse_unreadable
+
+# Files whose header says the geometry, without the voxels.
+_HEADER_FIRST = (".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 class ReadImage(NamedTuple):
@@ -44,7 +55,11 @@ def read_image(path: Path) -> ReadImage:
         InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
     """
     _check_readable(path)
+    if path.is_file() and is_for_nibabel(path):
+        found = read_with_nibabel(path)
+        return ReadImage(found.array, found.geometry, {}, None, found.remarks)
     bad = np.zeros(0, np.int64)
+    remarks: tuple[str, ...] = ()
     with itk_quiet():
         if path.is_dir():
             image, modality = read_series(path)
@@ -55,13 +70,61 @@ def read_image(path: Path) -> ReadImage:
                 bad = non_finite_voxels(path)
             except DamagedFileError as error:
                 raise explained(path) from error
-            image, modality = _read_file(path)
+            image, modality, remarks = _read_file(path)
+        place = _place(path, image)
         image = _three_dimensional(image)
     array = sitk.GetArrayFromImage(image)
     if bad.size and array.dtype.kind == "f":
         array.reshape(-1)[bad] = np.nan
     header = {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
-    return ReadImage(array, Geometry.from_image(image), header, modality)
+    geometry, said = place or Place(Geometry.from_image(image), ())
+    return ReadImage(array, geometry, header, modality, (*remarks, *said))
+
+
+def read_geometry(path: Path) -> Geometry:
+    """The geometry that `read_image` gives; of most files, only the header is read for it.
+
+    Raises:
+        InputError: as `read_image`, as far as the header shows it.
+    """
+    _check_readable(path)
+    if path.is_file() and is_for_nibabel(path):
+        return geometry_with_nibabel(path)
+    if not path.is_file() or not path.name.lower().endswith(_HEADER_FIRST):
+        return read_image(path).geometry
+    refuse_unreadable(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with itk_quiet(), sheared_nifti_allowed():
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return read_image(path).geometry
+    size = reader.GetSize()
+    forms = read_forms(path)
+    if forms is not None:
+        return nifti_place(path, forms).geometry
+    if len(size) != 3:
+        return read_image(path).geometry
+    return Geometry(size, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+
+
+def _place(path: Path, image: sitk.Image) -> Place | None:
+    """Where a NIfTI file's voxels lie, and what there is to say of it; None for other files.
+
+    A 2-D image keeps its place in space, which ITK drops.
+    """
+    forms = None if path.is_dir() else read_forms(path)
+    if forms is not None:
+        return nifti_place(path, forms)
+    if image.GetDimension() == 2:
+        flat = Geometry.from_image(sitk.JoinSeries([image]))
+        remark = (
+            f"{path.name} is 2-D and does not say where it lies along the third axis, nor how "
+            "thick its slice is; 0 and 1 mm are taken"
+        )
+        return Place(flat, (remark,))
+    return None
 
 
 def _check_readable(path: Path) -> None:
@@ -79,7 +142,21 @@ def _check_readable(path: Path) -> None:
         raise InputError(f"'{path}' may not be read", "Ask for the right to read it")
 
 
-def _read_file(path: Path) -> tuple[sitk.Image, str | None]:
+def _read_file(path: Path) -> tuple[sitk.Image, str | None, tuple[str, ...]]:
+    try:
+        single = read_slice(path)
+    except RuntimeError as error:
+        raise explained(path) from error
+    if single is not None:
+        size, components = single.image.GetSize(), single.image.GetNumberOfComponentsPerPixel()
+        _check_scalar_3d(path, size, components, {})
+        return single.image, None, single.remarks
+    # Where the voxels lie is taken from the header itself, so ITK may straighten what it likes.
+    with sheared_nifti_allowed():
+        return *_read_with_itk(path), ()
+
+
+def _read_with_itk(path: Path) -> tuple[sitk.Image, str | None]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     # The other formats are known by their content, MetaImage by a lower-case ending alone.

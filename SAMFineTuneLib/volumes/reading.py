@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.image_file import read_image
+from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
 from SAMFineTuneLib.volumes.label_values import labels_of
 from SAMFineTuneLib.volumes.labelmap import Labelmap
 from SAMFineTuneLib.volumes.segment_header import segments
@@ -30,6 +31,15 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     array, non_finite = _finite(path, read.array)
     remarks = (*read.remarks, *_non_finite_remark(path, non_finite))
     return Volume(array, read.geometry, read.modality, non_finite, remarks)
+
+
+def read_grid(path: str | os.PathLike[str]) -> Geometry:
+    """Where the voxels of a volume lie; of most files, only the header is read for it.
+
+    Raises:
+        InputError: as `read_volume`, as far as the header shows it.
+    """
+    return read_geometry(Path(path))
 
 
 def read_labelmap(path: str | os.PathLike[str], *, empty_ok: bool = False) -> Labelmap:

@@ -16,13 +16,16 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.volumes.format_limits import FORMATS, TOLERANCE, require_holdable
 from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Labelmap
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
+from SAMFineTuneLib.volumes.nifti_forms import read_forms, stamp_forms
+from SAMFineTuneLib.volumes.nifti_place import nifti_place
 from SAMFineTuneLib.volumes.quiet import itk_quiet
 from SAMFineTuneLib.volumes.segment_header import segment_fields
 
-SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+SUFFIXES = FORMATS
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if os.name != "nt" else {errno.ENOSPC}
 
@@ -41,7 +44,8 @@ def write_volume(
         compress: where the format leaves the choice, as .nii and .nii.gz do not.
 
     Raises:
-        InputError: unknown suffix, a place that cannot be written, or no space left.
+        InputError: unknown suffix, a format that cannot hold the geometry, a place that cannot be
+            written, or no space left.
     """
     _write(Path(path), array, geometry, {}, compress)
 
@@ -75,7 +79,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """Refuse, before hours of work, an image file that could not be written at the end.
 
     Raises:
-        InputError: as `write_volume`.
+        InputError: as `write_volume`, but for the geometry, which `require_holdable` asks.
     """
     path = Path(path)
     _check_suffix(path)
@@ -94,6 +98,7 @@ def _write(
     array = _storable(array)
     if array.shape != tuple(geometry.shape):
         raise ValueError(f"array {array.shape} does not fit grid {geometry.shape}")
+    require_holdable(path, geometry)
     image = geometry.place(sitk.GetImageFromArray(array))
     for key, value in fields.items():
         image.SetMetaData(key, value)
@@ -104,6 +109,8 @@ def _write(
             sitk.WriteImage(image, str(written), useCompression=compress)
             # Some writers do not report a disk that filled up, so what they wrote is read again.
             non_finite_voxels(written)
+            if geometry.forms is not None and read_forms(written) is not None:
+                stamp_forms(written, geometry.forms)
             back = sitk.ReadImage(str(written))
         except (RuntimeError, DamagedFileError) as error:
             raise _failed(path, array.nbytes) from error
@@ -111,6 +118,7 @@ def _write(
         found = sitk.GetArrayViewFromImage(back)
         if not _same_where_finite(found, array):
             raise _failed(path, array.nbytes)
+        _check_place(path, written, back, geometry)
         _move(written, path)
 
 
@@ -120,6 +128,24 @@ def _same_where_finite(found: NDArray[Any], array: NDArray[Any]) -> bool:
         return False
     same = found == array
     return bool((same | ~np.isfinite(array)).all() if array.dtype.kind == "f" else same.all())
+
+
+def _check_place(path: Path, written: Path, back: sitk.Image, geometry: Geometry) -> None:
+    """Refuse a file that does not say what was meant of where its voxels lie."""
+    forms = read_forms(written)
+    meant, told = [geometry], [Geometry.from_image(back)]
+    if forms is not None:
+        found = nifti_place(path, forms).geometry
+        meant, told = [geometry, *geometry.others], [found, *found.others]
+    same = len(meant) == len(told) and all(
+        one.same_as(other, TOLERANCE) for one, other in zip(meant, told, strict=True)
+    )
+    if not same:
+        raise InputError(
+            f"'{path.name}' could not be written so that its voxels lie where they are meant to",
+            "Name a file that ends in .nrrd or .seg.nrrd",
+            code="geometry_not_held",
+        )
 
 
 def _check_suffix(path: Path) -> None:
