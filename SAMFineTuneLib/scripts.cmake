@@ -70,6 +70,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/device.py
   SAMFineTuneLib/errors.py
   SAMFineTuneLib/evaluation/__init__.py
+  SAMFineTuneLib/evaluation/label_numbers.py
   SAMFineTuneLib/evaluation/overlap.py
   SAMFineTuneLib/evaluation/report.py
   SAMFineTuneLib/evaluation/surface.py
@@ -142,6 +143,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/slices/suggestion.py
   SAMFineTuneLib/storage.py
   SAMFineTuneLib/training/__init__.py
+  SAMFineTuneLib/training/example_labels.py
   SAMFineTuneLib/training/examples.py
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
@@ -165,12 +167,15 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py
   SAMFineTuneLib/volumes/__init__.py
+  SAMFineTuneLib/volumes/coded_term.py
   SAMFineTuneLib/volumes/dicom_series.py
   SAMFineTuneLib/volumes/geometry.py
   SAMFineTuneLib/volumes/image_file.py
+  SAMFineTuneLib/volumes/label_matching.py
   SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py
   SAMFineTuneLib/volumes/nifti_check.py
+  SAMFineTuneLib/volumes/number_range.py
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py

@@ -120,7 +120,7 @@ class PromptTuning:
         # An adapter is no weight of the network by itself: half of one is not half of its effect.
         mixes = plan.pretrained and plan.method == "vanilla"
         self._part_way = PartWay(self._trained) if mixes else None
-        self._share = FROM_ONE_VOLUME if examples.volumes == 1 else FROM_SEVERAL
+        self._share = FROM_ONE_VOLUME if examples.labelled_volumes == 1 else FROM_SEVERAL
         self._learnt: dict[str, Tensor] | None = None
         self._slices = examples.slices
         self._split = split
