@@ -70,6 +70,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/device.py
   SAMFineTuneLib/errors.py
   SAMFineTuneLib/evaluation/__init__.py
+  SAMFineTuneLib/evaluation/label_numbers.py
   SAMFineTuneLib/evaluation/overlap.py
   SAMFineTuneLib/evaluation/report.py
   SAMFineTuneLib/evaluation/surface.py
@@ -143,11 +144,12 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/slices/suggestion.py
   SAMFineTuneLib/storage.py
   SAMFineTuneLib/training/__init__.py
+  SAMFineTuneLib/training/example_labels.py
   SAMFineTuneLib/training/examples.py
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
-  SAMFineTuneLib/training/loss.py
   SAMFineTuneLib/training/loop.py
+  SAMFineTuneLib/training/loss.py
   SAMFineTuneLib/training/mask_loss.py
   SAMFineTuneLib/training/plan.py
   SAMFineTuneLib/training/presets.py
@@ -168,10 +170,12 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/validation_split.py
   SAMFineTuneLib/training/weight_interpolation.py
   SAMFineTuneLib/volumes/__init__.py
+  SAMFineTuneLib/volumes/coded_term.py
   SAMFineTuneLib/volumes/dicom_series.py
   SAMFineTuneLib/volumes/format_limits.py
   SAMFineTuneLib/volumes/geometry.py
   SAMFineTuneLib/volumes/image_file.py
+  SAMFineTuneLib/volumes/label_matching.py
   SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py
   SAMFineTuneLib/volumes/nibabel_file.py
@@ -179,6 +183,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/nifti_forms.py
   SAMFineTuneLib/volumes/nifti_place.py
   SAMFineTuneLib/volumes/nrrd_slice.py
+  SAMFineTuneLib/volumes/number_range.py
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py

@@ -8,6 +8,7 @@ from typing import Any
 from SAMFineTuneLib.cli.arguments import (
     Commands,
     add_command,
+    names_of_labels,
     numbers_or,
     option_name,
 )
@@ -70,6 +71,14 @@ def add_to(commands: Commands) -> None:
         metavar="EXAMPLES.json",
         help="in place of --drawn: the examples of the fine-tune; those of other volumes count for "
         "nothing",
+    )
+    parser.add_argument(
+        "--label-names",
+        type=names_of_labels,
+        default={},
+        metavar="1=liver,5=spleen",
+        help="what the labels are called that are drawn, by their number there: by its name a "
+        "label is found in the model, else by its number",
     )
     absence = parser.add_argument_group(
         "of the volumes with --drawn or --examples",
@@ -135,7 +144,11 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _drawn(chosen: argparse.Namespace) -> list[Any]:
     """What is drawn already of the volumes."""
-    said = {"empty": chosen.empty, "extent": chosen.extent}
+    said = {
+        "empty": chosen.empty,
+        "extent": chosen.extent,
+        "label_names": chosen.label_names,
+    }
     if chosen.examples is not None:
         if chosen.drawn:
             raise InputError(

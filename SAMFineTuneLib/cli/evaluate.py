@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from SAMFineTuneLib.cli.arguments import Commands, add_command, numbers_or, option_name
+from SAMFineTuneLib.cli.arguments import (
+    Commands,
+    add_command,
+    names_of_labels,
+    numbers_or,
+    option_name,
+)
 from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import EvaluateJob, make_job
@@ -45,6 +51,14 @@ def add_to(commands: Commands) -> None:
         help="the labels to measure (default: all that occur)",
     )
     parser.add_argument(
+        "--label-names",
+        type=names_of_labels,
+        default={},
+        metavar="1=liver,5=spleen",
+        help="labels of one name are one structure, whatever their numbers; a number that is named "
+        "here counts where the two files call it differently",
+    )
+    parser.add_argument(
         "--slices",
         type=numbers_or(),
         metavar="3,4,5",
@@ -76,6 +90,7 @@ def _run(chosen: argparse.Namespace) -> int:
         "prediction": chosen.prediction,
         "reference": chosen.reference,
         "labels": chosen.labels,
+        "label_names": chosen.label_names,
         "slices": chosen.slices,
         "axis": chosen.axis,
         "tolerance_mm": chosen.tolerance,

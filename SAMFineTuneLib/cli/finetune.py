@@ -8,6 +8,7 @@ from typing import Any
 from SAMFineTuneLib.cli.arguments import (
     Commands,
     add_command,
+    names_of_labels,
     numbers_or,
     option_name,
     size_or_auto,
@@ -68,7 +69,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=path_from_text,
         metavar="EXAMPLES.json",
         help="in place of the two: a list of objects with volume, segmentation and, where they "
-        "differ from the options, labels, axis, labelled, empty, extent; also complete, "
+        "differ from the options, labels, axis, labelled, empty, extent; also label_names, an "
+        "object of numbers and names in place of those in the segmentation, and complete, "
         "unfinished, known_empty, lists of slices on which every label is complete, on which "
         "none counts, and which hold none",
     )
@@ -78,6 +80,14 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         default="all",
         metavar="all|1,5",
         help="the labels to learn (default: all that occur)",
+    )
+    data.add_argument(
+        "--label-names",
+        type=names_of_labels,
+        metavar="1=liver,5=spleen",
+        help="names of structures, by their number in the results: those of the first example that "
+        "has them, or of the model that is gone on from. Labels of one name are one structure in "
+        "all examples; a number that is named here also counts where an example calls it otherwise",
     )
     data.add_argument(
         "--axis",

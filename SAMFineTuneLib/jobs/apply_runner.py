@@ -103,12 +103,13 @@ def run_apply(
             events.warning(remark)
         if card.normalisation.kind == "calibrated" and _cannot_be_ct(volume):
             events.warning(
-                f"{path.name} does not look like a CT, and the model was tuned on CT; "
-                "do not expect it to find much"
+                f"{path.name} does not look like a CT, and the model was tuned on images with "
+                "values as in CT (air at -1000, water at 0); do not expect it to find much"
             )
         names = {label.value: label.name for label in card.labels}
         axis = slice_axis(card, volume)
-        known = known_structures(job.drawn, path, volume, names, axis, events.warning)
+        terms = {label.value: label.terminology for label in card.labels}
+        known = known_structures(job.drawn, path, volume, names, axis, events.warning, terms)
         results.append(
             _apply(
                 job,
@@ -127,7 +128,9 @@ def run_apply(
 
 def _cannot_be_ct(volume: Volume) -> bool:
     """A CT has negative values, in fat at the least, even where air was cropped away."""
-    return volume.modality != "CT" and float(volume.array.min()) >= 0
+    if volume.modality is not None:
+        return volume.modality != "CT"
+    return float(volume.array.min()) >= 0
 
 
 def _apply(

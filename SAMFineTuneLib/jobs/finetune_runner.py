@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from SAMFineTuneLib.model_file import (
     read_card,
     save_model,
 )
+from SAMFineTuneLib.training.example_labels import Label
 from SAMFineTuneLib.training.examples import ExampleSource, TrainingSet, load_examples
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
 from SAMFineTuneLib.training.loop import ProgressReport, Watch
@@ -166,9 +168,19 @@ def _pretrained(job: FinetuneJob, weights: Path | None) -> bool:
 
 def _examples(job: FinetuneJob, control: Control) -> TrainingSet:
     sources = [ExampleSource(**dict(example)) for example in job.examples]
-    # A network that has learnt goes on with the grey levels that it learnt on.
-    known = read_card(job.initial_model).normalisation if job.initial_model else None
-    return load_examples(sources, job.label_names, control.raise_if_cancelled, known)
+    if job.initial_model is None:
+        return load_examples(sources, job.label_names, control.raise_if_cancelled)
+    card = read_card(job.initial_model)
+    tuned = [Label(each.value, each.name, each.colour, each.terminology) for each in card.labels]
+    # A network that has learnt goes on with the grey levels and the numbers that it learnt.
+    return load_examples(
+        sources,
+        job.label_names,
+        control.raise_if_cancelled,
+        card.normalisation,
+        tuned,
+        job.initial_model.name,
+    )
 
 
 def _start(job: FinetuneJob, checkpoint_sha256: str | None) -> str:
@@ -250,8 +262,8 @@ def _warm_start(
     card = read_card(model)
     if [label.value for label in card.labels] != values:
         raise InputError(
-            f"{model.name} finds labels {[label.value for label in card.labels]}, "
-            f"the examples have {values}",
+            f"{model.name} finds labels {_listed(card.labels)}, "
+            f"the examples have {_listed(examples.labels)}",
             "fine-tune on the same labels, or without --initial-model",
             code="other_labels",
         )
@@ -259,6 +271,10 @@ def _warm_start(
         model, lambda card: find_weights(card.backbone, job.checkpoint), job.backbone
     )
     return segmenter, card.checkpoint_sha256
+
+
+def _listed(labels: Sequence[Label] | Sequence[LabelCard]) -> str:
+    return ", ".join(f"{each.value} {each.name}".strip() for each in labels)
 
 
 def _split(job: FinetuneJob, examples: TrainingSet, plan: FinetunePlan) -> ValidationSplit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from SAMFineTuneLib.jobs.control import Control
@@ -39,8 +40,15 @@ def run_evaluate(
         events.warning(remark)
     control.raise_if_cancelled()
     # After reading: it takes seconds to load, and a wrong file is to be told at once.
+    from SAMFineTuneLib.evaluation.label_numbers import in_numbers_of_reference
     from SAMFineTuneLib.evaluation.report import evaluate
 
+    prediction, remarks = in_numbers_of_reference(
+        prediction, reference, labels, job.label_names, job.prediction.name, job.reference.name
+    )
+    for remark in remarks:
+        events.warning(remark)
+    reference = replace(reference, names={**reference.names, **job.label_names})
     report = evaluate(prediction, reference, labels, job.slices, job.axis, job.tolerance_mm)
     result = report.to_json()
     if job.output is not None:

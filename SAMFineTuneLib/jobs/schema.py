@@ -134,7 +134,9 @@ class Example(_Record):
     Attributes:
         volume: an image file or a DICOM folder.
         segmentation: its labels, in any geometry that lies over the volume.
-        labels: the labels to learn, by number; "all" are those that occur.
+        labels: the labels to learn, by number in this segmentation; "all" are those that occur.
+        label_names: what its labels are called, by number, in place of what the file tells. Labels
+            of one name are one structure in all examples, whatever their numbers.
         axis: how the volume is cut; "auto" takes the axis of the widest spacing, else the one on
             which the labels lie.
         labelled: slices on which everything is labelled; "nonempty" are those with a label.
@@ -151,6 +153,7 @@ class Example(_Record):
     volume: FilePath
     segmentation: FilePath
     labels: Labels = "all"
+    label_names: dict[int, str] = Field(default_factory=dict)
     axis: Axis | Literal["auto"] = "auto"
     labelled: LabelledSlices = "nonempty"
     empty: EmptySlices = "auto"
@@ -180,7 +183,9 @@ class FinetuneJob(_Record):
 
     What is None or "auto" is chosen by the preset and the data. With "random" weights the network
     has learnt nothing before. With `prompts` a second set of weights is tuned, for correction with
-    points and boxes; it goes on from those of `initial_model` where that has any.
+    points and boxes; it goes on from those of `initial_model` where that has any. `label_names` are
+    of structures, by their number in the results; where an example calls a number otherwise, and
+    that name is found nowhere else, the number counts.
     """
 
     kind: Literal["finetune"] = "finetune"
@@ -241,13 +246,18 @@ class ApplyJob(_Record):
 
 
 class EvaluateJob(_Record):
-    """Compare a segmentation with a reference: DSC, and NSD at a tolerance in mm."""
+    """Compare a segmentation with a reference: DSC, and NSD at a tolerance in mm.
+
+    Labels of one name are one structure; `labels` are the reference's numbers. Numbers that are in
+    `label_names` are called so, and count where the files' own names contradict each other.
+    """
 
     kind: Literal["evaluate"] = "evaluate"
     schema_version: Literal[1] = 1
     prediction: FilePath
     reference: FilePath
     labels: Labels = "all"
+    label_names: dict[int, str] = Field(default_factory=dict)
     slices: Annotated[list[int] | None, _numbers_or(minimum=0)] | None = None
     axis: Axis = "axial"
     tolerance_mm: Millimetres = 2.0

@@ -116,7 +116,7 @@ class PromptTuning:
             segmenter, trained, plan, folder, PROMPT_STATE_FILE, signature, watch
         )
         self._device = device_of(segmenter)
-        self._share = FROM_ONE_VOLUME if examples.volumes == 1 else FROM_SEVERAL
+        self._share = FROM_ONE_VOLUME if examples.labelled_volumes == 1 else FROM_SEVERAL
         self._slices = examples.slices
         self._split = split
         self._chooses = split.can_choose(self._slices)

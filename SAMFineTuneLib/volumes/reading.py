@@ -14,6 +14,7 @@ from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
 from SAMFineTuneLib.volumes.label_values import labels_of
 from SAMFineTuneLib.volumes.labelmap import Labelmap
+from SAMFineTuneLib.volumes.number_range import computable
 from SAMFineTuneLib.volumes.segment_header import segments
 from SAMFineTuneLib.volumes.volume import Volume
 
@@ -30,7 +31,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     read = read_image(path)
     array, non_finite = _finite(path, read.array)
     remarks = (*read.remarks, *_non_finite_remark(path, non_finite))
-    return Volume(array, read.geometry, read.modality, non_finite, remarks)
+    return Volume(computable(array), read.geometry, read.modality, non_finite, remarks)
 
 
 def read_grid(path: str | os.PathLike[str]) -> Geometry:

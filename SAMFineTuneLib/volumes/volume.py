@@ -15,7 +15,8 @@ class Volume:
     """A 3-D scalar image.
 
     Attributes:
-        array: intensities, shape (k, j, i), the file's own number type, all finite.
+        array: intensities, shape (k, j, i), all finite, as the file has them; counted otherwise
+            where they are beyond double precision, see `number_range`.
         geometry: where the voxels lie.
         modality: "CT", "MR", ... where DICOM says so, else None.
         non_finite: how many voxels were NaN or infinite and got the lowest finite value.
