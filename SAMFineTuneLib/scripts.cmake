@@ -166,7 +166,9 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/validation_split.py
   SAMFineTuneLib/volumes/__init__.py
   SAMFineTuneLib/volumes/dicom_series.py
+  SAMFineTuneLib/volumes/fractional_segments.py
   SAMFineTuneLib/volumes/geometry.py
+  SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
   SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py
@@ -174,6 +176,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
+  SAMFineTuneLib/volumes/segment_layers.py
   SAMFineTuneLib/volumes/volume.py
   SAMFineTuneLib/volumes/writing.py
   )

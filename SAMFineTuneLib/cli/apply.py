@@ -9,6 +9,7 @@ from typing import Any
 from SAMFineTuneLib.cli.arguments import (
     Commands,
     add_command,
+    add_on_top,
     numbers_or,
     option_name,
 )
@@ -86,6 +87,7 @@ def add_to(commands: Commands) -> None:
         metavar=("FIRST", "LAST"),
         help="the first and the last slice that hold any of the labels: all beyond are empty",
     )
+    add_on_top(absence)
     parser.add_argument(
         "--uncertainty",
         type=Path,
@@ -129,7 +131,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _drawn(chosen: argparse.Namespace) -> list[Any]:
     """What is drawn already of the volumes."""
-    said = {"empty": chosen.empty, "extent": chosen.extent}
+    said = {"empty": chosen.empty, "extent": chosen.extent, "on_top": chosen.on_top}
     if chosen.examples is not None:
         if chosen.drawn:
             raise InputError(
@@ -139,9 +141,9 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
             )
         return read_examples(chosen.examples, said)
     drawn = chosen.drawn or []
-    if not drawn and (chosen.extent is not None or chosen.empty != "none"):
+    if not drawn and (chosen.extent is not None or chosen.empty != "none" or chosen.on_top):
         raise InputError(
-            "--empty and --extent speak of slices that are drawn, and none are named",
+            "--empty, --extent and --on-top speak of slices that are drawn, and none are named",
             "name them with --drawn",
             code="contrary_options",
         )

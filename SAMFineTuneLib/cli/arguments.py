@@ -61,6 +61,18 @@ def numbers_or(*words: str) -> Callable[[str], str | list[int]]:
     return read
 
 
+def add_on_top(group: Any) -> None:
+    """The option that says which of overlapping segments is seen."""
+    group.add_argument(
+        "--on-top",
+        action="append",
+        default=[],
+        metavar="NAME_OR_LABEL",
+        help="a segment that covers the others where segments of a file overlap, which is refused "
+        "without it; repeat it, or put commas between, for several, the highest first",
+    )
+
+
 def size_or_auto(text: str) -> int | str:
     """Reads "auto" or a number of pixels."""
     try:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from SAMFineTuneLib.cli.arguments import Commands, add_command, numbers_or, option_name
+from SAMFineTuneLib.cli.arguments import (
+    Commands,
+    add_command,
+    add_on_top,
+    numbers_or,
+    option_name,
+)
 from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.jobs.schema import EvaluateJob, make_job
 
@@ -55,6 +61,7 @@ def add_to(commands: Commands) -> None:
         metavar="MM",
         help="surfaces that are closer than this count as equal in the NSD (default: 2.0 mm)",
     )
+    add_on_top(parser)
     parser.add_argument(
         "--output", type=Path, metavar="METRICS.json", help="write the figures to this file too"
     )
@@ -68,6 +75,7 @@ def _run(chosen: argparse.Namespace) -> int:
         "slices": chosen.slices,
         "axis": chosen.axis,
         "tolerance_mm": chosen.tolerance,
+        "on_top": chosen.on_top,
         "output": chosen.output,
     }
     return execute(make_job(EvaluateJob, fields, option_name), None)

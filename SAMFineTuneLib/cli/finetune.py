@@ -9,6 +9,7 @@ from typing import Any
 from SAMFineTuneLib.cli.arguments import (
     Commands,
     add_command,
+    add_on_top,
     numbers_or,
     option_name,
     size_or_auto,
@@ -34,7 +35,7 @@ _EXAMPLE = """\
    {"volume": "b.nii.gz", "segmentation": "b-labels.nii.gz", "labels": [1], "axis": "axial"}]
   python -m SAMFineTuneLib finetune --examples examples.json --output model.safetensors
 """
-_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent")
+_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent", "on_top")
 
 
 def add_to(commands: Commands) -> None:
@@ -64,7 +65,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="EXAMPLES.json",
         help="in place of the two: a list of objects with volume, segmentation and, where they "
-        "differ from the options, labels, axis, labelled, empty, extent; also complete, "
+        "differ from the options, labels, axis, labelled, empty, extent, on_top; also complete, "
         "unfinished, known_empty, lists of slices on which every label is complete, on which "
         "none counts, and which hold none",
     )
@@ -107,6 +108,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="the first and the last slice that hold any of the labels: all beyond are empty, "
         "whatever the words of --empty say",
     )
+    add_on_top(data)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

@@ -70,6 +70,15 @@ def _check_extent(value: object) -> object:
     return first, last
 
 
+def _check_on_top(value: object) -> object:
+    """Accepts a list of names and labels; labels become text, as the command line has them."""
+    if not isinstance(value, list | tuple) or any(
+        type(each) not in (str, int) or not str(each).strip() for each in value
+    ):
+        raise ValueError('must be a list of names or labels, the highest first, such as ["tumour"]')
+    return [str(each) for each in value]
+
+
 def _check_input_size(value: object) -> object:
     if value == "auto":
         return value
@@ -92,6 +101,7 @@ EmptySlices = Annotated[
 ]
 Slices = Annotated[list[int], PlainValidator(_check_slices)]
 Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
+OnTop = Annotated[list[str], PlainValidator(_check_on_top)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
@@ -124,6 +134,7 @@ class Example(_Record):
         known_empty: further slices known to hold none of the labels.
         extent: the first and the last slice that hold any of the labels; all beyond are empty.
             Takes the place of the words of `empty`; slices that it lists stay empty.
+        on_top: names or labels of segments that cover others where they overlap, the highest first.
     """
 
     volume: Path
@@ -136,6 +147,7 @@ class Example(_Record):
     unfinished: Slices = Field(default_factory=list)
     known_empty: Slices = Field(default_factory=list)
     extent: Extent = None
+    on_top: OnTop = Field(default_factory=list)
 
     @field_validator("unfinished", "known_empty", mode="after")
     @classmethod
@@ -219,7 +231,10 @@ class ApplyJob(_Record):
 
 
 class EvaluateJob(_Record):
-    """Compare a segmentation with a reference: DSC, and NSD at a tolerance in mm."""
+    """Compare a segmentation with a reference: DSC, and NSD at a tolerance in mm.
+
+    `on_top` is that of `Example`, for both.
+    """
 
     kind: Literal["evaluate"] = "evaluate"
     schema_version: Literal[1] = 1
@@ -229,6 +244,7 @@ class EvaluateJob(_Record):
     slices: Annotated[list[int] | None, _numbers_or(minimum=0)] | None = None
     axis: Axis = "axial"
     tolerance_mm: Positive = 2.0
+    on_top: OnTop = Field(default_factory=list)
     output: Path | None = None
 
 

@@ -25,6 +25,7 @@ from SAMFineTuneLib.volumes import (
     read_labelmap,
     read_volume,
 )
+from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
 
 # Empty slices kept of each volume, for every labelled one; they teach little and look alike.
 _EMPTY_PER_LABELLED = 2
@@ -47,6 +48,7 @@ class ExampleSource:
     unfinished: Sequence[int] = ()
     known_empty: Sequence[int] = ()
     extent: tuple[int, int] | None = None
+    on_top: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,13 @@ def load_examples(
 
 
 def _open(source: ExampleSource) -> _Opened:
+    if source.labels == "all":
+        require_two_files(source.volume, source.segmentation)
     volume = read_volume(source.volume)
-    labelmap = read_labelmap(source.segmentation)
+    wanted = None if source.labels == "all" else source.labels
+    labelmap = read_labelmap(source.segmentation, wanted=wanted, on_top=source.on_top)
+    if source.labels == "all":
+        require_other_values(volume, labelmap, source.volume, source.segmentation)
     present = labelmap.labels
     labels = present if source.labels == "all" else source.labels
     for label in labels:

@@ -16,6 +16,7 @@ from SAMFineTuneLib.volumes.dicom_series import read_series
 from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
 from SAMFineTuneLib.volumes.quiet import itk_quiet
+from SAMFineTuneLib.volumes.segment_layers import has_layers, layers_as_components
 
 FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha, .mhd) or a DICOM folder"
 
@@ -24,7 +25,8 @@ class ReadImage(NamedTuple):
     """What a file or folder holds.
 
     Attributes:
-        array: voxels, shape (k, j, i); NaN and infinite ones as they are.
+        array: voxels, shape (k, j, i), or (k, j, i, layers) of a segmentation in several layers;
+            NaN and infinite ones as they are.
         geometry: where they lie.
         header: the file's own fields.
         modality: "CT", "MR", ... where DICOM says so.
@@ -38,8 +40,12 @@ class ReadImage(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-def read_image(path: Path) -> ReadImage:
+def read_image(path: Path, *, layers_ok: bool = False) -> ReadImage:
     """The 3-D scalar image of a file, or of a folder with one DICOM series.
+
+    Args:
+        path: the file or folder.
+        layers_ok: accept a segmentation of 3D Slicer in several layers.
 
     Raises:
         InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
@@ -55,7 +61,8 @@ def read_image(path: Path) -> ReadImage:
                 bad = non_finite_voxels(path)
             except DamagedFileError as error:
                 raise _damaged(path) from error
-            image, modality = _read_file(path)
+            image, modality = _read_file(path, layers_ok)
+        image = layers_as_components(image) if has_layers(image) else image
         image = _three_dimensional(image)
     array = sitk.GetArrayFromImage(image)
     if bad.size and array.dtype.kind == "f":
@@ -79,7 +86,7 @@ def _check_readable(path: Path) -> None:
         raise InputError(f"'{path}' may not be read", "Ask for the right to read it")
 
 
-def _read_file(path: Path) -> tuple[sitk.Image, str | None]:
+def _read_file(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -94,7 +101,8 @@ def _read_file(path: Path) -> tuple[sitk.Image, str | None]:
             "Load it in 3D Slicer (QuantitativeReporting extension) and save it as .seg.nrrd",
             code="not_an_image",
         )
-    _check_scalar_3d(path, reader.GetSize(), reader.GetNumberOfComponents(), header)
+    if not (layers_ok and has_layers(reader)):
+        _check_scalar_3d(path, reader.GetSize(), reader.GetNumberOfComponents(), header)
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()):
         raise InputError(f"'{path}' holds complex numbers", "Save its magnitude", code="not_scalar")
     try:
@@ -108,10 +116,9 @@ def _check_scalar_3d(
 ) -> None:
     if components > 1 and any(key.startswith("Segment0_") for key in header):
         raise InputError(
-            f"'{path}' holds overlapping segments, in {components} layers",
-            "In 3D Slicer, take the segments apart so that none overlap, or export them to a "
-            "labelmap volume, and save again",
-            code="overlapping_segments",
+            f"'{path}' is a segmentation in {components} layers, not an image",
+            "Give a grey-scale volume",
+            code="not_scalar",
         )
     if components > 1:
         raise InputError(
