@@ -61,7 +61,8 @@ def _range(path: Path, layers: NDArray[Any]) -> tuple[float, float]:
             "labelmap in 3D Slicer",
             code="not_integral",
         )
-    if low < 0:
+    # Interpolation may leave small negative numbers in fractions that begin at 0.
+    if low < -_SLICER_FULL / 2:
         return -_SLICER_FULL, _SLICER_FULL
     for usual in _USUAL_MAXIMA:
         # Small structures may fill no voxel entirely; a maximum far below says another range.

@@ -16,7 +16,7 @@ from SAMFineTuneLib.volumes.volume import Volume
 _MANY_LABELS = 50
 # Of neighbouring labelled voxels, how many have different labels. Regions of two voxels along each
 # axis reach one half; in images of organs most neighbours differ.
-_TOUCHING = 0.5
+_TOUCHING = 0.6
 
 
 def require_structures(path: Path, array: NDArray[Any]) -> None:

@@ -150,12 +150,11 @@ def flatten(
     for segment in segments:
         tell(told, segment.label, segment.entry)
     ranks, unknown = _ranks(segments, on_top)
+    absent = f"{', '.join(unknown)} is no segment of {path.name}, which has {_listed(segments)}"
     if unknown:
-        remarks.append(
-            f"{path.name} has no segment {', '.join(unknown)} to put on top; {_listed(segments)}"
-        )
+        remarks.append(f"to be on top: {absent}")
     flat, covered = _drawn(segments, layers.shape[:3], wanted, ranks)
-    _refuse_undecided(path, covered, wanted, ranks)
+    _refuse_undecided(path, covered, wanted, ranks, f" ({absent})" if unknown else "")
     renumbered = [each for each in segments if each.entry.value not in (None, each.label)]
     remarks += _renumbering(path, renumbered) + _covering(path, covered)
     return Flattened(flat, told, non_finite, tuple(remarks))
@@ -237,7 +236,7 @@ def _boxes(layer: NDArray[Any]) -> dict[int, Box]:
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.SetComputePerimeter(False)
     shapes.Execute(sitk.GetImageFromArray(layer))
-    boxes = {}
+    boxes: dict[int, Box] = {}
     for label in shapes.GetLabels():
         i, j, k, columns, rows, slices = shapes.GetBoundingBox(label)
         boxes[int(label)] = slice(k, k + slices), slice(j, j + rows), slice(i, i + columns)
@@ -302,6 +301,7 @@ def _refuse_undecided(
     covered: list[_Covered],
     wanted: Collection[int] | None,
     ranks: Mapping[int, int],
+    absent: str,
 ) -> None:
     undecided = [
         each
@@ -314,12 +314,15 @@ def _refuse_undecided(
     worst = max(undecided, key=lambda each: each.voxels)
     above, below = worst.above, worst.below
     more = f" (and {len(undecided) - 1} more pairs overlap)" if len(undecided) > 1 else ""
-    name = _quoted(above.entry.name) if above.entry.name else above.label
+    # A segment that lies within another is the smaller one.
+    top = min(above, below, key=lambda each: np.count_nonzero(each.mask))
+    name = _quoted(top.entry.name) if top.entry.name else top.label
     raise InputError(
         f"segments {above.called} and {below.called} of '{path}' overlap in "
-        f"{_shared(above, below)} voxels{more}, and a voxel can have one label only",
+        f"{_shared(above, below)} voxels{more}, and a voxel can have one label "
+        f"only{absent}",
         f'Say which one covers the other, as --on-top {name} ("on_top" in a file of examples); or '
-        f'choose one of them, as --labels {above.label} ("labels"); or take them apart in '
+        f'choose one of them, as --labels {top.label} ("labels"); or take them apart in '
         "3D Slicer",
         code="overlapping_segments",
     )
@@ -353,7 +356,7 @@ def _covering(path: Path, covered: list[_Covered]) -> list[str]:
 
 
 def _listed(segments: list[_Segment]) -> str:
-    return "it has " + _first_few([f"{each.label} {each.entry.name}".strip() for each in segments])
+    return _first_few([f"{each.label} {each.entry.name}".strip() for each in segments])
 
 
 def _first_few(parts: list[str]) -> str:
