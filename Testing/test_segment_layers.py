@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +214,19 @@ class TestOverlaps:
     def test_what_is_not_wanted_covers_nothing(self, file, wanted, whole):
         read = read_labelmap(file, wanted=wanted)
         np.testing.assert_array_equal(np.isin(read.array, wanted), whole)
+        assert not any("covered" in each for each in read.remarks)
+
+    def test_what_is_wanted_and_covered_is_told(self, file):
+        read = read_labelmap(file, wanted=[1], on_top=["tumour"])
+        np.testing.assert_array_equal(read.array == 1, A & ~C)
+        assert f"{(A & C).sum()} voxels of 'Organ A'" in " ".join(read.remarks)
+
+    def test_a_name_with_a_comma(self, tmp_path):
+        fields = segment(0, "a", 0, 1) | segment(1, "c, left", 1, 1)
+        file = nrrd(tmp_path / "s.seg.nrrd", byte(A, C), fields)
+        assert '--on-top "c, left"' in refused(read_labelmap, file).remedy
+        read = read_labelmap(file, on_top=["c, left"])
+        np.testing.assert_array_equal(read.array, np.where(C, 2, A))
 
     def test_two_that_are_wanted_are_refused(self, file):
         assert "'Organ A' and 'tumour'" in refused(read_labelmap, file, wanted=[1, 3]).message
@@ -342,3 +357,15 @@ class TestOnTopIsSaidEverywhere:
         )
         assert {each.label for each in known} == {1, 2}
         assert any("covered by 'c'" in each for each in said)
+
+    def test_on_the_command_line(self, tmp_path):
+        fields = segment(0, "a", 0, 1) | segment(1, "c", 1, 1)
+        file = nrrd(tmp_path / "s.seg.nrrd", byte(A, C), fields)
+        command = [sys.executable, "-m", "SAMFineTuneLib", "evaluate"]
+        command += ["--prediction", str(file), "--reference", str(file)]
+        without = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert without.returncode == 2 and f"overlap in {(A & C).sum()} voxels" in without.stderr
+        done = subprocess.run([*command, "--on-top", "c"], capture_output=True, text=True)
+        assert done.returncode == 0 and "are one file" in done.stderr
+        volumes = [each["reference_ml"] for each in json.loads(done.stdout)["labels"]]
+        assert volumes == pytest.approx([(A & ~C).sum() * 0.012, C.sum() * 0.012])

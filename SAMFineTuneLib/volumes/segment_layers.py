@@ -156,7 +156,9 @@ def flatten(
     flat, covered = _drawn(segments, layers.shape[:3], wanted, ranks)
     _refuse_undecided(path, covered, wanted, ranks, f" ({absent})" if unknown else "")
     renumbered = [each for each in segments if each.entry.value not in (None, each.label)]
-    remarks += _renumbering(path, renumbered) + _covering(path, covered)
+    # What covers a structure that nobody uses is of no interest.
+    told_of = [each for each in covered if wanted is None or each.below.label in wanted]
+    remarks += _renumbering(path, renumbered) + _covering(path, told_of)
     return Flattened(flat, told, non_finite, tuple(remarks))
 
 
