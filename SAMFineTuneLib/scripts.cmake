@@ -173,7 +173,9 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/coded_term.py
   SAMFineTuneLib/volumes/dicom_series.py
   SAMFineTuneLib/volumes/format_limits.py
+  SAMFineTuneLib/volumes/fractional_segments.py
   SAMFineTuneLib/volumes/geometry.py
+  SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
   SAMFineTuneLib/volumes/label_matching.py
   SAMFineTuneLib/volumes/label_values.py
@@ -187,6 +189,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
+  SAMFineTuneLib/volumes/segment_layers.py
   SAMFineTuneLib/volumes/unreadable.py
   SAMFineTuneLib/volumes/volume.py
   SAMFineTuneLib/volumes/writing.py

@@ -293,7 +293,7 @@ def test_what_the_model_does_not_know_is_left_out_in_words(files: tuple[Path, Pa
     assert [each.label for each in found] == [5]
     assert "does not know label 52" in words[0] and len(words) == 1
     with pytest.raises(
-        InputError, match="label 5 is bright in a_labels.nrrd and spleen in the mod"
+        InputError, match=r"label 5 is bright in a_labels\.nrrd and spleen in the mod"
     ):
         known_structures([example], files[0], volume, {5: "spleen"}, "axial", words.append)
     assert not known_structures([example], files[0], volume, {9: ""}, "axial", words.append)

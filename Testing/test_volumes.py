@@ -328,11 +328,15 @@ class TestBadFiles:
 
     def test_overlapping_segments(self, tmp_path):
         image = sitk.GetImageFromArray(np.ones((*PLAIN.shape, 2), np.uint8), isVector=True)
-        image.SetMetaData("Segment0_ID", "a")
-        image.SetMetaData("Segment0_Layer", "0")
+        for number, name in enumerate("ab"):
+            image.SetMetaData(f"Segment{number}_ID", name)
+            image.SetMetaData(f"Segment{number}_Name", name)
+            image.SetMetaData(f"Segment{number}_Layer", str(number))
         sitk.WriteImage(image, tmp_path / "s.seg.nrrd")
         error = refused(read_labelmap, tmp_path / "s.seg.nrrd")
-        assert error.code == "overlapping_segments" and "overlap" in error.message
+        assert error.code == "overlapping_segments"
+        assert f"'a' and 'b' of '{tmp_path / 's.seg.nrrd'}' overlap in 210" in error.message
+        assert refused(read_volume, tmp_path / "s.seg.nrrd").code == "not_scalar"
 
     def test_sheared_axes(self, tmp_path):
         write_labelmap(tmp_path / "v.nii", random_labelmap(PLAIN))

@@ -8,6 +8,7 @@ from typing import Any
 from SAMFineTuneLib.cli.arguments import (
     Commands,
     add_command,
+    add_on_top,
     names_of_labels,
     numbers_or,
     option_name,
@@ -99,6 +100,7 @@ def add_to(commands: Commands) -> None:
         metavar=("FIRST", "LAST"),
         help="the first and the last slice that hold any of the labels: all beyond are empty",
     )
+    add_on_top(absence)
     parser.add_argument(
         "--uncertainty",
         type=path_from_text,
@@ -148,6 +150,7 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
         "empty": chosen.empty,
         "extent": chosen.extent,
         "label_names": chosen.label_names,
+        "on_top": chosen.on_top,
     }
     if chosen.examples is not None:
         if chosen.drawn:
@@ -158,9 +161,9 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
             )
         return read_examples(chosen.examples, said)
     drawn = chosen.drawn or []
-    if not drawn and (chosen.extent is not None or chosen.empty != "none"):
+    if not drawn and (chosen.extent is not None or chosen.empty != "none" or chosen.on_top):
         raise InputError(
-            "--empty and --extent speak of slices that are drawn, and none are named",
+            "--empty, --extent and --on-top speak of slices that are drawn, and none are named",
             "name them with --drawn",
             code="contrary_options",
         )

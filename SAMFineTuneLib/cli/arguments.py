@@ -72,6 +72,18 @@ def names_of_labels(text: str) -> dict[int, str]:
     return names
 
 
+def add_on_top(group: Any) -> None:
+    """The option that says which of overlapping segments is seen."""
+    group.add_argument(
+        "--on-top",
+        action="append",
+        default=[],
+        metavar="NAME_OR_LABEL",
+        help="a segment that covers the others where segments of a file overlap, which is refused "
+        "without it; repeat it, or put commas between, for several, the highest first",
+    )
+
+
 def size_or_auto(text: str) -> int | str:
     """Reads "auto" or a number of pixels."""
     try:

@@ -7,6 +7,7 @@ import argparse
 from SAMFineTuneLib.cli.arguments import (
     Commands,
     add_command,
+    add_on_top,
     names_of_labels,
     numbers_or,
     option_name,
@@ -77,6 +78,7 @@ def add_to(commands: Commands) -> None:
         metavar="MM",
         help="surfaces that are closer than this count as equal in the NSD (default: 2.0 mm)",
     )
+    add_on_top(parser)
     parser.add_argument(
         "--output",
         type=path_from_text,
@@ -94,6 +96,7 @@ def _run(chosen: argparse.Namespace) -> int:
         "slices": chosen.slices,
         "axis": chosen.axis,
         "tolerance_mm": chosen.tolerance,
+        "on_top": chosen.on_top,
         "output": chosen.output,
     }
     return execute(make_job(EvaluateJob, fields, option_name), None)

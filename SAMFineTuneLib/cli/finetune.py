@@ -8,6 +8,7 @@ from typing import Any
 from SAMFineTuneLib.cli.arguments import (
     Commands,
     add_command,
+    add_on_top,
     names_of_labels,
     numbers_or,
     option_name,
@@ -35,7 +36,7 @@ _EXAMPLE = """\
    {"volume": "b.nii.gz", "segmentation": "b-labels.nii.gz", "labels": [1], "axis": "axial"}]
   python -m SAMFineTuneLib finetune --examples examples.json --output model.safetensors
 """
-_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent")
+_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent", "on_top")
 
 
 def add_to(commands: Commands) -> None:
@@ -69,8 +70,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=path_from_text,
         metavar="EXAMPLES.json",
         help="in place of the two: a list of objects with volume, segmentation and, where they "
-        "differ from the options, labels, axis, labelled, empty, extent; also label_names, an "
-        "object of numbers and names in place of those in the segmentation, and complete, "
+        "differ from the options, labels, axis, labelled, empty, extent, on_top; also "
+        "label_names, an object of numbers and names in place of those in the segmentation, and complete, "
         "unfinished, known_empty, lists of slices on which every label is complete, on which "
         "none counts, and which hold none",
     )
@@ -121,6 +122,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="the first and the last slice that hold any of the labels: all beyond are empty, "
         "whatever the words of --empty say",
     )
+    add_on_top(data)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
 from SAMFineTuneLib.slices.labelled import known_labels, tells_of_slices
 from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume, labelmap_onto, read_labelmap
+from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
 from SAMFineTuneLib.volumes.label_matching import (
     Matching,
     NamedLabel,
@@ -34,7 +35,7 @@ def require_drawn(
         warn: told where not one of the examples is of one of the volumes.
 
     Raises:
-        InputError: a segmentation that is not there.
+        InputError: a segmentation that is not there, or that is the volume itself.
     """
     read = {volume.resolve() for volume in volumes}
     of_these = [each for each in drawn if each.volume.resolve() in read]
@@ -45,6 +46,8 @@ def require_drawn(
                 "check the name of the file",
                 code="no_such_file",
             )
+        if each.labels == "all":
+            require_two_files(each.volume, each.segmentation)
     if drawn and not of_these:
         warn("none of the examples is of a volume that is segmented: nothing is known as drawn")
 
@@ -107,7 +110,12 @@ def _of_model(
     A label that the example lists may have no voxel: then it says where the structure is not. A
     segmentation without any label says so of all structures, where it says anything of slices.
     """
-    labelmap = read_labelmap(example.segmentation, empty_ok=True)
+    wanted = None if example.labels == "all" else example.labels
+    labelmap = read_labelmap(
+        example.segmentation, empty_ok=True, wanted=wanted, on_top=example.on_top
+    )
+    if example.labels == "all":
+        require_other_values(volume, labelmap, example.volume, example.segmentation)
     if labelmap.labels:
         labelmap = labelmap_onto(labelmap, volume.geometry)
     else:

@@ -26,6 +26,7 @@ def run_evaluate(
             the two.
     """
     from SAMFineTuneLib.volumes import read_labelmap
+    from SAMFineTuneLib.volumes.image_as_labels import same_labels_warning
 
     if job.output is not None:
         refuse_overwriting(
@@ -33,10 +34,13 @@ def run_evaluate(
         )
         require_writable_file(job.output)
     labels = None if job.labels == "all" else job.labels
-    prediction = read_labelmap(job.prediction, empty_ok=True)
+    prediction = read_labelmap(job.prediction, empty_ok=True, wanted=labels, on_top=job.on_top)
     # Without a label in the reference, nobody could know what to measure.
-    reference = read_labelmap(job.reference, empty_ok=labels is not None)
-    for remark in (*prediction.remarks, *reference.remarks):
+    reference = read_labelmap(
+        job.reference, empty_ok=labels is not None, wanted=labels, on_top=job.on_top
+    )
+    same = same_labels_warning(prediction, reference, job.prediction, job.reference)
+    for remark in (*prediction.remarks, *reference.remarks, *same):
         events.warning(remark)
     control.raise_if_cancelled()
     # After reading: it takes seconds to load, and a wrong file is to be told at once.

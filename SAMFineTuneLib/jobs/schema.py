@@ -72,6 +72,15 @@ def _check_extent(value: object) -> object:
     return first, last
 
 
+def _check_on_top(value: object) -> object:
+    """Accepts a list of names and labels; labels become text, as the command line has them."""
+    if not isinstance(value, list | tuple) or any(
+        type(each) not in (str, int) or not str(each).strip() for each in value
+    ):
+        raise ValueError('must be a list of names or labels, the highest first, such as ["tumour"]')
+    return [str(each) for each in value]
+
+
 def _check_input_size(value: object) -> object:
     if value == "auto":
         return value
@@ -109,6 +118,7 @@ EmptySlices = Annotated[
 ]
 Slices = Annotated[list[int], PlainValidator(_check_slices)]
 Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
+OnTop = Annotated[list[str], PlainValidator(_check_on_top)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
@@ -148,6 +158,7 @@ class Example(_Record):
         known_empty: further slices known to hold none of the labels.
         extent: the first and the last slice that hold any of the labels; all beyond are empty.
             Takes the place of the words of `empty`; slices that it lists stay empty.
+        on_top: names or labels of segments that cover others where they overlap, the highest first.
     """
 
     volume: FilePath
@@ -161,6 +172,7 @@ class Example(_Record):
     unfinished: Slices = Field(default_factory=list)
     known_empty: Slices = Field(default_factory=list)
     extent: Extent = None
+    on_top: OnTop = Field(default_factory=list)
 
     @field_validator("unfinished", "known_empty", mode="after")
     @classmethod
@@ -250,6 +262,7 @@ class EvaluateJob(_Record):
 
     Labels of one name are one structure; `labels` are the reference's numbers. Numbers that are in
     `label_names` are called so, and count where the files' own names contradict each other.
+    `on_top` is that of `Example`, for both.
     """
 
     kind: Literal["evaluate"] = "evaluate"
@@ -261,6 +274,7 @@ class EvaluateJob(_Record):
     slices: Annotated[list[int] | None, _numbers_or(minimum=0)] | None = None
     axis: Axis = "axial"
     tolerance_mm: Millimetres = 2.0
+    on_top: OnTop = Field(default_factory=list)
     output: FilePath | None = None
 
 

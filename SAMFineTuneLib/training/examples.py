@@ -34,6 +34,7 @@ from SAMFineTuneLib.volumes import (
     read_labelmap,
     read_volume,
 )
+from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
 from SAMFineTuneLib.volumes.label_matching import named_labels
 
 # Empty slices kept of each volume, for every labelled one; they teach little and look alike. Of a
@@ -65,6 +66,7 @@ class ExampleSource:
     unfinished: Sequence[int] = ()
     known_empty: Sequence[int] = ()
     extent: tuple[int, int] | None = None
+    on_top: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +223,7 @@ def _open_all(sources: list[ExampleSource], check: Callable[[], None]) -> list[_
     bare: list[int] = []
     for index, source in enumerate(sources):
         check()
-        labelmap = read_labelmap(source.segmentation, empty_ok=True)
+        labelmap = _labelmap_of(source)
         if labelmap.labels:
             opened[index] = _open(source, labelmap)
         else:
@@ -233,11 +235,18 @@ def _open_all(sources: list[ExampleSource], check: Callable[[], None]) -> list[_
     most = max(_FEWEST_EMPTY, round(_EMPTY_PER_LABELLED * sum(labelled) / len(labelled)))
     for index in bare:
         check()
-        labelmap = read_labelmap(sources[index].segmentation, empty_ok=True)
+        labelmap = _labelmap_of(sources[index])
         opened[index] = _open(sources[index], labelmap, axis, most)
         if not opened[index].slices:
             raise _empty(sources[index])
     return [opened[index] for index in range(len(sources))]
+
+
+def _labelmap_of(source: ExampleSource) -> Labelmap:
+    if source.labels == "all":
+        require_two_files(source.volume, source.segmentation)
+    wanted = None if source.labels == "all" else source.labels
+    return read_labelmap(source.segmentation, empty_ok=True, wanted=wanted, on_top=source.on_top)
 
 
 def _labelled_count(opened: _Opened) -> int:
@@ -257,6 +266,8 @@ def _empty(source: ExampleSource) -> InputError:
 def _open(source: ExampleSource, labelmap: Labelmap, axis: str = "axial", most: int = 0) -> _Opened:
     """Reads the volume of a segmentation; `axis` and `most` are for one that shows nothing."""
     volume = read_volume(source.volume)
+    if source.labels == "all":
+        require_other_values(volume, labelmap, source.volume, source.segmentation)
     present = labelmap.labels
     told = named_labels(labelmap, source.label_names)
     labels: list[int] | None = present if source.labels == "all" else source.labels

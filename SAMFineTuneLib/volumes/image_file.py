@@ -24,6 +24,7 @@ from SAMFineTuneLib.volumes.nifti_forms import read_forms
 from SAMFineTuneLib.volumes.nifti_place import Place, nifti_place
 from SAMFineTuneLib.volumes.nrrd_slice import read_slice
 from SAMFineTuneLib.volumes.quiet import itk_quiet, sheared_nifti_allowed
+from SAMFineTuneLib.volumes.segment_layers import has_layers, layers_as_components
 from SAMFineTuneLib.volumes.unreadable import FORMATS, explained, refuse_unreadable
 
 # Files whose header says the geometry, without the voxels.
@@ -34,7 +35,8 @@ class ReadImage(NamedTuple):
     """What a file or folder holds.
 
     Attributes:
-        array: voxels, shape (k, j, i); NaN and infinite ones as they are.
+        array: voxels, shape (k, j, i), or (k, j, i, layers) of a segmentation in several layers;
+            NaN and infinite ones as they are.
         geometry: where they lie.
         header: the file's own fields.
         modality: "CT", "MR", ... where DICOM says so.
@@ -48,8 +50,12 @@ class ReadImage(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-def read_image(path: Path) -> ReadImage:
+def read_image(path: Path, *, layers_ok: bool = False) -> ReadImage:
     """The 3-D scalar image of a file, or of a folder with one DICOM series.
+
+    Args:
+        path: the file or folder.
+        layers_ok: accept a segmentation of 3D Slicer in several layers.
 
     Raises:
         InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
@@ -70,7 +76,8 @@ def read_image(path: Path) -> ReadImage:
                 bad = non_finite_voxels(path)
             except DamagedFileError as error:
                 raise explained(path) from error
-            image, modality, remarks = _read_file(path)
+            image, modality, remarks = _read_file(path, layers_ok)
+        image = layers_as_components(image) if has_layers(image) else image
         place = _place(path, image)
         image = _three_dimensional(image)
     array = sitk.GetArrayFromImage(image)
@@ -142,7 +149,7 @@ def _check_readable(path: Path) -> None:
         raise InputError(f"'{path}' may not be read", "Ask for the right to read it")
 
 
-def _read_file(path: Path) -> tuple[sitk.Image, str | None, tuple[str, ...]]:
+def _read_file(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None, tuple[str, ...]]:
     try:
         single = read_slice(path)
     except RuntimeError as error:
@@ -153,10 +160,10 @@ def _read_file(path: Path) -> tuple[sitk.Image, str | None, tuple[str, ...]]:
         return single.image, None, single.remarks
     # Where the voxels lie is taken from the header itself, so ITK may straighten what it likes.
     with sheared_nifti_allowed():
-        return *_read_with_itk(path), ()
+        return *_read_with_itk(path, layers_ok), ()
 
 
-def _read_with_itk(path: Path) -> tuple[sitk.Image, str | None]:
+def _read_with_itk(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     # The other formats are known by their content, MetaImage by a lower-case ending alone.
@@ -174,7 +181,8 @@ def _read_with_itk(path: Path) -> tuple[sitk.Image, str | None]:
             "Load it in 3D Slicer (QuantitativeReporting extension) and save it as .seg.nrrd",
             code="not_an_image",
         )
-    _check_scalar_3d(path, reader.GetSize(), reader.GetNumberOfComponents(), header)
+    if not (layers_ok and has_layers(reader)):
+        _check_scalar_3d(path, reader.GetSize(), reader.GetNumberOfComponents(), header)
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()):
         raise InputError(f"'{path}' holds complex numbers", "Save its magnitude", code="not_scalar")
     try:
@@ -188,10 +196,9 @@ def _check_scalar_3d(
 ) -> None:
     if components > 1 and any(key.startswith("Segment0_") for key in header):
         raise InputError(
-            f"'{path}' holds overlapping segments, in {components} layers",
-            "In 3D Slicer, take the segments apart so that none overlap, or export them to a "
-            "labelmap volume, and save again",
-            code="overlapping_segments",
+            f"'{path}' is a segmentation in {components} layers, not an image",
+            "Give a grey-scale volume",
+            code="not_scalar",
         )
     if components > 1:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.volumes.image_as_labels import require_structures
 from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
-from SAMFineTuneLib.volumes.label_values import labels_of
+from SAMFineTuneLib.volumes.label_values import labels_of, stored_step
 from SAMFineTuneLib.volumes.labelmap import Labelmap
 from SAMFineTuneLib.volumes.number_range import computable
-from SAMFineTuneLib.volumes.segment_header import segments
+from SAMFineTuneLib.volumes.segment_header import moved_by_old_extent, segments
+from SAMFineTuneLib.volumes.segment_layers import Flattened, flatten, needs_flattening
 from SAMFineTuneLib.volumes.volume import Volume
 
 
@@ -43,37 +46,53 @@ def read_grid(path: str | os.PathLike[str]) -> Geometry:
     return read_geometry(Path(path))
 
 
-def read_labelmap(path: str | os.PathLike[str], *, empty_ok: bool = False) -> Labelmap:
+def read_labelmap(
+    path: str | os.PathLike[str],
+    *,
+    empty_ok: bool = False,
+    wanted: Collection[int] | None = None,
+    on_top: Sequence[str] = (),
+) -> Labelmap:
     """Read a segmentation, with names, colours and terms where 3D Slicer wrote them into an NRRD.
 
     Whole numbers that are stored as floating point are accepted; NaN and infinite voxels count as
-    background.
+    background. Segments in several layers become one labelmap; see `segment_layers` for their
+    labels. Of fractional segments a voxel has the one that fills more than half of it.
 
     Args:
         path: the file.
         empty_ok: accept a segmentation without a single labelled voxel, as a prediction may be.
+        wanted: the labels that the user has named, None for all. Overlaps of others matter to
+            nobody, and hundreds of labels that touch everywhere are meant when they are named.
+        on_top: names or labels of segments that cover others where they overlap, the highest first.
 
     Raises:
-        InputError: as `read_volume`, and where the values cannot be labels or are all background.
+        InputError: as `read_volume`, and where the values cannot be labels, are all background, or
+            are those of an image; segments overlap and neither is to be on top.
     """
     path = Path(path)
-    read = read_image(path)
-    array, non_finite = labels_of(path, read.array)
-    if not (empty_ok or array.any()):
+    read = read_image(path, layers_ok=True)
+    if needs_flattening(read.array, read.header):
+        flat = flatten(path, read.array, read.header, wanted, on_top)
+    else:
+        array, bad = labels_of(path, read.array, stored_step(read.header))
+        flat = Flattened(array, segments(read.header), bad, ())
+    if wanted is None:
+        require_structures(path, flat.array)
+    if not (empty_ok or flat.array.any()):
         raise InputError(
             f"the segmentation '{path}' is empty: all its voxels are 0",
             "Label the structure on some slices first, or name the right file",
             code="empty_segmentation",
         )
-    told = segments(read.header)
     return Labelmap(
-        array,
-        read.geometry,
-        told.names,
-        told.colours,
-        non_finite,
-        told.terminologies,
-        (*read.remarks, *_non_finite_remark(path, non_finite)),
+        flat.array,
+        moved_by_old_extent(read.geometry, read.header),
+        flat.told.names,
+        flat.told.colours,
+        flat.non_finite,
+        flat.told.terminologies,
+        (*read.remarks, *flat.remarks, *_non_finite_remark(path, flat.non_finite)),
     )
 
 
