@@ -97,6 +97,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/jobs/prompt_phase.py
   SAMFineTuneLib/jobs/runners.py
   SAMFineTuneLib/jobs/schema.py
+  SAMFineTuneLib/jobs/series_choice.py
   SAMFineTuneLib/jobs/standard_input.py
   SAMFineTuneLib/jobs/standard_output.py
   SAMFineTuneLib/jobs/worker.py
@@ -165,7 +166,12 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py
   SAMFineTuneLib/volumes/__init__.py
+  SAMFineTuneLib/volumes/dicom_folder.py
+  SAMFineTuneLib/volumes/dicom_header.py
+  SAMFineTuneLib/volumes/dicom_pixels.py
   SAMFineTuneLib/volumes/dicom_series.py
+  SAMFineTuneLib/volumes/dicom_stack.py
+  SAMFineTuneLib/volumes/gantry_tilt.py
   SAMFineTuneLib/volumes/geometry.py
   SAMFineTuneLib/volumes/image_file.py
   SAMFineTuneLib/volumes/label_values.py
@@ -174,6 +180,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
+  SAMFineTuneLib/volumes/told_spacing.py
   SAMFineTuneLib/volumes/volume.py
   SAMFineTuneLib/volumes/writing.py
   )

@@ -16,6 +16,7 @@ from SAMFineTuneLib.jobs.drawn_slices import known_structures, require_drawn
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_an_image
+from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.model_file import ModelCard, load_model
 from SAMFineTuneLib.prediction.between_slices import keep_known
 from SAMFineTuneLib.prediction.known_structure import KnownStructure
@@ -70,7 +71,8 @@ def run_apply(
             raise InputError(
                 f"there is no volume {path}", "check the name of the file", code="no_such_file"
             )
-    require_drawn(job.drawn, job.volumes, events.warning)
+    chosen = series_of_volumes(job.volumes, job.series)
+    require_drawn(job.drawn, job.volumes, events.warning, chosen)
     written = [path for path in (*outputs, *uncertainties) if path is not None]
     read = dict.fromkeys(job.volumes, "a volume")
     read |= {each.segmentation: "what is drawn" for each in job.drawn}
@@ -85,7 +87,7 @@ def run_apply(
     results = []
     for index, path in enumerate(job.volumes):
         events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
-        volume = read_volume(path)
+        volume = read_volume(path, chosen[index])
         for remark in volume.remarks:
             events.warning(remark)
         if card.normalisation.kind == "calibrated" and _cannot_be_ct(volume):
@@ -95,7 +97,9 @@ def run_apply(
             )
         names = {label.value: label.name for label in card.labels}
         axis = slice_axis(card, volume)
-        known = known_structures(job.drawn, path, volume, names, axis, events.warning)
+        known = known_structures(
+            job.drawn, path, volume, names, axis, events.warning, chosen[index]
+        )
         results.append(
             _apply(
                 job,

@@ -26,6 +26,7 @@ from SAMFineTuneLib.jobs.json_text import to_json, write_json
 
 SCHEMA_VERSION = 1
 JOB_FILE = "job.json"
+_LONGEST_UID = 64
 SEGMENTATION_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
 
 
@@ -78,6 +79,14 @@ def _check_input_size(value: object) -> object:
     return value
 
 
+def _check_series(value: object) -> object:
+    if type(value) is int and value > 0:
+        return str(value)
+    if not isinstance(value, str) or not 0 < len(value.strip()) <= _LONGEST_UID:
+        raise ValueError("must be the number of a DICOM series in its folder, or its UID")
+    return value.strip()
+
+
 def _check_model_name(value: Path) -> Path:
     if not value.name.lower().endswith(".safetensors"):
         raise ValueError("must be the name of a file that ends in .safetensors")
@@ -93,6 +102,7 @@ EmptySlices = Annotated[
 Slices = Annotated[list[int], PlainValidator(_check_slices)]
 Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
+Series = Annotated[str, PlainValidator(_check_series)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Backbone = Literal["starter", "vit_t", "vit_b", "vit_l", "vit_h"]
@@ -124,6 +134,8 @@ class Example(_Record):
         known_empty: further slices known to hold none of the labels.
         extent: the first and the last slice that hold any of the labels; all beyond are empty.
             Takes the place of the words of `empty`; slices that it lists stay empty.
+        series: which series of a DICOM folder the volume is: its number in the list that is shown
+            where there are several, or its UID; None where there is only one.
     """
 
     volume: Path
@@ -136,6 +148,7 @@ class Example(_Record):
     unfinished: Slices = Field(default_factory=list)
     known_empty: Slices = Field(default_factory=list)
     extent: Extent = None
+    series: Series | None = None
 
     @field_validator("unfinished", "known_empty", mode="after")
     @classmethod
@@ -192,12 +205,15 @@ class ApplyJob(_Record):
     `compress` what the format allows is written as plain voxels, which are read much faster.
     `drawn` tells which slices of the volumes are drawn already: these are kept, and what lies
     between them follows their shape, too; examples of other volumes count for nothing.
+    `series` chooses a DICOM series, by number or UID: one for all volumes that are folders, or one
+    for each of these, in their order.
     """
 
     kind: Literal["apply"] = "apply"
     schema_version: Literal[1] = 1
     model: Path
     volumes: list[Path] = Field(min_length=1)
+    series: list[Series] = Field(default_factory=list)
     output: Path
     uncertainty: Path | None = None
     drawn: list[Example] = Field(default_factory=list)

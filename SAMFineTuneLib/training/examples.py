@@ -47,6 +47,7 @@ class ExampleSource:
     unfinished: Sequence[int] = ()
     known_empty: Sequence[int] = ()
     extent: tuple[int, int] | None = None
+    series: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,12 @@ class _Opened:
     slices: list[_KnownSlice]
     sample: VoxelSample
     warnings: list[str]
+    series: str | None = None
+
+    @property
+    def volume(self) -> tuple[Path, str | None]:
+        """What makes a volume another one than those of the other examples."""
+        return self.source.volume.resolve(), self.series
 
 
 def load_examples(
@@ -153,13 +160,11 @@ def load_examples(
     labels = _labels(opened, names or {})
     normalisation = normalisation or find_normalisation([each.sample for each in opened])
     # A volume with several segmentations is one volume: to hold it out, all of it has to go.
-    volumes = list(dict.fromkeys(each.source.volume.resolve() for each in opened))
+    volumes = list(dict.fromkeys(each.volume for each in opened))
     slices = [
         labelled
         for each in opened
-        for labelled in _slices(
-            volumes.index(each.source.volume.resolve()), each, labels, normalisation
-        )
+        for labelled in _slices(volumes.index(each.volume), each, labels, normalisation)
     ]
     slices.sort(key=lambda each: each.volume)
     if not any(each.is_labelled for each in slices):
@@ -180,7 +185,7 @@ def load_examples(
 
 
 def _open(source: ExampleSource) -> _Opened:
-    volume = read_volume(source.volume)
+    volume = read_volume(source.volume, source.series)
     labelmap = read_labelmap(source.segmentation)
     present = labelmap.labels
     labels = present if source.labels == "all" else source.labels
@@ -212,6 +217,7 @@ def _open(source: ExampleSource) -> _Opened:
             *labelmap.remarks,
             *_axis_warnings(source, axis, sparser),
         ],
+        series=volume.series,
     )
 
 

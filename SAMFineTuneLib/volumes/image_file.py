@@ -12,10 +12,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.dicom_series import read_series
+from SAMFineTuneLib.volumes.dicom_header import is_dicom
+from SAMFineTuneLib.volumes.dicom_series import read_dicom_file, read_series
 from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
 from SAMFineTuneLib.volumes.quiet import itk_quiet
+from SAMFineTuneLib.volumes.told_spacing import spacing_remarks
 
 FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha, .mhd) or a DICOM folder"
 
@@ -29,6 +31,7 @@ class ReadImage(NamedTuple):
         header: the file's own fields.
         modality: "CT", "MR", ... where DICOM says so.
         remarks: what the user should know of how it was read, one sentence each.
+        series: UID of the DICOM series, None for other formats.
     """
 
     array: NDArray[Any]
@@ -36,10 +39,15 @@ class ReadImage(NamedTuple):
     header: dict[str, str]
     modality: str | None = None
     remarks: tuple[str, ...] = ()
+    series: str | None = None
 
 
-def read_image(path: Path) -> ReadImage:
-    """The 3-D scalar image of a file, or of a folder with one DICOM series.
+def read_image(path: Path, series: str | None = None) -> ReadImage:
+    """The 3-D scalar image of a file, or of a DICOM series in a folder.
+
+    Args:
+        path: the file or folder.
+        series: which DICOM series, as for `read_series`; None where the only one is meant.
 
     Raises:
         InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
@@ -47,21 +55,32 @@ def read_image(path: Path) -> ReadImage:
     _check_readable(path)
     bad = np.zeros(0, np.int64)
     with itk_quiet():
-        if path.is_dir():
-            image, modality = read_series(path)
-            _check_scalar_3d(path, image.GetSize(), image.GetNumberOfComponentsPerPixel(), {})
-        else:
-            try:
-                bad = non_finite_voxels(path)
-            except DamagedFileError as error:
-                raise _damaged(path) from error
-            image, modality = _read_file(path)
+        if path.is_dir() or is_dicom(path):
+            dicom = (read_series if path.is_dir() else read_dicom_file)(path, series)
+            return ReadImage(
+                dicom.array, dicom.geometry, {}, dicom.modality, dicom.remarks, dicom.series
+            )
+        _refuse_series(path, series)
+        try:
+            bad = non_finite_voxels(path)
+        except DamagedFileError as error:
+            raise _damaged(path) from error
+        image, modality = _read_file(path)
         image = _three_dimensional(image)
     array = sitk.GetArrayFromImage(image)
     if bad.size and array.dtype.kind == "f":
         array.reshape(-1)[bad] = np.nan
     header = {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
-    return ReadImage(array, Geometry.from_image(image), header, modality)
+    return ReadImage(array, Geometry.from_image(image), header, modality, spacing_remarks(path))
+
+
+def _refuse_series(path: Path, series: str | None) -> None:
+    if series is not None:
+        raise InputError(
+            f"'{path}' is no DICOM image, so there is no series {series} in it",
+            "Choose a series (--series) for DICOM folders alone",
+            code="no_such_series",
+        )
 
 
 def _check_readable(path: Path) -> None:
@@ -88,12 +107,6 @@ def _read_file(path: Path) -> tuple[sitk.Image, str | None]:
         raise _unreadable(path, str(error)) from error
     header = {key: _text(reader.GetMetaData(key)) for key in reader.GetMetaDataKeys()}
     modality = header.get("0008|0060", "").strip() or None
-    if modality == "SEG":
-        raise InputError(
-            f"'{path}' is a DICOM segmentation object, which cannot be read",
-            "Load it in 3D Slicer (QuantitativeReporting extension) and save it as .seg.nrrd",
-            code="not_an_image",
-        )
     _check_scalar_3d(path, reader.GetSize(), reader.GetNumberOfComponents(), header)
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()):
         raise InputError(f"'{path}' holds complex numbers", "Save its magnitude", code="not_scalar")
