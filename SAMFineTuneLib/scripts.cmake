@@ -99,6 +99,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/jobs/prompt_phase.py
   SAMFineTuneLib/jobs/runners.py
   SAMFineTuneLib/jobs/schema.py
+  SAMFineTuneLib/jobs/series_choice.py
   SAMFineTuneLib/jobs/standard_input.py
   SAMFineTuneLib/jobs/standard_output.py
   SAMFineTuneLib/jobs/worker.py
@@ -171,9 +172,14 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/weight_interpolation.py
   SAMFineTuneLib/volumes/__init__.py
   SAMFineTuneLib/volumes/coded_term.py
+  SAMFineTuneLib/volumes/dicom_folder.py
+  SAMFineTuneLib/volumes/dicom_header.py
+  SAMFineTuneLib/volumes/dicom_pixels.py
   SAMFineTuneLib/volumes/dicom_series.py
+  SAMFineTuneLib/volumes/dicom_stack.py
   SAMFineTuneLib/volumes/format_limits.py
   SAMFineTuneLib/volumes/fractional_segments.py
+  SAMFineTuneLib/volumes/gantry_tilt.py
   SAMFineTuneLib/volumes/geometry.py
   SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
@@ -190,6 +196,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
   SAMFineTuneLib/volumes/segment_layers.py
+  SAMFineTuneLib/volumes/told_spacing.py
   SAMFineTuneLib/volumes/unreadable.py
   SAMFineTuneLib/volumes/volume.py
   SAMFineTuneLib/volumes/writing.py

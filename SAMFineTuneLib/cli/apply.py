@@ -17,6 +17,7 @@ from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, read_examples
+from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 
 _DESCRIPTION = """\
 Segment whole volumes with a tuned model. The segmentation has the volume's own geometry and the
@@ -50,6 +51,13 @@ def add_to(commands: Commands) -> None:
         required=True,
         metavar="V",
         help="image file or DICOM folder; repeat it for several",
+    )
+    parser.add_argument(
+        "--series",
+        action="append",
+        metavar="N|UID",
+        help="which series of a DICOM folder with several, by its number in the list that is shown "
+        "without this option, or by its UID; repeat it, one for each folder, or give one for all",
     )
     parser.add_argument(
         "--output",
@@ -133,6 +141,7 @@ def _run(chosen: argparse.Namespace) -> int:
     fields = {
         "model": chosen.model,
         "volumes": chosen.volume,
+        "series": chosen.series or [],
         "output": chosen.output,
         "uncertainty": chosen.uncertainty,
         "drawn": _drawn(chosen),
@@ -173,7 +182,8 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
             "give one for each --volume, in the same order, or --examples",
             code="contrary_options",
         )
+    series = series_of_volumes(chosen.volume, chosen.series or [])
     return [
-        {"volume": volume, "segmentation": labels, **said}
-        for volume, labels in zip(chosen.volume, drawn, strict=False)
+        {"volume": volume, "segmentation": labels, "series": own, **said}
+        for volume, labels, own in zip(chosen.volume, drawn, series, strict=False)
     ]

@@ -18,6 +18,7 @@ from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job, read_examples
+from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 
 _DESCRIPTION = """\
 Fine-tune a network on the labelled slices of one or more volumes, and write the tuned model,
@@ -59,6 +60,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="image file or DICOM folder; repeat it, with a --segmentation for each",
     )
     data.add_argument(
+        "--series",
+        action="append",
+        metavar="N|UID",
+        help="which series of a DICOM folder with several, by its number in the list that is shown "
+        "without this option, or by its UID; repeat it, one for each folder, or give one for all",
+    )
+    data.add_argument(
         "--segmentation",
         action="append",
         type=path_from_text,
@@ -70,10 +78,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=path_from_text,
         metavar="EXAMPLES.json",
         help="in place of the two: a list of objects with volume, segmentation and, where they "
-        "differ from the options, labels, axis, labelled, empty, extent, on_top; also "
-        "label_names, an object of numbers and names in place of those in the segmentation, and complete, "
-        "unfinished, known_empty, lists of slices on which every label is complete, on which "
-        "none counts, and which hold none",
+        "differ from the options, labels, axis, labelled, empty, extent, on_top; also series; "
+        "label_names, an object of numbers and names in place of those in the segmentation; and "
+        "complete, unfinished, known_empty, lists of slices on which every label is complete, on "
+        "which none counts, and which hold none",
     )
     data.add_argument(
         "--labels",
@@ -248,9 +256,10 @@ def _examples(chosen: argparse.Namespace) -> list[Any]:
     shared = {name: getattr(chosen, name) for name in _EXAMPLE_FIELDS}
     volumes, segmentations = chosen.volume or [], chosen.segmentation or []
     if chosen.examples is not None:
-        if volumes or segmentations:
+        if volumes or segmentations or chosen.series:
             raise InputError(
-                "--examples takes the place of --volume and --segmentation", "Give either"
+                "--examples takes the place of --volume, --series and --segmentation",
+                "Give either",
             )
         return list(read_examples(chosen.examples, shared))
     if not volumes:
@@ -262,7 +271,8 @@ def _examples(chosen: argparse.Namespace) -> list[Any]:
             f"{len(volumes)} --volume and {len(segmentations)} --segmentation do not pair",
             "Give one --segmentation for each --volume, in the same order",
         )
+    series = series_of_volumes(volumes, chosen.series or [])
     return [
-        {"volume": volume, "segmentation": segmentation, **shared}
-        for volume, segmentation in zip(volumes, segmentations, strict=True)
+        {"volume": volume, "segmentation": segmentation, "series": own, **shared}
+        for volume, segmentation, own in zip(volumes, segmentations, series, strict=True)
     ]

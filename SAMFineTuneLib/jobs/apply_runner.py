@@ -16,6 +16,7 @@ from SAMFineTuneLib.jobs.drawn_slices import known_structures, require_drawn
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_an_image
+from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.model_file import ModelCard, load_model
 from SAMFineTuneLib.prediction.between_slices import keep_known
 from SAMFineTuneLib.prediction.known_structure import KnownStructure
@@ -68,8 +69,9 @@ def run_apply(
             raise InputError(
                 f"there is no volume {path}", "check the name of the file", code="no_such_file"
             )
-    require_drawn(job.drawn, job.volumes, events.warning)
-    grids = [read_grid(path) for path in job.volumes]
+    chosen = series_of_volumes(job.volumes, job.series)
+    require_drawn(job.drawn, job.volumes, events.warning, chosen)
+    grids = [read_grid(path, own) for path, own in zip(job.volumes, chosen, strict=True)]
     endings = [
         _endings(job, path, grid, events) for path, grid in zip(job.volumes, grids, strict=True)
     ]
@@ -98,7 +100,7 @@ def run_apply(
     results = []
     for index, path in enumerate(job.volumes):
         events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
-        volume = read_volume(path)
+        volume = read_volume(path, chosen[index])
         for remark in volume.remarks:
             events.warning(remark)
         if card.normalisation.kind == "calibrated" and _cannot_be_ct(volume):
@@ -109,7 +111,9 @@ def run_apply(
         names = {label.value: label.name for label in card.labels}
         axis = slice_axis(card, volume)
         terms = {label.value: label.terminology for label in card.labels}
-        known = known_structures(job.drawn, path, volume, names, axis, events.warning, terms)
+        known = known_structures(
+            job.drawn, path, volume, names, axis, events.warning, terms, chosen[index]
+        )
         results.append(
             _apply(
                 job,

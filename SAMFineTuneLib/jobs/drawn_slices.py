@@ -14,6 +14,7 @@ from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
 from SAMFineTuneLib.slices.labelled import known_labels, tells_of_slices
 from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume, labelmap_onto, read_labelmap
+from SAMFineTuneLib.volumes.dicom_series import series_uid
 from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
 from SAMFineTuneLib.volumes.label_matching import (
     Matching,
@@ -25,7 +26,10 @@ from SAMFineTuneLib.volumes.label_matching import (
 
 
 def require_drawn(
-    drawn: Sequence[Example], volumes: Sequence[Path], warn: Callable[[str], None]
+    drawn: Sequence[Example],
+    volumes: Sequence[Path],
+    warn: Callable[[str], None],
+    series: Sequence[str | None] = (),
 ) -> None:
     """Looks whether what is drawn can be used, before anything is computed.
 
@@ -33,12 +37,17 @@ def require_drawn(
         drawn: examples.
         volumes: to be segmented.
         warn: told where not one of the examples is of one of the volumes.
+        series: the DICOM series that was chosen of each volume; () where none was.
 
     Raises:
         InputError: a segmentation that is not there, or that is the volume itself.
     """
-    read = {volume.resolve() for volume in volumes}
-    of_these = [each for each in drawn if each.volume.resolve() in read]
+    chosen = list(zip(volumes, series or [None] * len(volumes), strict=True))
+    of_these = [
+        each
+        for each in drawn
+        if any(_same_volume(each.volume, each.series, *volume) for volume in chosen)
+    ]
     for each in of_these:
         if not each.segmentation.exists():
             raise InputError(
@@ -60,6 +69,7 @@ def known_structures(
     axis: str,
     warn: Callable[[str], None] = lambda text: None,
     terminologies: Mapping[int, str] | None = None,
+    series: str | None = None,
 ) -> list[KnownStructure]:
     """What is known of the model's structures in one volume.
 
@@ -74,6 +84,7 @@ def known_structures(
         axis: along which the model cuts the volume.
         warn: told what cannot help, and why.
         terminologies: the model's labels and what they are in coded terms, where it tells.
+        series: the DICOM series that was chosen of the path.
 
     Raises:
         InputError: a segmentation that cannot be read or does not lie over the volume; slices that
@@ -86,7 +97,7 @@ def known_structures(
     ]
     found: dict[tuple[int, int], KnownStructure] = {}
     for example in drawn:
-        if example.volume.resolve() != path.resolve():
+        if not _same_volume(example.volume, example.series, path, series):
             continue
         labelmap, labels = _of_model(example, volume, model, warn)
         along = (sparser_axis(labelmap, axis) or axis) if example.axis == "auto" else example.axis
@@ -201,3 +212,17 @@ def _drawings(
         example.extent,
     )
     return [(label, Drawing(stack, known[:, column])) for column, label in enumerate(labels)]
+
+
+def _same_volume(
+    path: Path, series: str | None, other_path: Path, other_series: str | None
+) -> bool:
+    """Whether two paths, each with a choice of a series, mean the same volume.
+
+    A number and a UID may name the same series, and so may no choice where there is only one.
+    """
+    if path.resolve() != other_path.resolve():
+        return False
+    if series == other_series or not path.is_dir():
+        return True
+    return series_uid(path, series) == series_uid(other_path, other_series)

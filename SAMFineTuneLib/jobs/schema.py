@@ -28,6 +28,7 @@ from SAMFineTuneLib.jobs.json_text import to_json, write_json
 
 SCHEMA_VERSION = 1
 JOB_FILE = "job.json"
+_LONGEST_UID = 64
 SEGMENTATION_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
 
 
@@ -103,6 +104,14 @@ def _check_path(value: Path) -> Path:
         raise ValueError(f"must be the path of a file or a folder: {error.message}") from error
 
 
+def _check_series(value: object) -> object:
+    if type(value) is int and value > 0:
+        return str(value)
+    if not isinstance(value, str) or not 0 < len(value.strip()) <= _LONGEST_UID:
+        raise ValueError("must be the number of a DICOM series in its folder, or its UID")
+    return value.strip()
+
+
 def _check_model_name(value: Path) -> Path:
     if not value.name.lower().endswith(".safetensors"):
         raise ValueError("must be the name of a file that ends in .safetensors")
@@ -120,6 +129,7 @@ Slices = Annotated[list[int], PlainValidator(_check_slices)]
 Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
 OnTop = Annotated[list[str], PlainValidator(_check_on_top)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
+Series = Annotated[str, PlainValidator(_check_series)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Backbone = Literal["starter", "vit_t", "vit_b", "vit_l", "vit_h"]
@@ -159,6 +169,8 @@ class Example(_Record):
         extent: the first and the last slice that hold any of the labels; all beyond are empty.
             Takes the place of the words of `empty`; slices that it lists stay empty.
         on_top: names or labels of segments that cover others where they overlap, the highest first.
+        series: which series of a DICOM folder the volume is: its number in the list that is shown
+            where there are several, or its UID; None where there is only one.
     """
 
     volume: FilePath
@@ -173,6 +185,7 @@ class Example(_Record):
     known_empty: Slices = Field(default_factory=list)
     extent: Extent = None
     on_top: OnTop = Field(default_factory=list)
+    series: Series | None = None
 
     @field_validator("unfinished", "known_empty", mode="after")
     @classmethod
@@ -231,12 +244,15 @@ class ApplyJob(_Record):
     `compress` what the format allows is written as plain voxels, which are read much faster.
     `drawn` tells which slices of the volumes are drawn already: these are kept, and what lies
     between them follows their shape, too; examples of other volumes count for nothing.
+    `series` chooses a DICOM series, by number or UID: one for all volumes that are folders, or one
+    for each of these, in their order.
     """
 
     kind: Literal["apply"] = "apply"
     schema_version: Literal[1] = 1
     model: FilePath
     volumes: list[FilePath] = Field(min_length=1)
+    series: list[Series] = Field(default_factory=list)
     output: FilePath
     uncertainty: FilePath | None = None
     drawn: list[Example] = Field(default_factory=list)

@@ -67,6 +67,7 @@ class ExampleSource:
     known_empty: Sequence[int] = ()
     extent: tuple[int, int] | None = None
     on_top: Sequence[str] = ()
+    series: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +155,12 @@ class _Opened:
     slices: list[_KnownSlice]
     sample: VoxelSample
     warnings: list[str]
+    series: str | None = None
+
+    @property
+    def volume(self) -> tuple[Path, str | None]:
+        """What makes a volume another one than those of the other examples."""
+        return self.source.volume.resolve(), self.series
 
 
 def load_examples(
@@ -187,13 +194,11 @@ def load_examples(
     _refuse_absent(opened, numbers)
     normalisation = normalisation or find_normalisation([each.sample for each in opened])
     # A volume with several segmentations is one volume: to hold it out, all of it has to go.
-    volumes = list(dict.fromkeys(each.source.volume.resolve() for each in opened))
+    volumes = list(dict.fromkeys(each.volume for each in opened))
     slices = [
         labelled
         for each, own in zip(opened, numbers, strict=True)
-        for labelled in _slices(
-            volumes.index(each.source.volume.resolve()), each, own, labels, normalisation
-        )
+        for labelled in _slices(volumes.index(each.volume), each, own, labels, normalisation)
     ]
     slices.sort(key=lambda each: each.volume)
     if not any(each.is_labelled for each in slices):
@@ -265,7 +270,7 @@ def _empty(source: ExampleSource) -> InputError:
 
 def _open(source: ExampleSource, labelmap: Labelmap, axis: str = "axial", most: int = 0) -> _Opened:
     """Reads the volume of a segmentation; `axis` and `most` are for one that shows nothing."""
-    volume = read_volume(source.volume)
+    volume = read_volume(source.volume, source.series)
     if source.labels == "all":
         require_other_values(volume, labelmap, source.volume, source.segmentation)
     present = labelmap.labels
@@ -298,6 +303,7 @@ def _open(source: ExampleSource, labelmap: Labelmap, axis: str = "axial", most: 
             *labelmap.remarks,
             *_axis_warnings(source, axis, sparser),
         ],
+        series=volume.series,
     )
 
 

@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.dicom_series import read_series
+from SAMFineTuneLib.volumes.dicom_header import is_dicom
+from SAMFineTuneLib.volumes.dicom_series import read_dicom_file, read_series
 from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.nibabel_file import (
     geometry_with_nibabel,
@@ -25,6 +26,7 @@ from SAMFineTuneLib.volumes.nifti_place import Place, nifti_place
 from SAMFineTuneLib.volumes.nrrd_slice import read_slice
 from SAMFineTuneLib.volumes.quiet import itk_quiet, sheared_nifti_allowed
 from SAMFineTuneLib.volumes.segment_layers import has_layers, layers_as_components
+from SAMFineTuneLib.volumes.told_spacing import spacing_remarks
 from SAMFineTuneLib.volumes.unreadable import FORMATS, explained, refuse_unreadable
 
 # Files whose header says the geometry, without the voxels.
@@ -41,6 +43,7 @@ class ReadImage(NamedTuple):
         header: the file's own fields.
         modality: "CT", "MR", ... where DICOM says so.
         remarks: what the user should know of how it was read, one sentence each.
+        series: UID of the DICOM series, None for other formats.
     """
 
     array: NDArray[Any]
@@ -48,35 +51,41 @@ class ReadImage(NamedTuple):
     header: dict[str, str]
     modality: str | None = None
     remarks: tuple[str, ...] = ()
+    series: str | None = None
 
 
-def read_image(path: Path, *, layers_ok: bool = False) -> ReadImage:
-    """The 3-D scalar image of a file, or of a folder with one DICOM series.
+def read_image(path: Path, series: str | None = None, *, layers_ok: bool = False) -> ReadImage:
+    """The 3-D scalar image of a file, or of a DICOM series in a folder.
 
     Args:
         path: the file or folder.
+        series: which DICOM series, as for `read_series`; None where the only one is meant.
         layers_ok: accept a segmentation of 3D Slicer in several layers.
 
     Raises:
         InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
     """
     _check_readable(path)
+    if path.is_file() and not is_dicom(path):
+        _refuse_series(path, series)
     if path.is_file() and is_for_nibabel(path):
         found = read_with_nibabel(path)
         return ReadImage(found.array, found.geometry, {}, None, found.remarks)
     bad = np.zeros(0, np.int64)
     remarks: tuple[str, ...] = ()
     with itk_quiet():
-        if path.is_dir():
-            image, modality = read_series(path)
-            _check_scalar_3d(path, image.GetSize(), image.GetNumberOfComponentsPerPixel(), {})
-        else:
+        if path.is_file():
             refuse_unreadable(path)
-            try:
-                bad = non_finite_voxels(path)
-            except DamagedFileError as error:
-                raise explained(path) from error
-            image, modality, remarks = _read_file(path, layers_ok)
+        if path.is_dir() or is_dicom(path):
+            dicom = (read_series if path.is_dir() else read_dicom_file)(path, series)
+            return ReadImage(
+                dicom.array, dicom.geometry, {}, dicom.modality, dicom.remarks, dicom.series
+            )
+        try:
+            bad = non_finite_voxels(path)
+        except DamagedFileError as error:
+            raise explained(path) from error
+        image, modality, remarks = _read_file(path, layers_ok)
         image = layers_as_components(image) if has_layers(image) else image
         place = _place(path, image)
         image = _three_dimensional(image)
@@ -85,10 +94,10 @@ def read_image(path: Path, *, layers_ok: bool = False) -> ReadImage:
         array.reshape(-1)[bad] = np.nan
     header = {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
     geometry, said = place or Place(Geometry.from_image(image), ())
-    return ReadImage(array, geometry, header, modality, (*remarks, *said))
+    return ReadImage(array, geometry, header, modality, (*remarks, *said, *spacing_remarks(path)))
 
 
-def read_geometry(path: Path) -> Geometry:
+def read_geometry(path: Path, series: str | None = None) -> Geometry:
     """The geometry that `read_image` gives; of most files, only the header is read for it.
 
     Raises:
@@ -98,7 +107,7 @@ def read_geometry(path: Path) -> Geometry:
     if path.is_file() and is_for_nibabel(path):
         return geometry_with_nibabel(path)
     if not path.is_file() or not path.name.lower().endswith(_HEADER_FIRST):
-        return read_image(path).geometry
+        return read_image(path, series).geometry
     refuse_unreadable(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -132,6 +141,15 @@ def _place(path: Path, image: sitk.Image) -> Place | None:
         )
         return Place(flat, (remark,))
     return None
+
+
+def _refuse_series(path: Path, series: str | None) -> None:
+    if series is not None:
+        raise InputError(
+            f"'{path}' is no DICOM image, so there is no series {series} in it",
+            "Choose a series (--series) for DICOM folders alone",
+            code="no_such_series",
+        )
 
 
 def _check_readable(path: Path) -> None:
@@ -175,12 +193,6 @@ def _read_with_itk(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None]
         raise _unreadable(path, str(error)) from error
     header = {key: _text(reader.GetMetaData(key)) for key in reader.GetMetaDataKeys()}
     modality = header.get("0008|0060", "").strip() or None
-    if modality == "SEG":
-        raise InputError(
-            f"'{path}' is a DICOM segmentation object, which cannot be read",
-            "Load it in 3D Slicer (QuantitativeReporting extension) and save it as .seg.nrrd",
-            code="not_an_image",
-        )
     if not (layers_ok and has_layers(reader)):
         _check_scalar_3d(path, reader.GetSize(), reader.GetNumberOfComponents(), header)
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()):

@@ -22,28 +22,33 @@ from SAMFineTuneLib.volumes.segment_layers import Flattened, flatten, needs_flat
 from SAMFineTuneLib.volumes.volume import Volume
 
 
-def read_volume(path: str | os.PathLike[str]) -> Volume:
-    """Read a 3-D scalar image from a file or from a folder with one DICOM series.
+def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volume:
+    """Read a 3-D scalar image from a file or from a folder with DICOM series.
 
     An image of one slice is a volume with k = 1.
+
+    Args:
+        path: the file or folder.
+        series: which DICOM series of the folder: its number in the list that is shown where there
+            are several, its UID or the end of that; None where the only one is meant.
 
     Raises:
         InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
     """
     path = Path(path)
-    read = read_image(path)
+    read = read_image(path, series)
     array, non_finite = _finite(path, read.array)
     remarks = (*read.remarks, *_non_finite_remark(path, non_finite))
-    return Volume(computable(array), read.geometry, read.modality, non_finite, remarks)
+    return Volume(computable(array), read.geometry, read.modality, non_finite, remarks, read.series)
 
 
-def read_grid(path: str | os.PathLike[str]) -> Geometry:
+def read_grid(path: str | os.PathLike[str], series: str | None = None) -> Geometry:
     """Where the voxels of a volume lie; of most files, only the header is read for it.
 
     Raises:
         InputError: as `read_volume`, as far as the header shows it.
     """
-    return read_geometry(Path(path))
+    return read_geometry(Path(path), series)
 
 
 def read_labelmap(

@@ -21,6 +21,7 @@ class Volume:
         modality: "CT", "MR", ... where DICOM says so, else None.
         non_finite: how many voxels were NaN or infinite and got the lowest finite value.
         remarks: what the user should know of how the file was read, one sentence each.
+        series: UID of the DICOM series, None where it was read from another format.
     """
 
     array: NDArray[Any]
@@ -28,6 +29,7 @@ class Volume:
     modality: str | None = None
     non_finite: int = 0
     remarks: tuple[str, ...] = ()
+    series: str | None = None
 
     def __post_init__(self) -> None:
         if self.array.shape != tuple(self.geometry.shape):
