@@ -165,15 +165,26 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py
   SAMFineTuneLib/volumes/__init__.py
+  SAMFineTuneLib/volumes/dicom_contours.py
+  SAMFineTuneLib/volumes/dicom_dataset.py
+  SAMFineTuneLib/volumes/dicom_frame_of_reference.py
+  SAMFineTuneLib/volumes/dicom_frames.py
+  SAMFineTuneLib/volumes/dicom_labels.py
+  SAMFineTuneLib/volumes/dicom_segmentation.py
+  SAMFineTuneLib/volumes/dicom_segmentation_writing.py
   SAMFineTuneLib/volumes/dicom_series.py
+  SAMFineTuneLib/volumes/dicom_sources.py
+  SAMFineTuneLib/volumes/dicom_terms.py
   SAMFineTuneLib/volumes/geometry.py
   SAMFineTuneLib/volumes/image_file.py
   SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py
   SAMFineTuneLib/volumes/nifti_check.py
+  SAMFineTuneLib/volumes/polygon_fill.py
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
+  SAMFineTuneLib/volumes/segment_overlaps.py
   SAMFineTuneLib/volumes/volume.py
   SAMFineTuneLib/volumes/writing.py
   )

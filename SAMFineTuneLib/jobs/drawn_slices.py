@@ -14,6 +14,7 @@ from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
 from SAMFineTuneLib.slices.labelled import known_labels
 from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume, labelmap_onto, read_labelmap
+from SAMFineTuneLib.volumes.dicom_frame_of_reference import other_frame_of_reference
 
 
 def require_drawn(
@@ -92,8 +93,14 @@ def _of_model(
 
     A label that the example lists may have no voxel: then it says where the structure is not.
     """
-    labelmap = read_labelmap(example.segmentation, empty_ok=True)
-    for remark in labelmap.remarks:
+    labelmap = read_labelmap(
+        example.segmentation,
+        empty_ok=True,
+        over=volume.geometry,
+        wanted=None if example.labels == "all" else example.labels,
+    )
+    strange = other_frame_of_reference(labelmap, example.segmentation, example.volume)
+    for remark in (*labelmap.remarks, *strange):
         warn(remark)
     if labelmap.labels:
         labelmap = labelmap_onto(labelmap, volume.geometry)

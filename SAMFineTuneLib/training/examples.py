@@ -25,6 +25,7 @@ from SAMFineTuneLib.volumes import (
     read_labelmap,
     read_volume,
 )
+from SAMFineTuneLib.volumes.dicom_frame_of_reference import other_frame_of_reference
 
 # Empty slices kept of each volume, for every labelled one; they teach little and look alike.
 _EMPTY_PER_LABELLED = 2
@@ -181,7 +182,8 @@ def load_examples(
 
 def _open(source: ExampleSource) -> _Opened:
     volume = read_volume(source.volume)
-    labelmap = read_labelmap(source.segmentation)
+    chosen_labels = None if source.labels == "all" else source.labels
+    labelmap = read_labelmap(source.segmentation, over=volume.geometry, wanted=chosen_labels)
     present = labelmap.labels
     labels = present if source.labels == "all" else source.labels
     for label in labels:
@@ -210,6 +212,7 @@ def _open(source: ExampleSource) -> _Opened:
         warnings=[
             *volume.remarks,
             *labelmap.remarks,
+            *other_frame_of_reference(labelmap, source.segmentation, source.volume),
             *_axis_warnings(source, axis, sparser),
         ],
     )
