@@ -25,7 +25,7 @@ _BEGINNING = 4096
 # explicit little endian.
 _CLASS_FIELD = b"\x02\x00\x02\x00UI"
 
-# What pydicom raises on fields that are not as the standard says.
+# What pydicom raises, beside errors of its own, on fields that are not as the standard says.
 _FAULTS = (
     ArithmeticError,
     AttributeError,
@@ -106,10 +106,7 @@ def read_dataset(path: Path, *, pixels: bool = True) -> Any:
     """
     pydicom = dicom_library("pydicom", path)
     with damaged_if_it_fails(path):
-        try:
-            return pydicom.dcmread(path, stop_before_pixels=not pixels)
-        except pydicom.errors.InvalidDicomError as error:
-            raise _damaged(path, str(error)) from error
+        return pydicom.dcmread(path, stop_before_pixels=not pixels)
 
 
 @contextmanager
@@ -118,11 +115,12 @@ def damaged_if_it_fails(path: Path) -> Iterator[None]:
 
     pydicom converts a field when it is looked at, so a fault in the file shows itself only then.
     """
+    errors = dicom_library("pydicom.errors", path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except _FAULTS as error:
+    except (*_FAULTS, errors.BytesLengthException, errors.InvalidDicomError) as error:
         raise _damaged(path, str(error)) from error
 
 

@@ -15,6 +15,8 @@ from SAMFineTuneLib.volumes.geometry import Geometry
 
 # How far a frame may lie from its even place: part of the spacing of the planes.
 _UNEVEN = 0.1
+# The same where the spacing is only a part of every gap: small parts fit nearly any gaps.
+_UNEVEN_PART = 0.01
 # Frames nearer to each other than this, in mm, lie on one plane.
 _ONE_PLANE = 1e-2
 # How far frames may be turned against each other: length of the difference of unit vectors.
@@ -189,7 +191,9 @@ def _planes(
         remark = "" if told else f"{path.name} does not tell how thick its only plane is: 1 mm"
         return np.zeros(len(away), np.int64), told[0] if told else 1.0, remark
     smallest = float(gaps.min())
-    for step in (first.between, expected, smallest, smallest / 2, smallest / 3):
+    whole = [(step, _UNEVEN) for step in (first.between, expected, smallest)]
+    parts = [(smallest / 2, _UNEVEN_PART), (smallest / 3, _UNEVEN_PART)]
+    for step, tolerance in (*whole, *parts):
         if step is None or not step > 0:
             continue
         numbers = np.concatenate([[0], np.cumsum(np.rint(gaps / step))])
@@ -197,7 +201,7 @@ def _planes(
             continue
         true = np.concatenate([[0.0], np.cumsum(gaps)])
         fitted = float(numbers @ true / (numbers @ numbers))
-        if np.abs(true - fitted * numbers).max() <= _UNEVEN * fitted:
+        if np.abs(true - fitted * numbers).max() <= tolerance * fitted:
             # What is told is kept where it puts every plane to the same micrometre.
             fitted = step if abs(step - fitted) * numbers[-1] < 1e-3 else fitted
             break

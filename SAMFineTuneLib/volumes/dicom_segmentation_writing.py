@@ -136,7 +136,7 @@ def _made(path: Path, labelmap: Labelmap, labels: Sequence[int], sources: Sequen
     highdicom = dicom_library("highdicom", path)
     seg = dicom_library("highdicom.seg", path)
     numbers = segment_numbers(labels)
-    headers = [_completed(path, header) for header in sources]
+    headers = [_completed(path, header, labelmap.geometry) for header in sources]
     segments = [_description(path, labelmap, label, number) for label, number in numbers.items()]
     try:
         with warnings.catch_warnings():
@@ -191,7 +191,7 @@ def _grid(path: Path, geometry: Geometry) -> dict[str, Any]:
     }
 
 
-def _completed(path: Path, header: Any) -> Any:
+def _completed(path: Path, header: Any, geometry: Geometry) -> Any:
     """The header of an image with what may be empty, and is then often left out altogether."""
     for name, what in _NEEDED.items():
         if not header.get(name):
@@ -203,6 +203,8 @@ def _completed(path: Path, header: Any) -> Any:
     for name in _MAY_BE_EMPTY:
         if name not in header:
             setattr(header, name, "")
+    if "NumberOfFrames" not in header and not header.get("SliceThickness"):
+        header.SliceThickness = f"{geometry.spacing[2]:.10g}"
     if header.PatientSex not in _SEXES:
         header.PatientSex = ""
     return header
