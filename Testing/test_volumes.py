@@ -610,8 +610,8 @@ class TestRealImages:
         np.testing.assert_array_equal(moved.array, expected)
 
     def test_dicom_segmentation_objects_are_named_as_such(self, shared_data):
-        error = refused(read_labelmap, shared_data / "ct_3slice_dicom_seg" / "liver.dcm")
-        assert "DICOM segmentation" in error.message and ".seg.nrrd" in error.remedy
+        error = refused(read_volume, shared_data / "ct_3slice_dicom_seg" / "liver.dcm")
+        assert "segmentation (SEG), not an image" in error.message
 
     def test_segmentation_objects_beside_a_series_do_not_count(self, shared_data, tmp_path):
         folder = shared_data / "ct_3slice_dicom_seg"

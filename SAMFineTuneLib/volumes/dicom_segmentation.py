@@ -247,7 +247,8 @@ def _frame_reader(path: Path, dataset: Any, told: _Told) -> Callable[[int], NDAr
         if count and not size:
             raise ValueError("its frames have no pixels")
         syntax = dataset.file_meta.TransferSyntaxUID
-        packed = not syntax.is_encapsulated and int(dataset.get("BitsAllocated") or 1) == 1
+        in_bits = int(dataset.get("BitsAllocated") or 1) == 1
+        packed = in_bits and syntax.is_little_endian and not syntax.is_encapsulated
         stored = dataset.get("PixelData") or b""
         if count and (not stored or (packed and 8 * len(stored) < size * count)):
             raise ValueError("it ends before its last voxel")
