@@ -14,6 +14,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.pixels import pack_bits
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import format_number_as_ds
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -88,7 +89,7 @@ def _image_fields(dataset: Dataset, shape: tuple[int, ...], bits: int) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:.12g}"[:16]
+    return format_number_as_ds(float(value))
 
 
 def _numbers(values: Sequence[float]) -> list[str]:

@@ -32,6 +32,7 @@ _FAULTS = (
     EOFError,
     LookupError,
     NotImplementedError,
+    OSError,
     RuntimeError,
     TypeError,
     ValueError,

@@ -83,6 +83,8 @@ def read_segmentation(
     frame = _frame_reader(path, dataset, told)
     if not told.places:
         return _without_frames(path, told, over)
+    # A file that is damaged in its sizes is found out before room is made for them.
+    frame(0)
     grid = grid_of(path, told.places, told.rows, told.columns, over)
     remarks = list(grid.remarks)
     if told.segments is None:
@@ -247,12 +249,16 @@ def _frame_reader(path: Path, dataset: Any, told: _Told) -> Callable[[int], NDAr
         if count and not size:
             raise ValueError("its frames have no pixels")
         syntax = dataset.file_meta.TransferSyntaxUID
+        encapsulated = syntax.is_encapsulated
         in_bits = int(dataset.get("BitsAllocated") or 1) == 1
-        packed = in_bits and syntax.is_little_endian and not syntax.is_encapsulated
+        packed = in_bits and syntax.is_little_endian and not encapsulated
         stored = dataset.get("PixelData") or b""
-        if count and (not stored or (packed and 8 * len(stored) < size * count)):
+        bits = 1 if in_bits else 8
+        short = not encapsulated and 8 * len(stored) < size * count * bits
+        if count and (not stored or short):
             raise ValueError("it ends before its last voxel")
-    if count and syntax.is_encapsulated and not pixels.get_decoder(syntax).is_available:
+        readable = not encapsulated or pixels.get_decoder(syntax).is_available
+    if count and not readable:
         raise InputError(
             f"the voxels of '{path}' are compressed ({syntax.name}), for which a Python package "
             "is missing",

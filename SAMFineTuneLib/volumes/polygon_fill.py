@@ -31,21 +31,21 @@ def filled(polygons: Iterable[NDArray[np.float64]], rows: int, columns: int) -> 
     # One more column takes the crossings to the right of the grid.
     crossings = np.zeros((rows, columns + 1), np.int32)
     for polygon in polygons:
-        for start, end in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-            _cross(crossings, np.round(start, _DIGITS), np.round(end, _DIGITS))
+        _cross(crossings, np.round(polygon, _DIGITS))
     return np.cumsum(crossings, axis=1)[:, :columns] % 2 == 1
 
 
-def _cross(
-    crossings: NDArray[np.int32], start: NDArray[np.float64], end: NDArray[np.float64]
-) -> None:
-    """Count in each row the first pixel whose centre lies to the right of an edge."""
-    (x0, y0), (x1, y1) = sorted((start, end), key=lambda point: float(point[1]))
-    first = max(int(np.ceil(y0)), 0)
-    last = min(int(np.ceil(y1)), crossings.shape[0])
-    if first >= last:
-        return
-    lines = np.arange(first, last)
-    across = x0 + (lines - y0) * ((x1 - x0) / (y1 - y0))
-    where = np.clip(np.ceil(np.round(across, _DIGITS)), 0, crossings.shape[1] - 1)
-    crossings[lines, where.astype(int)] += 1
+def _cross(crossings: NDArray[np.int32], polygon: NDArray[np.float64]) -> None:
+    """Count for each edge, in each row, the first pixel whose centre lies to its right."""
+    rows, columns = crossings.shape
+    following = np.roll(polygon, -1, axis=0)
+    down = (polygon[:, 1] <= following[:, 1])[:, np.newaxis]
+    (x0, y0), (x1, y1) = np.where(down, polygon, following).T, np.where(down, following, polygon).T
+    # An edge crosses the rows from its upper end on, without the one on which its lower end lies.
+    first = np.maximum(np.ceil(y0), 0).astype(int)
+    counts = np.maximum(np.minimum(np.ceil(y1), rows).astype(int) - first, 0)
+    edge = np.repeat(np.arange(len(polygon)), counts)
+    lines = np.arange(len(edge)) + np.repeat(first - np.cumsum(counts) + counts, counts)
+    slope = (x1 - x0)[edge] / (y1 - y0)[edge]
+    across = np.ceil(np.round(x0[edge] + (lines - y0[edge]) * slope, _DIGITS))
+    np.add.at(crossings, (lines, np.clip(across, 0, columns - 1).astype(int)), 1)
