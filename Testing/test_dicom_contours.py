@@ -154,8 +154,15 @@ class TestPlaces:
         found = read_labelmap(tmp_path / "rs.dcm", over=grid())
         assert np.flatnonzero(found.array.any(axis=(1, 2))).tolist() == [8]
         assert "outside the image" in found.remarks[0]
-        write_contours(tmp_path / "rs.dcm", {1: Region("a", [outside])})
+        one_contour(tmp_path / "rs.dcm", 8.6, square(9.5, 9.5, 5))
         assert refused(tmp_path / "rs.dcm", grid()).code == "no_overlap"
+        one_contour(tmp_path / "rs.dcm", 4, square(9.5, 100, 5))
+        assert refused(tmp_path / "rs.dcm", grid()).code == "no_overlap"
+        one_contour(tmp_path / "rs.dcm", 4, square(-5.5, 66.5, 10))
+        found = read_labelmap(tmp_path / "rs.dcm", over=grid())
+        assert np.argwhere(found.array[4]).tolist() == [
+            [r, c] for r in range(5) for c in (67, 68, 69)
+        ]
 
     def test_oblique_planes_are_refused(self, tmp_path):
         corners = np.array([(2, 10, 10), (2, 10, 20), (3, 20, 20), (3, 20, 10)])

@@ -420,6 +420,25 @@ class TestWriting:
                 image_position = named[image.ReferencedSOPInstanceUID].ImagePositionPatient
                 assert np.allclose(np.array(image_position, float), position, atol=1e-3)
 
+    def test_a_volume_whose_slices_run_the_other_way(self, tmp_path):
+        volume, labelmap = series_and_labels(tmp_path / "series", Stack(OBLIQUE))
+        last = tuple(float(each) for each in volume.geometry.affine[:3] @ [0, 0, 5, 1])
+        direction = np.array(volume.geometry.direction).reshape(3, 3) * [1, 1, -1]
+        geometry = replace(volume.geometry, origin=last, direction=tuple(direction.ravel()))
+        flipped = replace(labelmap, array=labelmap.array[::-1].copy(), geometry=geometry)
+        sources = source_headers(tmp_path / "series", geometry)
+        write_segmentation(tmp_path / "out.dcm", flipped, [5, 52], sources)
+        dataset = pydicom.dcmread(tmp_path / "out.dcm")
+        assert same_places(segment_places(dataset, 1), places_of(labelmap, 5))
+        assert same_places(segment_places(dataset, 2), places_of(labelmap, 52))
+
+    def test_two_series_on_one_grid(self, tmp_path):
+        volume, _ = series_and_labels(tmp_path / "all" / "a", Stack())
+        write_series(tmp_path / "all" / "b", volume.array.astype(int), Stack(), series="1.2.3")
+        assert refused(source_headers, tmp_path / "all", volume.geometry).code == "no_source_series"
+        chosen = source_headers(tmp_path / "all", volume.geometry, "1.2.3")
+        assert {each.SeriesInstanceUID for each in chosen} == {"1.2.3"}
+
     def test_what_it_tells(self, tmp_path):
         volume, labelmap = series_and_labels(tmp_path / "series", Stack())
         sources = source_headers(tmp_path / "series", volume.geometry)

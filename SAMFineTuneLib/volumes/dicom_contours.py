@@ -106,7 +106,7 @@ def read_contours(
 
     Raises:
         InputError: pydicom is missing, the file is damaged, `over` is None, a contour was drawn
-            across the slices, none lies within the grid, or structures overlap without an order.
+            across the slices, none encloses a voxel, or structures overlap without an order.
     """
     dataset = read_dataset(path)
     with damaged_if_it_fails(path):
@@ -121,15 +121,15 @@ def read_contours(
     chosen = {number: each for number, each in found.items() if wanted is None or number in wanted}
     tally = _Tally()
     planes = {number: _planes(path, each, over, tally) for number, each in sorted(chosen.items())}
-    if tally.outside and not any(planes.values()):
-        raise InputError(
-            f"none of the contours of '{path}' lies within the image",
-            "Give the contours that were drawn on this image",
-            code="no_overlap",
-        )
     names = {number: each.name for number, each in found.items() if each.name}
     parts = {number: _parts(each, over.shape) for number, each in planes.items()}
     array, overlaps = flattened(path, over.shape, parts, names, on_top)
+    if any(each.contours for each in chosen.values()) and not array.any():
+        raise InputError(
+            f"the contours of '{path}' enclose no voxel of the image",
+            "Give the contours that were drawn on this image",
+            code="no_overlap",
+        )
     return Labelmap(
         array,
         over,
@@ -157,8 +157,7 @@ def _structures(dataset: Any) -> dict[int, _Structure]:
             red, green, blue = (min(max(int(part), 0), 255) / 255 for part in colour)
             structure.colour = red, green, blue
         for contour in item.get("ContourSequence") or []:
-            numbers = contour.get("ContourData") or []
-            points = np.array([float(each) for each in numbers]).reshape(-1, 3)
+            points = _points(contour)
             if not np.isfinite(points).all():
                 raise ValueError(f"a point of ROI {item.ReferencedROINumber} is not finite")
             if str(contour.get("ContourGeometricType") or "") in _CLOSED and len(points) > 2:
@@ -166,6 +165,17 @@ def _structures(dataset: Any) -> dict[int, _Structure]:
             else:
                 structure.others += 1
     return found
+
+
+def _points(contour: Any) -> NDArray[np.float64]:
+    """The points of a contour, shape (points, 3), taken from the text of the field.
+
+    pydicom makes an object of every number, which takes many times as long for a whole body.
+    """
+    element = contour.get_item("ContourData")
+    value = None if element is None else element.value
+    numbers = value.split(b"\\") if isinstance(value, bytes) and value.strip() else value or []
+    return np.array([float(each) for each in numbers]).reshape(-1, 3)
 
 
 def _numbered_from_one(
@@ -247,9 +257,17 @@ def _parts(planes: Sequence[_Plane], shape: tuple[int, int, int]) -> Iterator[Pa
         # Columns and rows of the slice are the other two axes, of which i comes before j and k.
         columns, rows = (axis for axis in (0, 1, 2) if axis != plane.axis)
         polygons = [points[:, [columns, rows]] for points in plane.contours]
-        where: list[Any] = [slice(None)] * 3
+        corners = np.concatenate(polygons)
+        size = np.array([shape[2 - columns], shape[2 - rows]])
+        low = np.clip(np.floor(corners.min(axis=0)), 0, size - 1).astype(int)
+        high = np.clip(np.ceil(corners.max(axis=0)) + 1, low + 1, size).astype(int)
+        where: list[Any] = [0, 0, 0]
         where[2 - plane.axis] = plane.slice
-        yield Part(tuple(where), filled(polygons, shape[2 - rows], shape[2 - columns]))
+        where[2 - columns] = slice(low[0], high[0])
+        where[2 - rows] = slice(low[1], high[1])
+        width, height = high - low
+        inside = filled([polygon - low for polygon in polygons], int(height), int(width))
+        yield Part(tuple(where), inside)
 
 
 def _structure_remarks(

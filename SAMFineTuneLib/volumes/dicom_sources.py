@@ -29,7 +29,7 @@ def names_dicom(path: Path) -> bool:
     return is_dicom(path)
 
 
-def source_headers(path: Path, geometry: Geometry) -> list[Any]:
+def source_headers(path: Path, geometry: Geometry, chosen: str | None = None) -> list[Any]:
     """The headers of the images of a volume, in the order of its slices; see `pydicom.Dataset`.
 
     They are found by their places: each slice of the volume lies where an image says that it lies.
@@ -37,6 +37,7 @@ def source_headers(path: Path, geometry: Geometry) -> list[Any]:
     Args:
         path: the volume's file or folder.
         geometry: of the volume as it was read.
+        chosen: UID of the series, where it is known; None takes the one that fits.
 
     Raises:
         InputError: pydicom is not installed, or not exactly one series has the volume's slices.
@@ -50,7 +51,7 @@ def source_headers(path: Path, geometry: Geometry) -> list[Any]:
         with damaged_if_it_fails(file):
             places = _positions(header)
             identifier = str(header.get("SeriesInstanceUID") or "")
-        if len(places):
+        if len(places) and chosen in (None, identifier):
             series.setdefault(identifier, []).append((places, header))
     fitting = [
         ordered
