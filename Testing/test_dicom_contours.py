@@ -160,9 +160,7 @@ class TestPlaces:
         assert refused(tmp_path / "rs.dcm", grid()).code == "no_overlap"
         one_contour(tmp_path / "rs.dcm", 4, square(-5.5, 66.5, 10))
         found = read_labelmap(tmp_path / "rs.dcm", over=grid())
-        assert np.argwhere(found.array[4]).tolist() == [
-            [r, c] for r in range(5) for c in (67, 68, 69)
-        ]
+        assert found.array[4, :5, 67:].all() and np.count_nonzero(found.array) == 15
 
     def test_oblique_planes_are_refused(self, tmp_path):
         corners = np.array([(2, 10, 10), (2, 10, 20), (3, 20, 20), (3, 20, 10)])

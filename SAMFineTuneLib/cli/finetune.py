@@ -57,7 +57,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="image file or DICOM folder; repeat it, with a --segmentation for each",
     )
     data.add_argument(
-        "--segmentation", action="append", type=Path, metavar="S", help="labels of the volume"
+        "--segmentation",
+        action="append",
+        type=Path,
+        metavar="S",
+        help="labels of the volume: an image file, a DICOM segmentation (SEG), DICOM contours "
+        "(RTSTRUCT), or a folder with one of these two",
     )
     data.add_argument(
         "--examples",
