@@ -172,11 +172,20 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/weight_interpolation.py
   SAMFineTuneLib/volumes/__init__.py
   SAMFineTuneLib/volumes/coded_term.py
+  SAMFineTuneLib/volumes/dicom_contours.py
+  SAMFineTuneLib/volumes/dicom_dataset.py
   SAMFineTuneLib/volumes/dicom_folder.py
+  SAMFineTuneLib/volumes/dicom_frame_of_reference.py
+  SAMFineTuneLib/volumes/dicom_frames.py
   SAMFineTuneLib/volumes/dicom_header.py
+  SAMFineTuneLib/volumes/dicom_labels.py
   SAMFineTuneLib/volumes/dicom_pixels.py
+  SAMFineTuneLib/volumes/dicom_segmentation.py
+  SAMFineTuneLib/volumes/dicom_segmentation_writing.py
   SAMFineTuneLib/volumes/dicom_series.py
+  SAMFineTuneLib/volumes/dicom_sources.py
   SAMFineTuneLib/volumes/dicom_stack.py
+  SAMFineTuneLib/volumes/dicom_terms.py
   SAMFineTuneLib/volumes/format_limits.py
   SAMFineTuneLib/volumes/fractional_segments.py
   SAMFineTuneLib/volumes/gantry_tilt.py
@@ -192,10 +201,12 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/nifti_place.py
   SAMFineTuneLib/volumes/nrrd_slice.py
   SAMFineTuneLib/volumes/number_range.py
+  SAMFineTuneLib/volumes/polygon_fill.py
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
   SAMFineTuneLib/volumes/segment_layers.py
+  SAMFineTuneLib/volumes/segment_overlaps.py
   SAMFineTuneLib/volumes/told_spacing.py
   SAMFineTuneLib/volumes/unreadable.py
   SAMFineTuneLib/volumes/volume.py

@@ -64,7 +64,8 @@ def add_to(commands: Commands) -> None:
         type=path_from_text,
         required=True,
         metavar="OUT",
-        help="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd), or a folder, as for several volumes",
+        help="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd; .dcm for a DICOM volume: a DICOM "
+        "segmentation that belongs to its series), or a folder, as for several volumes",
     )
     parser.add_argument(
         "--drawn",

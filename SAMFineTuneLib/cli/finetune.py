@@ -71,7 +71,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=path_from_text,
         metavar="S",
-        help="labels of the volume",
+        help="labels of the volume: an image file, a DICOM segmentation (SEG), DICOM contours "
+        "(RTSTRUCT), or a folder with one of these two",
     )
     data.add_argument(
         "--examples",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.drawn_slices import known_structures, require_drawn
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
-from SAMFineTuneLib.jobs.schema import ApplyJob, names_an_image
+from SAMFineTuneLib.jobs.schema import ApplyJob, names_a_dicom_segmentation, names_an_image
 from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.model_file import ModelCard, load_model
 from SAMFineTuneLib.prediction.between_slices import keep_known
@@ -28,6 +29,7 @@ from SAMFineTuneLib.prediction.volume_prediction import (
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import (
     Geometry,
+    Labelmap,
     Volume,
     can_hold,
     files_of,
@@ -37,6 +39,13 @@ from SAMFineTuneLib.volumes import (
     write_labelmap,
     write_volume,
 )
+from SAMFineTuneLib.volumes.dicom_segmentation_writing import (
+    check_dicom_output,
+    rehearse,
+    segment_numbers,
+    write_segmentation,
+)
+from SAMFineTuneLib.volumes.dicom_sources import source_headers
 
 
 class _Endings(NamedTuple):
@@ -69,6 +78,8 @@ def run_apply(
             raise InputError(
                 f"there is no volume {path}", "check the name of the file", code="no_such_file"
             )
+        if names_a_dicom_segmentation(job.output):
+            check_dicom_output(job.output, path)
     chosen = series_of_volumes(job.volumes, job.series)
     require_drawn(job.drawn, job.volumes, events.warning, chosen)
     grids = [read_grid(path, own) for path, own in zip(job.volumes, chosen, strict=True)]
@@ -82,7 +93,9 @@ def run_apply(
         else _outputs(job.volumes, job.uncertainty, [each.uncertainty for each in endings])
     )
     for grid, output, uncertainty in zip(grids, outputs, uncertainties, strict=True):
-        require_holdable(output, grid)
+        # A DICOM segmentation tells the place of every frame.
+        if not names_a_dicom_segmentation(output):
+            require_holdable(output, grid)
         if uncertainty is not None:
             require_holdable(uncertainty, grid)
     written = [path for path in (*outputs, *uncertainties) if path is not None]
@@ -121,6 +134,7 @@ def run_apply(
                 card,
                 volume,
                 known,
+                _writer(job, path, volume, card, events),
                 outputs[index],
                 uncertainties[index],
                 events,
@@ -143,6 +157,7 @@ def _apply(
     card: ModelCard,
     volume: Volume,
     known: Sequence[KnownStructure],
+    write: Callable[[Path, Labelmap], None],
     output: Path,
     uncertainty: Path | None,
     events: EventWriter,
@@ -169,7 +184,7 @@ def _apply(
     if job.largest_component:
         labelmap = keep_largest_components(labelmap)
         keep_known(SliceStack.of(labelmap, prediction.axis), known)
-    write_labelmap(output, labelmap, compress=job.compress)
+    write(output, labelmap)
     if uncertainty is not None and prediction.uncertainty is not None:
         write_volume(uncertainty, prediction.uncertainty, volume.geometry, compress=job.compress)
     return {
@@ -187,7 +202,8 @@ def _endings(job: ApplyJob, path: Path, grid: Geometry, events: EventWriter) -> 
     """How the results of a volume are called in a folder: by a format that can hold its place."""
     endings = _COMPRESSED_ENDINGS if job.compress else _RAW_ENDINGS
     into_folder = any(
-        place is not None and not names_an_image(place) for place in (job.output, job.uncertainty)
+        place is not None and not (names_an_image(place) or names_a_dicom_segmentation(place))
+        for place in (job.output, job.uncertainty)
     )
     if not into_folder or can_hold(endings.segmentation, grid):
         return endings
@@ -199,9 +215,37 @@ def _endings(job: ApplyJob, path: Path, grid: Geometry, events: EventWriter) -> 
     return _RAW_ENDINGS
 
 
+def _writer(
+    job: ApplyJob, path: Path, volume: Volume, card: ModelCard, events: EventWriter
+) -> Callable[[Path, Labelmap], None]:
+    """What will write the segmentation of a volume; tried out where the work could be in vain.
+
+    Raises:
+        InputError: a DICOM segmentation of this volume cannot be written.
+    """
+    if not names_a_dicom_segmentation(job.output):
+        return partial(write_labelmap, compress=job.compress)
+    labels = [label.value for label in card.labels]
+    sources = source_headers(path, volume.geometry, volume.series)
+    rehearse(job.output, volume.geometry, labels, sources)
+    numbers = segment_numbers(labels)
+    moved = [label for label in card.labels if numbers[label.value] != label.value]
+    if moved:
+        listed = ", ".join(
+            f"label {label.value} {label.name}".rstrip() + f" is segment {numbers[label.value]}"
+            for label in moved
+        )
+        events.warning(f"DICOM counts segments from 1: {listed}")
+
+    def write(output: Path, labelmap: Labelmap) -> None:
+        write_segmentation(output, labelmap, labels, sources)
+
+    return write
+
+
 def _outputs(volumes: list[Path], output: Path, endings: list[str]) -> list[Path]:
     """One file a volume: the output itself when it is one, else named after the volumes."""
-    if names_an_image(output):
+    if names_an_image(output) or names_a_dicom_segmentation(output):
         return [output]
     names: list[str] = []
     taken: set[str] = set()

@@ -14,6 +14,7 @@ from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
 from SAMFineTuneLib.slices.labelled import known_labels, tells_of_slices
 from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume, labelmap_onto, read_labelmap
+from SAMFineTuneLib.volumes.dicom_frame_of_reference import other_frame_of_reference
 from SAMFineTuneLib.volumes.dicom_series import series_uid
 from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
 from SAMFineTuneLib.volumes.label_matching import (
@@ -123,10 +124,16 @@ def _of_model(
     """
     wanted = None if example.labels == "all" else example.labels
     labelmap = read_labelmap(
-        example.segmentation, empty_ok=True, wanted=wanted, on_top=example.on_top
+        example.segmentation,
+        empty_ok=True,
+        over=volume.geometry,
+        wanted=wanted,
+        on_top=example.on_top,
     )
     if example.labels == "all":
         require_other_values(volume, labelmap, example.volume, example.segmentation)
+    for remark in other_frame_of_reference(labelmap, example.segmentation, example.volume):
+        warn(remark)
     if labelmap.labels:
         labelmap = labelmap_onto(labelmap, volume.geometry)
     else:

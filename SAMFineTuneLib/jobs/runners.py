@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.json_text import write_json
 from SAMFineTuneLib.jobs.schema import ApplyJob, CheckpointJob, EvaluateJob, FinetuneJob
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.volumes import Labelmap
 
 Runner = Callable[[Any, JobFolder, EventWriter, Control], dict[str, Any]]
 
@@ -25,7 +29,6 @@ def run_evaluate(
             a slice that does not exist, an output that cannot be written or would replace one of
             the two.
     """
-    from SAMFineTuneLib.volumes import read_labelmap
     from SAMFineTuneLib.volumes.image_as_labels import same_labels_warning
 
     if job.output is not None:
@@ -34,11 +37,7 @@ def run_evaluate(
         )
         require_writable_file(job.output)
     labels = None if job.labels == "all" else job.labels
-    prediction = read_labelmap(job.prediction, empty_ok=True, wanted=labels, on_top=job.on_top)
-    # Without a label in the reference, nobody could know what to measure.
-    reference = read_labelmap(
-        job.reference, empty_ok=labels is not None, wanted=labels, on_top=job.on_top
-    )
+    prediction, reference = _read_pair(job, labels)
     same = same_labels_warning(prediction, reference, job.prediction, job.reference)
     for remark in (*prediction.remarks, *reference.remarks, *same):
         events.warning(remark)
@@ -58,6 +57,27 @@ def run_evaluate(
     if job.output is not None:
         write_json(job.output, result)
     return result
+
+
+def _read_pair(job: EvaluateJob, labels: list[int] | None) -> tuple[Labelmap, Labelmap]:
+    """Segmentation and reference; contours, which have no grid, on that of the other."""
+    from SAMFineTuneLib.volumes import read_labelmap
+    from SAMFineTuneLib.volumes.dicom_labels import needs_grid
+
+    def read(
+        path: Path, empty_ok: bool, wanted: list[int] | None, over: Labelmap | None = None
+    ) -> Labelmap:
+        grid = None if over is None else over.geometry
+        return read_labelmap(path, empty_ok=empty_ok, over=grid, wanted=wanted, on_top=job.on_top)
+
+    # Without a label in the reference, nobody could know what to measure. The labels are those of
+    # the reference: in the prediction, structures of the same names may have other numbers.
+    reference_may_be_empty = labels is not None
+    if needs_grid(job.prediction):
+        reference = read(job.reference, reference_may_be_empty, labels)
+        return read(job.prediction, True, None, reference), reference
+    prediction = read(job.prediction, True, None)
+    return prediction, read(job.reference, reference_may_be_empty, labels, prediction)
 
 
 def run_finetune(

@@ -29,7 +29,9 @@ from SAMFineTuneLib.jobs.json_text import to_json, write_json
 SCHEMA_VERSION = 1
 JOB_FILE = "job.json"
 _LONGEST_UID = 64
-SEGMENTATION_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+# A DICOM segmentation (SEG) holds segments and no image.
+SEGMENTATION_SUFFIXES = (*IMAGE_SUFFIXES, ".dcm")
 
 
 def _numbers_or(*words: str, minimum: int) -> PlainValidator:
@@ -240,7 +242,8 @@ class FinetuneJob(_Record):
 class ApplyJob(_Record):
     """Segment whole volumes with a tuned model.
 
-    `output` (and `uncertainty`) is a file for one volume, a folder for several. Without
+    `output` (and `uncertainty`) is a file for one volume, a folder for several; in .dcm, for a
+    DICOM volume, the segmentation is a DICOM segmentation object (SEG). Without
     `compress` what the format allows is written as plain voxels, which are read much faster.
     `drawn` tells which slices of the volumes are drawn already: these are kept, and what lies
     between them follows their shape, too; examples of other volumes count for nothing.
@@ -264,11 +267,17 @@ class ApplyJob(_Record):
 
     @model_validator(mode="after")
     def _outputs_fit(self) -> ApplyJob:
-        for name, path in (("output", self.output), ("uncertainty", self.uncertainty)):
-            if path is not None and len(self.volumes) > 1 and names_an_image(path):
+        for name, path, suffixes in (
+            ("output", self.output, SEGMENTATION_SUFFIXES),
+            ("uncertainty", self.uncertainty, IMAGE_SUFFIXES),
+        ):
+            if path is None:
+                continue
+            is_file = path.name.lower().endswith(suffixes)
+            if len(self.volumes) > 1 and is_file:
                 raise ValueError(f'"{name}" must be a folder when there are several volumes')
-            if path is not None and not names_an_image(path) and path.suffix and not path.is_dir():
-                formats = " ".join(SEGMENTATION_SUFFIXES)
+            if not is_file and path.suffix and not path.is_dir():
+                formats = " ".join(suffixes)
                 raise ValueError(f'"{name}" must be a folder or end in one of {formats}')
         return self
 
@@ -314,8 +323,13 @@ _KINDS: dict[str, type[_Record]] = {
 
 
 def names_an_image(path: Path) -> bool:
-    """Whether a path ends as the file formats do in which segmentations are written."""
-    return path.name.lower().endswith(SEGMENTATION_SUFFIXES)
+    """Whether a path ends as the file formats do in which images are written."""
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def names_a_dicom_segmentation(path: Path) -> bool:
+    """Whether a path ends as DICOM segmentations (SEG) do."""
+    return path.name.lower().endswith(".dcm")
 
 
 def make_job(

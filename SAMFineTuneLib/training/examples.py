@@ -31,9 +31,12 @@ from SAMFineTuneLib.volumes import (
     Geometry,
     Labelmap,
     labelmap_onto,
+    read_grid,
     read_labelmap,
     read_volume,
 )
+from SAMFineTuneLib.volumes.dicom_frame_of_reference import other_frame_of_reference
+from SAMFineTuneLib.volumes.dicom_labels import dicom_labels
 from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
 from SAMFineTuneLib.volumes.label_matching import named_labels
 
@@ -250,8 +253,15 @@ def _open_all(sources: list[ExampleSource], check: Callable[[], None]) -> list[_
 def _labelmap_of(source: ExampleSource) -> Labelmap:
     if source.labels == "all":
         require_two_files(source.volume, source.segmentation)
-    wanted = None if source.labels == "all" else source.labels
-    return read_labelmap(source.segmentation, empty_ok=True, wanted=wanted, on_top=source.on_top)
+    # Contours have no grid of their own, and a DICOM segmentation may hold single slices of one.
+    is_dicom = dicom_labels(source.segmentation) is not None
+    return read_labelmap(
+        source.segmentation,
+        empty_ok=True,
+        over=read_grid(source.volume, source.series) if is_dicom else None,
+        wanted=None if source.labels == "all" else source.labels,
+        on_top=source.on_top,
+    )
 
 
 def _labelled_count(opened: _Opened) -> int:
@@ -301,6 +311,7 @@ def _open(source: ExampleSource, labelmap: Labelmap, axis: str = "axial", most: 
         warnings=[
             *volume.remarks,
             *labelmap.remarks,
+            *other_frame_of_reference(labelmap, source.segmentation, source.volume),
             *_axis_warnings(source, axis, sparser),
         ],
         series=volume.series,

@@ -37,6 +37,7 @@ class Labelmap:
         terminologies: label -> what it is in coded terms, as 3D Slicer writes them, where the
             file tells.
         remarks: what the user should know of how the file was read, one sentence each.
+        frame_of_reference: UID of the space in which DICOM says that it lies, "" where it does not.
     """
 
     array: NDArray[Any]
@@ -46,6 +47,7 @@ class Labelmap:
     non_finite: int = 0
     terminologies: dict[int, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    frame_of_reference: str = ""
 
     def __post_init__(self) -> None:
         if self.array.shape != tuple(self.geometry.shape):

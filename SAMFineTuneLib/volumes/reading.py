@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.volumes.dicom_labels import dicom_labels, dicom_words, read_dicom_labels
 from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.image_as_labels import require_structures
 from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
@@ -36,6 +37,14 @@ def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volu
         InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
     """
     path = Path(path)
+    words = dicom_words(path)
+    if words is not None:
+        raise InputError(
+            f"'{path}' holds {words}, not an image",
+            "Name the image, such as the folder of its DICOM series; this file can be given as its "
+            "segmentation",
+            code="not_an_image",
+        )
     read = read_image(path, series)
     array, non_finite = _finite(path, read.array)
     remarks = (*read.remarks, *_non_finite_remark(path, non_finite))
@@ -55,10 +64,14 @@ def read_labelmap(
     path: str | os.PathLike[str],
     *,
     empty_ok: bool = False,
+    over: Geometry | None = None,
     wanted: Collection[int] | None = None,
     on_top: Sequence[str] = (),
 ) -> Labelmap:
     """Read a segmentation, with names, colours and terms where 3D Slicer wrote them into an NRRD.
+
+    A DICOM segmentation object (SEG) or set of contours (RTSTRUCT) is read, too; it may be named by
+    a folder that holds no other.
 
     Whole numbers that are stored as floating point are accepted; NaN and infinite voxels count as
     background. Segments in several layers become one labelmap; see `segment_layers` for their
@@ -67,6 +80,7 @@ def read_labelmap(
     Args:
         path: the file.
         empty_ok: accept a segmentation without a single labelled voxel, as a prediction may be.
+        over: the grid of the image that it is of, where that is known; contours need it.
         wanted: the labels that the user has named, None for all. Overlaps of others matter to
             nobody, and hundreds of labels that touch everywhere are meant when they are named.
         on_top: names or labels of segments that cover others where they overlap, the highest first.
@@ -76,6 +90,13 @@ def read_labelmap(
             are those of an image; segments overlap and neither is to be on top.
     """
     path = Path(path)
+    dicom = dicom_labels(path)
+    if dicom is not None:
+        labelmap = read_dicom_labels(dicom, over, wanted, on_top)
+        if wanted is not None and not (empty_ok or labelmap.labels):
+            raise _absent(dicom, labelmap, wanted)
+        _refuse_empty(dicom, labelmap.array, empty_ok)
+        return labelmap
     read = read_image(path, layers_ok=True)
     if needs_flattening(read.array, read.header):
         flat = flatten(path, read.array, read.header, wanted, on_top)
@@ -84,12 +105,7 @@ def read_labelmap(
         flat = Flattened(array, segments(read.header), bad, ())
     if wanted is None:
         require_structures(path, flat.array)
-    if not (empty_ok or flat.array.any()):
-        raise InputError(
-            f"the segmentation '{path}' is empty: all its voxels are 0",
-            "Label the structure on some slices first, or name the right file",
-            code="empty_segmentation",
-        )
+    _refuse_empty(path, flat.array, empty_ok)
     return Labelmap(
         flat.array,
         moved_by_old_extent(read.geometry, read.header),
@@ -98,6 +114,25 @@ def read_labelmap(
         flat.non_finite,
         flat.told.terminologies,
         (*read.remarks, *flat.remarks, *_non_finite_remark(path, flat.non_finite)),
+    )
+
+
+def _refuse_empty(path: Path, array: NDArray[Any], empty_ok: bool) -> None:
+    if not (empty_ok or array.any()):
+        raise InputError(
+            f"the segmentation '{path}' is empty: all its voxels are 0",
+            "Label the structure on some slices first, or name the right file",
+            code="empty_segmentation",
+        )
+
+
+def _absent(path: Path, labelmap: Labelmap, wanted: Collection[int]) -> InputError:
+    asked = ", ".join(map(str, sorted(wanted)))
+    named = ", ".join(f"{label} {name}" for label, name in sorted(labelmap.names.items()))
+    return InputError(
+        f"label {asked} does not occur in '{path}'" + (f", which names {named}" if named else ""),
+        "Choose among those with --labels",
+        code="label_absent",
     )
 
 

@@ -149,7 +149,7 @@ def segment_fields(labelmap: Labelmap) -> dict[str, str]:
     extents = _extents(labelmap.array)
     labels = sorted({*extents, *labelmap.names} - {0})
     for number, label in enumerate(labels):
-        colour = labelmap.colours.get(label, _COLOURS[(label - 1) % len(_COLOURS)])
+        colour = colour_of(labelmap, label)
         # A line break would end the header field.
         name = " ".join(labelmap.names.get(label, f"Segment_{label}").split())
         fields |= {
@@ -164,6 +164,11 @@ def segment_fields(labelmap: Labelmap) -> dict[str, str]:
             f"Segment{number}_Tags": _tags(labelmap.terminologies.get(label, "")),
         }
     return fields
+
+
+def colour_of(labelmap: Labelmap, label: int) -> Colour:
+    """The colour in which a label is shown: its own, or one that tells it from others."""
+    return labelmap.colours.get(label, _COLOURS[(label - 1) % len(_COLOURS)])
 
 
 def _colour(text: str) -> Colour | None:

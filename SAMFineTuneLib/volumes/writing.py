@@ -87,6 +87,23 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         pass
 
 
+@contextmanager
+def appearing_whole(path: Path) -> Iterator[Path]:
+    """A name for a new file that takes the place of `path` at once when the block ends.
+
+    Missing folders are made. Where the block raises, nothing appears.
+
+    Raises:
+        InputError: a place that cannot be written, or no space left.
+    """
+    with _place_beside(path) as folder:
+        try:
+            yield folder / path.name
+        except OSError as error:
+            raise _refused(path, error) from error
+        _move(folder, path)
+
+
 def _write(
     path: Path,
     array: NDArray[Any],
