@@ -14,9 +14,11 @@ from typing import Any
 Triple = tuple[float, float, float]
 Pair = tuple[float, float]
 
-# A file without the usual preamble begins with its first element, of one of these groups.
+# A file without the usual preamble begins with its first element, of this group.
 _PREAMBLE, _MAGIC = 128, b"DICM"
-_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
+_FIRST_GROUP = b"\x08\x00"
+# The table of contents of a medium, which belongs to no series.
+_DIRECTORY = "1.2.840.10008.1.3.10"
 
 _TAGS = [
     "SOPClassUID",
@@ -193,7 +195,9 @@ def read_header(path: Path) -> DicomFile | None:
         return None
     try:
         with _quiet():
-            return _parsed(path, _dataset(path, force=start != _MAGIC))
+            data = _dataset(path, force=start != _MAGIC)
+            _require_content(data)
+            return _parsed(path, data)
     # A damaged header makes the parser fail in any of its parts, each with an error of its own.
     except Exception as error:
         if start != _MAGIC:
@@ -227,7 +231,7 @@ def _start_of(path: Path) -> bytes | None:
     if start[_PREAMBLE:] == _MAGIC:
         return _MAGIC
     # The second two bytes are the number of an element, a low one at the beginning of a group.
-    if start[:2] in _FIRST_GROUPS and start[2:4] < b"\x20\x00" and start[3:4] == b"\x00":
+    if start[:2] == _FIRST_GROUP and start[2:4] < b"\x20\x00" and start[3:4] == b"\x00":
         return start[:2]
     return None
 
@@ -253,6 +257,14 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _require_content(data: Any) -> None:
+    """Refuses what holds neither a kind of object nor a series: the parser passes over rubbish."""
+    kind = str(data.file_meta.get("MediaStorageSOPClassUID", ""))
+    told = (kind == _DIRECTORY, "SOPClassUID" in data, "SeriesInstanceUID" in data, "Rows" in data)
+    if not any(told):
+        raise ValueError("it tells nothing of an image")
 
 
 def _parsed(path: Path, data: Any) -> DicomFile:
