@@ -292,9 +292,7 @@ def test_what_the_model_does_not_know_is_left_out_in_words(files: tuple[Path, Pa
     found = known_structures([example], files[0], volume, {5: "bright"}, "axial", words.append)
     assert [each.label for each in found] == [5]
     assert "does not know label 52" in words[0] and len(words) == 1
-    with pytest.raises(
-        InputError, match=r"label 5 is bright in a_labels\.nrrd and spleen in the mod"
-    ):
+    with pytest.raises(InputError, match=r"label 5 is bright in .* and spleen in the model"):
         known_structures([example], files[0], volume, {5: "spleen"}, "axial", words.append)
     assert not known_structures([example], files[0], volume, {9: ""}, "axial", words.append)
     nothing_of_it = example.model_copy(update={"labels": [99]})

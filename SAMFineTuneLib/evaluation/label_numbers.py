@@ -63,10 +63,9 @@ def in_numbers_of_reference(
         if each.value in matching.new & held:
             free += 1
             numbers[each.value] = free
-        if numbers.get(each.value, each.value) != each.value:
             remarks.append(
-                f"label {each.value} of {prediction_file}, {each.name}, is measured as label "
-                f"{numbers[each.value]}"
+                f"label {each.value} of {prediction_file}, {each.name}, is another structure than "
+                f"that of {reference_file}: it is measured as label {free}"
             )
     names = {value: name for value, name in prediction.names.items() if value in present}
     return RenumberedPrediction(

@@ -159,6 +159,9 @@ def match_labels(
         first = firsts.setdefault(numbers.get(each.value, -each.value), each)
         if first is not each:
             contradictions[each.value] = _twice(each, first, file)
+    moved = [each for each in asked if numbers.get(each.value, each.value) != each.value]
+    if moved:
+        remarks.append(_moved(moved, numbers, file, known_in))
     return Matching(numbers, frozenset(new), contradictions, tuple(remarks))
 
 
@@ -279,4 +282,13 @@ def _by_term(label: NamedLabel, other: NamedLabel, file: str, known_in: str) -> 
     return (
         f"{_called(label)} in {file} and {_called(other)} in {known_in} are taken for one "
         f"structure, since both are coded as {words}"
+    )
+
+
+def _moved(
+    labels: Sequence[NamedLabel], numbers: Mapping[int, int], file: str, known_in: str
+) -> str:
+    told = ", ".join(f"{each.value} ({_called(each)}) is {numbers[each.value]}" for each in labels)
+    return (
+        f"{file} numbers its labels otherwise than {known_in}; what they are called counts: {told}"
     )
