@@ -123,9 +123,7 @@ class ApplySection(PanelSection):
         return [each for each in self.parameterNode.applyVolumes if each is not None]
 
     def _undoable(self) -> list:
-        return [
-            each for each in self._results if slicer.mrmlScene.IsNodePresent(each) and self.logic.canUndoApply(each)
-        ]
+        return [each for each in self._results if self.logic.canUndoApply(each)]
 
     def _showVolumes(self) -> None:
         volumes = [Entry(each.GetID(), each.GetName()) for each in imagesOfScene()]
