@@ -1,7 +1,7 @@
 """A plot view that shows the series of a chart node in a chart of VTK, as Slicer's does.
 
-Its axes are computed when series come or go and when it is told to fit them; until then they stay as
-they are, whatever comes to the tables.
+Its axes are computed when series come or go and when it is told to fit them; until then they stay
+as they are, whatever comes to the tables.
 """
 
 # ruff: noqa: N801

@@ -1,7 +1,7 @@
 """What Slicer's log says of nodes that are removed from a scene in which they no longer are.
 
-The plug-ins of its tree of data look at every node that is about to be removed, and ask for the tree
-of the scene that the node is in.
+The plug-ins of its tree of data look at every node that is about to be removed, and ask for the
+tree of the scene that the node is in.
 """
 
 from __future__ import annotations
