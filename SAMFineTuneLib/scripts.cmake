@@ -63,6 +63,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/correction/slice_frame.py
   SAMFineTuneLib/correction/slice_work.py
   SAMFineTuneLib/correction/worker.py
+  SAMFineTuneLib/counted_words.py
   SAMFineTuneLib/demo/__init__.py
   SAMFineTuneLib/demo/__main__.py
   SAMFineTuneLib/demo/atlas_files.py

@@ -13,6 +13,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel import raw_nrrd
+from SAMFineTunePanel.counted_words import counted
 from SAMFineTunePanel.example_slices import ExampleSlices, PaintedSlices, chosenSegmentIDs, segmentName, slicesOf
 from SAMFineTunePanel.segment_voxels import SegmentVoxels, segmentVoxels
 from SAMFineTunePanel.voxel_grid import VoxelGrid, gridOf
@@ -251,10 +252,20 @@ def _refuseOverlap(example, shared: Mapping[int, int], label: StructureLabel, pr
     most = max(shared, key=lambda value: shared[value])
     other = next(each.name for each in present if each.value == most)
     raise ValueError(
-        _(
-            "Segments {first} and {second} of {name} overlap in {count} voxels, and a voxel can be learnt as one "
-            "structure only. Remove the overlap, or fine-tune a model for each."
-        ).format(first=other, second=label.name, name=example.segmentation.GetName(), count=shared[most])
+        counted(
+            shared[most],
+            _(
+                "Segments {first} and {second} of {name} overlap in 1 voxel, and a voxel can be learnt as one "
+                "structure only. Remove the overlap, or fine-tune a model for each."
+            ),
+            _(
+                "Segments {first} and {second} of {name} overlap in {count} voxels, and a voxel can be learnt as one "
+                "structure only. Remove the overlap, or fine-tune a model for each."
+            ),
+            first=other,
+            second=label.name,
+            name=example.segmentation.GetName(),
+        )
     )
 
 

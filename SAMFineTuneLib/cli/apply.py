@@ -14,6 +14,7 @@ from SAMFineTuneLib.cli.arguments import (
     option_name,
 )
 from SAMFineTuneLib.cli.execution import execute
+from SAMFineTuneLib.counted_words import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, read_examples
@@ -179,7 +180,7 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
         )
     if drawn and len(drawn) != len(chosen.volume):
         raise InputError(
-            f"{len(chosen.volume)} volumes but {len(drawn)} times --drawn",
+            f"{counted(len(chosen.volume), 'volume')} but {counted(len(drawn), 'time')} --drawn",
             "give one for each --volume, in the same order, or --examples",
             code="contrary_options",
         )

@@ -17,6 +17,7 @@ from SAMFineTuneLib.backbones.checkpoints import file_sha256, load_checkpoint
 from SAMFineTuneLib.backbones.registry import build
 from SAMFineTuneLib.backbones.starter import renew_context_decoder
 from SAMFineTuneLib.backbones.weights import find_weights
+from SAMFineTuneLib.counted_words import counted
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
@@ -313,8 +314,8 @@ def _tell_plan(
     labelled = sum(each.is_labelled for each in examples.slices)
     events.log(
         f"{labelled} labelled and {len(examples.slices) - labelled} empty {examples.axis} slices "
-        f"of {examples.volumes} volume(s), {len(examples.labels)} label(s); "
-        f"{len(held_out.validation)} slice(s) held out (by {held_out.by})"
+        f"of {counted(examples.volumes, 'volume')}, {counted(len(examples.labels), 'label')}; "
+        f"{counted(len(held_out.validation), 'slice')} held out (by {held_out.by})"
     )
     events.log(
         f"{plan.backbone}, {plan.method}, {plan.scope}, input {plan.input_size}, "

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from SAMFineTuneLib.counted_words import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.jobs.json_text import to_json, write_json
@@ -491,7 +492,7 @@ def _input_error(
     if kind.startswith("union_tag"):
         field = "kind"
     name = field_name(field) if field else "the job"
-    more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    more = f" (and {counted(len(faults) - 1, 'more fault')})" if len(faults) > 1 else ""
     if kind == "extra_forbidden":
         remedy = _known_fields(Example if len(steps) > 1 else model, str(steps[-1]))
         return InputError(f"{name} is unknown{more}", remedy, code="bad_job")
