@@ -72,6 +72,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/evaluation/__init__.py
   SAMFineTuneLib/evaluation/overlap.py
   SAMFineTuneLib/evaluation/report.py
+  SAMFineTuneLib/evaluation/sheared_masks.py
   SAMFineTuneLib/evaluation/surface.py
   SAMFineTuneLib/hardware.py
   SAMFineTuneLib/heads/__init__.py
