@@ -61,6 +61,8 @@ def read_image(path: Path) -> ReadImage:
         return ReadImage(found.array, found.geometry, {}, None, found.remarks)
     bad = np.zeros(0, np.int64)
     remarks: tuple[str, ...] = ()
+    forms = None if path.is_dir() else read_forms(path)
+    place = None if forms is None else nifti_place(path, forms)
     with itk_quiet():
         if path.is_dir():
             image, modality = read_series(path)
@@ -71,14 +73,15 @@ def read_image(path: Path) -> ReadImage:
             except DamagedFileError as error:
                 raise _damaged(path) from error
             image, modality, remarks = _read_file(path)
-        place = _place(path, image)
+        place = place or _place(path, image)
         image = _three_dimensional(image)
     array = sitk.GetArrayFromImage(image)
+    if array.shape != place.geometry.shape:
+        raise _damaged(path)
     if bad.size and array.dtype.kind == "f":
         array.reshape(-1)[bad] = np.nan
     header = {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
-    geometry, said = place or Place(Geometry.from_image(image), ())
-    return ReadImage(array, geometry, header, modality, (*remarks, *said))
+    return ReadImage(array, place.geometry, header, modality, (*remarks, *place.remarks))
 
 
 def read_geometry(path: Path) -> Geometry:
@@ -108,22 +111,15 @@ def read_geometry(path: Path) -> Geometry:
     return Geometry(size, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
-def _place(path: Path, image: sitk.Image) -> Place | None:
-    """Where a NIfTI file's voxels lie, and what there is to say of it; None for other files.
-
-    A 2-D image keeps its place in space, which ITK drops.
-    """
-    forms = None if path.is_dir() else read_forms(path)
-    if forms is not None:
-        return nifti_place(path, forms)
-    if image.GetDimension() == 2:
-        flat = Geometry.from_image(sitk.JoinSeries([image]))
-        remark = (
-            f"{path.name} is 2-D and does not say where it lies along the third axis, nor how "
-            "thick its slice is; 0 and 1 mm are taken"
-        )
-        return Place(flat, (remark,))
-    return None
+def _place(path: Path, image: sitk.Image) -> Place:
+    """Where ITK says that the voxels of `image` lie, and what there is to say of it."""
+    if image.GetDimension() != 2:
+        return Place(Geometry.from_image(_three_dimensional(image)), ())
+    remark = (
+        f"{path.name} is 2-D and does not say where it lies along the third axis, nor how thick "
+        "its slice is; 0 and 1 mm are taken"
+    )
+    return Place(Geometry.from_image(sitk.JoinSeries([image])), (remark,))
 
 
 def _check_readable(path: Path) -> None:

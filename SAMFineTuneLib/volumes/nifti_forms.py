@@ -145,12 +145,22 @@ def read_forms(path: Path) -> NiftiForms | None:
 
 def header_file(path: Path) -> Path:
     """The file with the header: `path` itself, or that beside an .img file."""
-    for ending, other in ((".img", ".hdr"), (".IMG", ".HDR")):
+    return _beside(path, ((".img", ".hdr"), (".IMG", ".HDR")))
+
+
+def voxel_file(path: Path) -> Path:
+    """The file with the voxels: `path` itself, or that beside an .hdr file."""
+    return _beside(path, ((".hdr", ".img"), (".HDR", ".IMG")))
+
+
+def _beside(path: Path, endings: tuple[tuple[str, str], ...]) -> Path:
+    """The other file of a pair, where the name has the first of two endings; else `path`."""
+    for ending, other in endings:
         for packed in ("", ".gz"):
             if path.name.endswith(ending + packed):
                 stem = path.name[: -len(ending + packed)]
-                beside = [path.with_name(stem + other + each) for each in (packed, "", ".gz")]
-                return next((each for each in beside if each.is_file()), path)
+                names = [path.with_name(stem + other + each) for each in (packed, "", ".gz")]
+                return next((each for each in names if each.is_file()), path)
     return path
 
 
