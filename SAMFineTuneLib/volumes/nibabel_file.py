@@ -114,7 +114,7 @@ def _opened(nibabel: ModuleType, path: Path) -> Any:
 
 def _check_length(path: Path, header: Any) -> None:
     """Refuse a file that is shorter than its header says; reading on checks its checksum."""
-    needed = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+    needed = math.prod(map(int, header.get_data_shape())) * header.get_data_dtype().itemsize
     with unpacked(voxel_file(path)) as stream:
         length = sum(iter(lambda: len(stream.read(_BLOCK)), 0))
     if length < header.get_data_offset() + needed:
@@ -146,7 +146,7 @@ def _place(path: Path, header: Any, shape: tuple[int, ...]) -> tuple[Geometry, t
         return nifti_place(path, forms)
     affine = np.asarray(header.get_affine(), dtype=float)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or not lengths.all():
+    if not np.isfinite(affine).all() or not (lengths > 0).all() or lengths.max() > 1e9:
         raise _damaged(path)
     if abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
         raise _damaged(path)
