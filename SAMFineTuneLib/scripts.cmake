@@ -74,6 +74,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/evaluation/label_numbers.py
   SAMFineTuneLib/evaluation/overlap.py
   SAMFineTuneLib/evaluation/report.py
+  SAMFineTuneLib/evaluation/sheared_masks.py
   SAMFineTuneLib/evaluation/surface.py
   SAMFineTuneLib/files.py
   SAMFineTuneLib/hardware.py

@@ -338,13 +338,16 @@ class TestBadFiles:
         assert f"'a' and 'b' of '{tmp_path / 's.seg.nrrd'}' overlap in 210" in error.message
         assert refused(read_volume, tmp_path / "s.seg.nrrd").code == "not_scalar"
 
-    def test_sheared_axes(self, tmp_path):
+    def test_sheared_axes_are_read_as_they_are(self, tmp_path):
         write_labelmap(tmp_path / "v.nii", random_labelmap(PLAIN))
         header = bytearray((tmp_path / "v.nii").read_bytes())
         header[252:256] = (0).to_bytes(2, "little") + (1).to_bytes(2, "little")
         header[284:288] = np.float32(0.3).tobytes()
         (tmp_path / "v.nii").write_bytes(header)
-        assert "not perpendicular" in refused(read_volume, tmp_path / "v.nii").message
+        volume = read_volume(tmp_path / "v.nii")
+        assert "not perpendicular" in volume.remarks[0]
+        # The sform in RAS has 0.3 mm to the right for each step along j; LPS counts to the left.
+        assert volume.geometry.affine[0, 1] == pytest.approx(-0.3)
 
 
 class TestReadingLabels:

@@ -60,7 +60,10 @@ _COMPRESSED_ENDINGS = _Endings("_segmentation.nii.gz", "_uncertainty.nii.gz")
 _RAW_ENDINGS = _Endings("_segmentation.seg.nrrd", "_uncertainty.nrrd")
 
 _SLICES_AT_A_TIME = 4
-_IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".nhdr")
+_IMAGE_SUFFIXES = (
+    *(".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".nhdr"),
+    *(".mgz", ".mgh", ".img.gz", ".hdr.gz", ".img", ".hdr"),
+)
 
 
 def run_apply(

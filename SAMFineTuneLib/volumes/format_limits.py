@@ -46,7 +46,7 @@ def require_holdable(path: str | os.PathLike[str], geometry: Geometry) -> None:
         others = [each for each in FORMATS if not _why_not(each, geometry)]
         raise InputError(
             f"'{path.name}' cannot hold the image: {why}",
-            "End the file's name in " + " or ".join(others)
+            "End the file's name in " + ", ".join(others)
             if others
             else "Resample the volume in 3D Slicer (Resample Scalar Volume) first",
             code="geometry_not_held",

@@ -73,9 +73,11 @@ def read_image(path: Path, series: str | None = None, *, layers_ok: bool = False
         return ReadImage(found.array, found.geometry, {}, None, found.remarks)
     bad = np.zeros(0, np.int64)
     remarks: tuple[str, ...] = ()
+    if path.is_file():
+        refuse_unreadable(path)
+    forms = None if path.is_dir() else read_forms(path)
+    place = None if forms is None else nifti_place(path, forms)
     with itk_quiet():
-        if path.is_file():
-            refuse_unreadable(path)
         if path.is_dir() or is_dicom(path):
             dicom = (read_series if path.is_dir() else read_dicom_file)(path, series)
             return ReadImage(
@@ -87,14 +89,17 @@ def read_image(path: Path, series: str | None = None, *, layers_ok: bool = False
             raise explained(path) from error
         image, modality, remarks = _read_file(path, layers_ok)
         image = layers_as_components(image) if has_layers(image) else image
-        place = _place(path, image)
+        place = place or _place(path, image)
         image = _three_dimensional(image)
     array = sitk.GetArrayFromImage(image)
+    # Layers of a segmentation are a fourth axis.
+    if array.shape[:3] != place.geometry.shape:
+        raise explained(path)
     if bad.size and array.dtype.kind == "f":
         array.reshape(-1)[bad] = np.nan
     header = {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
-    geometry, said = place or Place(Geometry.from_image(image), ())
-    return ReadImage(array, geometry, header, modality, (*remarks, *said, *spacing_remarks(path)))
+    said = (*remarks, *place.remarks, *spacing_remarks(path))
+    return ReadImage(array, place.geometry, header, modality, said)
 
 
 def read_geometry(path: Path, series: str | None = None) -> Geometry:
@@ -125,22 +130,15 @@ def read_geometry(path: Path, series: str | None = None) -> Geometry:
     return Geometry(size, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
-def _place(path: Path, image: sitk.Image) -> Place | None:
-    """Where a NIfTI file's voxels lie, and what there is to say of it; None for other files.
-
-    A 2-D image keeps its place in space, which ITK drops.
-    """
-    forms = None if path.is_dir() else read_forms(path)
-    if forms is not None:
-        return nifti_place(path, forms)
-    if image.GetDimension() == 2:
-        flat = Geometry.from_image(sitk.JoinSeries([image]))
-        remark = (
-            f"{path.name} is 2-D and does not say where it lies along the third axis, nor how "
-            "thick its slice is; 0 and 1 mm are taken"
-        )
-        return Place(flat, (remark,))
-    return None
+def _place(path: Path, image: sitk.Image) -> Place:
+    """Where ITK says that the voxels of `image` lie, and what there is to say of it."""
+    if image.GetDimension() != 2:
+        return Place(Geometry.from_image(_three_dimensional(image)), ())
+    remark = (
+        f"{path.name} is 2-D and does not say where it lies along the third axis, nor how thick "
+        "its slice is; 0 and 1 mm are taken"
+    )
+    return Place(Geometry.from_image(sitk.JoinSeries([image])), (remark,))
 
 
 def _refuse_series(path: Path, series: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,14 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes.geometry import Geometry
-from SAMFineTuneLib.volumes.nifti_forms import header_file, read_forms, unpacked
+from SAMFineTuneLib.volumes.nifti_forms import header_file, read_forms, unpacked, voxel_file
 from SAMFineTuneLib.volumes.nifti_place import nifti_place
 
 _FREESURFER = (".mgz", ".mgh", ".mgh.gz")
+_BLOCK = 1 << 22
+
+# Byte offset of the flag of a FreeSurfer header that says whether it tells a place.
+_GOOD_RAS = 28
 
 
 class NibabelImage(NamedTuple):
@@ -42,8 +47,12 @@ def read_with_nibabel(path: Path) -> NibabelImage:
     nibabel = _nibabel(path)
     header, geometry, remarks = _header(nibabel, path)
     with _damage_in_words(path, nibabel):
+        _check_length(path, header)
         array = np.asanyarray(_opened(nibabel, path).dataobj)
-    return NibabelImage(_as_volume(array, header.get_data_dtype()), geometry, remarks)
+    volume = _as_volume(array, header.get_data_dtype())
+    if volume.shape != geometry.shape:
+        raise _damaged(path)
+    return NibabelImage(volume, geometry, remarks)
 
 
 def geometry_with_nibabel(path: Path) -> Geometry:
@@ -103,6 +112,15 @@ def _opened(nibabel: ModuleType, path: Path) -> Any:
     return nibabel.Nifti2Pair.from_filename(str(path))
 
 
+def _check_length(path: Path, header: Any) -> None:
+    """Refuse a file that is shorter than its header says; reading on checks its checksum."""
+    needed = math.prod(map(int, header.get_data_shape())) * header.get_data_dtype().itemsize
+    with unpacked(voxel_file(path)) as stream:
+        length = sum(iter(lambda: len(stream.read(_BLOCK)), 0))
+    if length < header.get_data_offset() + needed:
+        raise _damaged(path)
+
+
 def _check(path: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> None:
     if kind.fields is not None:
         raise InputError(
@@ -128,13 +146,16 @@ def _place(path: Path, header: Any, shape: tuple[int, ...]) -> tuple[Geometry, t
         return nifti_place(path, forms)
     affine = np.asarray(header.get_affine(), dtype=float)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or not lengths.all():
+    if not np.isfinite(affine).all() or not (lengths > 0).all() or lengths.max() > 1e9:
         raise _damaged(path)
     if abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
         raise _damaged(path)
     i, j, k = (*shape, 1, 1)[:3]
     geometry = Geometry.from_affine((i, j, k), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
-    if not header["goodRASFlag"]:
+    # nibabel sets the flag itself when it fills in the place.
+    with unpacked(path) as stream:
+        told = stream.read(_GOOD_RAS + 2)[_GOOD_RAS:]
+    if not any(told):
         remark = (
             f"{path.name} does not say where its image lies in the patient; it is taken as a "
             "coronal one around the origin, as FreeSurfer takes it"
@@ -162,10 +183,13 @@ def _damage_in_words(path: Path, nibabel: ModuleType) -> Iterator[None]:
         yield
     except (
         nibabel.filebasedimages.ImageFileError,
+        nibabel.freesurfer.mghformat.MGHError,
         nibabel.spatialimages.HeaderDataError,
         nibabel.wrapstruct.WrapStructError,
         EOFError,
+        KeyError,
         OSError,
+        TypeError,
         ValueError,
         zlib.error,
     ) as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMFineTuneLib.volumes.nifti_forms import header_file, read_forms
+from SAMFineTuneLib.volumes.nifti_forms import header_file, read_forms, voxel_file
 
 # Length of a NIfTI-1 header, which is also its first field.
 _HEADER = 348
@@ -43,7 +43,7 @@ def non_finite_voxels(path: Path) -> NDArray[np.int64]:
         if name.endswith((".nii", ".nii.gz")):
             return _scan(_blocks(path))
         if name.endswith((".hdr", ".img", ".hdr.gz", ".img.gz")):
-            return _scan_pair(header_file(path))
+            return _scan_pair(header_file(path), voxel_file(path))
         return np.zeros(0, np.int64)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DamagedFileError(str(path)) from error
@@ -59,16 +59,12 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _scan_pair(header: Path) -> NDArray[np.int64]:
+def _scan_pair(header: Path, voxels: Path) -> NDArray[np.int64]:
     """The same of a header and a file of voxels, which lie beside each other."""
-    start = b"".join(_blocks(header))
-    ending = ".img" if ".hdr" in header.name else ".IMG"
-    stem = header.name[: header.name.lower().rindex(".hdr")]
-    voxels = [header.with_name(stem + ending + packed) for packed in ("", ".gz")]
-    found = next((each for each in voxels if each.is_file()), None)
-    if found is None or read_forms(header) is None:
+    if header == voxels or read_forms(header) is None:
         return np.zeros(0, np.int64)
-    return _scan(chain([start], _blocks(found)), before=len(start))
+    start = b"".join(_blocks(header))
+    return _scan(chain([start], _blocks(voxels)), before=len(start))
 
 
 def _scan(blocks: Iterator[bytes], before: int = 0) -> NDArray[np.int64]:

@@ -25,6 +25,9 @@ _GZIP = b"\x1f\x8b"
 _MM = {1: 1000.0, 3: 0.001}
 _UNIT_BITS = 0x07
 
+# Steps between voxels, in mm, beyond which no image has them and products lose all digits.
+_SMALLEST, _LARGEST = 1e-9, 1e9
+
 
 class _Layout(NamedTuple):
     """Byte offsets and number types of the fields that are read, in one version of the format."""
@@ -100,7 +103,7 @@ class NiftiForms:
         matrix[:3, :3] = _rotation(*self.quaternion) * self.filled_spacing
         matrix[:3, 2] *= self.qfac
         matrix[:3, 3] = self.offset
-        return matrix
+        return _usable(matrix)
 
     @property
     def sform(self) -> Affine | None:
@@ -112,10 +115,7 @@ class NiftiForms:
             normal = np.cross(matrix[:3, 0], matrix[:3, 1])
             length = float(np.linalg.norm(normal))
             matrix[:3, 2] = normal / length * self.filled_spacing[2] if length else 0.0
-        lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-        if not lengths.all() or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
-            return None
-        return matrix
+        return _usable(matrix)
 
     @property
     def filled_spacing(self) -> tuple[float, float, float]:
@@ -145,12 +145,22 @@ def read_forms(path: Path) -> NiftiForms | None:
 
 def header_file(path: Path) -> Path:
     """The file with the header: `path` itself, or that beside an .img file."""
-    for ending, other in ((".img", ".hdr"), (".IMG", ".HDR")):
+    return _beside(path, ((".img", ".hdr"), (".IMG", ".HDR")))
+
+
+def voxel_file(path: Path) -> Path:
+    """The file with the voxels: `path` itself, or that beside an .hdr file."""
+    return _beside(path, ((".hdr", ".img"), (".HDR", ".IMG")))
+
+
+def _beside(path: Path, endings: tuple[tuple[str, str], ...]) -> Path:
+    """The other file of a pair, where the name has the first of two endings; else `path`."""
+    for ending, other in endings:
         for packed in ("", ".gz"):
             if path.name.endswith(ending + packed):
                 stem = path.name[: -len(ending + packed)]
-                beside = [path.with_name(stem + other + each) for each in (packed, "", ".gz")]
-                return next((each for each in beside if each.is_file()), path)
+                names = [path.with_name(stem + other + each) for each in (packed, "", ".gz")]
+                return next((each for each in names if each.is_file()), path)
     return path
 
 
@@ -232,7 +242,8 @@ def _forms(content: bytes, order: str, layout: _Layout) -> NiftiForms:
     b, c, d, *offset = numbers(layout.quaternion)
     rows = numbers(layout.rows)
     lengths = [max(length, 1) if n < axes else 1 for n, length in enumerate(lengths)]
-    steps = [abs(step) * unit if np.isfinite(step) else 0.0 for step in pixdim]
+    steps = [abs(step) * unit for step in pixdim]
+    steps = [step if _SMALLEST < step < _LARGEST else 0.0 for step in steps]
     return NiftiForms(
         version=1 if layout.length == 348 else 2,
         axes=axes,
@@ -245,6 +256,14 @@ def _forms(content: bytes, order: str, layout: _Layout) -> NiftiForms:
         offset=(offset[0] * unit, offset[1] * unit, offset[2] * unit),
         rows=tuple(number * unit for number in rows),
     )
+
+
+def _usable(matrix: Affine) -> Affine | None:
+    """The matrix where it gives every voxel a place of its own, else None."""
+    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    if not ((lengths > _SMALLEST) & (lengths < _LARGEST)).all():
+        return None
+    return None if abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6 else matrix
 
 
 def _rotation(b: float, c: float, d: float) -> Affine:

@@ -88,6 +88,12 @@ def _without_form(path: Path, forms: NiftiForms) -> Place:
 
 def _by_one(path: Path, forms: NiftiForms, affine: Affine) -> Place:
     geometry = _geometry(forms, affine)
+    if not geometry.is_perpendicular:
+        remark = (
+            f"the axes of {path.name} are not perpendicular to each other (sheared by its sform); "
+            "they are used as they are, which programs that cannot do so may refuse or straighten"
+        )
+        return Place(geometry, (remark,))
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     stretched = affine.copy()
     stretched[:3, :3] *= forms.filled_spacing / lengths
@@ -98,12 +104,6 @@ def _by_one(path: Path, forms: NiftiForms, affine: Affine) -> Place:
             f"and {_numbers(forms.spacing)} mm by its pixdim, which 3D Slicer uses"
         )
         return Place(replace(geometry, others=(by_pixdim,), forms=forms), (remark,))
-    if not geometry.is_perpendicular:
-        remark = (
-            f"the axes of {path.name} are not perpendicular to each other (sheared by its sform); "
-            "they are used as they are, which programs that cannot do so may refuse or straighten"
-        )
-        return Place(geometry, (remark,))
     return Place(geometry, ())
 
 

@@ -73,7 +73,8 @@ def _parts(path: Path) -> tuple[str, bytes]:
             return "", b""
         end = re.search(rb"\r?\n\r?\n", start)
         if end is None:
-            return start.decode("utf-8", "surrogateescape"), b""
+            # The voxels lie in a file of their own, and no line has to follow the header.
+            return start.decode("utf-8", "surrogateescape"), b"\n"
         header = start[: end.start()].decode("utf-8", "surrogateescape")
         # A volume may be of many gigabytes; only a slice is read on.
         is_slice = _fields(header).get("dimension") == "2"
