@@ -1,4 +1,4 @@
-"""The panel while scenes are closed and opened, and volumes come: what it offers and knows."""
+"""The panel while scenes are closed and opened and volumes come: what it offers and knows."""
 
 from __future__ import annotations
 
