@@ -51,3 +51,10 @@ def test_a_pretraining(option: str, shell: Shell, tmp_path: Path) -> None:
     files = ("--folder", tmp_path / "f", "--output", tmp_path / "w.safetensors")
     ended = shell("pretrain", "prompts", *files, option, 10**30)
     assert ended.code == 2 and option in ended.err and "1000000000" in ended.err
+
+
+@pytest.mark.parametrize(("option", "bound"), [("--classes", "10000"), ("--rank", "256")])
+@pytest.mark.parametrize("value", [0, 10**9])
+def test_a_description(option: str, bound: str, value: int, shell: Shell) -> None:
+    ended = shell("describe", option, value)
+    assert ended.code == 2 and option in ended.err and bound in ended.err
