@@ -216,7 +216,8 @@ def parse_request(line: str) -> Request:
     Raises:
         ValueError: it is none (pydantic's ValidationError, which tells why).
     """
-    return _REQUESTS.validate_json(line)
+    # Strict: else true would pass for slice 1, and "3" for slice 3.
+    return _REQUESTS.validate_json(line, strict=True)
 
 
 def parse_message(line: str) -> Message:

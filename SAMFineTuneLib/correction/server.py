@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 import traceback
 from collections import deque
@@ -38,6 +39,7 @@ from SAMFineTuneLib.correction.networks import load_networks
 from SAMFineTuneLib.correction.session import CorrectionSession, Mask
 from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.jobs.events import Log
+from SAMFineTuneLib.jobs.line_splitter import LONGEST_LINE, full_length
 from SAMFineTuneLib.slices.axis import AXIS_NAMES, axis_name
 from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
 from SAMFineTuneLib.volumes import Geometry, read_volume
@@ -45,6 +47,8 @@ from SAMFineTuneLib.volumes import Geometry, read_volume
 # A worker that was asked a moment ago will be asked again; one that rests must not cost a battery.
 _AWAKE_S, _RESTING_S, _AWAKE_FOR_S = 0.002, 0.02, 20.0
 _TELL_EVERY_S = 0.3
+# Each costs a round of the network, and a user gives a few.
+_MOST_PROMPTS = 1000
 _EMPTY_SLICE = "this slice has the same value in every pixel: there is nothing to find on it"
 
 
@@ -129,15 +133,19 @@ class CorrectionServer:
         for line in self._hear():
             if not line:
                 continue
+            length = full_length(line)
+            if length is not None:
+                words = f"{length / 1e6:.0f} MB in one line; {LONGEST_LINE >> 20} MiB are the most"
+                self._refuse(line, words, _id_in_beginning(line))
+                continue
             try:
                 self._waiting.append(parse_request(line))
             except ValidationError as error:
-                self._refuse(line, error)
+                fault = error.errors(include_url=False)[0]
+                self._refuse(line, f"{fault['msg']} ({fault['loc']})", _id_in(line))
 
-    def _refuse(self, line: str, error: ValidationError) -> None:
-        fault = error.errors(include_url=False)[0]
-        words = f"not understood: {fault['msg']} ({fault['loc']}): {line[:200]}"
-        number = _id_in(line)
+    def _refuse(self, line: str, why: str, number: int | None) -> None:
+        words = f"not understood: {why}: {line[:200]}"
         if number is None:
             self._warn(words)
         else:
@@ -179,6 +187,13 @@ class CorrectionServer:
 
     def _find_mask(self, request: FindMask) -> Answer:
         self._session.require_slice(request.slice)
+        if len(request.prompts) > _MOST_PROMPTS:
+            raise InputError(
+                f"{len(request.prompts)} points and boxes were given for one mask, and "
+                f"{_MOST_PROMPTS} are the most",
+                "give fewer",
+                code="too_many_prompts",
+            )
         given = self._given[request.slice] > 0 if request.start == "given" else None
         found = self._session.find_mask(
             request.slice, request.prompts, request.start, request.label, given
@@ -210,9 +225,10 @@ class CorrectionServer:
         )
 
     def _carry_on(self, request: CarryOn) -> Answer:
-        for number in request.accepted:
+        numbers = dict.fromkeys(request.accepted)
+        for number in numbers:
             self._session.require_slice(number)
-        accepted: dict[int, Mask] = {number: self._given[number] > 0 for number in request.accepted}
+        accepted: dict[int, Mask] = {number: self._given[number] > 0 for number in numbers}
         carried = carry_on(
             self._session,
             accepted,
@@ -281,3 +297,9 @@ def _id_in(line: str) -> int | None:
         return None
     number = request.get("id") if isinstance(request, dict) else None
     return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+def _id_in_beginning(line: str) -> int | None:
+    """The id of a request of which only the beginning is known: it stands ahead of the prompts."""
+    found = re.search(r'"id"\s*:\s*(-?\d{1,18})\s*,', line)
+    return None if found is None else int(found[1])
