@@ -26,6 +26,8 @@ from SAMFineTuneLib.jobs.schema import Device
 SESSION_FILE = "session.json"
 GIVEN_FILE = "given.raw"
 FOUND_FILE = "found.raw"
+# Of the worker; the lock of the folder itself is the program's, which outlives its workers.
+SERVER_LOCK_FILE = "serve.pid"
 
 # Which mask prompts correct: none; the tuned model's own; that in `GIVEN_FILE`.
 Start = Literal["nothing", "model", "given"]

@@ -20,7 +20,6 @@ from SAMFineTuneLib.correction.failure import failure_of
 from SAMFineTuneLib.correction.messages import (
     FOUND_FILE,
     GIVEN_FILE,
-    SESSION_FILE,
     Answer,
     CarryOn,
     Close,
@@ -31,12 +30,12 @@ from SAMFineTuneLib.correction.messages import (
     RankSlices,
     Ready,
     Request,
-    SessionSettings,
     Stop,
     parse_request,
 )
 from SAMFineTuneLib.correction.networks import load_networks
 from SAMFineTuneLib.correction.session import CorrectionSession, Mask
+from SAMFineTuneLib.correction.settings_file import read_settings
 from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.jobs.events import Log
 from SAMFineTuneLib.jobs.line_splitter import LONGEST_LINE, full_length
@@ -85,11 +84,12 @@ class CorrectionServer:
                 )
         self._session = CorrectionSession(volume, axis, networks, embeddings_folder(), self._warn)
         stack, shape = self._session.stack, volume.geometry.shape
-        for name in (GIVEN_FILE, FOUND_FILE):
-            mask_files.create(folder / name, shape)
+        self._mask_files = [folder / name for name in (GIVEN_FILE, FOUND_FILE)]
+        for path in self._mask_files:
+            mask_files.create(path, shape)
         self._given, self._found = (
-            SliceStack(mask_files.opened(folder / name, shape), volume.geometry, stack.axis)
-            for name in (GIVEN_FILE, FOUND_FILE)
+            SliceStack(mask_files.opened(path, shape), volume.geometry, stack.axis)
+            for path in self._mask_files
         )
         self._told_at = self._asked_at = time.monotonic()
         self._abandoned: Callable[[], bool] = lambda: False
@@ -185,6 +185,10 @@ class CorrectionServer:
             return self._rank(request)
         return self._carry_on(request)
 
+    def _require_masks(self) -> None:
+        for path in self._mask_files:
+            mask_files.require_whole(path, self._given.geometry.shape)
+
     def _find_mask(self, request: FindMask) -> Answer:
         self._session.require_slice(request.slice)
         if len(request.prompts) > _MOST_PROMPTS:
@@ -194,6 +198,7 @@ class CorrectionServer:
                 "give fewer",
                 code="too_many_prompts",
             )
+        self._require_masks()
         given = self._given[request.slice] > 0 if request.start == "given" else None
         found = self._session.find_mask(
             request.slice, request.prompts, request.start, request.label, given
@@ -205,6 +210,7 @@ class CorrectionServer:
                 "check the volume's values, or fine-tune the model anew",
                 code="no_number",
             )
+        self._require_masks()
         self._found[request.slice][...] = found.mask
         pixels = self._session.stack[request.slice]
         return Answer(
@@ -228,6 +234,7 @@ class CorrectionServer:
         numbers = dict.fromkeys(request.accepted)
         for number in numbers:
             self._session.require_slice(number)
+        self._require_masks()
         accepted: dict[int, Mask] = {number: self._given[number] > 0 for number in numbers}
         carried = carry_on(
             self._session,
@@ -237,6 +244,7 @@ class CorrectionServer:
             request.between,
             self._stop_if_asked,
         )
+        self._require_masks()
         for number, mask in carried.masks.items():
             self._found[number][...] = mask
         return Answer(
@@ -261,26 +269,6 @@ class CorrectionServer:
 
     def _warn(self, words: str) -> None:
         self._say(Log(level="warning", message=words))
-
-
-def read_settings(folder: Path) -> SessionSettings:
-    """The settings in a session's folder.
-
-    Raises:
-        InputError: they are missing or damaged.
-    """
-    path = folder / SESSION_FILE
-    try:
-        return SessionSettings.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror or error}", "write it first", "no_such_file"
-        ) from error
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        raise InputError(
-            f"{path}: {fault['msg']} ({fault['loc']})", "correct it", "bad_job"
-        ) from error
 
 
 def _axis_of_thickest(geometry: Geometry) -> str:

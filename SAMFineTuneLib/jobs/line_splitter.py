@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-# Events and requests are far shorter; beyond this, something else is printing and nobody can read it.
+# Events and requests are far shorter; beyond this, something else writes and nobody can read it.
 LONGEST_LINE = 16 << 20
 _KEPT_OF_LONGER = 2000
 _SHORTENED = re.compile(r" … \((\d+) bytes in one line\)$")
