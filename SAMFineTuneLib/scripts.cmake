@@ -60,6 +60,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/correction/networks.py
   SAMFineTuneLib/correction/server.py
   SAMFineTuneLib/correction/session.py
+  SAMFineTuneLib/correction/settings_file.py
   SAMFineTuneLib/correction/slice_frame.py
   SAMFineTuneLib/correction/slice_work.py
   SAMFineTuneLib/correction/worker.py
@@ -95,6 +96,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/jobs/interrupted.py
   SAMFineTuneLib/jobs/json_text.py
   SAMFineTuneLib/jobs/line_splitter.py
+  SAMFineTuneLib/jobs/lock_file.py
   SAMFineTuneLib/jobs/process.py
   SAMFineTuneLib/jobs/process_tree.py
   SAMFineTuneLib/jobs/processor_sharing.py

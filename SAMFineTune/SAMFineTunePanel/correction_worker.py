@@ -126,7 +126,8 @@ class CorrectionWorker:
 
     def found(self, number: int) -> np.ndarray:
         """The mask of a slice that the worker has just told of."""
-        return np.moveaxis(self._foundMasks, self.ready.array_axis, 0)[number] > 0
+        masks = np.moveaxis(self._foundMasks, self.ready.array_axis, 0)
+        return masks[number] > 0 if self._masksAreWhole() else np.zeros(masks.shape[1:], bool)
 
     def close(self) -> None:
         """End it and remove its folder; returns at once."""
@@ -213,9 +214,23 @@ class CorrectionWorker:
         return True
 
     def _writeGiven(self, number: int) -> None:
-        if self._givenMasks is not None:
+        if self._givenMasks is not None and self._masksAreWhole():
             target = np.moveaxis(self._givenMasks, self.ready.array_axis, 0)[number]
             target[...] = np.unpackbits(self._given[number], count=target.size).reshape(target.shape)
+
+    def _masksAreWhole(self) -> bool:
+        """Whether memory may look into the files: one that is cut off would end Slicer."""
+        from SAMFineTuneLib.correction.mask_files import require_whole
+        from SAMFineTuneLib.correction.messages import FOUND_FILE, GIVEN_FILE
+        from SAMFineTuneLib.errors import InputError
+
+        try:
+            for name in (GIVEN_FILE, FOUND_FILE):
+                require_whole(self._folder.path / name, self.ready.shape)
+        except InputError as error:
+            self._fail(wordsOf(error))
+            return False
+        return True
 
     def _forgetFiles(self) -> None:
         # The next worker makes the files anew, and memory must not look into one that is cut off.

@@ -84,6 +84,8 @@ class WorkerProcess:
             self._endTimer.start(_EXIT_GRACE_MS)
 
     def _onProcessEnded(self, returned: int, reason: str) -> None:
+        from SAMFineTuneLib.jobs.folder import RUNNING
+
         self._endTimer.stop()
         if self._cancelAsked:
             # What a killed launcher has left behind.
@@ -91,6 +93,8 @@ class WorkerProcess:
         if reason:
             self._ear.take_error(f"error: {reason}")
         outcome = self._ear.outcome(returned, self._cancelAsked)
-        if self.folder.path.is_dir():
+        # Where another worker has the folder, requests there are for that one.
+        mine = outcome.error is None or outcome.error.code != RUNNING
+        if mine and self.folder.path.is_dir():
             self.folder.clear_requests()
         self._onEnded(outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +18,22 @@ def create(path: Path, shape: tuple[int, int, int]) -> None:
     """Makes a file of zeros for masks (k, j, i), one byte a voxel, with all its space taken.
 
     Space that is only promised is missed when a mask is written through memory, and then the
-    process dies.
+    process dies. It dies as well that looks into a file which is cut off: so one that is there is
+    replaced, and whoever still looks at it sees it as it was.
 
     Raises:
         InputError: the disk is full, or the folder cannot be written.
     """
     size = int(np.prod(shape))
     zeros = bytes(min(size, _PIECE))
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with path.open("wb") as file:
+        with part.open("wb") as file:
             for start in range(0, size, _PIECE):
                 file.write(zeros[: size - start])
             file.flush()
             os.fsync(file.fileno())
+        part.replace(path)
     except OSError as error:
         raise InputError(
             f"the correction needs {size / 1e6:.0f} MB in {path.parent}, which cannot be written: "
@@ -37,6 +41,9 @@ def create(path: Path, shape: tuple[int, int, int]) -> None:
             "free some space, or name another folder with SAMFINETUNE_CACHE",
             code="no_space",
         ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def opened(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -45,12 +52,36 @@ def opened(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     Raises:
         InputError: the file is not there or has another size.
     """
+    require_whole(path, shape)
     try:
-        if path.stat().st_size != int(np.prod(shape)):
-            raise InputError(f"{path} has the wrong size", "start the correction anew", "bad_file")
         masks: NDArray[np.uint8] = np.memmap(path, np.uint8, "r+", shape=shape)
     except OSError as error:
         raise InputError(
             f"{path} cannot be opened: {error}", "start the correction anew", "no_such_file"
         ) from error
     return masks
+
+
+def require_whole(path: Path, shape: tuple[int, int, int]) -> None:
+    """Checks that a file of masks still has its size, before memory looks into it.
+
+    What is cut off in the moment after that still ends the process; the two programs that share
+    the file never cut it.
+
+    Raises:
+        InputError: the file is not there or has another size.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be opened: {error.strerror or error}",
+            "start the correction anew",
+            "no_such_file",
+        ) from error
+    if size != int(np.prod(shape)):
+        raise InputError(
+            f"{path} has {size} bytes, not {int(np.prod(shape))}: another program has changed it",
+            "start the correction anew",
+            "bad_file",
+        )

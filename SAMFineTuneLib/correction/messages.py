@@ -26,6 +26,8 @@ from SAMFineTuneLib.jobs.schema import Device
 SESSION_FILE = "session.json"
 GIVEN_FILE = "given.raw"
 FOUND_FILE = "found.raw"
+# Of the worker; the lock of the folder itself is the program's, which outlives its workers.
+SERVER_LOCK_FILE = "serve.pid"
 
 # Which mask prompts correct: none; the tuned model's own; that in `GIVEN_FILE`.
 Start = Literal["nothing", "model", "given"]
@@ -218,7 +220,8 @@ def parse_request(line: str) -> Request:
     Raises:
         ValueError: it is none (pydantic's ValidationError, which tells why).
     """
-    return _REQUESTS.validate_json(line)
+    # Strict: else true would pass for slice 1, and "3" for slice 3.
+    return _REQUESTS.validate_json(line, strict=True)
 
 
 def parse_message(line: str) -> Message:

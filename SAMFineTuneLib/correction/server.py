@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 import traceback
 from collections import deque
@@ -19,7 +20,6 @@ from SAMFineTuneLib.correction.failure import failure_of
 from SAMFineTuneLib.correction.messages import (
     FOUND_FILE,
     GIVEN_FILE,
-    SESSION_FILE,
     Answer,
     CarryOn,
     Close,
@@ -30,14 +30,15 @@ from SAMFineTuneLib.correction.messages import (
     RankSlices,
     Ready,
     Request,
-    SessionSettings,
     Stop,
     parse_request,
 )
 from SAMFineTuneLib.correction.networks import load_networks
 from SAMFineTuneLib.correction.session import CorrectionSession, Mask
+from SAMFineTuneLib.correction.settings_file import read_settings
 from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.jobs.events import Log
+from SAMFineTuneLib.jobs.line_splitter import LONGEST_LINE, full_length
 from SAMFineTuneLib.slices.axis import AXIS_NAMES, axis_name
 from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
 from SAMFineTuneLib.volumes import Geometry, read_volume
@@ -45,6 +46,8 @@ from SAMFineTuneLib.volumes import Geometry, read_volume
 # A worker that was asked a moment ago will be asked again; one that rests must not cost a battery.
 _AWAKE_S, _RESTING_S, _AWAKE_FOR_S = 0.002, 0.02, 20.0
 _TELL_EVERY_S = 0.3
+# Each costs a round of the network, and a user gives a few.
+_MOST_PROMPTS = 1000
 _EMPTY_SLICE = "this slice has the same value in every pixel: there is nothing to find on it"
 
 
@@ -81,11 +84,12 @@ class CorrectionServer:
                 )
         self._session = CorrectionSession(volume, axis, networks, embeddings_folder(), self._warn)
         stack, shape = self._session.stack, volume.geometry.shape
-        for name in (GIVEN_FILE, FOUND_FILE):
-            mask_files.create(folder / name, shape)
+        self._mask_files = [folder / name for name in (GIVEN_FILE, FOUND_FILE)]
+        for path in self._mask_files:
+            mask_files.create(path, shape)
         self._given, self._found = (
-            SliceStack(mask_files.opened(folder / name, shape), volume.geometry, stack.axis)
-            for name in (GIVEN_FILE, FOUND_FILE)
+            SliceStack(mask_files.opened(path, shape), volume.geometry, stack.axis)
+            for path in self._mask_files
         )
         self._told_at = self._asked_at = time.monotonic()
         self._abandoned: Callable[[], bool] = lambda: False
@@ -129,15 +133,19 @@ class CorrectionServer:
         for line in self._hear():
             if not line:
                 continue
+            length = full_length(line)
+            if length is not None:
+                words = f"{length / 1e6:.0f} MB in one line; {LONGEST_LINE >> 20} MiB are the most"
+                self._refuse(line, words, _id_in_beginning(line))
+                continue
             try:
                 self._waiting.append(parse_request(line))
             except ValidationError as error:
-                self._refuse(line, error)
+                fault = error.errors(include_url=False)[0]
+                self._refuse(line, f"{fault['msg']} ({fault['loc']})", _id_in(line))
 
-    def _refuse(self, line: str, error: ValidationError) -> None:
-        fault = error.errors(include_url=False)[0]
-        words = f"not understood: {fault['msg']} ({fault['loc']}): {line[:200]}"
-        number = _id_in(line)
+    def _refuse(self, line: str, why: str, number: int | None) -> None:
+        words = f"not understood: {why}: {line[:200]}"
         if number is None:
             self._warn(words)
         else:
@@ -177,8 +185,20 @@ class CorrectionServer:
             return self._rank(request)
         return self._carry_on(request)
 
+    def _require_masks(self) -> None:
+        for path in self._mask_files:
+            mask_files.require_whole(path, self._given.geometry.shape)
+
     def _find_mask(self, request: FindMask) -> Answer:
         self._session.require_slice(request.slice)
+        if len(request.prompts) > _MOST_PROMPTS:
+            raise InputError(
+                f"{len(request.prompts)} points and boxes were given for one mask, and "
+                f"{_MOST_PROMPTS} are the most",
+                "give fewer",
+                code="too_many_prompts",
+            )
+        self._require_masks()
         given = self._given[request.slice] > 0 if request.start == "given" else None
         found = self._session.find_mask(
             request.slice, request.prompts, request.start, request.label, given
@@ -190,6 +210,7 @@ class CorrectionServer:
                 "check the volume's values, or fine-tune the model anew",
                 code="no_number",
             )
+        self._require_masks()
         self._found[request.slice][...] = found.mask
         pixels = self._session.stack[request.slice]
         return Answer(
@@ -210,9 +231,11 @@ class CorrectionServer:
         )
 
     def _carry_on(self, request: CarryOn) -> Answer:
-        for number in request.accepted:
+        numbers = dict.fromkeys(request.accepted)
+        for number in numbers:
             self._session.require_slice(number)
-        accepted: dict[int, Mask] = {number: self._given[number] > 0 for number in request.accepted}
+        self._require_masks()
+        accepted: dict[int, Mask] = {number: self._given[number] > 0 for number in numbers}
         carried = carry_on(
             self._session,
             accepted,
@@ -221,6 +244,7 @@ class CorrectionServer:
             request.between,
             self._stop_if_asked,
         )
+        self._require_masks()
         for number, mask in carried.masks.items():
             self._found[number][...] = mask
         return Answer(
@@ -247,26 +271,6 @@ class CorrectionServer:
         self._say(Log(level="warning", message=words))
 
 
-def read_settings(folder: Path) -> SessionSettings:
-    """The settings in a session's folder.
-
-    Raises:
-        InputError: they are missing or damaged.
-    """
-    path = folder / SESSION_FILE
-    try:
-        return SessionSettings.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror or error}", "write it first", "no_such_file"
-        ) from error
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        raise InputError(
-            f"{path}: {fault['msg']} ({fault['loc']})", "correct it", "bad_job"
-        ) from error
-
-
 def _axis_of_thickest(geometry: Geometry) -> str:
     """Along which slices lie farthest apart; axial where they do along no single axis."""
     widest = widest_axis(geometry)
@@ -281,3 +285,9 @@ def _id_in(line: str) -> int | None:
         return None
     number = request.get("id") if isinstance(request, dict) else None
     return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+def _id_in_beginning(line: str) -> int | None:
+    """The id of a request of which only the beginning is known: it stands ahead of the prompts."""
+    found = re.search(r'"id"\s*:\s*(-?\d{1,18})\s*,', line)
+    return None if found is None else int(found[1])

@@ -5,17 +5,25 @@ from __future__ import annotations
 import os
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from SAMFineTuneLib.correction.failure import failure_of
+from SAMFineTuneLib.correction.messages import SERVER_LOCK_FILE
+from SAMFineTuneLib.correction.settings_file import require_folder
+from SAMFineTuneLib.jobs import lock_file
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.failure import EXIT_DONE, EXIT_OUR_FAULT, error_event
+from SAMFineTuneLib.jobs.folder import lock_folder
 from SAMFineTuneLib.jobs.process_tree import WatchedProcess
 from SAMFineTuneLib.jobs.processor_sharing import share_processors
 from SAMFineTuneLib.jobs.standard_input import StandardInputLines
 from SAMFineTuneLib.jobs.standard_output import claim_output, output_as_lines
 
 _LOOK_AFTER_PARENT_S = 1.0
+# A worker that is started in the place of one that broke down may find that one still ending.
+_WAIT_FOR_OTHER_S = 3.0
 
 
 def main(folder: Path, parent: int | None = None) -> int:
@@ -38,11 +46,12 @@ def main(folder: Path, parent: int | None = None) -> int:
         try:
             from SAMFineTuneLib.correction.server import CorrectionServer
 
-            server = CorrectionServer(folder, messages.emit, lines.poll)
-            server.run(
-                ended=lambda: lines.ended or not watch.alive(),
-                abandoned=lambda: not watch.alive(),
-            )
+            with _alone_in(folder):
+                server = CorrectionServer(folder, messages.emit, lines.poll)
+                server.run(
+                    ended=lambda: lines.ended or not watch.alive(),
+                    abandoned=lambda: not watch.alive(),
+                )
         # Whatever it is, the client has to learn of it.
         except (Exception, KeyboardInterrupt) as error:
             messages.emit(failure_of(error))
@@ -51,6 +60,19 @@ def main(folder: Path, parent: int | None = None) -> int:
                 traceback.print_exception(error)
             return exit_code
     return EXIT_DONE
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keeps a second worker out of the session: each would overwrite the other's masks."""
+    require_folder(folder)
+    file = folder / SERVER_LOCK_FILE
+    remedy = "Close that session first, or begin one in another folder"
+    lock_folder(file, "serving the session", remedy, "session_running", _WAIT_FOR_OTHER_S)
+    try:
+        yield
+    finally:
+        lock_file.release(file)
 
 
 class _Parent:

@@ -97,6 +97,11 @@ class EventWriter:
             self._send(line)
             self._keep(line)
 
+    def leave_folder(self) -> None:
+        """Write no more into the job folder: it is another worker's."""
+        with self._lock:
+            self._path = None
+
     def progress(
         self,
         step: int,

@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from SAMFineTuneLib.backbones.checkpoints import cache_folder
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
+from SAMFineTuneLib.jobs import lock_file
 from SAMFineTuneLib.jobs.events import EVENTS_FILE
 from SAMFineTuneLib.jobs.schema import JOB_FILE
 
-# Clocks of processes and of files may differ by their resolution, 2 s on some disks.
-_CLOCK_TOLERANCE_S = 3.0
+# Code of the refusal of a job that another worker is doing.
+RUNNING = "job_running"
+_LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,29 +72,22 @@ class JobFolder:
         """Keep a second worker from the same folder; a lock whose process has gone is taken over.
 
         Raises:
-            InputError: another worker is doing the job.
+            InputError: another worker is doing the job, or the folder cannot be written.
         """
-        holder = self.worker_at_work()
-        if holder is not None and holder != os.getpid():
-            raise InputError(
-                f"process {holder} is doing the job in {self.path} already",
-                f"Wait for it, cancel it, or delete {self.lock_file.name} if it is another program",
-                code="job_running",
-            )
-        self.lock_file.write_text(str(os.getpid()), encoding="utf-8")
+        lock_folder(
+            self.lock_file,
+            "doing the job",
+            f"Wait for it, cancel it, or delete {self.lock_file.name} if it is another program",
+            RUNNING,
+        )
 
     def unlock(self) -> None:
         """Let other workers at the job again."""
-        self.lock_file.unlink(missing_ok=True)
+        lock_file.release(self.lock_file)
 
     def worker_at_work(self) -> int | None:
         """Process id of the worker that is doing the job; None where it has gone."""
-        try:
-            holder = int(self.lock_file.read_text(encoding="utf-8"))
-            locked_at = self.lock_file.stat().st_mtime
-        except (OSError, ValueError):
-            return None
-        return holder if _was_running(holder, locked_at) else None
+        return lock_file.holder_of(self.lock_file)
 
     def has_checkpoint(self) -> bool:
         """Whether a later run has something to continue from."""
@@ -112,17 +105,38 @@ class JobFolder:
 
     def remove(self) -> None:
         """Delete the folder with all that is in it."""
+        if self.worker_at_work() == os.getpid():
+            # Windows deletes no file that is open.
+            self.unlock()
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _was_running(pid: int, then: float) -> bool:
-    """Whether the process that had this id at a time still runs; ids are given again."""
+def lock_folder(file: Path, what: str, remedy: str, code: str, wait_s: float = 0.0) -> None:
+    """Keep all other processes out of what a lock file stands for.
+
+    Args:
+        file: the lock file, in the folder that is locked.
+        what: the other process would be doing there, in words.
+        remedy: what to do about it.
+        code: of the refusal.
+        wait_s: how long to wait for the other process to end.
+
+    Raises:
+        InputError: another process has the lock, or the folder cannot be written.
+    """
+    until = time.monotonic() + wait_s
     try:
-        process = psutil.Process(pid)
-        started_before = process.create_time() <= then + _CLOCK_TOLERANCE_S
-        return started_before and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+        while (holder := lock_file.take(file)) is not None:
+            if time.monotonic() >= until:
+                who = f"process {holder}" if holder else "another program"
+                raise InputError(f"{who} is {what} in {file.parent} already", remedy, code)
+            time.sleep(_LOOK_EVERY_S)
+    except OSError as error:
+        raise InputError(
+            f"{file.parent} cannot be worked in: {error.strerror or error}",
+            "name a folder that is there and can be written",
+            code="not_writable",
+        ) from error
 
 
 def jobs_folder() -> Path:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-# Events are far shorter; beyond this, something else is printing and nobody can read it.
-_LONGEST_LINE = 16 << 20
+# Events and requests are far shorter; beyond this, something else writes and nobody can read it.
+LONGEST_LINE = 16 << 20
 _KEPT_OF_LONGER = 2000
+_SHORTENED = re.compile(r" … \((\d+) bytes in one line\)$")
 
 
 class LineSplitter:
@@ -15,7 +16,7 @@ class LineSplitter:
 
     Lines end in a line feed, a carriage return or both. The bytes are UTF-8, wherever they are
     cut; what is not becomes the replacement character. Of a line beyond 16 MiB only the beginning
-    comes out, and no more than that is kept meanwhile.
+    comes out, with its length in words, and no more than that is kept meanwhile.
     """
 
     def __init__(self) -> None:
@@ -46,13 +47,19 @@ class LineSplitter:
     def _append(self, part: bytes) -> None:
         self._length += len(part)
         self._begun += part
-        if self._length > _LONGEST_LINE:
+        if self._length > LONGEST_LINE:
             del self._begun[_KEPT_OF_LONGER:]
 
     def _take(self) -> str:
         text = self._begun.decode("utf-8", errors="replace")
-        if self._length > _LONGEST_LINE:
+        if self._length > LONGEST_LINE:
             text += f" … ({self._length} bytes in one line)"
         self._begun = bytearray()
         self._length = 0
         return text
+
+
+def full_length(line: str) -> int | None:
+    """How long the line was in bytes of which only the beginning came out; None of a whole line."""
+    found = _SHORTENED.search(line[-60:])
+    return None if found is None else int(found[1])

@@ -19,7 +19,7 @@ import psutil
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.events import Event
-from SAMFineTuneLib.jobs.folder import JobFolder
+from SAMFineTuneLib.jobs.folder import RUNNING, JobFolder
 from SAMFineTuneLib.jobs.line_splitter import LineSplitter
 from SAMFineTuneLib.jobs.process_tree import descendants, end_processes
 from SAMFineTuneLib.jobs.worker_ear import Outcome, WorkerEar
@@ -194,10 +194,13 @@ class WorkerProcess:
         if process.stdin is not None:
             with suppress(OSError):
                 process.stdin.close()
-        if self.folder.path.is_dir():
+        outcome = self._ear.outcome(process.returncode, self.cancel_asked)
+        # Where another worker has the folder, requests there are for that one.
+        mine = outcome.error is None or outcome.error.code != RUNNING
+        if mine and self.folder.path.is_dir():
             with suppress(OSError):
                 self.folder.clear_requests()
-        return self._ear.outcome(process.returncode, self.cancel_asked)
+        return outcome
 
 
 def _read(stream: IO[bytes], take: Callable[[str], None]) -> None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+from SAMFineTuneLib.jobs.line_splitter import LineSplitter
+
+# A client that writes faster than this is read must not keep the work from going on.
+_MOST_AT_ONCE = 4 << 20
+_PIECE = 1 << 16
+
 if sys.platform == "win32":
     import ctypes
     import msvcrt
@@ -30,11 +36,14 @@ else:
 
 
 class StandardInputLines:
-    """What a client writes on our standard input; its end means nothing but that no more comes."""
+    """What a client writes on our standard input; its end means nothing but that no more comes.
+
+    Of a line beyond 16 MiB only the beginning comes out, as `LineSplitter` gives it.
+    """
 
     def __init__(self, descriptor: int = 0) -> None:
         self._descriptor = descriptor
-        self._begun = b""
+        self._splitter = LineSplitter()
         # A terminal belongs to the shell: reading it from the background would stop the process.
         self._open = not os.isatty(descriptor)
 
@@ -44,14 +53,21 @@ class StandardInputLines:
         return not self._open
 
     def poll(self) -> list[str]:
-        """The lines that have come since the last call, without their ends and blanks."""
+        """The lines that have come since the last call, without their ends and blanks.
+
+        Of very much that has come a part is read; the next call goes on. At the end of the input
+        comes what was begun without a line end.
+        """
         lines: list[str] = []
+        left = _MOST_AT_ONCE
         try:
-            while self._open and _has_data(self._descriptor):
-                data = os.read(self._descriptor, 4096)
+            while left > 0 and self._open and _has_data(self._descriptor):
+                data = os.read(self._descriptor, _PIECE)
+                left -= len(data)
                 self._open = bool(data)
-                *whole, self._begun = (self._begun + data).split(b"\n")
-                lines += [line.decode("utf-8", errors="replace").strip() for line in whole]
+                lines += self._splitter.feed(data)
         except (OSError, ValueError):
             self._open = False
-        return lines
+        if not self._open:
+            lines += self._splitter.rest()
+        return [line.strip() for line in lines]

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TextIO
 
+from SAMFineTuneLib.jobs.line_splitter import LineSplitter
+
 _OUTPUT = 1
 _ERRORS = 2
 
@@ -97,16 +99,15 @@ def _flush() -> None:
 
 
 def _read_lines(descriptor: int, on_line: Callable[[str], None]) -> None:
-    begun = b""
+    splitter = LineSplitter()
     with open(descriptor, "rb", buffering=0) as pipe:
         while data := pipe.read(65536):
-            *whole, begun = (begun + data).replace(b"\r", b"\n").split(b"\n")
-            _hand_over(whole, on_line)
-        _hand_over([begun], on_line)
+            _hand_over(splitter.feed(data), on_line)
+        _hand_over(splitter.rest(), on_line)
 
 
-def _hand_over(lines: list[bytes], on_line: Callable[[str], None]) -> None:
+def _hand_over(lines: list[str], on_line: Callable[[str], None]) -> None:
     for line in lines:
-        text = line.decode("utf-8", errors="replace").rstrip()
+        text = line.rstrip()
         if text:
             on_line(text)

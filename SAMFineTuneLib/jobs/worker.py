@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import ErrorEvent, EventWriter, Result
 from SAMFineTuneLib.jobs.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT, error_event
@@ -59,6 +60,7 @@ class _Run:
         # Held by who ends the job: the work with its result, or the watch with an early end.
         self._ending = threading.Lock()
         self._ended = threading.Event()
+        self._folder_is_mine = True
 
     def run(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -77,12 +79,21 @@ class _Run:
         job = read_job(self._folder.path)
         from SAMFineTuneLib.jobs.runners import RUNNERS
 
-        self._control.raise_if_cancelled()
-        self._folder.lock()
+        self._lock()
         try:
+            self._control.raise_if_cancelled()
             return RUNNERS[job.kind](job, self._folder, self._events, self._control)
         finally:
             self._folder.unlock()
+
+    def _lock(self) -> None:
+        try:
+            self._folder.lock()
+        except InputError:
+            # Events and requests in the folder are another worker's.
+            self._folder_is_mine = False
+            self._events.leave_folder()
+            raise
 
     def _succeed(self, result: dict[str, object]) -> int:
         with self._ending:
@@ -118,7 +129,8 @@ class _Run:
         self._ended.set()
         self._events.emit(event)
         _say(event.line())
-        self._folder.clear_requests()
+        if self._folder_is_mine:
+            self._folder.clear_requests()
         end_processes(descendants(os.getpid()), wait_s=1.0)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -148,6 +160,8 @@ class _Run:
             if self._ended.is_set():
                 return
             self._tell(KeyboardInterrupt())
+            if self._folder.worker_at_work() == os.getpid():
+                self._folder.unlock()
             os._exit(EXIT_CANCELLED)
 
 
