@@ -71,7 +71,11 @@ class FineTuneSection(PanelSection):
         )
         allow(self.ui.finishButton, self._problemWithFinishing(), _("Stop here, and keep the best model so far"))
         noPoints = "" if self._job is not None else _("The chart is of a fine-tune; start one first")
-        allow(self.ui.chartButton, noPoints, _("Loss and validation DSC in Slicer's plot view"))
+        allow(
+            self.ui.chartButton,
+            noPoints,
+            _("Loss and validation DSC in Slicer's plot view; after zooming there, press again to see all of it"),
+        )
         allow(self.ui.resumeButton, busy, _("Go on where it stopped"))
         allow(self.ui.discardButton, busy, _("Forget what was learnt so far, and delete its files"))
 
