@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict
 
 from SAMFineTuneLib.errors import InputError
 
@@ -43,19 +42,11 @@ class IntensityWindow(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    low: FiniteFloat
-    high: FiniteFloat
-    curve: tuple[FiniteFloat, ...] = Field((0.0, 1.0), min_length=2, max_length=1 << 16)
-    mean: FiniteFloat
-    standard_deviation: FiniteFloat = Field(gt=0)
-
-    @model_validator(mode="after")
-    def _rises(self) -> IntensityWindow:
-        if not self.low < self.high:
-            raise ValueError("its low value must lie below its high one")
-        if any(later < earlier for earlier, later in pairwise(self.curve)):
-            raise ValueError("its curve must not fall")
-        return self
+    low: float
+    high: float
+    curve: tuple[float, ...] = (0.0, 1.0)
+    mean: float
+    standard_deviation: float
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels of any type and shape to float32 grey levels, 0 to 1."""
@@ -110,12 +101,6 @@ class IntensityNormalisation(BaseModel):
 
     kind: Literal["calibrated", "percentiles"]
     window: IntensityWindow | None = None
-
-    @model_validator(mode="after")
-    def _has_its_window(self) -> IntensityNormalisation:
-        if (self.window is None) == (self.kind == "calibrated"):
-            raise ValueError("calibrated images share one window, and others have none in common")
-        return self
 
     def window_for(self, sample: VoxelSample) -> IntensityWindow:
         """The window that applies to the volume that a sample was taken of."""
