@@ -8,6 +8,7 @@ Slicer writes one group of fields per segment: `Segment0_LabelValue`, `Segment0_
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -104,7 +105,8 @@ def _colour(text: str) -> Colour | None:
         values = [min(max(float(part), 0.0), 1.0) for part in parts]
     except ValueError:
         return None
-    return (values[0], values[1], values[2]) if len(values) == 3 else None
+    known = len(values) == 3 and all(map(math.isfinite, values))
+    return (values[0], values[1], values[2]) if known else None
 
 
 def _terminology(tags: str) -> str:
