@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from SAMFineTuneLib import __version__
 from SAMFineTuneLib.backbones.registry import find
+from SAMFineTuneLib.card_check import fault_of, unique_keys
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation
@@ -44,10 +46,17 @@ _PROMPTS = "prompts."
 _HEADER_KEY = "samfinetune"
 # safetensors' own limit; a file that begins with a larger number is something else.
 _LARGEST_HEADER = 100_000_000
+# What would end a line or a file's field, or cannot be shown.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_LONGEST_NAME, _LONGEST_TERMINOLOGY = 1000, 10_000
 
 
 class LabelCard(BaseModel):
-    """A structure that the model finds; `terminology` is what it is in 3D Slicer's coded terms."""
+    """A structure that the model finds; `terminology` is what it is in 3D Slicer's coded terms.
+
+    Both texts are of one line: what a name holds beyond 1000 characters is left out, and a
+    terminology beyond 10 000, which is none.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -55,6 +64,16 @@ class LabelCard(BaseModel):
     name: str = ""
     colour: tuple[float, float, float] | None = None
     terminology: str = ""
+
+    @field_validator("name", mode="after")
+    @classmethod
+    def _name_of_one_line(cls, value: str) -> str:
+        return _CONTROL.sub(" ", value)[:_LONGEST_NAME].strip() if value else value
+
+    @field_validator("terminology", mode="after")
+    @classmethod
+    def _terminology_of_one_line(cls, value: str) -> str:
+        return "" if len(value) > _LONGEST_TERMINOLOGY else _CONTROL.sub(" ", value)
 
 
 class Strategy(BaseModel):
@@ -172,20 +191,29 @@ def read_card(path: Path) -> ModelCard:
     if text is None:
         raise _unreadable(path, "is a safetensors file but not a tuned model of SAMFineTune")
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=unique_keys)
         found = content["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unreadable(path, "has a damaged card") from error
-    if not isinstance(found, int) or found > FORMAT_VERSION:
+    if type(found) is int and found > FORMAT_VERSION:
         raise InputError(
-            f"{path.name} has format version {found}; this program reads up to {FORMAT_VERSION}",
+            f"{path.name} has format version {found if found < 10**9 else 'beyond 10^9'}; this "
+            f"program reads up to {FORMAT_VERSION}",
             "update SAMFineTune, or save the model with an older version",
             code="newer_format",
         )
+    if type(found) is not int or found < 1 or content.get("format", FORMAT) != FORMAT:
+        raise _unreadable(path, "has a damaged card (format, format_version)")
     try:
-        return ModelCard.model_validate(content)
+        card = ModelCard.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise _unreadable(path, f"has a damaged card ({error.errors()[0]['loc']})") from error
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(str(step) for step in fault["loc"])
+        raise _unreadable(path, f"has a damaged card: {field}: {fault['msg']}") from error
+    fault_found = fault_of(card)
+    if fault_found is not None:
+        raise _unreadable(path, f"has a damaged card: {fault_found}")
+    return card
 
 
 def load_model(
@@ -289,6 +317,7 @@ def _fill(path: Path, network: nn.Module, card: ModelCard, prefix: str) -> None:
 
     tensors = _tensors(path, card, prefix)
     own = network.state_dict()
+    floating = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     needed = {name for name, _ in _kept_tensors(network, card)}
     for name in sorted(needed ^ set(tensors)):
         what = "lacks" if name in needed else "holds an unknown tensor"
@@ -300,7 +329,12 @@ def _fill(path: Path, network: nn.Module, card: ModelCard, prefix: str) -> None:
                 f"does not fit its own card: {prefix}{name} is {tuple(tensor.shape)}, "
                 f"not {tuple(own[name].shape)}",
             )
-        if not torch.isfinite(tensor).all():
+        own_type = own[name].dtype
+        if tensor.dtype not in (floating if own_type.is_floating_point else (own_type,)):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise _unreadable(path, f"is damaged: {prefix}{name} is of type {kind}")
+        # In the network's own type, in which a larger one may overflow.
+        if not torch.isfinite(tensor.to(own_type)).all():
             raise _unreadable(path, f"is damaged: {prefix}{name} holds what is no number")
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -350,7 +384,7 @@ def _header(path: Path) -> dict[str, Any]:
     if len(text) < length:
         raise _unreadable(path, "is not a tuned model, or is cut off")
     try:
-        header = json.loads(text)
+        header = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, "is not a tuned model, or is damaged") from error
     if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):

@@ -30,6 +30,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/backbones/weights.py
   SAMFineTuneLib/baselines/__init__.py
   SAMFineTuneLib/baselines/shape_interpolation.py
+  SAMFineTuneLib/card_check.py
   SAMFineTuneLib/chance.py
   SAMFineTuneLib/cli/__init__.py
   SAMFineTuneLib/cli/apply.py

@@ -10,6 +10,7 @@ lies; without it a segment lies in the layer of its own number. Fields of the wh
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -177,7 +178,8 @@ def _colour(text: str) -> Colour | None:
         values = [min(max(float(part), 0.0), 1.0) for part in parts]
     except ValueError:
         return None
-    return (values[0], values[1], values[2]) if len(values) == 3 else None
+    known = len(values) == 3 and all(map(math.isfinite, values))
+    return (values[0], values[1], values[2]) if known else None
 
 
 def _terminology(tags: str) -> str:
