@@ -730,7 +730,7 @@ class TestSeriesInJobs:
         for series, found in ((SERIES[0], 1), ("1", 1), (SERIES[1], 0), ("2", 0)):
             volume = read_volume(folder, series)
             known = known_structures(
-                [example], folder, volume, {1: ""}, "axial", words.append, series
+                [example], folder, volume, {1: ""}, "axial", words.append, series=series
             )
             assert len(known) == found
             words.clear()

@@ -126,7 +126,7 @@ NIFTIS: dict[str, tuple[int, str, float, str]] = {
     "single bits": (70, "h", 1, "number 1"),
     "unknown voxels": (70, "h", 0, "number 0"),
     "spacing": (80, "f", NAN, "no numbers"),
-    "place": (280, "f", NAN, "no numbers"),
+    "place": (280, "f", NAN, "no place in space"),
 }
 
 
@@ -191,7 +191,7 @@ def test_packed_and_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uid", "words"),
     [
-        ("1.2.840.10008.5.1.4.1.1.66.4", "DICOM segmentation"),
+        ("1.2.840.10008.5.1.4.1.1.66.4", "segmentation (SEG), not an image"),
         ("1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT"),
         ("1.2.840.10008.5.1.4.1.1.88.22", "report"),
         ("1.2.840.10008.5.1.4.1.1.104.1", "PDF"),

@@ -618,7 +618,8 @@ class TestRealImages:
 
     def test_dicom_segmentation_objects_are_named_as_such(self, shared_data):
         error = refused(read_volume, shared_data / "ct_3slice_dicom_seg" / "liver.dcm")
-        assert "DICOM segmentation" in error.message and "as the segmentation" in error.remedy
+        assert "segmentation (SEG), not an image" in error.message
+        assert "as its segmentation" in error.remedy
 
     def test_segmentation_objects_beside_a_series_do_not_count(self, shared_data, tmp_path):
         folder = shared_data / "ct_3slice_dicom_seg"

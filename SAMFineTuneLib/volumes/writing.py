@@ -97,11 +97,12 @@ def appearing_whole(path: Path) -> Iterator[Path]:
         InputError: a place that cannot be written, or no space left.
     """
     with _place_beside(path) as folder:
+        written = folder / path.name
         try:
-            yield folder / path.name
+            yield written
         except OSError as error:
             raise _refused(path, error) from error
-        _move(folder, path)
+        _move(written, path)
 
 
 def _write(
