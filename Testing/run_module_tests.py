@@ -19,7 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDER = REPOSITORY / "Testing" / "module"
 TIMEOUT_S = 1200
-# Several measure how long Slicer is held up, and on two cores another file beside them counts into that.
+# Several measure how long Slicer is held up, and another file beside them would count into that.
 FILES_AT_A_TIME = 1
 # What pytest returns when it has found no test to run.
 NOTHING_TO_RUN = 5
