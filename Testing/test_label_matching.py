@@ -152,8 +152,8 @@ def example(
     few = keep_slices(labelmap, slices)
     few = few if names is None else replace(few, names=dict(names))
     path, _ = write_pair(folder, volume, few, name)
-    write_labelmap(folder / f"{name}{suffix}", few)
-    return path, folder / f"{name}{suffix}"
+    write_labelmap(folder / f"{name}_drawn{suffix}", few)
+    return path, folder / f"{name}_drawn{suffix}"
 
 
 def shown(examples: TrainingSet, volume: int, label: int) -> dict[int, np.ndarray]:
