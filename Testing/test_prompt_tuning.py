@@ -352,7 +352,8 @@ def test_an_interrupted_tuning_ends_as_an_uninterrupted_one(
 def test_the_result_lies_between_the_beginning_and_what_was_learnt(
     examples: TrainingSet, tmp_path: Path, volumes: int, share: float
 ) -> None:
-    examples = replace(examples, volumes=volumes)
+    slices = [replace(each, volume=each.number % volumes) for each in examples.slices]
+    examples = replace(examples, slices=slices, volumes=volumes)
     run = Run(examples, tmp_path)
     begun = dict(run.segmenter.named_parameters())
     begun = {name: each.detach().clone() for name, each in begun.items() if each.requires_grad}
