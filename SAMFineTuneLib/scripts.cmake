@@ -144,6 +144,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/slices/stack.py
   SAMFineTuneLib/slices/suggestion.py
   SAMFineTuneLib/storage.py
+  SAMFineTuneLib/tensor_file.py
   SAMFineTuneLib/training/__init__.py
   SAMFineTuneLib/training/examples.py
   SAMFineTuneLib/training/feature_cache.py
