@@ -31,8 +31,9 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(RUN) -m SAMFineTuneLib.demo --output demo
 
+# Tests of one file share what is slow to make, and so stay in one process.
 test: $(READY)
-	$(RUN) -m pytest Testing
+	$(RUN) -m pytest Testing -n 2 --dist loadfile
 	$(RUN) Testing/run_module_tests.py
 
 test-module: $(READY)

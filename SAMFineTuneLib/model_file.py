@@ -14,11 +14,9 @@ nothing about patients: no file names, no dates of birth, no image.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +28,7 @@ from SAMFineTuneLib import __version__
 from SAMFineTuneLib.backbones.registry import find
 from SAMFineTuneLib.card_check import fault_of, unique_keys
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation
 
 if TYPE_CHECKING:
@@ -171,24 +170,15 @@ def save_model(
     if prompted is not None:
         kept |= {_PROMPTS + name: each for name, each in _kept_tensors(prompted, card)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # safetensors makes files that only their owner can read; models are for sharing.
-        part.touch()
-        mode = part.stat().st_mode
-        save_file(tensors, part, metadata={_HEADER_KEY: card.model_dump_json()})
-        part.chmod(mode)
-        part.replace(path)
+        with written_whole(path) as unfinished:
+            save_file(tensors, unfinished, metadata={_HEADER_KEY: card.model_dump_json()})
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write {path}: {error}",
             "free some space or choose another folder",
             code="cannot_write",
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def read_card(path: Path) -> ModelCard:

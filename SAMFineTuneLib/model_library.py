@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import platformdirs
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.model_file import ModelCard, read_card
 from SAMFineTuneLib.model_name import SUFFIX, model_name, numbered
 
@@ -145,7 +145,8 @@ def export_model(model: TunedModel, file: Path, *, overwrite: bool = False) -> P
 
     Args:
         model: one that can be used.
-        file: where to; the suffix of tuned models is added where it lacks.
+        file: where to; the suffix of tuned models is added where it lacks. Into a folder that is
+            there it goes under its own name.
         overwrite: whether a file that is there may be replaced: the user was asked.
 
     Returns:
@@ -155,7 +156,9 @@ def export_model(model: TunedModel, file: Path, *, overwrite: bool = False) -> P
         InputError: a model that cannot be used, a file that exists or cannot be written.
     """
     file = Path(file).expanduser().absolute()
-    if not file.name.lower().endswith(SUFFIX):
+    if file.is_dir():
+        file = file / f"{model.name}{SUFFIX}"
+    elif not file.name.lower().endswith(SUFFIX):
         file = file.with_name(file.name + SUFFIX)
     read_card(model.path)
     if file.is_dir() or (file.exists() and (not overwrite or file.samefile(model.path))):
@@ -230,18 +233,13 @@ def _found(path: Path) -> TunedModel:
 
 def _copy(source: Path, target: Path) -> None:
     """Copies a model; the file is there whole or not at all."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, part)
-        if part.stat().st_size != source.stat().st_size:
-            raise OSError(errno.EIO, "not all of it was written")
-        part.replace(target)
+        with written_whole(target) as unfinished:
+            shutil.copyfile(source, unfinished)
+            if unfinished.stat().st_size != source.stat().st_size:
+                raise OSError(errno.EIO, "not all of it was written")
     except OSError as error:
         raise _refused(f"copy {source.name} to {target}", error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _refused(what: str, error: OSError) -> InputError:

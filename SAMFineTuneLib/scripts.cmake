@@ -65,6 +65,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/correction/slice_frame.py
   SAMFineTuneLib/correction/slice_work.py
   SAMFineTuneLib/correction/worker.py
+  SAMFineTuneLib/counted_words.py
   SAMFineTuneLib/demo/__init__.py
   SAMFineTuneLib/demo/__main__.py
   SAMFineTuneLib/demo/atlas_files.py
@@ -72,9 +73,12 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/device.py
   SAMFineTuneLib/errors.py
   SAMFineTuneLib/evaluation/__init__.py
+  SAMFineTuneLib/evaluation/label_numbers.py
   SAMFineTuneLib/evaluation/overlap.py
   SAMFineTuneLib/evaluation/report.py
+  SAMFineTuneLib/evaluation/sheared_masks.py
   SAMFineTuneLib/evaluation/surface.py
+  SAMFineTuneLib/files.py
   SAMFineTuneLib/hardware.py
   SAMFineTuneLib/heads/__init__.py
   SAMFineTuneLib/heads/automatic_segmenter.py
@@ -100,6 +104,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/jobs/prompt_phase.py
   SAMFineTuneLib/jobs/runners.py
   SAMFineTuneLib/jobs/schema.py
+  SAMFineTuneLib/jobs/series_choice.py
   SAMFineTuneLib/jobs/standard_input.py
   SAMFineTuneLib/jobs/standard_output.py
   SAMFineTuneLib/jobs/worker.py
@@ -146,12 +151,13 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/storage.py
   SAMFineTuneLib/tensor_file.py
   SAMFineTuneLib/training/__init__.py
+  SAMFineTuneLib/training/example_labels.py
   SAMFineTuneLib/training/examples.py
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
+  SAMFineTuneLib/training/loop.py
   SAMFineTuneLib/training/loss.py
   SAMFineTuneLib/training/mask_loss.py
-  SAMFineTuneLib/training/part_way.py
   SAMFineTuneLib/training/plan.py
   SAMFineTuneLib/training/presets.py
   SAMFineTuneLib/training/preview.py
@@ -162,22 +168,53 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/prompted_validation.py
   SAMFineTuneLib/training/sampling.py
   SAMFineTuneLib/training/schedule.py
+  SAMFineTuneLib/training/shortfall.py
   SAMFineTuneLib/training/slice_context.py
   SAMFineTuneLib/training/slice_pool.py
   SAMFineTuneLib/training/trained_weights.py
   SAMFineTuneLib/training/training_state.py
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py
+  SAMFineTuneLib/training/weight_interpolation.py
   SAMFineTuneLib/volumes/__init__.py
+  SAMFineTuneLib/volumes/coded_term.py
+  SAMFineTuneLib/volumes/dicom_contours.py
+  SAMFineTuneLib/volumes/dicom_dataset.py
+  SAMFineTuneLib/volumes/dicom_folder.py
+  SAMFineTuneLib/volumes/dicom_frame_of_reference.py
+  SAMFineTuneLib/volumes/dicom_frames.py
+  SAMFineTuneLib/volumes/dicom_header.py
+  SAMFineTuneLib/volumes/dicom_labels.py
+  SAMFineTuneLib/volumes/dicom_pixels.py
+  SAMFineTuneLib/volumes/dicom_segmentation.py
+  SAMFineTuneLib/volumes/dicom_segmentation_writing.py
   SAMFineTuneLib/volumes/dicom_series.py
+  SAMFineTuneLib/volumes/dicom_sources.py
+  SAMFineTuneLib/volumes/dicom_stack.py
+  SAMFineTuneLib/volumes/dicom_terms.py
+  SAMFineTuneLib/volumes/format_limits.py
+  SAMFineTuneLib/volumes/fractional_segments.py
+  SAMFineTuneLib/volumes/gantry_tilt.py
   SAMFineTuneLib/volumes/geometry.py
+  SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
+  SAMFineTuneLib/volumes/label_matching.py
   SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py
+  SAMFineTuneLib/volumes/nibabel_file.py
   SAMFineTuneLib/volumes/nifti_check.py
+  SAMFineTuneLib/volumes/nifti_forms.py
+  SAMFineTuneLib/volumes/nifti_place.py
+  SAMFineTuneLib/volumes/nrrd_slice.py
+  SAMFineTuneLib/volumes/number_range.py
+  SAMFineTuneLib/volumes/polygon_fill.py
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
+  SAMFineTuneLib/volumes/segment_layers.py
+  SAMFineTuneLib/volumes/segment_overlaps.py
+  SAMFineTuneLib/volumes/told_spacing.py
+  SAMFineTuneLib/volumes/unreadable.py
   SAMFineTuneLib/volumes/volume.py
   SAMFineTuneLib/volumes/writing.py
   )

@@ -2,7 +2,8 @@
 
     python Testing/run_module_tests.py [word of a file's name ...] [-- arguments for pytest]
 
-A crash takes only its own file along. Exit code 0 if all files passed.
+A crash takes only its own file along. One file runs at a time, and what a file prints is shown
+when it has ended. Exit code 0 if all files passed.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDER = REPOSITORY / "Testing" / "module"
 TIMEOUT_S = 1200
+# Several measure how long Slicer is held up, and another file beside them would count into that.
+FILES_AT_A_TIME = 1
 # What pytest returns when it has found no test to run.
 NOTHING_TO_RUN = 5
 
@@ -28,6 +32,7 @@ class Outcome:
     name: str
     code: int
     seconds: float
+    printed: str
 
     @property
     def passed(self) -> bool:
@@ -41,17 +46,36 @@ class Outcome:
 
 
 def run_file(path: Path, arguments: list[str]) -> Outcome:
-    """Runs one file's tests, their output being shown as it comes."""
+    """Runs one file's tests."""
     command = [sys.executable, "-X", "faulthandler", "-m", "pytest", str(path), *arguments]
     environment = {"QT_QPA_PLATFORM": "offscreen", **os.environ}
     start = time.monotonic()
     try:
-        code = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, timeout=TIMEOUT_S, check=False
-        ).returncode
-    except subprocess.TimeoutExpired:
-        code = 124
-    return Outcome(path.name, code, time.monotonic() - start)
+        ended = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env=environment,
+            timeout=TIMEOUT_S,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        code, printed = ended.returncode, ended.stdout
+    except subprocess.TimeoutExpired as late:
+        code, printed = 124, late.stdout or b""
+    seconds = time.monotonic() - start
+    return Outcome(path.name, code, seconds, printed.decode("utf-8", "replace"))
+
+
+def run_files(files: list[Path], arguments: list[str]) -> list[Outcome]:
+    """Runs the files, several at a time, and shows what each printed."""
+    outcomes = []
+    with ThreadPoolExecutor(FILES_AT_A_TIME) as pool:
+        for running in as_completed([pool.submit(run_file, each, arguments) for each in files]):
+            outcome = running.result()
+            print(outcome.printed, flush=True)
+            outcomes.append(outcome)
+    return sorted(outcomes, key=lambda each: each.name)
 
 
 def main(arguments: list[str]) -> int:
@@ -66,7 +90,7 @@ def main(arguments: list[str]) -> int:
     if not files:
         print(f"no test files in {FOLDER} have one of {words} in their names", file=sys.stderr)
         return 1
-    outcomes = [run_file(path, for_pytest) for path in files]
+    outcomes = run_files(files, for_pytest)
     print("\n" + "\n".join(str(one) for one in outcomes))
     return 0 if all(one.passed for one in outcomes) else 1
 

@@ -480,7 +480,7 @@ def test_no_space_for_the_segmentation(option: str, desk: Desk, model: Path) -> 
 
 
 def test_no_space_for_a_checkpoint(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("SAMFineTuneLib.training.fine_tuning._SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("SAMFineTuneLib.training.loop.SAVE_EVERY_S", 0.0)
     with desk.nothing_changes(), files_up_to(500_000):
         ended = desk.finetune("--job", desk.folder / "cache" / "job")
         refused(ended, "space")

@@ -289,9 +289,11 @@ def test_what_the_model_does_not_know_is_left_out_in_words(files: tuple[Path, Pa
     volume, _ = head()
     example = Example(volume=files[0], segmentation=files[1])
     words: list[str] = []
-    found = known_structures([example], files[0], volume, {5: "spleen"}, "axial", words.append)
+    found = known_structures([example], files[0], volume, {5: "bright"}, "axial", words.append)
     assert [each.label for each in found] == [5]
-    assert "does not know label 52" in words[0] and "called bright" in words[1] and len(words) == 2
+    assert "does not know label 52" in words[0] and len(words) == 1
+    with pytest.raises(InputError, match=r"label 5 is bright in .* and spleen in the model"):
+        known_structures([example], files[0], volume, {5: "spleen"}, "axial", words.append)
     assert not known_structures([example], files[0], volume, {9: ""}, "axial", words.append)
     nothing_of_it = example.model_copy(update={"labels": [99]})
     assert not known_structures([nothing_of_it], files[0], volume, NAMES, "axial", words.append)
@@ -410,7 +412,7 @@ def test_what_is_drawn_is_not_overwritten(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--drawn", "b.nii.gz", "--drawn", "c.nii.gz"], "1 volumes but 2 times --drawn"),
+        (["--drawn", "b.nii.gz", "--drawn", "c.nii.gz"], "1 volume but 2 times --drawn"),
         (["--drawn", "b.nii.gz", "--examples", "e.json"], "exclude each other"),
         (["--examples", "absent.json"], "absent.json"),
         (["--empty", "outside"], "name them with --drawn"),

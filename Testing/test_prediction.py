@@ -29,7 +29,8 @@ from SAMFineTuneLib.prediction.volume_prediction import (
 )
 from SAMFineTuneLib.slices.intensity import IntensityWindow
 from SAMFineTuneLib.training.examples import WIDEST, ExampleSource, load_examples
-from SAMFineTuneLib.training.fine_tuning import FineTuning, Watch
+from SAMFineTuneLib.training.fine_tuning import FineTuning
+from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import Wishes, settle
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 from SAMFineTuneLib.volumes import (

@@ -31,7 +31,7 @@ from SAMFineTuneLib.prompts.wrong_masks import wrong_masks
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
 from SAMFineTuneLib.training import prompt_tuning, validation_split
 from SAMFineTuneLib.training.examples import Label, LabelledSlice, TrainingSet
-from SAMFineTuneLib.training.fine_tuning import ProgressReport, Watch
+from SAMFineTuneLib.training.loop import ProgressReport, Watch
 from SAMFineTuneLib.training.plan import Wishes, settle
 from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
 from SAMFineTuneLib.training.prompt_rounds import loss_of_rounds
@@ -382,9 +382,9 @@ class Asked(PromptTuning):
         super().__init__(*arguments)
         self.learnt_from: list[list[int]] = []
 
-    def _step(self) -> None:
+    def loss_of_step(self, step: int) -> Tensor | None:
         self.learnt_from.append(self._pool._labelled.tolist())
-        super()._step()
+        return super().loss_of_step(step)
 
 
 @pytest.mark.parametrize(("enough", "joined_after"), [(1, None), (99, 2)])
@@ -536,19 +536,19 @@ def test_an_interrupted_second_part_does_not_lose_the_first(
     shell: Shell, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, job = tmp_path / "m.safetensors", tmp_path / "job"
-    real = PromptTuning._step
+    real = PromptTuning.loss_of_step
 
-    def dies(tuning: PromptTuning) -> None:
-        if tuning._schedule.step == 1:
+    def dies(tuning: PromptTuning, step: int) -> Tensor | None:
+        if step == 1:
             (job / "cancel").touch()
-            tuning._watch.check()
-        real(tuning)
+            tuning._check_cancelled()
+        return real(tuning, step)
 
-    monkeypatch.setattr(PromptTuning, "_step", dies)
+    monkeypatch.setattr(PromptTuning, "loss_of_step", dies)
     ended = shell(*options(pair, model, "--job", job))
     assert ended.code == 3 and not model.exists()
     assert (job / "checkpoint" / "training.pt").is_file()
-    monkeypatch.setattr(PromptTuning, "_step", real)
+    monkeypatch.setattr(PromptTuning, "loss_of_step", real)
     (job / "cancel").unlink()
     (job / "events.jsonl").unlink()
     ended = shell("run", job)

@@ -38,9 +38,9 @@ from SAMFineTuneLib.training.fine_tuning import (
     VALIDATIONS,
     FinetuneOutcome,
     FineTuning,
-    Watch,
     signature_of,
 )
+from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.loss import PartialLabelLoss, merge_unknown
 from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
 from SAMFineTuneLib.training.sampling import SliceSampler
@@ -411,7 +411,9 @@ def test_segmentations_of_one_volume_are_one_volume(
 
 
 def test_a_label_of_another_volume_is_unknown(files: tuple[Path, Path], tmp_path: Path) -> None:
-    second = write_pair(tmp_path, *head(values=(5, 7), seed=1), "b")
+    volume, labelmap = head(values=(5, 7), seed=1)
+    labelmap = replace(labelmap, names={5: "bright", 7: "another"})
+    second = write_pair(tmp_path, volume, labelmap, "b")
     examples = load_examples([ExampleSource(*files), ExampleSource(*second, labels=[7])])
     assert [label.value for label in examples.labels] == [5, 7, 52]
     of_second = [each for each in examples.slices if each.volume == 1]

@@ -328,19 +328,26 @@ class TestBadFiles:
 
     def test_overlapping_segments(self, tmp_path):
         image = sitk.GetImageFromArray(np.ones((*PLAIN.shape, 2), np.uint8), isVector=True)
-        image.SetMetaData("Segment0_ID", "a")
-        image.SetMetaData("Segment0_Layer", "0")
+        for number, name in enumerate("ab"):
+            image.SetMetaData(f"Segment{number}_ID", name)
+            image.SetMetaData(f"Segment{number}_Name", name)
+            image.SetMetaData(f"Segment{number}_Layer", str(number))
         sitk.WriteImage(image, tmp_path / "s.seg.nrrd")
         error = refused(read_labelmap, tmp_path / "s.seg.nrrd")
-        assert error.code == "overlapping_segments" and "overlap" in error.message
+        assert error.code == "overlapping_segments"
+        assert f"'a' and 'b' of '{tmp_path / 's.seg.nrrd'}' overlap in 210" in error.message
+        assert refused(read_volume, tmp_path / "s.seg.nrrd").code == "not_scalar"
 
-    def test_sheared_axes(self, tmp_path):
+    def test_sheared_axes_are_read_as_they_are(self, tmp_path):
         write_labelmap(tmp_path / "v.nii", random_labelmap(PLAIN))
         header = bytearray((tmp_path / "v.nii").read_bytes())
         header[252:256] = (0).to_bytes(2, "little") + (1).to_bytes(2, "little")
         header[284:288] = np.float32(0.3).tobytes()
         (tmp_path / "v.nii").write_bytes(header)
-        assert "not perpendicular" in refused(read_volume, tmp_path / "v.nii").message
+        volume = read_volume(tmp_path / "v.nii")
+        assert "not perpendicular" in volume.remarks[0]
+        # The sform in RAS has 0.3 mm to the right for each step along j; LPS counts to the left.
+        assert volume.geometry.affine[0, 1] == pytest.approx(-0.3)
 
 
 class TestReadingLabels:
@@ -610,8 +617,9 @@ class TestRealImages:
         np.testing.assert_array_equal(moved.array, expected)
 
     def test_dicom_segmentation_objects_are_named_as_such(self, shared_data):
-        error = refused(read_labelmap, shared_data / "ct_3slice_dicom_seg" / "liver.dcm")
-        assert "DICOM segmentation" in error.message and ".seg.nrrd" in error.remedy
+        error = refused(read_volume, shared_data / "ct_3slice_dicom_seg" / "liver.dcm")
+        assert "segmentation (SEG), not an image" in error.message
+        assert "as its segmentation" in error.remedy
 
     def test_segmentation_objects_beside_a_series_do_not_count(self, shared_data, tmp_path):
         folder = shared_data / "ct_3slice_dicom_seg"

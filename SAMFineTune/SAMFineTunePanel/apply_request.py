@@ -179,7 +179,7 @@ class ApplyRequest:
                 complete = True
             finally:
                 # Half a result is none: what was begun is taken back.
-                if not complete and slicer.mrmlScene.IsNodePresent(segmentation) and undo.canUndo(segmentation):
+                if not complete and undo.canUndo(segmentation):
                     undo.undo(segmentation)
             noteUncertainty(volume, result["axis"], result["slice_uncertainty"])
             nodes.append(segmentation)

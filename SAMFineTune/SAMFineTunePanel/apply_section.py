@@ -6,7 +6,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.job_view import JobView
-from SAMFineTunePanel.panel_section import PanelSection, allow, problemWithStarting, showWords
+from SAMFineTunePanel.panel_section import (
+    PanelSection,
+    allow,
+    problemWithCancelling,
+    problemWithStarting,
+    showWords,
+)
 from SAMFineTunePanel.parameter_choices import ComboBoxChoice
 from SAMFineTunePanel.scene_pairs import imagesOfScene, volumesOfScene
 from SAMFineTunePanel.ticked_list import Entry, TickedList
@@ -31,8 +37,7 @@ class ApplySection(PanelSection):
         self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
         self.ui.undoButton.connect("clicked(bool)", self.onUndo)
 
-    def enter(self) -> None:
-        """The panel came into view: offer the volume that is in view, too."""
+    def offerVolume(self) -> None:
         if self.parameterNode is not None and not self._chosenVolumes():
             self.parameterNode.applyVolumes = volumesOfScene()[:1]
 
@@ -42,6 +47,7 @@ class ApplySection(PanelSection):
     def update(self) -> None:
         if self.parameterNode is None:
             return
+        self._offerModel()
         self._model.update()
         self._showVolumes()
         several = _("Several volumes get a new segmentation each") if len(self._chosenVolumes()) > 1 else ""
@@ -55,8 +61,11 @@ class ApplySection(PanelSection):
         allow(
             self.ui.applyButton, problem or self.logic.problemWithApply(), _("Segment the volumes with the tuned model")
         )
-        mine = self._job is not None and not self._job.isFinished
-        allow(self.ui.cancelButton, "" if mine else _("Nothing is being applied"), _("Stop; the scene stays as it is"))
+        allow(
+            self.ui.cancelButton,
+            problemWithCancelling(self._job, _("Nothing is being applied")),
+            _("Stop; the scene stays as it is"),
+        )
         allow(
             self.ui.undoButton,
             "" if self._undoable() else _("There is no result to take back"),
@@ -66,10 +75,6 @@ class ApplySection(PanelSection):
     def updateFromFiles(self, models: list) -> None:
         self._models = [model for model in models if model.card is not None]
         self._model.setItems([(model.name, _modelTitle(model)) for model in self._models])
-        node = self.parameterNode
-        if node is not None and self._models and node.applyModel not in {model.name for model in self._models}:
-            node.applyModel = max(self._models, key=lambda model: model.card.created).name
-        self.enter()
         self.update()
 
     def showJob(self, job) -> None:
@@ -122,10 +127,14 @@ class ApplySection(PanelSection):
     def _chosenVolumes(self) -> list:
         return [each for each in self.parameterNode.applyVolumes if each is not None]
 
+    def _offerModel(self) -> None:
+        """The newest one, where the scene names none or one that this computer does not have."""
+        node = self.parameterNode
+        if self._models and node.applyModel not in {model.name for model in self._models}:
+            node.applyModel = max(self._models, key=lambda model: model.card.created).name
+
     def _undoable(self) -> list:
-        return [
-            each for each in self._results if slicer.mrmlScene.IsNodePresent(each) and self.logic.canUndoApply(each)
-        ]
+        return [each for each in self._results if self.logic.canUndoApply(each)]
 
     def _showVolumes(self) -> None:
         volumes = [Entry(each.GetID(), each.GetName()) for each in imagesOfScene()]

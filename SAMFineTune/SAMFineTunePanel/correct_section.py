@@ -69,12 +69,13 @@ class CorrectSection(PanelSection):
         return self.logic.correction
 
     def enter(self) -> None:
-        """The panel came into view: offer the volume that is in view, and take the keys."""
+        """The panel came into view: take the keys."""
         self._isEntered = True
-        node = self.parameterNode
-        if node is not None and node.correctVolume is None:
-            node.correctVolume = next(iter(volumesOfScene()), None)
         self._follow()
+
+    def offerVolume(self) -> None:
+        if self.parameterNode is not None and self.parameterNode.correctVolume is None:
+            self.parameterNode.correctVolume = next(iter(volumesOfScene()), None)
 
     def exit(self) -> None:
         """Another module is shown: the correction stays open, but takes neither clicks nor keys."""
@@ -278,6 +279,8 @@ class CorrectSection(PanelSection):
             self._problem = ""
             self._follow()
             self.update()
+            # Prepared slices come and go with it, and while it is open they cannot be deleted.
+            self.filesChanged()
             if correction.state == READY and self._markups is not None and not self._markups.placing:
                 self._place(self._sign)
         elif event == "progress":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction import Correction
+from SAMFineTunePanel.counted_words import counted
 from SAMFineTunePanel.example_slices import chosenSegmentIDs
 
 
@@ -48,8 +49,11 @@ def addAcceptedSlices(logic, correction: Correction) -> str:
         if example.segmentIDs and segment.segmentID not in example.segmentIDs:
             example.segmentIDs = [*example.segmentIDs, segment.segmentID]
     _count(logic, index, accepted, segment.segmentID)
-    return _("{count} slices are learnt from: {numbers}.").format(
-        count=len(accepted), numbers=", ".join(map(str, accepted))
+    return counted(
+        len(accepted),
+        _("1 slice is learnt from: {numbers}."),
+        _("{count} slices are learnt from: {numbers}."),
+        numbers=", ".join(map(str, accepted)),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction_session import READY, CorrectionSession, Ras
+from SAMFineTunePanel.counted_words import counted
 from SAMFineTunePanel.error_words import asSentence
 from SAMFineTunePanel.proposed_mask import ProposedMask, packed
 from SAMFineTunePanel.segment_edit import SegmentEdit, wordsOf
@@ -413,7 +414,12 @@ class Correction(CorrectionSession):
         clear()
         self.history.add(_acceptWords(sorted(masks)), undo, redo)
         changed = sum(edit.changedVoxels for edit in edits)
-        words = _("Accepted {what}: {count} voxels changed.").format(what=_sliceWords(sorted(masks)), count=changed)
+        words = counted(
+            changed,
+            _("Accepted {what}: 1 voxel changed."),
+            _("Accepted {what}: {count} voxels changed."),
+            what=_sliceWords(sorted(masks)),
+        )
         self._say(f"{words} {wordsOf(edits)}".strip())
 
     # Carrying on: the details

@@ -77,7 +77,7 @@ def correctSlice(
     signs = [bool(each) for each in labels] if labels is not None else [True] * len(places)
     if len(signs) != len(places):
         raise ValueError(
-            _("There are {points} points and {labels} labels; each point needs one.").format(
+            _("The numbers of points ({points}) and of labels ({labels}) differ; each point needs one.").format(
                 points=len(places), labels=len(signs)
             )
         )

@@ -8,12 +8,19 @@ import qt
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.backbone_words import problemWithWeights
+from SAMFineTunePanel.counted_words import counted
 from SAMFineTunePanel.job_view import JobView
 from SAMFineTunePanel.loss_chart import LossChart
-from SAMFineTunePanel.panel_section import PanelSection, allow, problemWithStarting, showWords
+from SAMFineTunePanel.panel_section import (
+    PanelSection,
+    allow,
+    problemWithCancelling,
+    problemWithStarting,
+    showWords,
+)
 from SAMFineTunePanel.parameter_node import beginsAtRandom
 from SAMFineTunePanel.sizes_and_times import dateText
-from SAMFineTunePanel.worker_job import DONE
+from SAMFineTunePanel.worker_job import DONE, IMPORTING
 
 # Drawing the chart costs a few milliseconds; a worker may tell of many steps in a second.
 _BETWEEN_DRAWINGS_S = 0.5
@@ -57,13 +64,18 @@ class FineTuneSection(PanelSection):
             busy or self.logic.problemWithFineTune() or self._problemWithWeights(),
             _("Learn the structure from the labelled slices; Slicer stays free for other work"),
         )
-        mine = self._job is not None and not self._job.isFinished
-        idle = _("No fine-tune is running")
-        allow(self.ui.cancelButton, "" if mine else idle, _("Stop, and keep nothing"))
-        early = "" if mine and self._job.canFinishNow else _("Nothing has been learnt yet") if mine else idle
-        allow(self.ui.finishButton, early, _("Stop here, and keep the best model so far"))
+        allow(
+            self.ui.cancelButton,
+            problemWithCancelling(self._job, _("No fine-tune is running")),
+            _("Stop, and keep nothing"),
+        )
+        allow(self.ui.finishButton, self._problemWithFinishing(), _("Stop here, and keep the best model so far"))
         noPoints = "" if self._job is not None else _("The chart is of a fine-tune; start one first")
-        allow(self.ui.chartButton, noPoints, _("Loss and validation DSC in Slicer's plot view"))
+        allow(
+            self.ui.chartButton,
+            noPoints,
+            _("Loss and validation DSC in Slicer's plot view; after zooming there, press again to see all of it"),
+        )
         allow(self.ui.resumeButton, busy, _("Go on where it stopped"))
         allow(self.ui.discardButton, busy, _("Forget what was learnt so far, and delete its files"))
 
@@ -101,7 +113,6 @@ class FineTuneSection(PanelSection):
     def onFinish(self, checked: bool = False) -> None:
         """End now and keep the best."""
         self._job.finishNow()
-        allow(self.ui.finishButton, _("It is ending; the best model is being kept"), "")
 
     def onCancel(self, checked: bool = False) -> None:
         """End now and keep nothing."""
@@ -112,6 +123,13 @@ class FineTuneSection(PanelSection):
         self._chartShown = True
         self._draw()
         self._chart.show()
+
+    def _problemWithFinishing(self) -> str:
+        job = self._job
+        if job is not None and (job.isFinishing or job.state == IMPORTING):
+            return _("It is ending; the best model is being kept")
+        problem = problemWithCancelling(job, _("No fine-tune is running"))
+        return problem or ("" if job.canFinishNow else _("Nothing has been learnt yet"))
 
     def _problemWithWeights(self) -> str:
         node = self.parameterNode
@@ -187,5 +205,5 @@ def _interruptedText(interrupted: list) -> str:
         when=dateText(first.when),
     )
     if len(interrupted) > 1:
-        words += " " + _("{count} more were interrupted.").format(count=len(interrupted) - 1)
+        words += " " + counted(len(interrupted) - 1, _("1 more was interrupted."), _("{count} more were interrupted."))
     return words

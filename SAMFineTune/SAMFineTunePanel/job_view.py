@@ -7,10 +7,13 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.counted_words import counted
 from SAMFineTunePanel.error_words import wordsOf
 from SAMFineTunePanel.panel_section import showProblem, showWords
 from SAMFineTunePanel.sizes_and_times import timeLeftText
 from SAMFineTunePanel.worker_job import CANCELLED, FAILED, IMPORTING, PREPARING
+
+_SHOWN_WARNINGS = 5
 
 
 class JobView:
@@ -54,13 +57,25 @@ class JobView:
         """Show what has changed in the job."""
         if event == "log":
             self._appendLog(job)
+            self._showWarnings(job)
             return
         self._progressBar.visible = not job.isFinished
         self._showSteps(job)
         showWords(self._statusLabel, _statusText(job))
-        showProblem(self._errorLabel, job.errorMessage if job.state == FAILED else "")
+        self._showWarnings(job)
         if event == "state":
             self._showLog(job)
+
+    def _showWarnings(self, job) -> None:
+        """Why it failed; else what to know of the result, from when it is known until the next job."""
+        if job.state == FAILED:
+            showProblem(self._errorLabel, job.errorMessage)
+            return
+        shown, more = job.warnings[:_SHOWN_WARNINGS], len(job.warnings) - _SHOWN_WARNINGS
+        if more > 0:
+            others = counted(more, _("1 more warning is in the log."), _("{count} more warnings are in the log."))
+            shown = [*shown, others]
+        showProblem(self._errorLabel, "\n⚠ ".join(shown))
 
     def _showSteps(self, job) -> None:
         known = bool(job.steps) and job.state not in (PREPARING, IMPORTING)
@@ -78,14 +93,18 @@ class JobView:
 
 
 def _statusText(job) -> str:
-    if job.state == PREPARING:
+    if job.state == PREPARING and not job.isCancelling:
         return _("Preparing the images…")
+    if job.isCancelling:
+        return _("Cancelling…")
     if job.state == IMPORTING:
         return _("Bringing the result into Slicer…")
     if job.state == CANCELLED:
         return _("Cancelled.")
     if job.isFinished:
         return ""
+    if job.isFinishing:
+        return _("Ending; the best model is being kept…")
     if not job.steps:
         return _("Starting…")
     return ", ".join(each for each in (_stepText(job), timeLeftText(job.etaSeconds)) if each)

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SAMFineTunePanel.passing_node import makePassingNode
+from SAMFineTunePanel.scene_removal import removeNode
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
 
 _SEGMENT_ID = "preview"
@@ -82,10 +83,10 @@ class MaskPreview:
     def _removeNode(self) -> None:
         node, self._node = self._node, None
         self._shown = {}
-        if node is not None and slicer.mrmlScene.IsNodePresent(node):
+        if node is not None:
             display = node.GetDisplayNode()
-            slicer.mrmlScene.RemoveNode(node)
-            slicer.mrmlScene.RemoveNode(display)
+            removeNode(node)
+            removeNode(display)
 
     def _onCorrection(self, correction, event: str) -> None:
         if event in ("mask", "slice", "state"):

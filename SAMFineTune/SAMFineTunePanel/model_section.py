@@ -8,7 +8,14 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.backbone_words import backboneTitle, canBeFetched, weightsText
 from SAMFineTunePanel.job_view import JobView
-from SAMFineTunePanel.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
+from SAMFineTunePanel.panel_section import (
+    PanelSection,
+    allow,
+    problemWithCancelling,
+    problemWithStarting,
+    showProblem,
+    showWords,
+)
 from SAMFineTunePanel.parameter_choices import ComboBoxChoice, SpinBoxChoice
 from SAMFineTunePanel.parameter_node import beginsAtRandom
 from SAMFineTunePanel.preset_words import PRESETS, presetTitle, presetWords
@@ -180,6 +187,11 @@ class ModelSection(PanelSection):
         self.ui.weightsLabel.text = weightsText(backbone, own, random)
         self.ui.getWeightsButton.visible = toFetch and not self._isFetching
         self.ui.cancelWeightsButton.visible = self._isFetching
+        allow(
+            self.ui.cancelWeightsButton,
+            problemWithCancelling(self._weightsJob, _("Nothing is being fetched")),
+            _("Stop the download; what has arrived is kept, and the next try goes on from there"),
+        )
         if toFetch:
             self.ui.getWeightsButton.text = _("&Get the weights ({size})").format(size=sizeText(backbone.bytes))
             allow(

@@ -9,7 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.model_card_text import cells, details
-from SAMFineTunePanel.panel_section import PanelSection, allow, showProblem, showWords
+from SAMFineTunePanel.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
 from SAMFineTunePanel.sizes_and_times import sizeText
 from SAMFineTunePanel.table_rows import layOutColumns, selectedRow, setRow
 
@@ -148,7 +148,9 @@ class ModelsSection(PanelSection):
     def _problemWithClearing(self) -> str:
         if self._used is None or not self._used.bytes:
             return _("There is nothing to clear")
-        return _("A job or a correction is at work; end it first") if self._used.running else ""
+        # One of this Slicer need not have begun to use its folder.
+        isBusy = bool(problemWithStarting(self.logic)) or self.logic.correction.isOpen
+        return _("A job or a correction is at work; end it first") if self._used.running or isBusy else ""
 
     def _try(self, act, done: str = ""):
         """What `act` gives; None, with the words shown, where it did not work."""

@@ -16,6 +16,7 @@ from SAMFineTunePanel.model_section import ModelSection
 from SAMFineTunePanel.models_section import ModelsSection
 from SAMFineTunePanel.packages_section import PackagesSection
 from SAMFineTunePanel.panel_section import PanelSection
+from SAMFineTunePanel.scene_pairs import imagesOfScene
 
 # Changes come in flocks: one update serves them all.
 _CHANGES_REST_MS = 30
@@ -35,6 +36,7 @@ class Panel(VTKObservationMixin):
         self._logic = logic
         self._parameterNode = None
         self._filesToo = False
+        self._offered: set[str] = set()
         self._followed: list = []
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
@@ -106,13 +108,14 @@ class Panel(VTKObservationMixin):
         if self.isReady:
             self.examples.enter()
             self.correct.enter()
-        self.updateSoon()
+        self._updateFromFilesSoon()
 
     def setParameterNode(self, node) -> None:
         """Show this node's parameters; None: show none."""
         if self._parameterNode is not None:
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
         self._parameterNode = node
+        self._offered = set()
         for section in self._working:
             section.setParameterNode(node)
         if node is not None:
@@ -151,7 +154,6 @@ class Panel(VTKObservationMixin):
         if self.isReady:
             self.examples.enter()
             self.model.enter()
-            self.apply.enter()
             self.correct.enter()
             self._filesToo = True
             self._update()
@@ -173,6 +175,8 @@ class Panel(VTKObservationMixin):
         # The selectors know all nodes by now. Other work than an import ends here, too.
         if self._parameterNode is None:
             self._showParameters()
+            # The choices of another scene: they may name models, or none.
+            self._filesToo = True
         self.updateSoon()
 
     def _onJobStarted(self, job) -> None:
@@ -182,13 +186,19 @@ class Panel(VTKObservationMixin):
         job.addListener(self._onJobEvent)
 
     def _onJobEvent(self, job, event: str) -> None:
-        if event == "state":
+        if event != "state":
+            return
+        if job.isFinished:
+            # What it has left on the disk, and what may be deleted there now.
+            self._updateFromFilesSoon()
+        else:
             self.updateSoon()
 
     def _update(self) -> None:
         # A scene that is being opened tells when it is there.
         if not self.isReady or self._parameterNode is None or slicer.mrmlScene.IsBatchProcessing():
             return
+        self._offerNewVolumes()
         if self._filesToo:
             self._filesToo = False
             models = self._logic.models()
@@ -196,3 +206,11 @@ class Panel(VTKObservationMixin):
                 section.updateFromFiles(models)
         for section in self._working:
             section.update()
+
+    def _offerNewVolumes(self) -> None:
+        """Images have come, or another scene: where none is chosen, the one in view suggests itself."""
+        volumes = {each.GetID() for each in imagesOfScene()}
+        if volumes - self._offered:
+            for section in self._working:
+                section.offerVolume()
+        self._offered = volumes

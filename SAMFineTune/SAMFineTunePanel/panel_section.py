@@ -59,6 +59,9 @@ class PanelSection(VTKObservationMixin):
         if node is not None:
             self._guiTag = node.connectGui(self.ui)
 
+    def offerVolume(self) -> None:
+        """Choose the volume in view where none is chosen: the scene has another one, or is another one."""
+
     def update(self) -> None:
         """Show what has changed in the parameter node, the scene or the logic; cheap."""
 
@@ -108,6 +111,18 @@ def problemWithStarting(logic) -> str:
     if logic.job is None or logic.job.isFinished:
         return ""
     return _("{title} is at work; wait for it or cancel it first").format(title=logic.job.title)
+
+
+def problemWithCancelling(job, idle: str) -> str:
+    """Why a job cannot be cancelled; "" when it can.
+
+    Args:
+        job: the section's; None where there was none yet.
+        idle: what to say where no such job runs.
+    """
+    if job is None or job.isFinished:
+        return idle
+    return _("It is being cancelled already") if job.isCancelling else ""
 
 
 def allow(widget, problem: str, toolTip: str) -> None:

@@ -14,6 +14,7 @@ from slicer.util import VTKObservationMixin
 
 from SAMFineTunePanel.passing_node import addPassingMarkups
 from SAMFineTunePanel.place_of_clicks import PlaceOfClicks
+from SAMFineTunePanel.scene_removal import removeNode
 
 POSITIVE, NEGATIVE, BOX = "positive", "negative", "box"
 
@@ -199,10 +200,10 @@ class PromptMarkups(VTKObservationMixin):
             slicer.app.applicationLogic().GetInteractionNode().SwitchToViewTransformMode()
         self.removeObservers()
         for node in (*self._nodes.values(), self._outline):
-            if node is not None and slicer.mrmlScene.IsNodePresent(node):
+            if node is not None:
                 display = node.GetDisplayNode()
-                slicer.mrmlScene.RemoveNode(node)
-                slicer.mrmlScene.RemoveNode(display)
+                removeNode(node)
+                removeNode(display)
         self._nodes.clear()
         self._outline = None
         self._setPlacing("")

@@ -13,6 +13,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel import raw_nrrd
+from SAMFineTunePanel.counted_words import counted
 from SAMFineTunePanel.example_slices import ExampleSlices, PaintedSlices, chosenSegmentIDs, segmentName, slicesOf
 from SAMFineTunePanel.segment_voxels import SegmentVoxels, segmentVoxels
 from SAMFineTunePanel.voxel_grid import VoxelGrid, gridOf
@@ -179,9 +180,8 @@ def writeLabelmap(example, labels: list[StructureLabel], path: Path) -> Iterator
     for segmentID in chosenSegmentIDs(example):
         label = values[segmentName(example.segmentation, segmentID)]
         voxels = segmentVoxels(example.segmentation, segmentID, example.volume)
-        for under in layer.under(voxels):
-            _refuseOverlap(example, under, label, layer.present)
-            yield
+        shared = yield from layer.shared(voxels)
+        _refuseOverlap(example, shared, label, layer.present)
         yield from layer.add(voxels, label)
     yield from layer.write(path)
 
@@ -204,18 +204,28 @@ class LabelmapLayer:
         largest = max((label.value for label in labels), default=0)
         self._merged = np.zeros(grid.shape, np.min_scalar_type(largest))
 
-    def under(self, voxels: SegmentVoxels) -> Iterator[np.ndarray]:
+    def _under(self, voxels: SegmentVoxels) -> Iterator[np.ndarray]:
         """The numbers that are where a segment lies, piece by piece."""
         for box, mask in voxels.slabs():
             yield self._merged[box][mask]
 
     def overlaps(self, voxels: SegmentVoxels) -> Generator[None, None, bool]:
         """Whether a segment overlaps with what is there; yields between pieces."""
-        for under in self.under(voxels):
+        for under in self._under(voxels):
             if under.any():
                 return True
             yield
         return False
+
+    def shared(self, voxels: SegmentVoxels) -> Generator[None, None, dict[int, int]]:
+        """How many voxels a segment shares with each structure that is there; yields between pieces."""
+        counts: dict[int, int] = {}
+        for under in self._under(voxels):
+            values, numbers = np.unique(under[under > 0], return_counts=True)
+            for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
+                counts[value] = counts.get(value, 0) + number
+            yield
+        return counts
 
     def add(self, voxels: SegmentVoxels, label: StructureLabel) -> Iterator[None]:
         """Draw a segment; yields between pieces."""
@@ -236,17 +246,25 @@ class LabelmapLayer:
         yield from raw_nrrd.write(path, self._merged, self._grid, _segmentFields(self.present))
 
 
-def _refuseOverlap(example, under: np.ndarray, label: StructureLabel, present: list[StructureLabel]) -> None:
-    taken = np.unique(under[under > 0])
-    if not taken.size:
+def _refuseOverlap(example, shared: Mapping[int, int], label: StructureLabel, present: list[StructureLabel]) -> None:
+    if not shared:
         return
-    other = next(each.name for each in present if each.value == taken[0])
+    most = max(shared, key=lambda value: shared[value])
+    other = next(each.name for each in present if each.value == most)
     raise ValueError(
-        _(
-            "Segments {first} and {second} of {name} overlap in {count} voxels, and a voxel can be learnt as one "
-            "structure only. Remove the overlap, or fine-tune a model for each."
-        ).format(
-            first=other, second=label.name, name=example.segmentation.GetName(), count=int((under == taken[0]).sum())
+        counted(
+            shared[most],
+            _(
+                "Segments {first} and {second} of {name} overlap in 1 voxel, and a voxel can be learnt as one "
+                "structure only. Remove the overlap, or fine-tune a model for each."
+            ),
+            _(
+                "Segments {first} and {second} of {name} overlap in {count} voxels, and a voxel can be learnt as one "
+                "structure only. Remove the overlap, or fine-tune a model for each."
+            ),
+            first=other,
+            second=label.name,
+            name=example.segmentation.GetName(),
         )
     )
 

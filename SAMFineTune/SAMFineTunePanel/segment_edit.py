@@ -11,6 +11,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.counted_words import counted
 from SAMFineTunePanel.edit_rules import EditRules
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.segment_writing import addVoxels, removeVoxels
@@ -175,10 +176,18 @@ def wordsOf(edits: Iterable[SegmentEdit]) -> str:
         kept += edit.keptByRules
     lines = []
     if losses:
-        each = [_("{name} {count} voxels").format(name=name, count=count) for name, count in losses.items()]
+        each = [
+            counted(count, _("{name} 1 voxel"), _("{name} {count} voxels"), name=name) for name, count in losses.items()
+        ]
         lines.append(_("Taken from other segments: {losses}.").format(losses=", ".join(each)))
     if kept:
-        lines.append(_("Masking in the Segment Editor kept {count} voxels as they were.").format(count=kept))
+        lines.append(
+            counted(
+                kept,
+                _("Masking in the Segment Editor kept 1 voxel as it was."),
+                _("Masking in the Segment Editor kept {count} voxels as they were."),
+            )
+        )
     return " ".join(lines)
 
 

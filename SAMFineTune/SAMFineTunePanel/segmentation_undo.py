@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.scene_removal import removeNode
 from SAMFineTunePanel.segment_editor import slicersEditor
 from SAMFineTunePanel.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.segmentation_lattice import labelsOf
@@ -121,7 +122,9 @@ class SegmentationUndo:
 
     def canUndo(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> bool:
         """Whether there is an apply to take back."""
-        steps = self._steps.get(segmentationNode.GetID()) if segmentationNode is not None else None
+        if segmentationNode is None or not slicer.mrmlScene.IsNodePresent(segmentationNode):
+            return False
+        steps = self._steps.get(segmentationNode.GetID())
         if not steps:
             return False
         after = steps[-1].after
@@ -141,11 +144,9 @@ class SegmentationUndo:
             raise ValueError(_("There is no apply to take back, or the segmentation was edited since."))
         step = self._steps[segmentationNode.GetID()].pop()
         for nodeID in step.beside:
-            node = slicer.mrmlScene.GetNodeByID(nodeID)
-            if node is not None:
-                slicer.mrmlScene.RemoveNode(node)
+            removeNode(slicer.mrmlScene.GetNodeByID(nodeID))
         if step.madeSegmentation:
-            slicer.mrmlScene.RemoveNode(segmentationNode)
+            removeNode(segmentationNode)
         else:
             self._histories[segmentationNode.GetID()].RestorePreviousState()
             # Only the last apply: once the scene is saved, Slicer's history takes the restored state for a new one.

@@ -155,6 +155,9 @@ class SliceCorrections:
         work = self.at(number)
         if work.start == "given":
             self._worker.give(number, work.given)
+        if self._worker is None:
+            # The files of the masks were cut off, and that has ended the session.
+            return
         question = FindMask(id=0, slice=number, prompts=work.prompts, start=work.start, label=self.label)
         self._worker.ask(
             question,
@@ -167,7 +170,11 @@ class SliceCorrections:
             # The session is about to be closed.
             return
         work = self.at(number)
-        found = work.withMask(self._worker.found(number), answer.confidence[0] if answer.confidence else None)
+        mask = self._worker.found(number)
+        if self._worker is None:
+            # The files of the masks were cut off, and that has ended the session.
+            return
+        found = work.withMask(mask, answer.confidence[0] if answer.confidence else None)
         # An answer to fewer prompts than there are by now is shown until the next one comes.
         isLatest = work.prompts == sought.prompts and work.start == sought.start
         self._slices[number] = found if isLatest else replace(found, isFound=False)

@@ -41,6 +41,10 @@ class Job:
 
     Listeners are called as `listener(job, event)` with event "state", "progress", "preview" or "log".
 
+    Attributes:
+        log: what the worker has told, the last lines of it.
+        warnings: what the user should know of the result, each once.
+
     Args:
         kind: "finetune", "apply" or "checkpoint".
         title: what is done, for the user.
@@ -71,13 +75,14 @@ class Job:
         self.validations: list[tuple[int, float]] = []
         self.previewPath = ""
         self.log: list[str] = []
+        self.warnings: list[str] = []
         self.result: Any = None
         self.errorMessage = ""
         self._prepare = iter(prepare)
         self._conclude = conclude
         self._listeners: list[Callable[[Job, str], None]] = []
         self._process: WorkerProcess | None = None
-        self._cancelAsked = False
+        self._cancelAsked = self._finishAsked = False
         self._isClosing = False
         self._readsScene = prepare != ()
         self._isInPiece = False
@@ -94,8 +99,19 @@ class Job:
 
     @property
     def canFinishNow(self) -> bool:
-        """Whether there is something worth keeping."""
-        return self.kind == "finetune" and self.state == RUNNING and self.step > 0 and not self._cancelAsked
+        """Whether there is something worth keeping, and nobody has asked for it yet."""
+        isAsked = self._cancelAsked or self._finishAsked
+        return self.kind == "finetune" and self.state == RUNNING and self.step > 0 and not isAsked
+
+    @property
+    def isFinishing(self) -> bool:
+        """Whether it was asked to end and to keep the best, and has not ended yet."""
+        return self._finishAsked and not self._cancelAsked and not self.isFinished
+
+    @property
+    def isCancelling(self) -> bool:
+        """Whether it was cancelled and has not ended yet."""
+        return self._cancelAsked and not self.isFinished
 
     @property
     def needsScene(self) -> bool:
@@ -143,7 +159,9 @@ class Job:
     def finishNow(self) -> None:
         """Have a fine-tune end now and keep the best so far; before its first step there is nothing to keep."""
         if self.canFinishNow:
+            self._finishAsked = True
             self._process.finishEarly()
+            self._notify("state")
 
     def endForClosing(self) -> None:
         """Stop and wait, at most 3 seconds: Slicer is closing. A fine-tune leaves what it can be resumed from."""
@@ -239,6 +257,8 @@ class Job:
         self._notify("preview")
 
     def _takeLog(self, event) -> None:
+        if event.level == "warning" and event.message not in self.warnings:
+            self.warnings.append(event.message)
         prefix = "" if event.level == "info" else f"{event.level}: "
         self.log.append(prefix + event.message)
         del self.log[:-_KEPT_LOG_LINES]

@@ -78,7 +78,9 @@ def _is_safetensors(file: Path) -> bool:
     with file.open("rb") as stream:
         start = stream.read(9)
     # A header length, then the header, a JSON object.
-    return file.suffix == ".safetensors" or (start[8:] == b"{" and not start.startswith(b"PK"))
+    return file.suffix.lower() == ".safetensors" or (
+        start[8:] == b"{" and not start.startswith(b"PK")
+    )
 
 
 def _read_safetensors(file: Path) -> Any:

@@ -61,6 +61,29 @@ def numbers_or(*words: str) -> Callable[[str], str | list[int]]:
     return read
 
 
+def names_of_labels(text: str) -> dict[int, str]:
+    """Reads names of labels, such as 1=liver,2=spleen; a name has no comma."""
+    names: dict[int, str] = {}
+    for part in text.split(","):
+        number, equals, name = part.partition("=")
+        if not (equals and number.strip().isdecimal() and name.strip()):
+            raise argparse.ArgumentTypeError(f"{text!r} is not as 1=liver,2=spleen")
+        names[int(number)] = name.strip()
+    return names
+
+
+def add_on_top(group: Any) -> None:
+    """The option that says which of overlapping segments is seen."""
+    group.add_argument(
+        "--on-top",
+        action="append",
+        default=[],
+        metavar="NAME_OR_LABEL",
+        help="a segment that covers the others where segments of a file overlap, which is refused "
+        "without it; repeat it, or put commas between, for several, the highest first",
+    )
+
+
 def size_or_auto(text: str) -> int | str:
     """Reads "auto" or a number of pixels."""
     try:

@@ -18,6 +18,9 @@ _EXAMPLE = """\
       --classes 2
 """
 
+# What a fine-tune takes, too.
+_MOST_CLASSES, _LARGEST_RANK = 10_000, 256
+
 
 def add_to(commands: Commands) -> None:
     """Add the command with its options."""
@@ -57,8 +60,12 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    if chosen.classes < 1:
-        raise InputError(f"--classes is {chosen.classes}", "Give 1 or more", code="usage")
+    for name, given, most in (
+        ("--classes", chosen.classes, _MOST_CLASSES),
+        ("--rank", chosen.rank, _LARGEST_RANK),
+    ):
+        if not 1 <= given <= most:
+            raise InputError(f"{name} is {given}", f"Give 1 to {most}", code="usage")
     with output_on_errors():
         size, rows = _count(chosen)
     for row in rows:

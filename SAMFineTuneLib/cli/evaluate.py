@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from SAMFineTuneLib.cli.arguments import Commands, add_command, numbers_or, option_name
+from SAMFineTuneLib.cli.arguments import (
+    Commands,
+    add_command,
+    add_on_top,
+    names_of_labels,
+    numbers_or,
+    option_name,
+)
 from SAMFineTuneLib.cli.execution import execute
+from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import EvaluateJob, make_job
 
 _DESCRIPTION = """\
@@ -24,10 +31,18 @@ def add_to(commands: Commands) -> None:
     """Add the command with its options."""
     parser = add_command(commands, "evaluate", _run, "measure DSC and NSD", _DESCRIPTION, _EXAMPLE)
     parser.add_argument(
-        "--prediction", type=Path, required=True, metavar="P", help="the segmentation to measure"
+        "--prediction",
+        type=path_from_text,
+        required=True,
+        metavar="P",
+        help="the segmentation to measure",
     )
     parser.add_argument(
-        "--reference", type=Path, required=True, metavar="R", help="the segmentation held for true"
+        "--reference",
+        type=path_from_text,
+        required=True,
+        metavar="R",
+        help="the segmentation held for true",
     )
     parser.add_argument(
         "--labels",
@@ -35,6 +50,14 @@ def add_to(commands: Commands) -> None:
         default="all",
         metavar="all|1,5",
         help="the labels to measure (default: all that occur)",
+    )
+    parser.add_argument(
+        "--label-names",
+        type=names_of_labels,
+        default={},
+        metavar="1=liver,5=spleen",
+        help="labels of one name are one structure, whatever their numbers; a number that is named "
+        "here counts where the two files call it differently",
     )
     parser.add_argument(
         "--slices",
@@ -55,8 +78,12 @@ def add_to(commands: Commands) -> None:
         metavar="MM",
         help="surfaces that are closer than this count as equal in the NSD (default: 2.0 mm)",
     )
+    add_on_top(parser)
     parser.add_argument(
-        "--output", type=Path, metavar="METRICS.json", help="write the figures to this file too"
+        "--output",
+        type=path_from_text,
+        metavar="METRICS.json",
+        help="write the figures to this file too",
     )
 
 
@@ -65,9 +92,11 @@ def _run(chosen: argparse.Namespace) -> int:
         "prediction": chosen.prediction,
         "reference": chosen.reference,
         "labels": chosen.labels,
+        "label_names": chosen.label_names,
         "slices": chosen.slices,
         "axis": chosen.axis,
         "tolerance_mm": chosen.tolerance,
+        "on_top": chosen.on_top,
         "output": chosen.output,
     }
     return execute(make_job(EvaluateJob, fields, option_name), None)

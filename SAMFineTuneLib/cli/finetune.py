@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from SAMFineTuneLib.cli.arguments import (
     Commands,
     add_command,
+    add_on_top,
+    names_of_labels,
     numbers_or,
     option_name,
     size_or_auto,
 )
 from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job, read_examples
+from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 
 _DESCRIPTION = """\
 Fine-tune a network on the labelled slices of one or more volumes, and write the tuned model,
@@ -34,7 +37,7 @@ _EXAMPLE = """\
    {"volume": "b.nii.gz", "segmentation": "b-labels.nii.gz", "labels": [1], "axis": "axial"}]
   python -m SAMFineTuneLib finetune --examples examples.json --output model.safetensors
 """
-_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent")
+_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent", "on_top")
 
 
 def add_to(commands: Commands) -> None:
@@ -52,21 +55,34 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--volume",
         action="append",
-        type=Path,
+        type=path_from_text,
         metavar="V",
         help="image file or DICOM folder; repeat it, with a --segmentation for each",
     )
     data.add_argument(
-        "--segmentation", action="append", type=Path, metavar="S", help="labels of the volume"
+        "--series",
+        action="append",
+        metavar="N|UID",
+        help="which series of a DICOM folder with several, by its number in the list that is shown "
+        "without this option, or by its UID; repeat it, one for each folder, or give one for all",
+    )
+    data.add_argument(
+        "--segmentation",
+        action="append",
+        type=path_from_text,
+        metavar="S",
+        help="labels of the volume: an image file, a DICOM segmentation (SEG), DICOM contours "
+        "(RTSTRUCT), or a folder with one of these two",
     )
     data.add_argument(
         "--examples",
-        type=Path,
+        type=path_from_text,
         metavar="EXAMPLES.json",
         help="in place of the two: a list of objects with volume, segmentation and, where they "
-        "differ from the options, labels, axis, labelled, empty, extent; also complete, "
-        "unfinished, known_empty, lists of slices on which every label is complete, on which "
-        "none counts, and which hold none",
+        "differ from the options, labels, axis, labelled, empty, extent, on_top; also series; "
+        "label_names, an object of numbers and names in place of those in the segmentation; and "
+        "complete, unfinished, known_empty, lists of slices on which every label is complete, on "
+        "which none counts, and which hold none",
     )
     data.add_argument(
         "--labels",
@@ -74,6 +90,14 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         default="all",
         metavar="all|1,5",
         help="the labels to learn (default: all that occur)",
+    )
+    data.add_argument(
+        "--label-names",
+        type=names_of_labels,
+        metavar="1=liver,5=spleen",
+        help="names of structures, by their number in the results: those of the first example that "
+        "has them, or of the model that is gone on from. Labels of one name are one structure in "
+        "all examples; a number that is named here also counts where an example calls it otherwise",
     )
     data.add_argument(
         "--axis",
@@ -107,6 +131,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="the first and the last slice that hold any of the labels: all beyond are empty, "
         "whatever the words of --empty say",
     )
+    add_on_top(data)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +151,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument(
         "--checkpoint",
-        type=Path,
+        type=path_from_text,
         metavar="FILE",
         help="weights of the backbone (default: those of the program for starter, else the "
         "official ones; see checkpoints --help)",
@@ -140,7 +165,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument(
         "--initial-model",
-        type=Path,
+        type=path_from_text,
         metavar="M.safetensors",
         help="go on from this tuned model in place of starting anew",
     )
@@ -173,7 +198,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("how long and how")
     training.add_argument(
-        "--output", type=Path, required=True, metavar="M.safetensors", help="the tuned model"
+        "--output",
+        type=path_from_text,
+        required=True,
+        metavar="M.safetensors",
+        help="the tuned model",
     )
     training.add_argument(
         "--prompts",
@@ -206,7 +235,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument(
         "--job",
-        type=Path,
+        type=path_from_text,
         metavar="DIR",
         help="keep the job's folder here; DIR of the same job that was stopped continues it",
     )
@@ -228,9 +257,10 @@ def _examples(chosen: argparse.Namespace) -> list[Any]:
     shared = {name: getattr(chosen, name) for name in _EXAMPLE_FIELDS}
     volumes, segmentations = chosen.volume or [], chosen.segmentation or []
     if chosen.examples is not None:
-        if volumes or segmentations:
+        if volumes or segmentations or chosen.series:
             raise InputError(
-                "--examples takes the place of --volume and --segmentation", "Give either"
+                "--examples takes the place of --volume, --series and --segmentation",
+                "Give either",
             )
         return list(read_examples(chosen.examples, shared))
     if not volumes:
@@ -242,7 +272,8 @@ def _examples(chosen: argparse.Namespace) -> list[Any]:
             f"{len(volumes)} --volume and {len(segmentations)} --segmentation do not pair",
             "Give one --segmentation for each --volume, in the same order",
         )
+    series = series_of_volumes(volumes, chosen.series or [])
     return [
-        {"volume": volume, "segmentation": segmentation, **shared}
-        for volume, segmentation in zip(volumes, segmentations, strict=True)
+        {"volume": volume, "segmentation": segmentation, "series": own, **shared}
+        for volume, segmentation, own in zip(volumes, segmentations, series, strict=True)
     ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import os
 from typing import Any
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.model_library import (
     TunedModel,
     delete_model,
@@ -17,6 +18,7 @@ from SAMFineTuneLib.model_library import (
     models_folder,
     rename_model,
 )
+from SAMFineTuneLib.model_name import SUFFIX
 
 _COMMAND = "  python -m SAMFineTuneLib models"
 _DESCRIPTION = """\
@@ -77,7 +79,7 @@ def add_to(commands: Commands) -> None:
         f"{_COMMAND} export liver /media/stick/liver.safetensors",
     )
     _add_name(export)
-    export.add_argument("file", type=Path, metavar="FILE", help="a file that does not exist yet")
+    export.add_argument("file", metavar="FILE", help="a file that is not there yet, or a folder")
     bring = add_command(
         actions,
         "import",
@@ -86,7 +88,9 @@ def add_to(commands: Commands) -> None:
         "Copy a tuned model to the folder; a number is added where its name is taken.",
         f"{_COMMAND} import liver.safetensors",
     )
-    bring.add_argument("file", type=Path, metavar="FILE", help="what finetune or export wrote")
+    bring.add_argument(
+        "file", type=path_from_text, metavar="FILE", help="what finetune or export wrote"
+    )
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +118,11 @@ def _delete(chosen: argparse.Namespace) -> int:
 
 def _export(chosen: argparse.Namespace) -> int:
     model = find_model(chosen.name)
-    print_result({"name": model.name, "file": export_model(model, chosen.file)})
+    target = path_from_text(chosen.file)
+    # A folder that is named as such, and is not there yet, is made.
+    if chosen.file.endswith(("/", os.sep)):
+        target = target / f"{model.name}{SUFFIX}"
+    print_result({"name": model.name, "file": export_model(model, target)})
     return 0
 
 

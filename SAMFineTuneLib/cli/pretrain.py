@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.folder import require_writable, require_writable_file
+from SAMFineTuneLib.jobs.schema import MOST_MINUTES
 
 _DESCRIPTION = """\
 Train the starter network from random weights, on synthetic images alone: to find structures from
@@ -39,11 +41,11 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("task", choices=("prompts",), help="what to train: the starter weights")
     parser.add_argument("--output", type=_weights, required=True, help="the weights (.safetensors)")
     parser.add_argument(
-        "--folder", type=Path, required=True, help="where the state and the log are kept"
+        "--folder", type=path_from_text, required=True, help="where the state and the log are kept"
     )
     parser.add_argument(
         "--initial",
-        type=Path,
+        type=path_from_text,
         metavar="FILE",
         help="weights of an earlier training to begin with, in a new --folder",
     )
@@ -119,14 +121,17 @@ def _number(
     return checked
 
 
-_count = _number(int, lambda number: number >= 1, "a whole number from 1 on")
+_MOST = 10**9
+_count = _number(int, lambda number: 1 <= number <= _MOST, f"a whole number from 1 to {_MOST}")
 _seed = _number(int, lambda number: 0 <= number < _SEEDS, "a whole number from 0 on")
 _size = _number(
     int,
     lambda number: number in _SIZES,
     f"a multiple of {_SIZES.step} from {_SIZES[0]} to {_SIZES[-1]}",
 )
-_positive = _number(float, lambda number: 0 < number < float("inf"), "a number above 0")
+_positive = _number(
+    float, lambda number: 0 < number <= MOST_MINUTES, f"a number above 0, at most {MOST_MINUTES:g}"
+)
 _share = _number(float, lambda number: 0 <= number <= 1, "a share from 0 to 1")
 
 

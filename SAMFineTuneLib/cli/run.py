@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command
+from SAMFineTuneLib.files import path_from_text
 
 _DESCRIPTION = """\
 Do the job of a folder that holds job.json, or continue it where it stopped. Tells what happens as
@@ -23,7 +23,7 @@ _EXAMPLE = """\
 def add_to(commands: Commands) -> None:
     """Add the command with its options."""
     parser = add_command(commands, "run", _run, "do a job folder", _DESCRIPTION, _EXAMPLE)
-    parser.add_argument("job_folder", type=Path, metavar="JOB_DIR", help="holds job.json")
+    parser.add_argument("job_folder", type=path_from_text, metavar="JOB_DIR", help="holds job.json")
     parser.add_argument(
         "--parent", type=int, metavar="PID", help="cancel when the process of this id has gone"
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command
+from SAMFineTuneLib.files import path_from_text
 
 _DESCRIPTION = """\
 Answer points and boxes on the slices of a volume with masks, until told to close. The folder holds
@@ -23,7 +23,7 @@ def add_to(commands: Commands) -> None:
     parser = add_command(
         commands, "serve", _serve, "answer prompts with masks", _DESCRIPTION, _EXAMPLE
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="holds session.json")
+    parser.add_argument("folder", type=path_from_text, metavar="DIR", help="holds session.json")
     parser.add_argument(
         "--parent", type=int, metavar="PID", help="end when the process of this id has gone"
     )

@@ -90,8 +90,11 @@ class EmbeddingCache:
             return None
         except UNREADABLE:
             # Cut off, as by a full disk or a computer that went off: it is computed anew.
+            size = _size(path)
             with suppress(OSError):
                 path.unlink()
+                self._own_bytes -= size
+                self._used_on_disk -= size
             return None
         self._remember(key, state)
         return state

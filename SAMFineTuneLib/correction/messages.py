@@ -42,7 +42,8 @@ class SessionSettings(_Message):
     """What a session is about; the content of `session.json`.
 
     Attributes:
-        volume: file of the image.
+        volume: file of the image, or a DICOM folder.
+        series: of a DICOM folder, by number or UID; None where it holds only one.
         model: a tuned model; None works with the backbone as it is.
         backbone: without a model, which.
         checkpoint: the backbone's weights, where they are in no usual place.
@@ -51,6 +52,7 @@ class SessionSettings(_Message):
     """
 
     volume: Path
+    series: str | None = None
     model: Path | None = None
     backbone: str = "starter"
     checkpoint: Path | None = None

@@ -70,7 +70,7 @@ class CorrectionServer:
         self._hear = hear
         self._waiting: deque[Request] = deque()
         settings = read_settings(folder)
-        volume = read_volume(settings.volume)
+        volume = read_volume(settings.volume, settings.series)
         for remark in volume.remarks:
             self._warn(remark)
         axis = settings.axis or _axis_of_thickest(volume.geometry)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from SAMFineTuneLib.correction.messages import SESSION_FILE, SessionSettings
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import possible_path
 
 # A few paths and words: what is larger is another file.
 _LARGEST = 1 << 20
@@ -74,15 +75,7 @@ def _require_name(path: Path, what: str) -> None:
     """Refuses what no file can be called. An empty text would be the current folder."""
     if path == Path():
         raise InputError(f"{what} names no file", "name one", _CODE)
-    if "\0" in str(path):
-        raise InputError(f"{what} holds a NUL character", "write the name without it", _CODE)
     try:
-        # Raises for names that are too long for the file system, and for no other ones.
-        path.exists()
-    except OSError as error:
-        shown = str(path) if len(str(path)) < 100 else f"{str(path)[:97]}…"
-        raise InputError(
-            f"{what} names a file that cannot be looked for ({error.strerror or error}): {shown}",
-            "name one that can be",
-            _CODE,
-        ) from error
+        possible_path(path)
+    except InputError as error:
+        raise InputError(f"{what}: {error.message}", error.remedy, _CODE) from error

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.evaluation.overlap import dice
+from SAMFineTuneLib.evaluation.sheared_masks import straightened
 from SAMFineTuneLib.evaluation.surface import surface_dice
 from SAMFineTuneLib.slices.axis import AXIS_NAMES, array_axis
 from SAMFineTuneLib.volumes import Geometry, Labelmap, labelmap_onto
@@ -146,8 +147,8 @@ def _in_volume(
     tolerance_mm: float,
 ) -> Scores:
     predicted, true = prediction == label, reference == label
-    spacing = geometry.spacing[::-1]
-    return dice(predicted, true), surface_dice(predicted, true, spacing, tolerance_mm)
+    (one, other), spacing = straightened((predicted, true), _edges(geometry))
+    return dice(predicted, true), surface_dice(one, other, spacing, tolerance_mm)
 
 
 def _in_slices(
@@ -160,12 +161,18 @@ def _in_slices(
 ) -> Scores:
     predicted = np.moveaxis(prediction == label, axis, 0)
     true = np.moveaxis(reference == label, axis, 0)
-    spacing = [step for n, step in enumerate(geometry.spacing[::-1]) if n != axis]
-    distances = [
-        surface_dice(one, other, spacing, tolerance_mm)
-        for one, other in zip(predicted, true, strict=True)
-    ]
+    edges = np.delete(_edges(geometry), axis, axis=1)
+    distances = []
+    for slices in zip(predicted, true, strict=True):
+        (one, other), spacing = straightened(slices, edges)
+        distances.append(surface_dice(one, other, spacing, tolerance_mm))
     return dice(predicted, true), _mean(distances)
+
+
+def _edges(geometry: Geometry) -> NDArray[np.float64]:
+    """The steps in mm to the next voxel along k, j and i, one column each."""
+    steps: NDArray[np.float64] = geometry.affine[:3, :3][:, ::-1]
+    return steps
 
 
 def _chosen_slices(geometry: Geometry, axis: str, slices: Iterable[int]) -> list[int]:

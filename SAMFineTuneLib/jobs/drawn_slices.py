@@ -11,13 +11,26 @@ import numpy as np
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
-from SAMFineTuneLib.slices.labelled import known_labels
+from SAMFineTuneLib.slices.labelled import known_labels, tells_of_slices
 from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume, labelmap_onto, read_labelmap
+from SAMFineTuneLib.volumes.dicom_frame_of_reference import other_frame_of_reference
+from SAMFineTuneLib.volumes.dicom_series import series_uid
+from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
+from SAMFineTuneLib.volumes.label_matching import (
+    Matching,
+    NamedLabel,
+    match_labels,
+    named_labels,
+    renumbered,
+)
 
 
 def require_drawn(
-    drawn: Sequence[Example], volumes: Sequence[Path], warn: Callable[[str], None]
+    drawn: Sequence[Example],
+    volumes: Sequence[Path],
+    warn: Callable[[str], None],
+    series: Sequence[str | None] = (),
 ) -> None:
     """Looks whether what is drawn can be used, before anything is computed.
 
@@ -25,12 +38,17 @@ def require_drawn(
         drawn: examples.
         volumes: to be segmented.
         warn: told where not one of the examples is of one of the volumes.
+        series: the DICOM series that was chosen of each volume; () where none was.
 
     Raises:
-        InputError: a segmentation that is not there.
+        InputError: a segmentation that is not there, or that is the volume itself.
     """
-    read = {volume.resolve() for volume in volumes}
-    of_these = [each for each in drawn if each.volume.resolve() in read]
+    chosen = list(zip(volumes, series or [None] * len(volumes), strict=True))
+    of_these = [
+        each
+        for each in drawn
+        if any(_same_volume(each.volume, each.series, *volume) for volume in chosen)
+    ]
     for each in of_these:
         if not each.segmentation.exists():
             raise InputError(
@@ -38,6 +56,8 @@ def require_drawn(
                 "check the name of the file",
                 code="no_such_file",
             )
+        if each.labels == "all":
+            require_two_files(each.volume, each.segmentation)
     if drawn and not of_these:
         warn("none of the examples is of a volume that is segmented: nothing is known as drawn")
 
@@ -49,6 +69,8 @@ def known_structures(
     names: Mapping[int, str],
     axis: str,
     warn: Callable[[str], None] = lambda text: None,
+    terminologies: Mapping[int, str] | None = None,
+    series: str | None = None,
 ) -> list[KnownStructure]:
     """What is known of the model's structures in one volume.
 
@@ -62,16 +84,23 @@ def known_structures(
         names: the model's labels and their names, "" where they have none.
         axis: along which the model cuts the volume.
         warn: told what cannot help, and why.
+        terminologies: the model's labels and what they are in coded terms, where it tells.
+        series: the DICOM series that was chosen of the path.
 
     Raises:
         InputError: a segmentation that cannot be read or does not lie over the volume; slices that
-            it has not, or that are called empty and are not.
+            it has not, or that are called empty and are not; a label that has the number of one of
+            the model's and is called otherwise.
     """
+    model = [
+        NamedLabel(value, name, (terminologies or {}).get(value, ""))
+        for value, name in names.items()
+    ]
     found: dict[tuple[int, int], KnownStructure] = {}
     for example in drawn:
-        if example.volume.resolve() != path.resolve():
+        if not _same_volume(example.volume, example.series, path, series):
             continue
-        labelmap, labels = _of_model(example, volume, names, warn)
+        labelmap, labels = _of_model(example, volume, model, warn)
         along = (sparser_axis(labelmap, axis) or axis) if example.axis == "auto" else example.axis
         if along != axis and labelmap.labels:
             warn(
@@ -86,59 +115,91 @@ def known_structures(
 
 
 def _of_model(
-    example: Example, volume: Volume, names: Mapping[int, str], warn: Callable[[str], None]
+    example: Example, volume: Volume, model: Sequence[NamedLabel], warn: Callable[[str], None]
 ) -> tuple[Labelmap, list[int]]:
-    """The example's labels that the model knows, on the volume's grid, and which these are.
+    """The example's labels that the model knows, in the model's numbers and on the volume's grid.
 
-    A label that the example lists may have no voxel: then it says where the structure is not.
+    A label that the example lists may have no voxel: then it says where the structure is not. A
+    segmentation without any label says so of all structures, where it says anything of slices.
     """
-    labelmap = read_labelmap(example.segmentation, empty_ok=True)
-    for remark in labelmap.remarks:
+    wanted = None if example.labels == "all" else example.labels
+    labelmap = read_labelmap(
+        example.segmentation,
+        empty_ok=True,
+        over=volume.geometry,
+        wanted=wanted,
+        on_top=example.on_top,
+    )
+    if example.labels == "all":
+        require_other_values(volume, labelmap, example.volume, example.segmentation)
+    for remark in other_frame_of_reference(labelmap, example.segmentation, example.volume):
         warn(remark)
     if labelmap.labels:
         labelmap = labelmap_onto(labelmap, volume.geometry)
     else:
         nothing = np.zeros(volume.array.shape, labelmap.array.dtype)
         labelmap = replace(labelmap, array=nothing, geometry=volume.geometry)
+    for remark in labelmap.remarks:
+        warn(remark)
+    if not labelmap.labels and example.labels == "all" and _says_what_is_empty(example):
+        return labelmap, [each.value for each in model]
     asked = labelmap.labels if example.labels == "all" else sorted(example.labels)
-    known = [label for label in asked if label in names]
-    _warn_of_labels(example, labelmap, known, names, warn)
+    matching = _matched(example, labelmap, asked, model)
+    for remark in matching.remarks:
+        warn(remark)
+    known = [label for label in asked if label in matching.numbers]
+    _warn_of_labels(example, labelmap, known, asked, matching, model, warn)
     kept = np.where(np.isin(labelmap.array, known), labelmap.array, 0)
-    return replace(labelmap, array=kept), known
+    numbers = {label: matching.numbers[label] for label in known}
+    return renumbered(replace(labelmap, array=kept, names={}), numbers), [*numbers.values()]
+
+
+def _matched(
+    example: Example, labelmap: Labelmap, asked: Sequence[int], model: Sequence[NamedLabel]
+) -> Matching:
+    found = {label: NamedLabel(label) for label in asked}
+    found |= {each.value: each for each in named_labels(labelmap, example.label_names)}
+    file = example.segmentation.name
+    matching = match_labels(model, list(found.values()), file, "the model", chosen=asked)
+    matching.require(asked)
+    return matching
 
 
 def _warn_of_labels(
     example: Example,
     labelmap: Labelmap,
     known: Sequence[int],
-    names: Mapping[int, str],
+    asked: Sequence[int],
+    matching: Matching,
+    model: Sequence[NamedLabel],
     warn: Callable[[str], None],
 ) -> None:
     file = example.segmentation.name
-    asked = labelmap.labels if example.labels == "all" else example.labels
-    unknown = [label for label in labelmap.labels if label in asked and label not in names]
+    unknown = [label for label in labelmap.labels if label in asked and label not in known]
     if unknown:
         others = ", ".join(str(label) for label in unknown)
         warn(f"the model does not know label {others} of {file}: what was drawn of it is left out")
     elif not known:
         warn(f"{file} shows none of the model's structures: nothing is known as drawn")
-    unsaid = [label for label in names if label not in known]
+    numbers = {matching.numbers[label] for label in known}
+    unsaid = [each for each in model if each.value not in numbers]
     if unsaid and example.labels == "all" and _tells_of_slices(example):
-        others = ", ".join(f"{label} {names[label]}".strip() for label in unsaid)
+        others = ", ".join(f"{each.value} {each.name}".strip() for each in unsaid)
         warn(
             f"what was said of empty and complete slices does not hold for {others}, of which "
             f"{file} shows nothing; where it does, list the labels in a file of examples"
         )
-    for label in known:
-        own, there = names[label], labelmap.names.get(label, "")
-        if own and there and own.casefold() != there.casefold():
-            warn(f"label {label} is called {there} in {file} and {own} in the model")
+
+
+def _says_what_is_empty(example: Example) -> bool:
+    return example.empty == "outside" or _tells_of_slices(example)
 
 
 def _tells_of_slices(example: Example) -> bool:
     """Whether anything was said of slices by their numbers."""
-    listed = (example.labelled, example.empty, example.complete, example.known_empty)
-    return example.extent is not None or any(isinstance(each, list) and each for each in listed)
+    return tells_of_slices(
+        example.extent, example.labelled, example.empty, example.complete, example.known_empty
+    )
 
 
 def _drawings(
@@ -158,3 +219,17 @@ def _drawings(
         example.extent,
     )
     return [(label, Drawing(stack, known[:, column])) for column, label in enumerate(labels)]
+
+
+def _same_volume(
+    path: Path, series: str | None, other_path: Path, other_series: str | None
+) -> bool:
+    """Whether two paths, each with a choice of a series, mean the same volume.
+
+    A number and a UID may name the same series, and so may no choice where there is only one.
+    """
+    if path.resolve() != other_path.resolve():
+        return False
+    if series == other_series or not path.is_dir():
+        return True
+    return series_uid(path, series) == series_uid(other_path, other_series)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from SAMFineTuneLib.errors import Cancelled, InputError
+from SAMFineTuneLib.files import is_impossible, shown
 from SAMFineTuneLib.jobs.events import ErrorEvent
 
 EXIT_DONE = 0
@@ -68,6 +69,14 @@ def _shortage(error: BaseException) -> InputError | None:
             "--device cpu, or close other programs",
             code="no_memory",
         )
+    if isinstance(error, OSError) and error.filename and is_impossible(error):
+        return InputError(
+            f"'{shown(error.filename)}' cannot be the name of a file: {error.strerror}",
+            "Name another file",
+            code="bad_path",
+        )
+    if isinstance(error, ValueError) and str(error).startswith("embedded null"):
+        return InputError("a path holds a NUL character", "Name another file", code="bad_path")
     if isinstance(error, OSError) and error.errno in _ACCESS_ERRORS and error.filename:
         return InputError(
             f"{error.filename} cannot be opened: {error.strerror}",

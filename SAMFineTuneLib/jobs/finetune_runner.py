@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from SAMFineTuneLib.backbones.checkpoints import file_sha256, load_checkpoint
 from SAMFineTuneLib.backbones.registry import build
 from SAMFineTuneLib.backbones.starter import renew_context_decoder
 from SAMFineTuneLib.backbones.weights import find_weights
+from SAMFineTuneLib.counted_words import counted
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
@@ -32,17 +34,14 @@ from SAMFineTuneLib.model_file import (
     read_card,
     save_model,
 )
+from SAMFineTuneLib.training.example_labels import Label
 from SAMFineTuneLib.training.examples import ExampleSource, TrainingSet, load_examples
-from SAMFineTuneLib.training.fine_tuning import (
-    FinetuneOutcome,
-    FineTuning,
-    ProgressReport,
-    Watch,
-    signature_of,
-)
+from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
+from SAMFineTuneLib.training.loop import ProgressReport, Watch
 from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
 from SAMFineTuneLib.training.preview import PreviewWriter
 from SAMFineTuneLib.training.prompt_tuning import PromptTuning
+from SAMFineTuneLib.training.shortfall import ending_in_words, shortfalls
 from SAMFineTuneLib.training.slice_context import context_of_slices
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
 
@@ -93,6 +92,9 @@ def run_finetune(
     if tuning.resumed_at:
         events.log(f"going on at step {tuning.resumed_at}, where an earlier run stopped")
     outcome = tuning.run()
+    warnings = shortfalls(plan.steps, outcome)
+    for warning in warnings:
+        events.warning(warning)
     card = _card(plan, examples, held_out, outcome, checkpoint_sha256)
     for_prompts = None
     if job.prompts and outcome.ending == "finished on request":
@@ -105,8 +107,9 @@ def run_finetune(
         phase = PromptPhase(job, plan, weights, start, examples, held_out, checkpoints)
         for_prompts = phase.run(device, events, watch)
         card = _with_prompts(card, for_prompts)
+        warnings += for_prompts.warnings
     _save(job.output, segmenter, card, tuning, for_prompts)
-    return _result(job.output, card, outcome)
+    return _result(job.output, card, outcome, warnings)
 
 
 def _save(
@@ -166,9 +169,19 @@ def _pretrained(job: FinetuneJob, weights: Path | None) -> bool:
 
 def _examples(job: FinetuneJob, control: Control) -> TrainingSet:
     sources = [ExampleSource(**dict(example)) for example in job.examples]
-    # A network that has learnt goes on with the grey levels that it learnt on.
-    known = read_card(job.initial_model).normalisation if job.initial_model else None
-    return load_examples(sources, job.label_names, control.raise_if_cancelled, known)
+    if job.initial_model is None:
+        return load_examples(sources, job.label_names, control.raise_if_cancelled)
+    card = read_card(job.initial_model)
+    tuned = [Label(each.value, each.name, each.colour, each.terminology) for each in card.labels]
+    # A network that has learnt goes on with the grey levels and the numbers that it learnt.
+    return load_examples(
+        sources,
+        job.label_names,
+        control.raise_if_cancelled,
+        card.normalisation,
+        tuned,
+        job.initial_model.name,
+    )
 
 
 def _start(job: FinetuneJob, checkpoint_sha256: str | None) -> str:
@@ -250,8 +263,8 @@ def _warm_start(
     card = read_card(model)
     if [label.value for label in card.labels] != values:
         raise InputError(
-            f"{model.name} finds labels {[label.value for label in card.labels]}, "
-            f"the examples have {values}",
+            f"{model.name} finds labels {_listed(card.labels)}, "
+            f"the examples have {_listed(examples.labels)}",
             "fine-tune on the same labels, or without --initial-model",
             code="other_labels",
         )
@@ -259,6 +272,10 @@ def _warm_start(
         model, lambda card: find_weights(card.backbone, job.checkpoint), job.backbone
     )
     return segmenter, card.checkpoint_sha256
+
+
+def _listed(labels: Sequence[Label] | Sequence[LabelCard]) -> str:
+    return ", ".join(f"{each.value} {each.name}".strip() for each in labels)
 
 
 def _split(job: FinetuneJob, examples: TrainingSet, plan: FinetunePlan) -> ValidationSplit:
@@ -297,8 +314,8 @@ def _tell_plan(
     labelled = sum(each.is_labelled for each in examples.slices)
     events.log(
         f"{labelled} labelled and {len(examples.slices) - labelled} empty {examples.axis} slices "
-        f"of {examples.volumes} volume(s), {len(examples.labels)} label(s); "
-        f"{len(held_out.validation)} slice(s) held out (by {held_out.by})"
+        f"of {counted(examples.volumes, 'volume')}, {counted(len(examples.labels), 'label')}; "
+        f"{counted(len(held_out.validation), 'slice')} held out (by {held_out.by})"
     )
     events.log(
         f"{plan.backbone}, {plan.method}, {plan.scope}, input {plan.input_size}, "
@@ -333,11 +350,12 @@ def _card(
         input_size=plan.input_size,
         training={
             "steps": outcome.steps,
+            "planned_steps": plan.steps,
             "seconds": round(outcome.seconds, 1),
             "batch": plan.batch,
             "learning_rate": plan.learning_rate,
             "seed": plan.seed,
-            "ending": outcome.ending,
+            "ending": ending_in_words(outcome),
         },
         data={
             "volumes": examples.volumes,
@@ -372,7 +390,9 @@ def _metrics(
     }
 
 
-def _result(output: Path, card: ModelCard, outcome: FinetuneOutcome) -> dict[str, Any]:
+def _result(
+    output: Path, card: ModelCard, outcome: FinetuneOutcome, warnings: list[str]
+) -> dict[str, Any]:
     return {
         "model": str(output),
         "labels": [label.model_dump() for label in card.labels],
@@ -383,4 +403,5 @@ def _result(output: Path, card: ModelCard, outcome: FinetuneOutcome) -> dict[str
         "metrics": card.metrics,
         "history": outcome.history,
         "cached_variants": outcome.cached_variants,
+        "warnings": warnings,
     }

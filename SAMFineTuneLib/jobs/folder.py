@@ -12,6 +12,7 @@ from pathlib import Path
 
 from SAMFineTuneLib.backbones.checkpoints import cache_folder
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.jobs import lock_file
 from SAMFineTuneLib.jobs.events import EVENTS_FILE
 from SAMFineTuneLib.jobs.schema import JOB_FILE
@@ -173,6 +174,7 @@ def require_writable(output: Path) -> None:
         InputError: its folder (or the nearest that exists) cannot be written, or is a file, or
             the output exists and is not to be replaced.
     """
+    possible_path(output)
     candidates = (output.absolute(), *output.absolute().parents)
     start = 0 if output.is_dir() else 1
     nearest = next(path for path in candidates[start:] if path.exists())
@@ -201,14 +203,17 @@ def refuse_overwriting(written: Sequence[Path], read: Mapping[Path, str]) -> Non
         InputError: one of the outputs is one of these files, under whatever name.
     """
     taken = {path.resolve(): what for path, what in read.items()}
+    # Many disks make no difference between upper and lower case.
+    outputs: set[str] = set()
     for path in written:
-        if path.resolve() in taken:
+        place = path.resolve()
+        if place in taken or str(place).casefold() in outputs:
             raise InputError(
-                f"{path} would be written over {taken[path.resolve()]}",
+                f"{path} would be written over {taken.get(place, 'another output')}",
                 "name another output",
                 code="overwrites",
             )
-        taken[path.resolve()] = "another output"
+        outputs.add(str(place).casefold())
 
 
 def require_writable_file(output: Path) -> None:

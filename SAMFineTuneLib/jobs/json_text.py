@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+
+from SAMFineTuneLib.files import written_whole
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -36,14 +37,9 @@ def write_json(path: Path, value: Any) -> None:
         OSError: the file cannot be written.
         TypeError: something in the value has no form in JSON.
     """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     text = to_json(value, indent=2) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with written_whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -18,11 +18,13 @@ from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.model_file import ModelCard, PromptCard, Strategy, load_prompted
 from SAMFineTuneLib.training.examples import TrainingSet
-from SAMFineTuneLib.training.fine_tuning import Watch, signature_of
+from SAMFineTuneLib.training.fine_tuning import signature_of
+from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
 from SAMFineTuneLib.training.prompt_tuning import PromptOutcome, PromptTuning
 from SAMFineTuneLib.training.prompted_validation import measure_prompted
+from SAMFineTuneLib.training.shortfall import few_steps
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
 _MEASURED_WITH = "simulated prompts made from the true masks"
@@ -38,12 +40,14 @@ class TunedForPrompts:
         measured: DSC on the held-out slices by what the simulated user did, before and after;
             None where nothing labelled is held out.
         tuning: for its checkpoint.
+        warnings: what it fell short of, one sentence each.
     """
 
     segmenter: PromptedSegmenter
     card: PromptCard
     measured: dict[str, Any] | None
     tuning: PromptTuning
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,10 @@ class PromptPhase:
                 # The figures are then of the weights before these slices were learnt from.
                 "held_out_joined_after_measurement": outcome.held_out_joined,
             }
-        return TunedForPrompts(segmenter, _card(plan, outcome), measured, tuning)
+        warnings = [f"weights for prompts: {text}" for text in _shortfalls(plan, outcome)]
+        for warning in warnings:
+            events.warning(warning)
+        return TunedForPrompts(segmenter, _card(plan, outcome), measured, tuning, warnings)
 
     def _start(self) -> tuple[PromptedSegmenter, FinetunePlan]:
         """The adapted network and its plan; a model that is tuned for prompts stays as it was."""
@@ -135,11 +142,16 @@ def _tell(segmenter: PromptedSegmenter, plan: FinetunePlan, events: EventWriter)
     )
 
 
+def _shortfalls(plan: FinetunePlan, outcome: PromptOutcome) -> list[str]:
+    return few_steps(plan.steps, outcome.steps, outcome.ending)
+
+
 def _card(plan: FinetunePlan, outcome: PromptOutcome) -> PromptCard:
     return PromptCard(
         strategy=Strategy(method=plan.method, scope=plan.scope, rank=plan.rank),
         training={
             "steps": outcome.steps,
+            "planned_steps": plan.steps,
             "seconds": round(outcome.seconds, 1),
             "batch": plan.batch,
             "learning_rate": plan.learning_rate,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import EventWriter
 from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.json_text import write_json
 from SAMFineTuneLib.jobs.schema import ApplyJob, CheckpointJob, EvaluateJob, FinetuneJob
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.volumes import Labelmap
 
 Runner = Callable[[Any, JobFolder, EventWriter, Control], dict[str, Any]]
 
@@ -24,7 +29,7 @@ def run_evaluate(
             a slice that does not exist, an output that cannot be written or would replace one of
             the two.
     """
-    from SAMFineTuneLib.volumes import read_labelmap
+    from SAMFineTuneLib.volumes.image_as_labels import same_labels_warning
 
     if job.output is not None:
         refuse_overwriting(
@@ -32,20 +37,47 @@ def run_evaluate(
         )
         require_writable_file(job.output)
     labels = None if job.labels == "all" else job.labels
-    prediction = read_labelmap(job.prediction, empty_ok=True)
-    # Without a label in the reference, nobody could know what to measure.
-    reference = read_labelmap(job.reference, empty_ok=labels is not None)
-    for remark in (*prediction.remarks, *reference.remarks):
+    prediction, reference = _read_pair(job, labels)
+    same = same_labels_warning(prediction, reference, job.prediction, job.reference)
+    for remark in (*prediction.remarks, *reference.remarks, *same):
         events.warning(remark)
     control.raise_if_cancelled()
     # After reading: it takes seconds to load, and a wrong file is to be told at once.
+    from SAMFineTuneLib.evaluation.label_numbers import in_numbers_of_reference
     from SAMFineTuneLib.evaluation.report import evaluate
 
+    prediction, remarks = in_numbers_of_reference(
+        prediction, reference, labels, job.label_names, job.prediction.name, job.reference.name
+    )
+    for remark in remarks:
+        events.warning(remark)
+    reference = replace(reference, names={**reference.names, **job.label_names})
     report = evaluate(prediction, reference, labels, job.slices, job.axis, job.tolerance_mm)
     result = report.to_json()
     if job.output is not None:
         write_json(job.output, result)
     return result
+
+
+def _read_pair(job: EvaluateJob, labels: list[int] | None) -> tuple[Labelmap, Labelmap]:
+    """Segmentation and reference; contours, which have no grid, on that of the other."""
+    from SAMFineTuneLib.volumes import read_labelmap
+    from SAMFineTuneLib.volumes.dicom_labels import needs_grid
+
+    def read(
+        path: Path, empty_ok: bool, wanted: list[int] | None, over: Labelmap | None = None
+    ) -> Labelmap:
+        grid = None if over is None else over.geometry
+        return read_labelmap(path, empty_ok=empty_ok, over=grid, wanted=wanted, on_top=job.on_top)
+
+    # Without a label in the reference, nobody could know what to measure. The labels are those of
+    # the reference: in the prediction, structures of the same names may have other numbers.
+    reference_may_be_empty = labels is not None
+    if needs_grid(job.prediction):
+        reference = read(job.reference, reference_may_be_empty, labels)
+        return read(job.prediction, True, None, reference), reference
+    prediction = read(job.prediction, True, None)
+    return prediction, read(job.reference, reference_may_be_empty, labels, prediction)
 
 
 def run_finetune(

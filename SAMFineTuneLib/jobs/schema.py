@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -21,12 +22,17 @@ from pydantic import (
     model_validator,
 )
 
+from SAMFineTuneLib.counted_words import counted
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.jobs.json_text import to_json, write_json
 
 SCHEMA_VERSION = 1
 JOB_FILE = "job.json"
-SEGMENTATION_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+_LONGEST_UID = 64
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+# A DICOM segmentation (SEG) holds segments and no image.
+SEGMENTATION_SUFFIXES = (*IMAGE_SUFFIXES, ".dcm")
 
 
 def _numbers_or(*words: str, minimum: int) -> PlainValidator:
@@ -70,6 +76,15 @@ def _check_extent(value: object) -> object:
     return first, last
 
 
+def _check_on_top(value: object) -> object:
+    """Accepts a list of names and labels; labels become text, as the command line has them."""
+    if not isinstance(value, list | tuple) or any(
+        type(each) not in (str, int) or not str(each).strip() for each in value
+    ):
+        raise ValueError('must be a list of names or labels, the highest first, such as ["tumour"]')
+    return [str(each) for each in value]
+
+
 def _check_input_size(value: object) -> object:
     if value == "auto":
         return value
@@ -78,12 +93,35 @@ def _check_input_size(value: object) -> object:
     return value
 
 
+def _check_path_text(value: object) -> object:
+    # An empty path is the current folder to pathlib, which nobody means by it.
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("must be the path of a file or a folder")
+    return value
+
+
+def _check_path(value: Path) -> Path:
+    try:
+        return possible_path(value)
+    except InputError as error:
+        raise ValueError(f"must be the path of a file or a folder: {error.message}") from error
+
+
+def _check_series(value: object) -> object:
+    if type(value) is int and value > 0:
+        return str(value)
+    if not isinstance(value, str) or not 0 < len(value.strip()) <= _LONGEST_UID:
+        raise ValueError("must be the number of a DICOM series in its folder, or its UID")
+    return value.strip()
+
+
 def _check_model_name(value: Path) -> Path:
     if not value.name.lower().endswith(".safetensors"):
         raise ValueError("must be the name of a file that ends in .safetensors")
     return value
 
 
+FilePath = Annotated[Path, BeforeValidator(_check_path_text), AfterValidator(_check_path)]
 Labels = Annotated[Literal["all"] | list[int], _numbers_or("all", minimum=1)]
 LabelledSlices = Annotated[Literal["nonempty"] | list[int], _numbers_or("nonempty", minimum=0)]
 EmptySlices = Annotated[
@@ -92,12 +130,19 @@ EmptySlices = Annotated[
 ]
 Slices = Annotated[list[int], PlainValidator(_check_slices)]
 Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
+OnTop = Annotated[list[str], PlainValidator(_check_on_top)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
+Series = Annotated[str, PlainValidator(_check_series)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Backbone = Literal["starter", "vit_t", "vit_b", "vit_l", "vit_h"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+# Bounds say what can be: a fine-tune of a month, and batches that the largest GPUs hold.
+MOST_STEPS, MOST_MINUTES, LARGEST_BATCH = 10_000_000, 60.0 * 24 * 31, 512
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+Minutes = Annotated[float, Field(gt=0, le=MOST_MINUTES, allow_inf_nan=False)]
+Batch = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+Rate = Annotated[float, Field(gt=0, le=10.0, allow_inf_nan=False)]
+Millimetres = Annotated[float, Field(gt=0, le=10_000.0, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
@@ -112,7 +157,9 @@ class Example(_Record):
     Attributes:
         volume: an image file or a DICOM folder.
         segmentation: its labels, in any geometry that lies over the volume.
-        labels: the labels to learn, by number; "all" are those that occur.
+        labels: the labels to learn, by number in this segmentation; "all" are those that occur.
+        label_names: what its labels are called, by number, in place of what the file tells. Labels
+            of one name are one structure in all examples, whatever their numbers.
         axis: how the volume is cut; "auto" takes the axis of the widest spacing, else the one on
             which the labels lie.
         labelled: slices on which everything is labelled; "nonempty" are those with a label.
@@ -124,11 +171,15 @@ class Example(_Record):
         known_empty: further slices known to hold none of the labels.
         extent: the first and the last slice that hold any of the labels; all beyond are empty.
             Takes the place of the words of `empty`; slices that it lists stay empty.
+        on_top: names or labels of segments that cover others where they overlap, the highest first.
+        series: which series of a DICOM folder the volume is: its number in the list that is shown
+            where there are several, or its UID; None where there is only one.
     """
 
-    volume: Path
-    segmentation: Path
+    volume: FilePath
+    segmentation: FilePath
     labels: Labels = "all"
+    label_names: dict[int, str] = Field(default_factory=dict)
     axis: Axis | Literal["auto"] = "auto"
     labelled: LabelledSlices = "nonempty"
     empty: EmptySlices = "auto"
@@ -136,6 +187,8 @@ class Example(_Record):
     unfinished: Slices = Field(default_factory=list)
     known_empty: Slices = Field(default_factory=list)
     extent: Extent = None
+    on_top: OnTop = Field(default_factory=list)
+    series: Series | None = None
 
     @field_validator("unfinished", "known_empty", mode="after")
     @classmethod
@@ -158,29 +211,31 @@ class FinetuneJob(_Record):
 
     What is None or "auto" is chosen by the preset and the data. With "random" weights the network
     has learnt nothing before. With `prompts` a second set of weights is tuned, for correction with
-    points and boxes; it goes on from those of `initial_model` where that has any.
+    points and boxes; it goes on from those of `initial_model` where that has any. `label_names` are
+    of structures, by their number in the results; where an example calls a number otherwise, and
+    that name is found nowhere else, the number counts.
     """
 
     kind: Literal["finetune"] = "finetune"
     schema_version: Literal[1] = 1
     examples: list[Example] = Field(min_length=1)
-    output: Annotated[Path, AfterValidator(_check_model_name)]
+    output: Annotated[FilePath, AfterValidator(_check_model_name)]
     preset: Literal["laptop", "study", "full"] = "laptop"
     backbone: Backbone = "starter"
-    checkpoint: Path | None = None
+    checkpoint: FilePath | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
     method: Literal["auto", "adapter", "lora", "vanilla"] = "auto"
     scope: Literal["auto", "decoder", "encoder_decoder"] = "auto"
     rank: Annotated[int, Field(ge=1, le=256)] = 4
     input_size: InputSize = "auto"
-    steps: Count | None = None
-    minutes: Positive | None = None
-    batch: Count | None = None
-    learning_rate: Positive | None = None
+    steps: Steps | None = None
+    minutes: Minutes | None = None
+    batch: Batch | None = None
+    learning_rate: Rate | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: Device = "auto"
     validation: Literal["auto", "none"] = "auto"
-    initial_model: Path | None = None
+    initial_model: FilePath | None = None
     prompts: bool = False
     label_names: dict[int, str] = Field(default_factory=dict)
 
@@ -188,48 +243,65 @@ class FinetuneJob(_Record):
 class ApplyJob(_Record):
     """Segment whole volumes with a tuned model.
 
-    `output` (and `uncertainty`) is a file for one volume, a folder for several. Without
+    `output` (and `uncertainty`) is a file for one volume, a folder for several; in .dcm, for a
+    DICOM volume, the segmentation is a DICOM segmentation object (SEG). Without
     `compress` what the format allows is written as plain voxels, which are read much faster.
     `drawn` tells which slices of the volumes are drawn already: these are kept, and what lies
     between them follows their shape, too; examples of other volumes count for nothing.
+    `series` chooses a DICOM series, by number or UID: one for all volumes that are folders, or one
+    for each of these, in their order.
     """
 
     kind: Literal["apply"] = "apply"
     schema_version: Literal[1] = 1
-    model: Path
-    volumes: list[Path] = Field(min_length=1)
-    output: Path
-    uncertainty: Path | None = None
+    model: FilePath
+    volumes: list[FilePath] = Field(min_length=1)
+    series: list[Series] = Field(default_factory=list)
+    output: FilePath
+    uncertainty: FilePath | None = None
     drawn: list[Example] = Field(default_factory=list)
     largest_component: bool = False
     compress: bool = True
-    checkpoint: Path | None = None
+    checkpoint: FilePath | None = None
     device: Device = "auto"
-    batch: Count | None = None
+    batch: Batch | None = None
 
     @model_validator(mode="after")
     def _outputs_fit(self) -> ApplyJob:
-        for name, path in (("output", self.output), ("uncertainty", self.uncertainty)):
-            if path is not None and len(self.volumes) > 1 and names_an_image(path):
+        for name, path, suffixes in (
+            ("output", self.output, SEGMENTATION_SUFFIXES),
+            ("uncertainty", self.uncertainty, IMAGE_SUFFIXES),
+        ):
+            if path is None:
+                continue
+            is_file = path.name.lower().endswith(suffixes)
+            if len(self.volumes) > 1 and is_file:
                 raise ValueError(f'"{name}" must be a folder when there are several volumes')
-            if path is not None and not names_an_image(path) and path.suffix and not path.is_dir():
-                formats = " ".join(SEGMENTATION_SUFFIXES)
+            if not is_file and path.suffix and not path.is_dir():
+                formats = " ".join(suffixes)
                 raise ValueError(f'"{name}" must be a folder or end in one of {formats}')
         return self
 
 
 class EvaluateJob(_Record):
-    """Compare a segmentation with a reference: DSC, and NSD at a tolerance in mm."""
+    """Compare a segmentation with a reference: DSC, and NSD at a tolerance in mm.
+
+    Labels of one name are one structure; `labels` are the reference's numbers. Numbers that are in
+    `label_names` are called so, and count where the files' own names contradict each other.
+    `on_top` is that of `Example`, for both.
+    """
 
     kind: Literal["evaluate"] = "evaluate"
     schema_version: Literal[1] = 1
-    prediction: Path
-    reference: Path
+    prediction: FilePath
+    reference: FilePath
     labels: Labels = "all"
+    label_names: dict[int, str] = Field(default_factory=dict)
     slices: Annotated[list[int] | None, _numbers_or(minimum=0)] | None = None
     axis: Axis = "axial"
-    tolerance_mm: Positive = 2.0
-    output: Path | None = None
+    tolerance_mm: Millimetres = 2.0
+    on_top: OnTop = Field(default_factory=list)
+    output: FilePath | None = None
 
 
 class CheckpointJob(_Record):
@@ -252,8 +324,13 @@ _KINDS: dict[str, type[_Record]] = {
 
 
 def names_an_image(path: Path) -> bool:
-    """Whether a path ends as the file formats do in which segmentations are written."""
-    return path.name.lower().endswith(SEGMENTATION_SUFFIXES)
+    """Whether a path ends as the file formats do in which images are written."""
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def names_a_dicom_segmentation(path: Path) -> bool:
+    """Whether a path ends as DICOM segmentations (SEG) do."""
+    return path.name.lower().endswith(".dcm")
 
 
 def make_job(
@@ -415,7 +492,7 @@ def _input_error(
     if kind.startswith("union_tag"):
         field = "kind"
     name = field_name(field) if field else "the job"
-    more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    more = f" (and {counted(len(faults) - 1, 'more fault')})" if len(faults) > 1 else ""
     if kind == "extra_forbidden":
         remedy = _known_fields(Example if len(steps) > 1 else model, str(steps[-1]))
         return InputError(f"{name} is unknown{more}", remedy, code="bad_job")

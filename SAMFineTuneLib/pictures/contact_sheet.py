@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from SAMFineTuneLib.files import written_whole
+
 _PREDICTED: Literal["solid"] = "solid"
 _TRUE: Literal["dotted"] = "dotted"
 _COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#bfef45")
@@ -57,13 +59,8 @@ def write_contact_sheet(path: Path, panels: list[SlicePanel], heading: str = "")
             _draw(ax, panels[place])
     figure.suptitle(heading, color="white", fontsize=10)
     figure.legend(handles=_legend(), loc="lower center", ncols=3, fontsize=8, framealpha=0.9)
-    part = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(part, format="png", dpi=110, facecolor="black")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=110, facecolor="black")
 
 
 def _draw(ax: Axes, panel: SlicePanel) -> None:

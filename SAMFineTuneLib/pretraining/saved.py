@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from SAMFineTuneLib import __version__
 from SAMFineTuneLib.backbones.network import SamNetwork
 from SAMFineTuneLib.backbones.starter_encoder import StarterEncoder, give_initial_scale
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.tensor_file import tensors_of
 
 STATE_FILE = "pretraining.pt"
@@ -32,17 +31,12 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    part = folder / f"{STATE_FILE}.{os.getpid()}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save(state, part)
-        part.replace(folder / STATE_FILE)
+        with written_whole(folder / STATE_FILE) as unfinished:
+            torch.save(state, unfinished)
     # torch tells a full disk as a RuntimeError that does not name it.
     except (OSError, RuntimeError) as error:
         raise cannot_write(folder / STATE_FILE, error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
@@ -109,19 +103,11 @@ def save_weights(path: Path, network: SamNetwork, training: dict[str, Any]) -> N
         "data": "synthetic images only, drawn by SAMFineTuneLib.pretraining; no image of anybody",
         **training,
     }
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        mode = part.stat().st_mode
-        save_file(tensors, part, metadata={CARD_KEY: json.dumps(card)})
-        part.chmod(mode)
-        part.replace(path)
+        with written_whole(path) as unfinished:
+            save_file(tensors, unfinished, metadata={CARD_KEY: json.dumps(card)})
     except (OSError, SafetensorError) as error:
         raise cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

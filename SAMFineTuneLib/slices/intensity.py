@@ -12,9 +12,17 @@ from SAMFineTuneLib.errors import InputError
 if TYPE_CHECKING:
     from SAMFineTuneLib.volumes import Volume
 
-# Air in Hounsfield units; only calibrated CT has voxels that low.
+# In Hounsfield units: air and lung, what hardly any tissue has, and as far above water as air and
+# lung are below it.
 _AIR = -900
+_LOW, _BETWEEN, _OPPOSITE = (-1100, -600), (-600, -300), (600, 1100)
+# Air and lung are a peak of their own: so many times as many voxels a unit as elsewhere.
+_PEAK = 1.1
+# Share of voxels below air that reconstruction and metal leave in a CT, beside the padding.
+_BELOW_AIR = 0.02
 _PERCENTILES = (0.5, 99.5)
+# Part of the window by which numbers of one value may differ through rounding in other units.
+_ROUNDING = 1e-9
 # Percentiles need no more voxels than this, and a volume can have a billion.
 _SAMPLE = 2_000_000
 _KNOTS = 65
@@ -68,12 +76,16 @@ def sample_voxels(volume: Volume) -> VoxelSample:
     flat = volume.array.reshape(-1)
     # Sides are often powers of two: an even stride would see a few columns of each slice only.
     values = flat[:: max(1, flat.size // _SAMPLE) | 1].astype(np.float64)
-    if flat.min() == flat.max():
+    low, high = flat.min(), flat.max()
+    if low == high:
         raise InputError(
             "the volume has the same value in every voxel",
             "check that the right file was chosen and that it was exported whole",
             code="constant_image",
         )
+    if values.min() == values.max():
+        # The few voxels that differ lie between those that were taken.
+        values = np.append(values, [float(low), float(high)])
     return VoxelSample(values, volume.modality)
 
 
@@ -105,7 +117,28 @@ def find_normalisation(samples: list[VoxelSample]) -> IntensityNormalisation:
 def _is_calibrated(sample: VoxelSample) -> bool:
     if sample.modality is not None:
         return sample.modality == "CT"
-    return float(sample.values.min()) <= _AIR
+    return _looks_like_ct(sample.values)
+
+
+def _looks_like_ct(values: np.ndarray) -> bool:
+    """Whether voxels are Hounsfield units, by what sets CT apart from other images of both signs.
+
+    Air and lung are a peak of their own, with hardly a voxel between them and fat, and nothing is
+    darker than air but the padding, which is one value. In a difference of images, a phase or a
+    velocity, values get rarer away from zero, to both sides alike, or go on beyond.
+    """
+    lowest = values.min()
+    # Padding is drawn around what was scanned, in one value below air.
+    inside = values[values > lowest] if lowest < _LOW[0] else values
+    if not inside.size or inside.min() > _AIR or np.mean(inside < _LOW[0]) > _BELOW_AIR:
+        return False
+    air = _density(inside, *_LOW)
+    return air > _PEAK * max(_density(inside, *_BETWEEN), _density(inside, *_OPPOSITE))
+
+
+def _density(values: np.ndarray, low: float, high: float) -> float:
+    """Share of the voxels from `low` up to `high`, for each unit."""
+    return float(np.mean((values >= low) & (values < high))) / (high - low)
 
 
 def _percentile_window(samples: list[VoxelSample]) -> IntensityWindow:
@@ -114,7 +147,6 @@ def _percentile_window(samples: list[VoxelSample]) -> IntensityWindow:
     if not high > low:
         # Nearly all voxels have one value: a tiny object on an even background.
         low, high = float(values.min()), float(values.max())
-    high = max(high, low + 1e-6)
     curve = _curve(values, low, high)
     levels = _levels(values, low, high, curve)
     return IntensityWindow(
@@ -132,10 +164,11 @@ def _curve(values: np.ndarray, low: float, high: float) -> tuple[float, ...]:
     A straight line alone leaves the soft tissues of a CT within a twentieth of the grey levels,
     because it spends the others on air and bone; full equalisation would blow up noise.
     """
-    knots = np.linspace(low, high, _KNOTS)
-    inside = np.sort(values[(values > low) & (values < high)])
+    knots = np.linspace(0, 1, _KNOTS)
+    inside = np.sort((values[(values > low) & (values < high)] - low) / (high - low))
     if not len(inside):
-        return tuple(np.linspace(0, 1, _KNOTS).tolist())
-    shares = np.searchsorted(inside, knots) / len(inside)
-    curve = (1 - _EQUALISED) * np.linspace(0, 1, _KNOTS) + _EQUALISED * shares
+        return tuple(knots.tolist())
+    # Many voxels may lie on a knot: in all units they count as not below it.
+    shares = np.searchsorted(inside, knots - _ROUNDING) / len(inside)
+    curve = (1 - _EQUALISED) * knots + _EQUALISED * shares
     return tuple(np.round(curve, 4).tolist())

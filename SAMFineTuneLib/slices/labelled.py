@@ -34,6 +34,7 @@ def known_labels(
       last labelled one. "auto" leaves a margin there, as wide as the largest gap between two
       labelled slices, because the structure may end between them; one labelled slice alone tells
       nothing. A list: all labels are absent on these slices. "none": nothing is assumed.
+      In a labelmap without a single labelled voxel all slices lie "outside".
     * `complete`: all labels are known on these slices too.
     * `unfinished`: nothing is known on these slices, whatever the labelmap holds there; but a
       label that is begun there is not taken to end before.
@@ -80,6 +81,8 @@ def known_labels(
         beyond = _beyond(extent, len(stack)) & counts
         _refuse_outside(extent, beyond, present, labels)
         known[beyond] = True
+    elif empty == "outside" and not stack.array.any():
+        known[counts] = True
     elif isinstance(empty, str) and empty != "none":
         for column in range(len(labels)):
             shown = known[:, column] & present[:, column]
@@ -92,6 +95,11 @@ def known_labels(
             known[:, column] |= outside & ~present[:, column] & counts
     known[listed_empty] = True
     return known
+
+
+def tells_of_slices(extent: tuple[int, int] | None, *listed: str | Sequence[int]) -> bool:
+    """Whether anything was said of slices by their numbers; words such as "auto" name none."""
+    return extent is not None or any(not isinstance(each, str) and each for each in listed)
 
 
 def _present(stack: SliceStack, labels: list[int]) -> np.ndarray:

@@ -1,25 +1,23 @@
-"""The fine-tune itself: steps, validations, weights to keep, and what survives an interruption."""
+"""The fine-tune for automatic segmentation: its steps, validations, and the weights to keep."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+
+from torch import Tensor
 
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.training.examples import TrainingSet
+from SAMFineTuneLib.training.loop import Ending, TrainingLoop, Watch, device_of
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.sampling import SliceSampler
-from SAMFineTuneLib.training.schedule import Schedule
 from SAMFineTuneLib.training.slice_pool import SlicePool
 from SAMFineTuneLib.training.trained_weights import TrainedWeights
-from SAMFineTuneLib.training.training_state import TrainingState, forget_state, load_state
+from SAMFineTuneLib.training.training_state import STATE_FILE, TrainingState
 from SAMFineTuneLib.training.validation import Validation, ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
@@ -32,41 +30,7 @@ _FINAL_PASS_FROM = 0.6
 # nothing is held out (means of both parts and their union, seeds 0 and 1).
 _FINAL_PASS_OF_FEW_FROM = 0.3
 VALIDATIONS = 20
-_SAVE_EVERY_S = 30.0
-# The first comes sooner: what fails on a machine fails early, and a short fine-tune has one too.
-_FIRST_SAVE_S = 6.0
 _WORST = -1.0
-
-Ending = Literal["complete", "early stop", "finished on request"]
-
-
-@dataclass(frozen=True)
-class ProgressReport:
-    """Where a fine-tune stands; `validation_dsc` is the latest, None before the first."""
-
-    step: int
-    steps: int
-    phase: str
-    eta_s: float | None
-    loss: float
-    validation_dsc: float | None
-
-
-@dataclass(frozen=True)
-class Watch:
-    """How the outside follows and steers a fine-tune.
-
-    Attributes:
-        report: called after every step.
-        validated: called after a validation whose weights are kept for now, with the network.
-        check: may raise to stop without a result.
-        finish: whether to stop now and keep the best.
-    """
-
-    report: Callable[[ProgressReport], None] = lambda report: None
-    validated: Callable[[AutomaticSegmenter, int], None] = lambda segmenter, step: None
-    check: Callable[[], None] = lambda: None
-    finish: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -124,10 +88,10 @@ class FineTuning:
         self._slices = examples.slices
         self._split = split
         self._plan = plan
-        self._folder = folder
         self._watch = watch
-        self._trained = TrainedWeights(segmenter, plan.weight_decay)
-        self._device = next(segmenter.parameters()).device
+        trained = TrainedWeights(segmenter, plan.weight_decay)
+        self._loop = TrainingLoop(segmenter, trained, plan, folder, STATE_FILE, signature, watch)
+        self._device = device_of(segmenter)
         self._loss = PartialLabelLoss()
         held_out = [self._slices[position] for position in split.validation]
         self._validation = (
@@ -136,8 +100,6 @@ class FineTuning:
         # Where too few are held out, the latest weights are kept.
         self._chooses = split.can_choose(self._slices)
         self._final_pass_from = _FINAL_PASS_FROM if self._chooses else _FINAL_PASS_OF_FEW_FROM
-        self._state = self._resumed(signature)
-        self._recent_loss = self._state.recent_loss
         self._pool = self._pool_of_phase()
         self._sampler = SliceSampler(
             segmenter,
@@ -147,12 +109,11 @@ class FineTuning:
             cache_folder=folder / "features",
             calibrated=examples.normalisation.kind == "calibrated",
         )
-        self._schedule = Schedule(plan, self._state.step, self._state.elapsed_s)
 
     @property
     def resumed_at(self) -> int:
         """The step that an earlier run had come to; 0 for a new fine-tune."""
-        return self._state.step
+        return self._loop.resumed_at
 
     def run(self) -> FinetuneOutcome:
         """Runs to the end and leaves the weights to keep in the network.
@@ -160,29 +121,61 @@ class FineTuning:
         Raises:
             whatever `watch.check` raises, after saving a checkpoint.
         """
-        self._segmenter.train()
         if self._was_interrupted_in_validation():
             self._validate()
-        save_at = time.monotonic() + min(_FIRST_SAVE_S, _SAVE_EVERY_S)
-        ending: Ending = "complete"
-        # One step at least, however short the time: no step makes no model.
-        while self._schedule.step == 0 or self._schedule.progress < 1:
-            self._check_cancelled()
-            if self._watch.finish():
-                ending = "finished on request"
-                break
-            if self._validates and not self._state.final_pass and self._is_out_of_patience():
-                ending = "early stop"
-                break
-            if self._validates and self._is_final_pass_due():
-                self._begin_final_pass()
-            self._step()
-            if self._is_validation_due():
-                self._validate()
-            if time.monotonic() > save_at:
-                self.save()
-                save_at = time.monotonic() + _SAVE_EVERY_S
-        return self._outcome(ending)
+        return self._outcome(self._loop.run(self))
+
+    def save(self) -> None:
+        """Writes a checkpoint, from which another run goes on."""
+        self._loop.save()
+
+    def forget(self) -> None:
+        """Deletes the checkpoint, once the tuned model is safe."""
+        self._loop.forget()
+
+    def before_step(self) -> Ending | None:
+        """Stops when it no longer gets better; lets the held-out slices join when it is time."""
+        if not self._validates:
+            return None
+        if not self._state.final_pass and self._is_out_of_patience():
+            return "early stop"
+        if self._is_final_pass_due():
+            self._begin_final_pass()
+        return None
+
+    def loss_of_step(self, step: int) -> Tensor:
+        """Dice and cross entropy of a batch, where its labels are known."""
+        batch = self._sampler.batch(self._pool, self._plan.batch, step)
+        encoder = self._segmenter.network.image_encoder
+        with autocast(self._device):
+            features = encoder.run(batch.state, self._sampler.start_stage, len(encoder.stages()))
+            logits, overlaps = self._segmenter.decode(features)
+        return self._loss(logits, overlaps, batch.target, batch.known)
+
+    def phase(self) -> str:
+        """Whether the held-out slices are learnt from as well."""
+        return "final pass" if self._state.final_pass else "fine-tune"
+
+    def latest_validation(self) -> float | None:
+        """DSC of the latest validation; None before the first."""
+        history = self._state.history
+        latest = history[-1]["validation_dsc"] if history else None
+        return None if latest is None else float(latest)
+
+    def after_step(self) -> None:
+        """Validates, where it is time to."""
+        if self._is_validation_due():
+            self._validate()
+
+    def release(self) -> None:
+        """Deletes cached features."""
+        self._sampler.remove_cache()
+        if self._validation is not None:
+            self._validation.remove_cache()
+
+    @property
+    def _state(self) -> TrainingState:
+        return self._loop.state
 
     @property
     def _validates(self) -> bool:
@@ -192,39 +185,12 @@ class FineTuning:
         joined = self._split.validation if self._state.final_pass else []
         return SlicePool(self._slices, sorted([*self._split.training, *joined]))
 
-    def _step(self) -> None:
-        batch = self._sampler.batch(self._pool, self._plan.batch, self._schedule.step)
-        encoder = self._segmenter.network.image_encoder
-        with autocast(self._device):
-            features = encoder.run(batch.state, self._sampler.start_stage, len(encoder.stages()))
-            logits, overlaps = self._segmenter.decode(features)
-        loss = self._loss(logits, overlaps, batch.target, batch.known)
-        step = self._schedule.step + 1
-        self._trained.descend(loss, self._schedule.learning_rate(), step)
-        self._schedule.step = step
-        self._note(loss.item())
-
-    def _note(self, loss: float) -> None:
-        first = math.isnan(self._recent_loss)
-        self._recent_loss = loss if first else 0.95 * self._recent_loss + 0.05 * loss
-        history = self._state.history
-        self._watch.report(
-            ProgressReport(
-                step=self._schedule.step,
-                steps=self._schedule.expected_steps,
-                phase="final pass" if self._state.final_pass else "fine-tune",
-                eta_s=self._schedule.remaining_s,
-                loss=self._recent_loss,
-                validation_dsc=history[-1]["validation_dsc"] if history else None,
-            )
-        )
-
     def _is_validation_due(self) -> bool:
         if not self._validates or self._state.final_pass:
             return False
-        learning_steps = self._schedule.expected_steps * self._final_pass_from
+        learning_steps = self._loop.schedule.expected_steps * self._final_pass_from
         every = max(1, round(learning_steps / VALIDATIONS))
-        return self._schedule.step % every == 0
+        return self._loop.schedule.step % every == 0
 
     def _was_interrupted_in_validation(self) -> bool:
         history = self._state.history
@@ -232,7 +198,7 @@ class FineTuning:
         return self.resumed_at > 0 and validated != self.resumed_at and self._is_validation_due()
 
     def _is_final_pass_due(self) -> bool:
-        return not self._state.final_pass and self._schedule.progress >= self._final_pass_from
+        return not self._state.final_pass and self._loop.schedule.progress >= self._final_pass_from
 
     def _is_out_of_patience(self) -> bool:
         patience = self._plan.patience
@@ -242,26 +208,30 @@ class FineTuning:
         assert self._validation is not None
         measured = self._validation.measure(self._check_cancelled)
         mean = measured.mean
+        step = self._loop.schedule.step
         self._state.history.append(
-            {"step": self._schedule.step, "loss": self._recent_loss, "validation_dsc": mean}
+            {"step": step, "loss": self._state.recent_loss, "validation_dsc": mean}
         )
         better = mean is not None and mean > self._state.best.get("mean", _WORST)
         if mean is not None and (better or not self._chooses):
             self._state.best = {
                 "mean": mean,
-                "step": self._schedule.step,
+                "step": self._loop.schedule.step,
                 "by_class": measured.by_class,
             }
-            self._state.best_weights = self._trained.copied()
+            self._state.best_weights = self._loop.trained.copied()
             self._state.validations_since_best = 0
-            self._watch.validated(self._segmenter, self._schedule.step)
+            self._watch.validated(self._segmenter, self._loop.schedule.step)
         else:
             self._state.validations_since_best += 1
 
+    def _check_cancelled(self) -> None:
+        self._loop.check_cancelled(self)
+
     def _begin_final_pass(self) -> None:
-        if not self._state.history or self._state.history[-1]["step"] != self._schedule.step:
+        if not self._state.history or self._state.history[-1]["step"] != self._loop.schedule.step:
             self._validate()
-        self._trained.load(self._state.best_weights)
+        self._loop.trained.load(self._state.best_weights)
         self._state.final_pass = True
         self._pool = self._pool_of_phase()
 
@@ -270,14 +240,14 @@ class FineTuning:
         if self._validates and not joined:
             if not self._state.history:
                 self._validate()
-            self._trained.load(self._state.best_weights)
+            self._loop.trained.load(self._state.best_weights)
         self._segmenter.eval()
-        self._remove_caches()
+        self.release()
         best = self._state.best
         return FinetuneOutcome(
-            steps=self._schedule.step,
-            seconds=self._schedule.elapsed_s,
-            loss=self._recent_loss,
+            steps=self._loop.schedule.step,
+            seconds=self._loop.schedule.elapsed_s,
+            loss=self._state.recent_loss,
             validation=ValidationDsc(best["by_class"]) if best else None,
             best_step=best["step"] if best else None,
             held_out_joined=joined,
@@ -285,41 +255,6 @@ class FineTuning:
             history=self._state.history,
             cached_variants=self._sampler.cached_variants,
         )
-
-    def forget(self) -> None:
-        """Deletes the checkpoint, once the tuned model is safe."""
-        forget_state(self._folder)
-
-    def _remove_caches(self) -> None:
-        self._sampler.remove_cache()
-        if self._validation is not None:
-            self._validation.remove_cache()
-
-    def _check_cancelled(self) -> None:
-        try:
-            self._watch.check()
-        except Exception:
-            self.save()
-            self._remove_caches()
-            raise
-
-    def save(self) -> None:
-        """Writes a checkpoint, from which another run goes on."""
-        state = self._state
-        state.step = self._schedule.step
-        state.elapsed_s = self._schedule.elapsed_s
-        state.recent_loss = self._recent_loss
-        state.weights = self._trained.copied()
-        state.optimiser = self._trained.optimiser_state()
-        state.save(self._folder)
-
-    def _resumed(self, signature: str) -> TrainingState:
-        state = load_state(self._folder, signature)
-        if state is None or not self._trained.fits(state.weights):
-            return TrainingState(signature)
-        self._trained.load(state.weights)
-        self._trained.load_optimiser(state.optimiser)
-        return state
 
 
 def signature_of(plan: FinetunePlan, examples: TrainingSet, start: str) -> str:

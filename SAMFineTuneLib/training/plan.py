@@ -114,7 +114,7 @@ def settle(wishes: Wishes, examples: TrainingSet, pretrained: bool) -> FinetuneP
 
 
 def _steps_of_preset(recipe: Recipe, examples: TrainingSet) -> int:
-    if examples.volumes == 1 or recipe.steps_a_slice is None:
+    if examples.labelled_volumes == 1 or recipe.steps_a_slice is None:
         return recipe.steps
     labelled = sum(each.is_labelled for each in examples.slices)
     return min(recipe.steps, recipe.steps_a_slice * labelled)

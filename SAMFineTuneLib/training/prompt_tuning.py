@@ -7,13 +7,11 @@ that mask as the mask prompt, as Segment Anything was trained; and half of the s
 a wrong mask, since that is what a user corrects.
 
 Where all weights train, the result lies between those it began with and those it learnt
-(`part_way`).
+(`weight_interpolation`).
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +24,7 @@ from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.training.examples import TrainingSet
-from SAMFineTuneLib.training.fine_tuning import Ending, ProgressReport, Watch
-from SAMFineTuneLib.training.part_way import FROM_ONE_VOLUME, FROM_SEVERAL, PartWay
+from SAMFineTuneLib.training.loop import Ending, TrainingLoop, Watch, device_of
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.prompt_rounds import loss_of_rounds
 from SAMFineTuneLib.training.prompt_targets import (
@@ -37,16 +34,15 @@ from SAMFineTuneLib.training.prompt_targets import (
 )
 from SAMFineTuneLib.training.prompted_validation import measure_prompted
 from SAMFineTuneLib.training.sampling import SliceSampler
-from SAMFineTuneLib.training.schedule import Schedule
 from SAMFineTuneLib.training.slice_pool import SlicePool
 from SAMFineTuneLib.training.trained_weights import TrainedWeights
-from SAMFineTuneLib.training.training_state import (
-    PROMPT_STATE_FILE,
-    TrainingState,
-    forget_state,
-    load_state,
-)
+from SAMFineTuneLib.training.training_state import PROMPT_STATE_FILE, TrainingState
 from SAMFineTuneLib.training.validation_split import ValidationSplit
+from SAMFineTuneLib.training.weight_interpolation import (
+    FROM_ONE_VOLUME,
+    FROM_SEVERAL,
+    WeightInterpolation,
+)
 
 PHASE = "prompts"
 ROUNDS = 3
@@ -61,8 +57,6 @@ _LATER, _MOST_PASSED = 0.4, 4
 _JOIN_FROM = 0.3
 # So many held-out slices choose the share of what was learnt.
 _MOST_TO_CHOOSE_BY = 32
-_SAVE_EVERY_S = 30.0
-_FIRST_SAVE_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -113,19 +107,19 @@ class PromptTuning:
     ) -> None:
         self._segmenter = segmenter
         self._plan = plan
-        self._folder = folder
-        self._watch = watch
-        self._device = next(segmenter.parameters()).device
-        self._trained = TrainedWeights(segmenter, plan.weight_decay)
+        trained = TrainedWeights(segmenter, plan.weight_decay)
         # An adapter is no weight of the network by itself: half of one is not half of its effect.
-        mixes = plan.pretrained and plan.method == "vanilla"
-        self._part_way = PartWay(self._trained) if mixes else None
-        self._share = FROM_ONE_VOLUME if examples.volumes == 1 else FROM_SEVERAL
-        self._learnt: dict[str, Tensor] | None = None
+        interpolates = plan.pretrained and plan.method == "vanilla"
+        # Made before a checkpoint is read: it keeps the weights that the tuning began with.
+        self._interpolation = WeightInterpolation(trained) if interpolates else None
+        self._loop = TrainingLoop(
+            segmenter, trained, plan, folder, PROMPT_STATE_FILE, signature, watch
+        )
+        self._device = device_of(segmenter)
+        self._share = FROM_ONE_VOLUME if examples.labelled_volumes == 1 else FROM_SEVERAL
         self._slices = examples.slices
         self._split = split
         self._chooses = split.can_choose(self._slices)
-        self._state = self._resumed(signature)
         self._pool = self._pool_of_phase()
         self._sampler = SliceSampler(
             segmenter,
@@ -135,12 +129,11 @@ class PromptTuning:
             cache_folder=folder / "prompt_features",
             calibrated=examples.normalisation.kind == "calibrated",
         )
-        self._schedule = Schedule(plan, self._state.step, self._state.elapsed_s)
 
     @property
     def resumed_at(self) -> int:
         """The step that an earlier run had come to; 0 for a new one."""
-        return self._state.step
+        return self._loop.resumed_at
 
     def run(self) -> PromptOutcome:
         """Runs to the end, and leaves the tuned weights in the network.
@@ -148,35 +141,55 @@ class PromptTuning:
         Raises:
             whatever `watch.check` raises, after saving a checkpoint.
         """
-        self._segmenter.train()
-        save_at = time.monotonic() + _FIRST_SAVE_S
-        ending: Ending = "complete"
-        # One step at least, however short the time.
-        while self._schedule.step == 0 or self._schedule.progress < 1:
-            self._check_cancelled()
-            if self._watch.finish():
-                ending = "finished on request"
-                break
-            if self._is_joining_due():
-                self._join()
-            self._step()
-            if time.monotonic() > save_at:
-                self.save()
-                save_at = time.monotonic() + _SAVE_EVERY_S
-        return self._outcome(ending)
+        return self._outcome(self._loop.run(self))
 
     def save(self) -> None:
         """Writes a checkpoint, from which another run goes on."""
-        state = self._state
-        state.step = self._schedule.step
-        state.elapsed_s = self._schedule.elapsed_s
-        state.weights = self._learnt or self._trained.copied()
-        state.optimiser = self._trained.optimiser_state()
-        state.save(self._folder, PROMPT_STATE_FILE)
+        self._loop.save()
 
     def forget(self) -> None:
         """Deletes the checkpoint, once the tuned model is safe."""
-        forget_state(self._folder, PROMPT_STATE_FILE)
+        self._loop.forget()
+
+    def before_step(self) -> None:
+        """Lets the held-out slices join, where it is time to."""
+        if self._is_joining_due():
+            self._join()
+
+    def loss_of_step(self, step: int) -> Tensor | None:
+        """The loss of a simulated user's rounds; None where no structure is in the picture."""
+        batch = self._sampler.batch(self._pool, self._plan.batch, step)
+        chance = Chance((self._plan.seed, 4, step), self._device)
+        masks = choose_structures(batch.target, batch.known, chance)
+        shown = masks.flatten(1).any(1)
+        # Augmentation may move the only structure of a slice out of the picture.
+        if not shown.any():
+            return None
+        encoder = self._segmenter.network.image_encoder
+        with autocast(self._device):
+            features = encoder.run(
+                chosen(batch.state, shown), self._sampler.start_stage, len(encoder.stages())
+            )
+            return self._loss(features, masks[shown], chance)
+
+    def phase(self) -> str:
+        """What the user is told."""
+        return PHASE
+
+    def latest_validation(self) -> float | None:
+        """Nothing is validated while it learns."""
+        return None
+
+    def after_step(self) -> None:
+        """Nothing is measured while it learns."""
+
+    def release(self) -> None:
+        """Deletes cached features."""
+        self._sampler.remove_cache()
+
+    @property
+    def _state(self) -> TrainingState:
+        return self._loop.state
 
     def _pool_of_phase(self) -> SlicePool:
         joined = self._split.validation if self._state.final_pass else []
@@ -188,41 +201,46 @@ class PromptTuning:
 
     def _is_joining_due(self) -> bool:
         waits = bool(self._split.validation) and not self._chooses and not self._state.final_pass
-        return waits and self._schedule.progress >= _JOIN_FROM
+        return waits and self._loop.schedule.progress >= _JOIN_FROM
 
     def _join(self) -> None:
-        self._learnt = self._trained.copied()
-        self._go_part_way(self._learnt)
+        learnt = self._set_aside()
+        self._interpolate(learnt)
         self._state.best = self._measured()
-        self._trained.load(self._learnt)
-        self._learnt = None
+        self._loop.trained.load(learnt)
+        self._loop.put_aside = None
         self._segmenter.train()
         self._state.final_pass = True
         self._pool = self._pool_of_phase()
 
+    def _set_aside(self) -> dict[str, Tensor]:
+        """What was learnt; a checkpoint keeps it while the network holds only a part of it."""
+        learnt = self._loop.trained.copied()
+        self._loop.put_aside = learnt
+        return learnt
+
     def _outcome(self, ending: Ending) -> PromptOutcome:
-        # A checkpoint keeps what was learnt, of which a part goes into the network.
-        self._learnt = self._trained.copied()
-        if self._chooses and self._part_way is not None:
-            self._share = self._part_way.best_share(self._learnt, self._worth)
-        self._go_part_way(self._learnt)
+        learnt = self._set_aside()
+        if self._chooses and self._interpolation is not None:
+            self._share = self._interpolation.best_share(learnt, self._worth)
+        self._interpolate(learnt)
         joined = self._state.final_pass
         measured = self._state.best if joined else self._measured()
         self._segmenter.eval()
-        self._sampler.remove_cache()
+        self.release()
         return PromptOutcome(
-            steps=self._schedule.step,
-            seconds=self._schedule.elapsed_s,
+            steps=self._loop.schedule.step,
+            seconds=self._loop.schedule.elapsed_s,
             loss=self._state.recent_loss,
             ending=ending,
-            share=1.0 if self._part_way is None else self._share,
+            share=1.0 if self._interpolation is None else self._share,
             measured=measured,
             held_out_joined=joined,
         )
 
-    def _go_part_way(self, learnt: Mapping[str, Tensor]) -> None:
-        if self._part_way is not None:
-            self._part_way.go(learnt, self._share)
+    def _interpolate(self, learnt: Mapping[str, Tensor]) -> None:
+        if self._interpolation is not None:
+            self._interpolation.apply(learnt, self._share)
 
     def _measured(self, most: int | None = None) -> dict[str, float]:
         """On the held-out labelled slices, or on so many of them, evenly spaced."""
@@ -236,25 +254,6 @@ class PromptTuning:
         measured = self._measured(_MOST_TO_CHOOSE_BY)
         # Nothing is measured where all that is held out is finer than a pixel of the square.
         return measured.get("1 click", 0.0) + measured.get("3 clicks", 0.0)
-
-    def _step(self) -> None:
-        step = self._schedule.step
-        batch = self._sampler.batch(self._pool, self._plan.batch, step)
-        chance = Chance((self._plan.seed, 4, step), self._device)
-        masks = choose_structures(batch.target, batch.known, chance)
-        shown = masks.flatten(1).any(1)
-        # Augmentation may move the only structure of a slice out of the picture.
-        if shown.any():
-            encoder = self._segmenter.network.image_encoder
-            with autocast(self._device):
-                features = encoder.run(
-                    chosen(batch.state, shown), self._sampler.start_stage, len(encoder.stages())
-                )
-                loss = self._loss(features, masks[shown], chance)
-            self._trained.descend(loss, self._schedule.learning_rate(), step + 1)
-            self._note(loss.item())
-        self._schedule.step = step + 1
-        self._report()
 
     def _loss(self, features: FeatureState, masks: Tensor, chance: Chance) -> Tensor:
         """Mean over the slices on which the user starts from nothing, and from a mask."""
@@ -277,34 +276,5 @@ class PromptTuning:
                 total = total + loss * len(own) / len(masks)
         return total
 
-    def _note(self, loss: float) -> None:
-        recent = self._state.recent_loss
-        self._state.recent_loss = loss if math.isnan(recent) else 0.95 * recent + 0.05 * loss
-
-    def _report(self) -> None:
-        self._watch.report(
-            ProgressReport(
-                step=self._schedule.step,
-                steps=self._schedule.expected_steps,
-                phase=PHASE,
-                eta_s=self._schedule.remaining_s,
-                loss=self._state.recent_loss,
-                validation_dsc=None,
-            )
-        )
-
     def _check_cancelled(self) -> None:
-        try:
-            self._watch.check()
-        except Exception:
-            self.save()
-            self._sampler.remove_cache()
-            raise
-
-    def _resumed(self, signature: str) -> TrainingState:
-        state = load_state(self._folder, signature, PROMPT_STATE_FILE)
-        if state is None or not self._trained.fits(state.weights):
-            return TrainingState(signature)
-        self._trained.load(state.weights)
-        self._trained.load_optimiser(state.optimiser)
-        return state
+        self._loop.check_cancelled(self)

@@ -11,12 +11,16 @@ from SAMFineTuneLib.training.plan import FinetunePlan
 # slow first step or another program's moment would change the schedule, and so the model.
 _UNJUDGED = 0.2
 
+# Share of the time after which the warm-up is over where only the time is known, not the steps.
+_WARM_UP_TIME = 0.1
+
 
 class Schedule:
     """Warm-up, then a half cosine down to zero, over steps or time, whichever runs out first.
 
     As long as the time suffices for all steps it has no influence, so that the same seed gives
-    the same model.
+    the same model. Where it does not, or no number of steps was given, the warm-up follows the
+    time: a slow network that makes sixteen steps must not spend all of them warming up.
 
     Args:
         plan: steps, minutes, learning rate, warm-up.
@@ -49,6 +53,11 @@ class Schedule:
         return max(1, fitting) if steps is None else min(steps, fitting)
 
     @property
+    def was_cut_short(self) -> bool:
+        """Whether fewer steps were made than planned; asked once it has ended."""
+        return self._plan.steps is not None and self.step < self._plan.steps
+
+    @property
     def progress(self) -> float:
         """Share of the fine-tune that is done, 0 to 1."""
         if self._plan.steps is None and self._plan.minutes is not None:
@@ -63,5 +72,18 @@ class Schedule:
 
     def learning_rate(self) -> float:
         """Rate for the next step."""
-        warm_up = min(1.0, (self.step + 1) / max(1, self._plan.warm_up))
-        return self._plan.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * self.progress))
+        falling = 0.5 * (1 + math.cos(math.pi * self.progress))
+        return self._plan.learning_rate * self._warmth() * falling
+
+    def _warmth(self) -> float:
+        """Share of the learning rate that the warm-up allows for the next step."""
+        by_steps = (self.step + 1) / max(1, self._plan.warm_up)
+        return min(1.0, max(by_steps, self._warmth_by_time()))
+
+    def _warmth_by_time(self) -> float:
+        if self._plan.minutes is None:
+            return 0.0
+        passed = self.elapsed_s / (60 * self._plan.minutes)
+        if self._plan.steps is None:
+            return passed / _WARM_UP_TIME
+        return 1.0 if passed >= _UNJUDGED else 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import written_whole
 
 # Of the automatic weights, and of those for prompts.
 STATE_FILE, PROMPT_STATE_FILE = "training.pt", "prompts.pt"
@@ -54,11 +54,10 @@ class TrainingState:
         Raises:
             InputError: it cannot be written.
         """
-        part = folder / (file + ".part")
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.save({each.name: getattr(self, each.name) for each in fields(self)}, part)
-            part.replace(folder / file)
+            with written_whole(folder / file) as unfinished:
+                torch.save(content, unfinished)
         # torch tells a full disk as a RuntimeError that does not name it.
         except (OSError, RuntimeError) as error:
             raise InputError(
@@ -66,9 +65,6 @@ class TrainingState:
                 "free some space, or choose another folder with --job",
                 code="cannot_write",
             ) from error
-        finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def load_state(folder: Path, signature: str, file: str = STATE_FILE) -> TrainingState | None:

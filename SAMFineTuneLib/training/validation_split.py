@@ -45,11 +45,12 @@ def split(slices: list[LabelledSlice], seed: int) -> ValidationSplit:
     """Holds out whole volumes where there are several, else slices, never fewer than one.
 
     A volume's slices resemble each other, so a model is honestly measured only on volumes it has
-    seen nothing of. Nothing is held out that is the only example of a label; when that spares
-    nothing, there is no validation.
+    seen nothing of. A volume in which nothing is to be found is no measure, and is learnt from.
+    Nothing is held out that is the only example of a label; when that spares nothing, there is no
+    validation.
     """
     order = np.random.default_rng([seed, 1]).permutation
-    volumes = sorted({each.volume for each in slices})
+    volumes = sorted({each.volume for each in slices if each.is_labelled})
     if len(volumes) > 1:
         groups = [
             [position for position, each in enumerate(slices) if each.volume == volumes[index]]

@@ -1,19 +1,29 @@
 """Volumes and labelmaps: image files to and from arrays with their geometry."""
 
+from SAMFineTuneLib.volumes.format_limits import can_hold, require_holdable
 from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Labelmap, labelmap_onto
-from SAMFineTuneLib.volumes.reading import read_labelmap, read_volume
+from SAMFineTuneLib.volumes.reading import read_grid, read_labelmap, read_volume
 from SAMFineTuneLib.volumes.volume import Volume
-from SAMFineTuneLib.volumes.writing import check_writable, write_labelmap, write_volume
+from SAMFineTuneLib.volumes.writing import (
+    check_writable,
+    files_of,
+    write_labelmap,
+    write_volume,
+)
 
 __all__ = [
     "Geometry",
     "Labelmap",
     "Volume",
+    "can_hold",
     "check_writable",
+    "files_of",
     "labelmap_onto",
+    "read_grid",
     "read_labelmap",
     "read_volume",
+    "require_holdable",
     "write_labelmap",
     "write_volume",
 ]

@@ -1,137 +1,178 @@
-"""The one image series in a folder of DICOM files."""
+"""Volumes of DICOM images: a series in a folder, or one file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.volumes.dicom_folder import (
+    NOT_IMAGES,
+    Series,
+    aside_remark,
+    choose_series,
+    find_series,
+    find_series_below,
+    matching,
+)
+from SAMFineTuneLib.volumes.dicom_header import (
+    DamagedHeaderError,
+    DicomFile,
+    read_header,
+    series_of,
+)
+from SAMFineTuneLib.volumes.dicom_pixels import voxels
+from SAMFineTuneLib.volumes.dicom_stack import arrange
+from SAMFineTuneLib.volumes.gantry_tilt import straightened, tilt_degrees
+from SAMFineTuneLib.volumes.geometry import Geometry
 
-_MODALITY, _DESCRIPTION = "0008|0060", "0008|103e"
-_POSITION, _ORIENTATION = "0020|0032", "0020|0037"
 
-# Kinds of DICOM objects that may lie beside the images and are not images to segment.
-_NOT_IMAGES = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "REG", "DOC", "RWV", "FID"}
+class DicomVolume(NamedTuple):
+    """What a series holds.
 
-# How far a slice may lie from its even place: part of the slice spacing.
-_UNEVEN = 0.1
+    Attributes:
+        array: true values, shape (k, j, i).
+        geometry: where the voxels lie.
+        modality: "CT", "MR", ...; None where it is not told.
+        series: UID of the series, None where it has none.
+        remarks: what the user should know of how it was read, one sentence each.
+    """
 
-
-@dataclass(frozen=True)
-class _Series:
-    files: tuple[str, ...]
-    modality: str
-    description: str
-
-    def __str__(self) -> str:
-        name = f" '{self.description}'" if self.description else ""
-        return f"{self.modality or 'unknown modality'}{name} ({len(self.files)} files)"
+    array: NDArray[Any]
+    geometry: Geometry
+    modality: str | None
+    series: str | None
+    remarks: tuple[str, ...]
 
 
-def read_series(folder: Path) -> tuple[sitk.Image, str | None]:
-    """The image of the only image series in `folder`, and its modality.
+def read_series(folder: Path, wanted: str | None = None) -> DicomVolume:
+    """The volume of an image series in a folder.
+
+    Args:
+        folder: of the series, or one above it.
+        wanted: which series: its number in the list that is shown where there are several, its
+            UID or the end of that; None where the only one is meant.
 
     Raises:
-        InputError: no image series, several, or one whose slices are not evenly spaced.
+        InputError: no image series, several, or one that makes no volume.
     """
-    found = _image_series(folder, recursive=False) or _image_series(folder, recursive=True)
+    found, remarks = _found(folder, wanted)
+    chosen = choose_series(folder, found, wanted)
+    if wanted is None:
+        remarks += aside_remark(folder, found, chosen)
+    return _volume(folder, chosen, remarks)
+
+
+def read_dicom_file(path: Path, wanted: str | None = None) -> DicomVolume:
+    """The volume of one DICOM file: its frames, or its single slice.
+
+    Args:
+        path: the file.
+        wanted: of which series it has to be, as for `read_series`.
+
+    Raises:
+        InputError: it is damaged, no image, one of colours, or no volume.
+    """
+    try:
+        header = read_header(path)
+    except DamagedHeaderError as error:
+        raise InputError(
+            f"the image '{path}' is damaged: its DICOM header cannot be read",
+            "Copy, download or export it again",
+            code="damaged_image",
+        ) from error
+    if header is None or not header.planes or header.modality in NOT_IMAGES:
+        raise _no_image(path, header)
+    series = Series(header.series, (header,), path.parent)
+    if wanted is not None and not matching([series], wanted):
+        raise InputError(
+            f"'{path}' is of another DICOM series than {wanted}: {header.series}",
+            "Name the folder of that series",
+            code="no_such_series",
+        )
+    return _volume(path, series, _others_beside(header))
+
+
+def series_uid(path: Path, wanted: str | None) -> str | None:
+    """UID of the DICOM series that a path and a choice mean; None where the path is no DICOM.
+
+    Raises:
+        InputError: as `read_series`, without reading voxels.
+    """
+    if path.is_dir():
+        return choose_series(path, _found(path, wanted)[0], wanted).uid or None
+    return series_of(path) or None
+
+
+def _found(folder: Path, wanted: str | None) -> tuple[list[Series], list[str]]:
+    found, remarks = find_series(folder)
+    if wanted is not None and not matching(found, wanted):
+        deeper, told = find_series_below(folder)
+        if matching(deeper, wanted):
+            found, remarks = deeper, told
     if not found:
         raise InputError(
             f"'{folder}' holds no DICOM images",
             "Name an image file, or the folder of one DICOM series",
             code="not_an_image",
         )
-    if len(found) > 1:
+    return found, remarks
+
+
+def _volume(where: Path, series: Series, remarks: list[str]) -> DicomVolume:
+    colours = [each for each in series.files if each.samples > 1]
+    if colours:
         raise InputError(
-            f"'{folder}' holds {len(found)} DICOM series: " + ", ".join(map(str, found)),
-            "Put the files of the series to use into a folder of their own",
-            code="several_series",
+            f"'{where}' has {colours[0].samples} values a voxel (colour), not one: "
+            f"{colours[0].path.name}",
+            "Give a grey-scale volume",
+            code="not_scalar",
         )
-    series = found[0]
-    return _load(folder, series), series.modality or None
-
-
-def _image_series(folder: Path, recursive: bool) -> list[_Series]:
-    folders = [folder]
-    if recursive:
-        folders = sorted(path for path in folder.rglob("*") if path.is_dir())
-    found = []
-    for place in folders:
-        for identifier in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(place)):
-            files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(place), identifier)
-            series = _described(tuple(files))
-            if series is not None and series.modality not in _NOT_IMAGES:
-                found.append(series)
-    return found
-
-
-def _described(files: tuple[str, ...]) -> _Series | None:
-    """The series with its modality and description; None where it is not an image."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(files[0])
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return None
-    return _Series(files, _tag(reader, _MODALITY), _tag(reader, _DESCRIPTION))
-
-
-def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
-    return " ".join(reader.GetMetaData(tag).split()) if reader.HasMetaDataKey(tag) else ""
-
-
-def _load(folder: Path, series: _Series) -> sitk.Image:
-    if len(series.files) == 1:
-        return sitk.ReadImage(series.files[0])
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(series.files)
-    reader.MetaDataDictionaryArrayUpdateOn()
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise InputError(
-            f"the DICOM files in '{folder}' do not make one volume: a file is damaged, or their "
-            "sizes differ",
-            "Export the series again, or put its slices of one size into a folder of their own",
-            code="damaged_image",
-        ) from error
-    _check_even(folder, reader, len(series.files), image)
-    return image
-
-
-def _check_even(
-    folder: Path, reader: sitk.ImageSeriesReader, count: int, image: sitk.Image
-) -> None:
-    """Refuse slices that do not lie where an image with one spacing puts them."""
-    if any(not reader.HasMetaDataKey(index, _POSITION) for index in range(count)):
-        return
-    texts = [reader.GetMetaData(index, _POSITION) for index in range(count)]
-    positions = np.array([[float(part) for part in text.split("\\")] for text in texts])
-    direction = np.array(image.GetDirection()).reshape(3, 3)
-    away = positions @ direction - (positions @ direction)[0]
-    step = float(image.GetSpacing()[2])
-    gaps = np.diff(away[:, 2])
-    if (np.diff(np.sort(away[:, 2])) < 1e-3).any():
-        raise InputError(
-            f"the DICOM series in '{folder}' has several images at one place (a time series or "
-            "several echoes)",
-            "Export one time point or echo as a volume of its own",
-            code="not_3d",
+    stack = arrange(where, series.planes)
+    array, geometry = voxels(where, stack.planes), stack.geometry
+    told = [*remarks, *stack.remarks]
+    if any(each.in_time for each in series.files):
+        told.append(
+            f"the frames of {where.name} follow each other in time; they are read as slices"
         )
-    if np.abs(away[:, 2] - step * np.arange(count)).max() > max(_UNEVEN * step, 0.01):
-        raise InputError(
-            f"the slices of the DICOM series in '{folder}' are not evenly spaced: the gaps go from "
-            f"{gaps.min():.2f} to {gaps.max():.2f} mm, so slices are missing or overlap",
-            "Export the series again with all its slices, or resample it in 3D Slicer",
-            code="uneven_slices",
+    if stack.shear != (0.0, 0.0):
+        angle = tilt_degrees(stack.shear, geometry.spacing[2])
+        array, geometry = straightened(array, geometry, stack.shear)
+        told.append(
+            f"the scanner was tilted by {angle:.1f} degrees in {where.name}: its slices were "
+            "interpolated onto a straight grid, and results lie on that grid"
         )
-    if (np.abs(away[:, :2]).max(axis=0) > np.array(image.GetSpacing()[:2])).any():
-        raise InputError(
-            f"the slices of the DICOM series in '{folder}' are shifted against each other (the "
-            "scanner was tilted)",
-            "Load it in 3D Slicer, which straightens it, and save it as NRRD",
-            code="uneven_slices",
+    return DicomVolume(array, geometry, series.modality or None, series.uid or None, tuple(told))
+
+
+def _others_beside(header: DicomFile) -> list[str]:
+    """Says so where a file is only a part of the series in its folder."""
+    if not header.series or (len(header.planes) > 1 and not header.concatenation):
+        return []
+    for path in sorted(header.path.parent.iterdir()):
+        if path == header.path or not path.is_file() or series_of(path) != header.series:
+            continue
+        part = "slice" if len(header.planes) == 1 else "part"
+        return [
+            f"only this one {part} of its DICOM series was read, {header.path.name}; name the "
+            "folder to read the whole"
+        ]
+    return []
+
+
+def _no_image(path: Path, header: DicomFile | None) -> InputError:
+    modality = header.modality if header is not None else ""
+    if modality == "SEG":
+        return InputError(
+            f"'{path}' is a DICOM segmentation object, which cannot be read",
+            "Load it in 3D Slicer (QuantitativeReporting extension) and save it as .seg.nrrd",
+            code="not_an_image",
         )
+    kind = NOT_IMAGES.get(modality, "an object without an image")
+    return InputError(
+        f"'{path}' is DICOM, but {kind}{f' ({modality})' if modality else ''}",
+        "Give the images that belong to it",
+        code="not_an_image",
+    )

@@ -12,23 +12,38 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.dicom_series import read_series
+from SAMFineTuneLib.volumes.dicom_header import is_dicom
+from SAMFineTuneLib.volumes.dicom_series import read_dicom_file, read_series
 from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.volumes.nibabel_file import (
+    geometry_with_nibabel,
+    is_for_nibabel,
+    read_with_nibabel,
+)
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
-from SAMFineTuneLib.volumes.quiet import itk_quiet
+from SAMFineTuneLib.volumes.nifti_forms import read_forms
+from SAMFineTuneLib.volumes.nifti_place import Place, nifti_place
+from SAMFineTuneLib.volumes.nrrd_slice import read_slice
+from SAMFineTuneLib.volumes.quiet import itk_quiet, sheared_nifti_allowed
+from SAMFineTuneLib.volumes.segment_layers import has_layers, layers_as_components
+from SAMFineTuneLib.volumes.told_spacing import spacing_remarks
+from SAMFineTuneLib.volumes.unreadable import FORMATS, explained, refuse_unreadable
 
-FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha, .mhd) or a DICOM folder"
+# Files whose header says the geometry, without the voxels.
+_HEADER_FIRST = (".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 class ReadImage(NamedTuple):
     """What a file or folder holds.
 
     Attributes:
-        array: voxels, shape (k, j, i); NaN and infinite ones as they are.
+        array: voxels, shape (k, j, i), or (k, j, i, layers) of a segmentation in several layers;
+            NaN and infinite ones as they are.
         geometry: where they lie.
         header: the file's own fields.
         modality: "CT", "MR", ... where DICOM says so.
         remarks: what the user should know of how it was read, one sentence each.
+        series: UID of the DICOM series, None for other formats.
     """
 
     array: NDArray[Any]
@@ -36,32 +51,103 @@ class ReadImage(NamedTuple):
     header: dict[str, str]
     modality: str | None = None
     remarks: tuple[str, ...] = ()
+    series: str | None = None
 
 
-def read_image(path: Path) -> ReadImage:
-    """The 3-D scalar image of a file, or of a folder with one DICOM series.
+def read_image(path: Path, series: str | None = None, *, layers_ok: bool = False) -> ReadImage:
+    """The 3-D scalar image of a file, or of a DICOM series in a folder.
+
+    Args:
+        path: the file or folder.
+        series: which DICOM series, as for `read_series`; None where the only one is meant.
+        layers_ok: accept a segmentation of 3D Slicer in several layers.
 
     Raises:
         InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
     """
     _check_readable(path)
+    if path.is_file() and not is_dicom(path):
+        _refuse_series(path, series)
+    if path.is_file() and is_for_nibabel(path):
+        found = read_with_nibabel(path)
+        return ReadImage(found.array, found.geometry, {}, None, found.remarks)
     bad = np.zeros(0, np.int64)
+    remarks: tuple[str, ...] = ()
+    if path.is_file():
+        refuse_unreadable(path)
+    forms = None if path.is_dir() else read_forms(path)
+    place = None if forms is None else nifti_place(path, forms)
     with itk_quiet():
-        if path.is_dir():
-            image, modality = read_series(path)
-            _check_scalar_3d(path, image.GetSize(), image.GetNumberOfComponentsPerPixel(), {})
-        else:
-            try:
-                bad = non_finite_voxels(path)
-            except DamagedFileError as error:
-                raise _damaged(path) from error
-            image, modality = _read_file(path)
+        if path.is_dir() or is_dicom(path):
+            dicom = (read_series if path.is_dir() else read_dicom_file)(path, series)
+            return ReadImage(
+                dicom.array, dicom.geometry, {}, dicom.modality, dicom.remarks, dicom.series
+            )
+        try:
+            bad = non_finite_voxels(path)
+        except DamagedFileError as error:
+            raise explained(path) from error
+        image, modality, remarks = _read_file(path, layers_ok)
+        image = layers_as_components(image) if has_layers(image) else image
+        place = place or _place(path, image)
         image = _three_dimensional(image)
     array = sitk.GetArrayFromImage(image)
+    # Layers of a segmentation are a fourth axis.
+    if array.shape[:3] != place.geometry.shape:
+        raise explained(path)
     if bad.size and array.dtype.kind == "f":
         array.reshape(-1)[bad] = np.nan
     header = {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
-    return ReadImage(array, Geometry.from_image(image), header, modality)
+    said = (*remarks, *place.remarks, *spacing_remarks(path))
+    return ReadImage(array, place.geometry, header, modality, said)
+
+
+def read_geometry(path: Path, series: str | None = None) -> Geometry:
+    """The geometry that `read_image` gives; of most files, only the header is read for it.
+
+    Raises:
+        InputError: as `read_image`, as far as the header shows it.
+    """
+    _check_readable(path)
+    if path.is_file() and is_for_nibabel(path):
+        return geometry_with_nibabel(path)
+    if not path.is_file() or not path.name.lower().endswith(_HEADER_FIRST):
+        return read_image(path, series).geometry
+    refuse_unreadable(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with itk_quiet(), sheared_nifti_allowed():
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return read_image(path).geometry
+    size = reader.GetSize()
+    forms = read_forms(path)
+    if forms is not None:
+        return nifti_place(path, forms).geometry
+    if len(size) != 3:
+        return read_image(path).geometry
+    return Geometry(size, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+
+
+def _place(path: Path, image: sitk.Image) -> Place:
+    """Where ITK says that the voxels of `image` lie, and what there is to say of it."""
+    if image.GetDimension() != 2:
+        return Place(Geometry.from_image(_three_dimensional(image)), ())
+    remark = (
+        f"{path.name} is 2-D and does not say where it lies along the third axis, nor how thick "
+        "its slice is; 0 and 1 mm are taken"
+    )
+    return Place(Geometry.from_image(sitk.JoinSeries([image])), (remark,))
+
+
+def _refuse_series(path: Path, series: str | None) -> None:
+    if series is not None:
+        raise InputError(
+            f"'{path}' is no DICOM image, so there is no series {series} in it",
+            "Choose a series (--series) for DICOM folders alone",
+            code="no_such_series",
+        )
 
 
 def _check_readable(path: Path) -> None:
@@ -79,22 +165,34 @@ def _check_readable(path: Path) -> None:
         raise InputError(f"'{path}' may not be read", "Ask for the right to read it")
 
 
-def _read_file(path: Path) -> tuple[sitk.Image, str | None]:
+def _read_file(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None, tuple[str, ...]]:
+    try:
+        single = read_slice(path)
+    except RuntimeError as error:
+        raise explained(path) from error
+    if single is not None:
+        size, components = single.image.GetSize(), single.image.GetNumberOfComponentsPerPixel()
+        _check_scalar_3d(path, size, components, {})
+        return single.image, None, single.remarks
+    # Where the voxels lie is taken from the header itself, so ITK may straighten what it likes.
+    with sheared_nifti_allowed():
+        return *_read_with_itk(path, layers_ok), ()
+
+
+def _read_with_itk(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    # The other formats are known by their content, MetaImage by a lower-case ending alone.
+    if path.suffix.lower() in (".mha", ".mhd"):
+        reader.SetImageIO("MetaImageIO")
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise _unreadable(path, str(error)) from error
     header = {key: _text(reader.GetMetaData(key)) for key in reader.GetMetaDataKeys()}
     modality = header.get("0008|0060", "").strip() or None
-    if modality == "SEG":
-        raise InputError(
-            f"'{path}' is a DICOM segmentation object, which cannot be read",
-            "Load it in 3D Slicer (QuantitativeReporting extension) and save it as .seg.nrrd",
-            code="not_an_image",
-        )
-    _check_scalar_3d(path, reader.GetSize(), reader.GetNumberOfComponents(), header)
+    if not (layers_ok and has_layers(reader)):
+        _check_scalar_3d(path, reader.GetSize(), reader.GetNumberOfComponents(), header)
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()):
         raise InputError(f"'{path}' holds complex numbers", "Save its magnitude", code="not_scalar")
     try:
@@ -108,10 +206,9 @@ def _check_scalar_3d(
 ) -> None:
     if components > 1 and any(key.startswith("Segment0_") for key in header):
         raise InputError(
-            f"'{path}' holds overlapping segments, in {components} layers",
-            "In 3D Slicer, take the segments apart so that none overlap, or export them to a "
-            "labelmap volume, and save again",
-            code="overlapping_segments",
+            f"'{path}' is a segmentation in {components} layers, not an image",
+            "Give a grey-scale volume",
+            code="not_scalar",
         )
     if components > 1:
         raise InputError(
@@ -154,15 +251,7 @@ def _unreadable(path: Path, itk_text: str) -> InputError:
         return InputError(
             f"'{path}' is not an image that can be read", f"Give {FORMATS}", code="not_an_image"
         )
-    return _damaged(path)
-
-
-def _damaged(path: Path) -> InputError:
-    return InputError(
-        f"the image '{path}' is damaged or ends too early",
-        "Copy, download or export it again",
-        code="damaged_image",
-    )
+    return explained(path)
 
 
 def _text(value: str) -> str:

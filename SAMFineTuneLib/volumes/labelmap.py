@@ -11,13 +11,17 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.geometry import Geometry, index_map
+from SAMFineTuneLib.volumes.geometry import ON_GRID, Geometry, index_map
 
 Colour = tuple[float, float, float]
 
-# Nearest neighbour gives the same voxels whether or not a grid is off by this part of a voxel,
-# so such grids are matched voxel by voxel. Headers written in single precision differ by less.
-_ON_GRID = 0.1
+# Cosine of the angle between two axes from which on they count as parallel (half a degree).
+_PARALLEL = 0.99996
+
+_OTHER_PLACE = (
+    "the segmentation fits its volume by another of the places that their headers give; it is "
+    "laid over the volume voxel by voxel"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,7 @@ class Labelmap:
         terminologies: label -> what it is in coded terms, as 3D Slicer writes them, where the
             file tells.
         remarks: what the user should know of how the file was read, one sentence each.
+        frame_of_reference: UID of the space in which DICOM says that it lies, "" where it does not.
     """
 
     array: NDArray[Any]
@@ -42,6 +47,7 @@ class Labelmap:
     non_finite: int = 0
     terminologies: dict[int, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    frame_of_reference: str = ""
 
     def __post_init__(self) -> None:
         if self.array.shape != tuple(self.geometry.shape):
@@ -76,18 +82,50 @@ def labelmap_onto(labelmap: Labelmap, geometry: Geometry) -> Labelmap:
 
     Grids that share their voxel centres (the same grid, flipped, permuted, cropped or padded) are
     matched voxel by voxel, so nothing is lost; others are sampled at the centre of each voxel.
+    Where a file gives its voxels two places, the one is taken by which the grids agree. A single
+    slice that lies on a slice of the grid labels that slice, however thick it is.
 
     Raises:
         InputError: no labelled voxel lies within the grid.
     """
-    if labelmap.geometry.same_as(geometry):
-        return replace(labelmap, geometry=geometry)
-    array = _matched(labelmap, geometry)
-    if array is None:
-        array = _sampled(labelmap, geometry)
-    if not array.any() and (labelmap.labels or not _boxes_meet(labelmap.geometry, geometry)):
-        raise _no_overlap(labelmap.geometry, geometry)
-    return replace(labelmap, array=array, geometry=geometry)
+    pairs = [
+        (source, target)
+        for target in (geometry, *geometry.others)
+        for source in (labelmap.geometry, *labelmap.geometry.others)
+    ]
+    same = next((pair for pair in pairs if pair[0].same_as(pair[1])), None)
+    if same is not None:
+        chosen, array = same, labelmap.array
+    else:
+        chosen, array = _matched_by_any(labelmap, pairs)
+    if not array.any() and (labelmap.labels or not _boxes_meet(*chosen)):
+        raise _no_overlap(*chosen)
+    remarks = labelmap.remarks if chosen == pairs[0] else (*labelmap.remarks, _OTHER_PLACE)
+    return replace(labelmap, array=array, geometry=geometry, remarks=remarks)
+
+
+def _matched_by_any(
+    labelmap: Labelmap, pairs: list[tuple[Geometry, Geometry]]
+) -> tuple[tuple[Geometry, Geometry], NDArray[Any]]:
+    """The first pair of grids that share voxel centres, else the first of all; the labels there."""
+    for source, target in pairs:
+        moved = replace(labelmap, geometry=_as_thick_as(source, target))
+        array = _matched(moved, target)
+        if array is not None and (array.any() or len(pairs) == 1):
+            return (source, target), array
+    return pairs[0], _sampled(labelmap, pairs[0][1])
+
+
+def _as_thick_as(source: Geometry, target: Geometry) -> Geometry:
+    """The grid of a single slice with the slice distance of the target grid along its normal."""
+    axes = np.reshape(source.direction, (3, 3)).T
+    others = np.reshape(target.direction, (3, 3)).T
+    spacing = list(source.spacing)
+    for axis in range(3):
+        cosines = np.abs(others @ axes[axis])
+        if source.size[axis] == 1 and cosines.max() > _PARALLEL:
+            spacing[axis] = target.spacing[int(cosines.argmax())]
+    return replace(source, spacing=(spacing[0], spacing[1], spacing[2]))
 
 
 def _matched(labelmap: Labelmap, target: Geometry) -> NDArray[Any] | None:
@@ -97,7 +135,7 @@ def _matched(labelmap: Labelmap, target: Geometry) -> NDArray[Any] | None:
     turn = np.abs(whole[:3, :3])
     if (turn.sum(axis=0) != 1).any() or (turn.sum(axis=1) != 1).any():
         return None
-    if np.abs((exact - whole) @ target.corners.T).max() > _ON_GRID:
+    if np.abs((exact - whole) @ target.corners.T).max() > ON_GRID:
         return None
     source_axes = [int(axis) for axis in turn.argmax(axis=0)]
     source = labelmap.array.transpose(2, 1, 0).transpose(source_axes)

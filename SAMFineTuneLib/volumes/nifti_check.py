@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from SAMFineTuneLib.volumes.nifti_forms import header_file, read_forms, voxel_file
+
 # Length of a NIfTI-1 header, which is also its first field.
 _HEADER = 348
 
@@ -36,10 +38,13 @@ def non_finite_voxels(path: Path) -> NDArray[np.int64]:
     Raises:
         DamagedFileError: the file does not hold all the voxels that its header speaks of.
     """
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return np.zeros(0, np.int64)
+    name = path.name.lower()
     try:
-        return _scan(_blocks(path))
+        if name.endswith((".nii", ".nii.gz")):
+            return _scan(_blocks(path))
+        if name.endswith((".hdr", ".img", ".hdr.gz", ".img.gz")):
+            return _scan_pair(header_file(path), voxel_file(path))
+        return np.zeros(0, np.int64)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DamagedFileError(str(path)) from error
 
@@ -54,14 +59,22 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _scan(blocks: Iterator[bytes]) -> NDArray[np.int64]:
+def _scan_pair(header: Path, voxels: Path) -> NDArray[np.int64]:
+    """The same of a header and a file of voxels, which lie beside each other."""
+    if header == voxels or read_forms(header) is None:
+        return np.zeros(0, np.int64)
+    start = b"".join(_blocks(header))
+    return _scan(chain([start], _blocks(voxels)), before=len(start))
+
+
+def _scan(blocks: Iterator[bytes], before: int = 0) -> NDArray[np.int64]:
     content = next(blocks, b"")
     order = _byte_order(content)
     if order is None:
         return np.zeros(0, np.int64)
     axes, *sizes = struct.unpack_from(order + "8h", content, 40)
     kind, bits = struct.unpack_from(order + "2h", content, 70)
-    offset = max(int(struct.unpack_from(order + "f", content, 108)[0]), 0)
+    offset = max(int(struct.unpack_from(order + "f", content, 108)[0]), 0) + before
     needed = math.prod(max(size, 1) for size in sizes[: max(axes, 0)]) * bits // 8
     number = np.dtype(order + _FLOATING[kind]) if kind in _FLOATING else None
     found = [np.zeros(0, np.int64)]

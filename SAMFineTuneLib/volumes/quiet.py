@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 
 import SimpleITK as sitk
 
+_SHEARED = "ITK_NIFTI_SFORM_PERMISSIVE"
+
 
 @contextmanager
 def itk_quiet() -> Iterator[None]:
@@ -26,6 +28,23 @@ def itk_quiet() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@contextmanager
+def sheared_nifti_allowed() -> Iterator[None]:
+    """Let ITK read the voxels of NIfTI files whose axes are not perpendicular.
+
+    ITK straightens such axes, so the geometry that it tells of a NIfTI file is not to be used.
+    """
+    before = os.environ.get(_SHEARED)
+    os.environ[_SHEARED] = "YES"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SHEARED]
+        else:
+            os.environ[_SHEARED] = before
 
 
 def _turn_away_stderr() -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,59 +11,128 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.image_file import read_image
-from SAMFineTuneLib.volumes.label_values import labels_of
+from SAMFineTuneLib.volumes.dicom_labels import dicom_labels, dicom_words, read_dicom_labels
+from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.volumes.image_as_labels import require_structures
+from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
+from SAMFineTuneLib.volumes.label_values import labels_of, stored_step
 from SAMFineTuneLib.volumes.labelmap import Labelmap
-from SAMFineTuneLib.volumes.segment_header import segments
+from SAMFineTuneLib.volumes.number_range import computable
+from SAMFineTuneLib.volumes.segment_header import moved_by_old_extent, segments
+from SAMFineTuneLib.volumes.segment_layers import Flattened, flatten, needs_flattening
 from SAMFineTuneLib.volumes.volume import Volume
 
 
-def read_volume(path: str | os.PathLike[str]) -> Volume:
-    """Read a 3-D scalar image from a file or from a folder with one DICOM series.
+def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volume:
+    """Read a 3-D scalar image from a file or from a folder with DICOM series.
 
     An image of one slice is a volume with k = 1.
+
+    Args:
+        path: the file or folder.
+        series: which DICOM series of the folder: its number in the list that is shown where there
+            are several, its UID or the end of that; None where the only one is meant.
 
     Raises:
         InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
     """
     path = Path(path)
-    read = read_image(path)
+    words = dicom_words(path)
+    if words is not None:
+        raise InputError(
+            f"'{path}' holds {words}, not an image",
+            "Name the image, such as the folder of its DICOM series; this file can be given as its "
+            "segmentation",
+            code="not_an_image",
+        )
+    read = read_image(path, series)
     array, non_finite = _finite(path, read.array)
     remarks = (*read.remarks, *_non_finite_remark(path, non_finite))
-    return Volume(array, read.geometry, read.modality, non_finite, remarks)
+    return Volume(computable(array), read.geometry, read.modality, non_finite, remarks, read.series)
 
 
-def read_labelmap(path: str | os.PathLike[str], *, empty_ok: bool = False) -> Labelmap:
+def read_grid(path: str | os.PathLike[str], series: str | None = None) -> Geometry:
+    """Where the voxels of a volume lie; of most files, only the header is read for it.
+
+    Raises:
+        InputError: as `read_volume`, as far as the header shows it.
+    """
+    return read_geometry(Path(path), series)
+
+
+def read_labelmap(
+    path: str | os.PathLike[str],
+    *,
+    empty_ok: bool = False,
+    over: Geometry | None = None,
+    wanted: Collection[int] | None = None,
+    on_top: Sequence[str] = (),
+) -> Labelmap:
     """Read a segmentation, with names, colours and terms where 3D Slicer wrote them into an NRRD.
 
+    A DICOM segmentation object (SEG) or set of contours (RTSTRUCT) is read, too; it may be named by
+    a folder that holds no other.
+
     Whole numbers that are stored as floating point are accepted; NaN and infinite voxels count as
-    background.
+    background. Segments in several layers become one labelmap; see `segment_layers` for their
+    labels. Of fractional segments a voxel has the one that fills more than half of it.
 
     Args:
         path: the file.
         empty_ok: accept a segmentation without a single labelled voxel, as a prediction may be.
+        over: the grid of the image that it is of, where that is known; contours need it.
+        wanted: the labels that the user has named, None for all. Overlaps of others matter to
+            nobody, and hundreds of labels that touch everywhere are meant when they are named.
+        on_top: names or labels of segments that cover others where they overlap, the highest first.
 
     Raises:
-        InputError: as `read_volume`, and where the values cannot be labels or are all background.
+        InputError: as `read_volume`, and where the values cannot be labels, are all background, or
+            are those of an image; segments overlap and neither is to be on top.
     """
     path = Path(path)
-    read = read_image(path)
-    array, non_finite = labels_of(path, read.array)
+    dicom = dicom_labels(path)
+    if dicom is not None:
+        labelmap = read_dicom_labels(dicom, over, wanted, on_top)
+        if wanted is not None and not (empty_ok or labelmap.labels):
+            raise _absent(dicom, labelmap, wanted)
+        _refuse_empty(dicom, labelmap.array, empty_ok)
+        return labelmap
+    read = read_image(path, layers_ok=True)
+    if needs_flattening(read.array, read.header):
+        flat = flatten(path, read.array, read.header, wanted, on_top)
+    else:
+        array, bad = labels_of(path, read.array, stored_step(read.header))
+        flat = Flattened(array, segments(read.header), bad, ())
+    if wanted is None:
+        require_structures(path, flat.array)
+    _refuse_empty(path, flat.array, empty_ok)
+    return Labelmap(
+        flat.array,
+        moved_by_old_extent(read.geometry, read.header),
+        flat.told.names,
+        flat.told.colours,
+        flat.non_finite,
+        flat.told.terminologies,
+        (*read.remarks, *flat.remarks, *_non_finite_remark(path, flat.non_finite)),
+    )
+
+
+def _refuse_empty(path: Path, array: NDArray[Any], empty_ok: bool) -> None:
     if not (empty_ok or array.any()):
         raise InputError(
             f"the segmentation '{path}' is empty: all its voxels are 0",
             "Label the structure on some slices first, or name the right file",
             code="empty_segmentation",
         )
-    told = segments(read.header)
-    return Labelmap(
-        array,
-        read.geometry,
-        told.names,
-        told.colours,
-        non_finite,
-        told.terminologies,
-        (*read.remarks, *_non_finite_remark(path, non_finite)),
+
+
+def _absent(path: Path, labelmap: Labelmap, wanted: Collection[int]) -> InputError:
+    asked = ", ".join(map(str, sorted(wanted)))
+    named = ", ".join(f"{label} {name}" for label, name in sorted(labelmap.names.items()))
+    return InputError(
+        f"label {asked} does not occur in '{path}'" + (f", which names {named}" if named else ""),
+        "Choose among those with --labels",
+        code="label_absent",
     )
 
 

@@ -3,7 +3,9 @@
 Slicer writes one group of fields per segment: `Segment0_LabelValue`, `Segment0_Name`,
 `Segment0_Color` ("red green blue", 0 to 1), `Segment0_Tags` ("name:value|name:value|", of which
 `TerminologyEntry` says in coded terms what the segment is) and others (Slicer user guide,
-"Segmentations").
+"Segmentations"). `Segment0_Layer` is the number of the 3-D image among several in which the segment
+lies; without it a segment lies in the layer of its own number. Fields of the whole file begin with
+`Segmentation_`.
 """
 
 from __future__ import annotations
@@ -11,16 +13,25 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Colour, Labelmap
 
 _FIELD = re.compile(r"Segment(\d+)_(LabelValue|Name|Color|Layer|Tags)")
 
 _TERMINOLOGY = "TerminologyEntry"
+
+# Slicer calls it "master" representation in files and "source" representation elsewhere.
+_REPRESENTATIONS = ("Segmentation_MasterRepresentation", "Segmentation_SourceRepresentation")
+_FRACTIONAL = "Fractional labelmap"
+
+# Only files from before Slicer 4.6 have it: first and last index along i, j, k of what is stored.
+_OLD_EXTENT = "Segmentation_Extent"
 
 # Colours for labels that have none: distinguishable, the first like Slicer's generic ones.
 _COLOURS: tuple[Colour, ...] = (
@@ -45,31 +56,88 @@ class SegmentHeader(NamedTuple):
     terminologies: dict[int, str]
 
 
-def segments(header: Mapping[str, str]) -> SegmentHeader:
-    """What the header tells; empty where it has no segments."""
+class SegmentEntry(NamedTuple):
+    """What a header tells of one segment.
+
+    Attributes:
+        value: of its voxels in its layer; None where the file does not say.
+        layer: the number of the 3-D image in which it lies.
+        name: "" where the file does not say.
+        colour: red, green, blue from 0 to 1.
+        terminology: its terminology entry, "" where it has none.
+    """
+
+    value: int | None
+    layer: int
+    name: str
+    colour: Colour | None
+    terminology: str
+
+
+def segment_entries(header: Mapping[str, str]) -> list[SegmentEntry]:
+    """The segments in the order of the file, without those whose label value is no label."""
     groups: dict[int, dict[str, str]] = {}
     for key, value in header.items():
         match = _FIELD.fullmatch(key)
         if match:
             groups.setdefault(int(match[1]), {})[match[2]] = value.strip()
-    names: dict[int, str] = {}
-    colours: dict[int, Colour] = {}
-    terminologies: dict[int, str] = {}
-    for _, group in sorted(groups.items()):
-        # Files from before Slicer 4.11 hold one segment a layer and write no label value: it is 1.
-        text = group.get("LabelValue", "1")
-        if not text.isdigit():
+    entries = []
+    for index, group in sorted(groups.items()):
+        told, layer = group.get("LabelValue"), group.get("Layer", "")
+        if told is not None and not (told.isdecimal() and int(told) > 0):
             continue
-        label = int(text)
-        if group.get("Name"):
-            names[label] = group["Name"]
-        colour = _colour(group.get("Color", ""))
-        if colour is not None:
-            colours[label] = colour
-        terminology = _terminology(group.get("Tags", ""))
-        if terminology:
-            terminologies[label] = terminology
-    return SegmentHeader(names, colours, terminologies)
+        entries.append(
+            SegmentEntry(
+                None if told is None else int(told),
+                int(layer) if layer.isdecimal() else index,
+                group.get("Name", ""),
+                _colour(group.get("Color", "")),
+                _terminology(group.get("Tags", "")),
+            )
+        )
+    return entries
+
+
+def segments(header: Mapping[str, str]) -> SegmentHeader:
+    """What the header of a file with one layer tells; empty where it has no segments.
+
+    A file that tells no label values holds one segment in each layer, which has the label 1.
+    """
+    told = SegmentHeader({}, {}, {})
+    for entry in segment_entries(header):
+        if entry.value is None and entry.layer > 0:
+            continue
+        tell(told, entry.value or 1, entry)
+    return told
+
+
+def tell(told: SegmentHeader, label: int, entry: SegmentEntry) -> None:
+    """Add what an entry tells, under a label."""
+    if entry.name:
+        told.names[label] = entry.name
+    if entry.colour is not None:
+        told.colours[label] = entry.colour
+    if entry.terminology:
+        told.terminologies[label] = entry.terminology
+
+
+def is_fractional(header: Mapping[str, str]) -> bool:
+    """Whether voxels say how much of them a segment fills, in place of which segment they are."""
+    return any(header.get(key, "").strip() == _FRACTIONAL for key in _REPRESENTATIONS)
+
+
+def moved_by_old_extent(geometry: Geometry, header: Mapping[str, str]) -> Geometry:
+    """Where the voxels of a file lie, of which the header may tell that they begin elsewhere.
+
+    Files from before Slicer 4.6 hold a part of a larger grid and the origin of that grid; newer
+    ones, which have no such field, the origin of the part.
+    """
+    parts = header.get(_OLD_EXTENT, "").split()
+    if len(parts) != 6 or not all(part.removeprefix("-").isdecimal() for part in parts):
+        return geometry
+    first = np.array([int(parts[0]), int(parts[2]), int(parts[4]), 1])
+    x, y, z = (float(value) for value in (geometry.affine @ first)[:3])
+    return replace(geometry, origin=(x, y, z))
 
 
 def segment_fields(labelmap: Labelmap) -> dict[str, str]:
@@ -82,7 +150,7 @@ def segment_fields(labelmap: Labelmap) -> dict[str, str]:
     extents = _extents(labelmap.array)
     labels = sorted({*extents, *labelmap.names} - {0})
     for number, label in enumerate(labels):
-        colour = labelmap.colours.get(label, _COLOURS[(label - 1) % len(_COLOURS)])
+        colour = colour_of(labelmap, label)
         # A line break would end the header field.
         name = " ".join(labelmap.names.get(label, f"Segment_{label}").split())
         fields |= {
@@ -97,6 +165,11 @@ def segment_fields(labelmap: Labelmap) -> dict[str, str]:
             f"Segment{number}_Tags": _tags(labelmap.terminologies.get(label, "")),
         }
     return fields
+
+
+def colour_of(labelmap: Labelmap, label: int) -> Colour:
+    """The colour in which a label is shown: its own, or one that tells it from others."""
+    return labelmap.colours.get(label, _COLOURS[(label - 1) % len(_COLOURS)])
 
 
 def _colour(text: str) -> Colour | None:

@@ -15,11 +15,13 @@ class Volume:
     """A 3-D scalar image.
 
     Attributes:
-        array: intensities, shape (k, j, i), the file's own number type, all finite.
+        array: intensities, shape (k, j, i), all finite, as the file has them; counted otherwise
+            where they are beyond double precision, see `number_range`.
         geometry: where the voxels lie.
         modality: "CT", "MR", ... where DICOM says so, else None.
         non_finite: how many voxels were NaN or infinite and got the lowest finite value.
         remarks: what the user should know of how the file was read, one sentence each.
+        series: UID of the DICOM series, None where it was read from another format.
     """
 
     array: NDArray[Any]
@@ -27,6 +29,7 @@ class Volume:
     modality: str | None = None
     non_finite: int = 0
     remarks: tuple[str, ...] = ()
+    series: str | None = None
 
     def __post_init__(self) -> None:
         if self.array.shape != tuple(self.geometry.shape):

@@ -16,13 +16,16 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.volumes.format_limits import FORMATS, TOLERANCE, require_holdable
 from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Labelmap
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
+from SAMFineTuneLib.volumes.nifti_forms import read_forms, stamp_forms
+from SAMFineTuneLib.volumes.nifti_place import nifti_place
 from SAMFineTuneLib.volumes.quiet import itk_quiet
 from SAMFineTuneLib.volumes.segment_header import segment_fields
 
-SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+SUFFIXES = FORMATS
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if os.name != "nt" else {errno.ENOSPC}
 
@@ -41,7 +44,8 @@ def write_volume(
         compress: where the format leaves the choice, as .nii and .nii.gz do not.
 
     Raises:
-        InputError: unknown suffix, a place that cannot be written, or no space left.
+        InputError: unknown suffix, a format that cannot hold the geometry, a place that cannot be
+            written, or no space left.
     """
     _write(Path(path), array, geometry, {}, compress)
 
@@ -64,16 +68,41 @@ def write_labelmap(
     _write(path, labelmap.array, labelmap.geometry, fields, compress)
 
 
+def files_of(path: Path) -> list[Path]:
+    """All files that writing an image of this name makes: .mhd has its voxels in a second one."""
+    if not path.name.lower().endswith(".mhd"):
+        return [path]
+    return [path, *(path.with_name(path.name[:-4] + ending) for ending in (".zraw", ".raw"))]
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Refuse, before hours of work, an image file that could not be written at the end.
 
     Raises:
-        InputError: as `write_volume`.
+        InputError: as `write_volume`, but for the geometry, which `require_holdable` asks.
     """
     path = Path(path)
     _check_suffix(path)
     with _place_beside(path):
         pass
+
+
+@contextmanager
+def appearing_whole(path: Path) -> Iterator[Path]:
+    """A name for a new file that takes the place of `path` at once when the block ends.
+
+    Missing folders are made. Where the block raises, nothing appears.
+
+    Raises:
+        InputError: a place that cannot be written, or no space left.
+    """
+    with _place_beside(path) as folder:
+        written = folder / path.name
+        try:
+            yield written
+        except OSError as error:
+            raise _refused(path, error) from error
+        _move(written, path)
 
 
 def _write(
@@ -87,15 +116,19 @@ def _write(
     array = _storable(array)
     if array.shape != tuple(geometry.shape):
         raise ValueError(f"array {array.shape} does not fit grid {geometry.shape}")
+    require_holdable(path, geometry)
     image = geometry.place(sitk.GetImageFromArray(array))
     for key, value in fields.items():
         image.SetMetaData(key, value)
     with _place_beside(path) as folder, itk_quiet():
-        written = folder / path.name
+        # ITK knows the formats by lower-case endings alone, also when it reads.
+        written = folder / _lower_case_ending(path.name)
         try:
             sitk.WriteImage(image, str(written), useCompression=compress)
             # Some writers do not report a disk that filled up, so what they wrote is read again.
             non_finite_voxels(written)
+            if geometry.forms is not None and read_forms(written) is not None:
+                stamp_forms(written, geometry.forms)
             back = sitk.ReadImage(str(written))
         except (RuntimeError, DamagedFileError) as error:
             raise _failed(path, array.nbytes) from error
@@ -103,7 +136,8 @@ def _write(
         found = sitk.GetArrayViewFromImage(back)
         if not _same_where_finite(found, array):
             raise _failed(path, array.nbytes)
-        _move(folder, path)
+        _check_place(path, written, back, geometry)
+        _move(written, path)
 
 
 def _same_where_finite(found: NDArray[Any], array: NDArray[Any]) -> bool:
@@ -112,6 +146,24 @@ def _same_where_finite(found: NDArray[Any], array: NDArray[Any]) -> bool:
         return False
     same = found == array
     return bool((same | ~np.isfinite(array)).all() if array.dtype.kind == "f" else same.all())
+
+
+def _check_place(path: Path, written: Path, back: sitk.Image, geometry: Geometry) -> None:
+    """Refuse a file that does not say what was meant of where its voxels lie."""
+    forms = read_forms(written)
+    meant, told = [geometry], [Geometry.from_image(back)]
+    if forms is not None:
+        found = nifti_place(path, forms).geometry
+        meant, told = [geometry, *geometry.others], [found, *found.others]
+    same = len(meant) == len(told) and all(
+        one.same_as(other, TOLERANCE) for one, other in zip(meant, told, strict=True)
+    )
+    if not same:
+        raise InputError(
+            f"'{path.name}' could not be written so that its voxels lie where they are meant to",
+            "Name a file that ends in .nrrd or .seg.nrrd",
+            code="geometry_not_held",
+        )
 
 
 def _check_suffix(path: Path) -> None:
@@ -149,13 +201,20 @@ def _place_beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move(folder: Path, path: Path) -> None:
+def _lower_case_ending(name: str) -> str:
+    ending = next(each for each in SUFFIXES if name.lower().endswith(each))
+    return name[: -len(ending)] + ending
+
+
+def _move(written: Path, path: Path) -> None:
     """Put the files into their place, the one that the user named last (.mhd has two)."""
-    for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-        try:
+    others = [file for file in written.parent.iterdir() if file != written]
+    try:
+        for file in others:
             file.replace(path.parent / file.name)
-        except OSError as error:
-            raise _refused(path, error) from error
+        written.replace(path)
+    except OSError as error:
+        raise _refused(path, error) from error
 
 
 def _failed(path: Path, needed: int) -> InputError:

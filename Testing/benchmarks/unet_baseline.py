@@ -31,7 +31,8 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.model_file import LabelCard, ModelCard, Strategy
 from SAMFineTuneLib.prediction.volume_prediction import predict_volume
 from SAMFineTuneLib.training.examples import ExampleSource, TrainingSet, load_examples
-from SAMFineTuneLib.training.fine_tuning import FineTuning, Watch, signature_of
+from SAMFineTuneLib.training.fine_tuning import FineTuning, signature_of
+from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import Wishes, settle
 from SAMFineTuneLib.training.validation_split import split
 from SAMFineTuneLib.volumes import Labelmap, Volume

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 
 def write_model(
@@ -11,6 +12,9 @@ def write_model(
     labels=("liver",),
     dsc: float | None = 0.912,
     created: str = "2026-03-04T10:00:00+00:00",
+    training: dict[str, Any] | None = None,
+    volumes: int = 2,
+    held_out: int = 2,
 ) -> Path:
     from SAMFineTuneLib.model_file import LabelCard, ModelCard, Strategy
     from SAMFineTuneLib.slices.intensity import IntensityNormalisation
@@ -24,8 +28,9 @@ def write_model(
         axis="axial",
         normalisation=IntensityNormalisation(kind="percentiles"),
         input_size=256,
-        data={"volumes": 2, "labelled_slices": 9},
-        metrics={"validation_dsc": dsc, "held_out_slices": 2},
+        training=training or {},
+        data={"volumes": volumes, "labelled_slices": 9},
+        metrics={"validation_dsc": dsc, "held_out_slices": held_out},
         versions={},
     )
     header = json.dumps({"__metadata__": {"samfinetune": card.model_dump_json()}}).encode()

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import vtk
+
+from Testing.slicer_host import expected_errors
 
 LIVER = (
     "Segmentation category and type - 3D Slicer General Anatomy list"
@@ -206,15 +209,7 @@ def test_layout_says_which_views_are_seen(slicer: Any, window: Any, layout_manag
 
 
 def test_chart_is_shown_in_the_layout(slicer: Any, window: Any, layout_manager: Any) -> None:
-    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
-    slicer.util.updateTableFromArray(table, np.array([[0.0, 1.0], [1.0, 0.4]]), ["step", "loss"])
-    series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", "loss")
-    series.SetAndObserveTableNodeID(table.GetID())
-    series.SetXColumnName("step")
-    series.SetYColumnName("loss")
-    chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode")
-    chart.AddAndObservePlotSeriesNodeID(series.GetID())
-    slicer.modules.plots.logic().ShowChartInLayout(chart)
+    chart, _ = make_chart(slicer, [[0.0, 1.0], [1.0, 0.4]])
     plot = layout_manager.plotWidget(0)
     assert plot.mrmlPlotViewNode().GetPlotChartNode() is chart and plot.visible
     layout_manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
@@ -226,3 +221,74 @@ def test_selecting_a_module_enters_it(slicer: Any, module: Any, window: Any) -> 
     assert module.widgetRepresentation().isEntered
     assert slicer.util.selectedModule() == "SAMFineTune"
     module.widgetRepresentation().exit()
+
+
+def test_a_display_goes_with_its_node(slicer: Any) -> None:
+    volume, node, _ = make_pair(slicer, np.eye(4))
+    for one in (volume, node, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")):
+        one.CreateDefaultDisplayNodes()
+        display = one.GetDisplayNode()
+        slicer.mrmlScene.RemoveNode(one)
+        assert not slicer.mrmlScene.IsNodePresent(display)
+        with expected_errors("Invalid scene given"):
+            slicer.mrmlScene.RemoveNode(display)
+
+
+def test_warnings_of_vtk_are_errors(slicer: Any) -> None:
+    with expected_errors("Invalid scene given"):
+        slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(None)
+
+
+def make_chart(slicer: Any, points: list[list[float]]) -> tuple[Any, Any]:
+    """A chart of one series, in view, and the series' table."""
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+    slicer.util.updateTableFromArray(table, np.array(points), ["step", "loss"])
+    series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", "loss")
+    series.SetAndObserveTableNodeID(table.GetID())
+    series.SetXColumnName("step")
+    series.SetYColumnName("loss")
+    series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
+    chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode")
+    chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    slicer.modules.plots.logic().ShowChartInLayout(chart)
+    return chart, table
+
+
+def drag(view: Any, right: int, down: int) -> None:
+    """A drag with the left button from the middle of a view."""
+    import qt
+    from PySide6.QtTest import QTest
+
+    start = qt.QPoint(view.width // 2, view.height // 2)
+    end = start + qt.QPoint(right, down)
+    QTest.mousePress(view, qt.Qt.LeftButton, qt.Qt.NoModifier, start)
+    QTest.mouseMove(view, end)
+    QTest.mouseRelease(view, qt.Qt.LeftButton, qt.Qt.NoModifier, end)
+
+
+def test_axes_of_a_plot_stay_until_they_are_fitted(
+    slicer: Any, window: Any, layout_manager: Any
+) -> None:
+    chart, table = make_chart(slicer, [[0.0, 1.0], [5.0, 0.4]])
+    view = layout_manager.plotWidget(0).plotView()
+    view.forceRender()
+    assert view._axis_range(vtk.vtkAxis.BOTTOM) == (0.0, 5.0)
+    longer = vtk.vtkTable()
+    longer.DeepCopy(table.GetTable())
+    row = longer.InsertNextBlankRow()
+    longer.SetValueByName(row, "step", 30.0)
+    table.SetAndObserveTable(longer)
+    view.forceRender()
+    assert view._axis_range(vtk.vtkAxis.BOTTOM) == (0.0, 5.0)
+    view.fitToContent()
+    assert chart.GetXAxisRange() == (0.0, 30.0)
+
+
+def test_the_mouse_moves_a_plot(slicer: Any, window: Any, layout_manager: Any) -> None:
+    chart, _ = make_chart(slicer, [[0.0, 1.0], [10.0, 0.4]])
+    view = layout_manager.plotWidget(0).plotView()
+    view.fitToContent()
+    view.forceRender()
+    before = chart.GetXAxisRange()
+    drag(view, 40, 0)
+    assert chart.GetXAxisRange()[1] < before[1]

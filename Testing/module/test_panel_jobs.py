@@ -110,6 +110,9 @@ def test_cancel_keeps_nothing(panel, endless, fine_tune, process_events):
     before = len(panel.logic.models())
     started = time.monotonic()
     fine_tune.cancelButton.click()
+    for button in (fine_tune.cancelButton, fine_tune.finishButton):
+        assert not button.enabled and button.toolTip == "It is being cancelled already"
+    assert fine_tune.statusLabel.text == "Cancelling…"
     process_events(lambda: endless.isFinished, 5)
     assert time.monotonic() - started < 5 and fine_tune.statusLabel.text == "Cancelled."
     assert len(panel.logic.models()) == before and not fine_tune.resumeFrame.visible
@@ -120,8 +123,19 @@ def test_finish_now_keeps_the_best(panel, endless, fine_tune, process_events):
     before = len(panel.logic.models())
     process_events(lambda: fine_tune.finishButton.enabled)
     fine_tune.finishButton.click()
-    assert not fine_tune.finishButton.enabled
+    seen = []
+    endless.addListener(
+        lambda job, event: seen.append((fine_tune.finishButton.enabled, fine_tune.statusLabel.text))
+    )
+    assert not fine_tune.finishButton.enabled and endless.isFinishing
+    assert fine_tune.finishButton.toolTip == "It is ending; the best model is being kept"
+    assert fine_tune.statusLabel.text == "Ending; the best model is being kept…"
+    assert fine_tune.cancelButton.enabled
     process_events(lambda: endless.isFinished, 60)
+    # Progress, previews and other jobs' changes leave it as it is until the end.
+    assert len(seen) > 1 and not any(enabled for enabled, _ in seen)
+    assert not any(words.startswith("Step") for _, words in seen)
+    assert not endless.isFinishing
     assert endless.state == "done" and len(panel.logic.models()) == before + 1
 
 
@@ -140,7 +154,7 @@ def test_a_killed_worker_is_told_and_resumed_from_the_panel(
     again = panel.logic.job
     assert again is not endless and not fine_tune.resumeFrame.visible
     process_events(lambda: again.step > 0, 60)
-    assert not fine_tune.errorLabel.visible
+    assert endless.errorMessage not in fine_tune.errorLabel.text
     fine_tune.cancelButton.click()
     process_events(lambda: again.isFinished, 10)
 
@@ -232,3 +246,68 @@ def test_another_module_does_not_stop_the_job(panel, endless, fine_tune, process
     fine_tune.chartButton.click()
     assert len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")) == 1
     assert str(endless.steps) in fine_tune.statusLabel.text
+
+
+def test_warnings_stay_in_view_after_the_end(panel, endless, fine_tune, process_events):
+    from SAMFineTuneLib.jobs.events import Log
+
+    def warn(number: int) -> None:
+        endless._take(Log(level="warning", message=f"fault {number} of the image"))
+
+    # The phantom's fine-tunes begin at random, of which there is a warning already.
+    before = fine_tune.errorLabel.text
+    assert before.startswith("⚠ ") and "random weights" in before and "\n" not in before
+    endless._take(Log(message="nothing to worry about"))
+    assert fine_tune.errorLabel.text == before
+    for number in (2, 3, 2):
+        warn(number)
+    assert fine_tune.errorLabel.text == f"{before}\n⚠ fault 2 of the image\n⚠ fault 3 of the image"
+    for number in range(4, 8):
+        warn(number)
+    process_events(lambda: fine_tune.finishButton.enabled)
+    fine_tune.finishButton.click()
+    process_events(lambda: endless.isFinished, 60)
+    assert endless.state == "done" and fine_tune.statusLabel.text.startswith("Done")
+    lines = fine_tune.errorLabel.text.splitlines()
+    assert fine_tune.errorLabel.visible and lines[4] == "⚠ fault 5 of the image"
+    assert lines[5] == "⚠ 2 more warnings are in the log."
+    assert "warning: fault 7 of the image" in fine_tune.logEdit.plainText
+    # Those of the last job are gone with the next one.
+    fine_tune.startButton.click()
+    assert panel.logic.job is not endless and not fine_tune.errorLabel.visible
+    fine_tune.cancelButton.click()
+    process_events(lambda: panel.logic.job.isFinished, 10)
+    panel.logic.deleteModel(endless.result)
+
+
+def test_an_apply_is_cancelled_once_and_shows_its_warnings(panel, phantom, process_events):
+    from pathlib import Path
+
+    from SAMFineTunePanel.worker_job import RUNNING, Job
+
+    from SAMFineTuneLib.jobs.events import Log
+
+    class Worker:
+        cancelled = 0
+
+        def cancel(self) -> None:
+            self.cancelled += 1
+
+    job = Job("apply", "Apply ball", Path("no such folder"), (), lambda result: iter(()))
+    worker = Worker()
+    job.state, job._process = RUNNING, worker
+    apply = panel.panel.apply
+    apply.showJob(job)
+    job._take(Log(level="warning", message="CT.nii: sform and qform disagree"))
+    assert apply.ui.errorLabel.visible
+    assert apply.ui.errorLabel.text == "⚠ CT.nii: sform and qform disagree"
+    assert apply.ui.cancelButton.enabled
+    apply.ui.cancelButton.click()
+    apply.onCancel()
+    panel.panel.updateSoon()
+    process_events(lambda: not apply.ui.cancelButton.enabled)
+    assert apply.ui.cancelButton.toolTip == "It is being cancelled already"
+    assert apply.ui.statusLabel.text == "Cancelling…" and worker.cancelled == 1
+    job._end("cancelled")
+    assert "Nothing is being applied" in apply.ui.cancelButton.toolTip
+    assert apply.ui.statusLabel.text == "Cancelled."

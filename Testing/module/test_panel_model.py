@@ -26,7 +26,8 @@ class StubJob:
     def __init__(self) -> None:
         self.kind, self.title, self.phase = "checkpoint", "Fetch weights", "download"
         self.state, self.step, self.steps, self.etaSeconds = "running", 0, None, 12.0
-        self.log, self.errorMessage, self.result = [], "", None
+        self.log, self.warnings, self.errorMessage, self.result = [], [], "", None
+        self.isCancelling = self.isFinishing = False
         self.listeners = []
 
     @property
@@ -219,6 +220,11 @@ def test_fetching_shows_progress_and_can_be_cancelled(section, fetching, panel):
     assert not ui.getWeightsButton.visible
     start = panel.panel.fineTune.ui.startButton
     assert not start.enabled and "Fetch weights is at work" in start.toolTip
+    assert ui.cancelWeightsButton.enabled
+    fetching.tell("state", isCancelling=True)
+    assert ui.weightsStatusLabel.text == "Cancelling…" and not ui.cancelWeightsButton.enabled
+    assert ui.cancelWeightsButton.toolTip == "It is being cancelled already"
+    fetching.tell("state", isCancelling=False)
     ui.cancelWeightsButton.click()
     assert ui.weightsStatusLabel.text == "Cancelled." and not ui.weightsProgressBar.visible
     assert not ui.cancelWeightsButton.visible and ui.getWeightsButton.enabled

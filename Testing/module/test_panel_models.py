@@ -58,9 +58,82 @@ def test_models_are_listed_with_their_cards(section):
     select(section, "liver")
     card = section.ui.cardLabel.text
     assert (
-        "starter (vanilla), axial slices: 9 labelled, of 2 volume(s)" in card
-        and "DSC 0.912 on 2 held-out" in card
+        "starter (vanilla), axial slices: 9 labelled, of 2 volumes" in card
+        and "DSC 0.912 on 2 held-out slices." in card
     )
+
+
+@pytest.mark.parametrize(
+    ("training", "dsc", "words"),
+    [
+        ({"ending": "complete", "steps": 300, "planned_steps": 320}, 0.9, ""),
+        ({"ending": "complete", "steps": 300}, 0.9, ""),
+        (
+            {"ending": "time limit", "steps": 16, "planned_steps": 320},
+            0.9,
+            "Its time ended before it was done. "
+            "Only 16 of 320 planned steps were made in the time.",
+        ),
+        (
+            {"ending": "time limit", "steps": 1, "planned_steps": 320},
+            0.9,
+            "Its time ended before it was done. Only 1 of 320 planned steps was made in the time.",
+        ),
+        (
+            {"ending": "time limit", "steps": 200, "planned_steps": 320},
+            0.9,
+            "Its time ended before it was done.",
+        ),
+        (
+            {"ending": "finished on request", "steps": 9, "planned_steps": 320},
+            0.9,
+            "It was ended early, as asked. Only 9 of 320 planned steps were made.",
+        ),
+        (
+            {"ending": "early stop", "steps": 90, "planned_steps": 320},
+            0.9,
+            "It ended when it got no better.",
+        ),
+        ({"ending": "power cut"}, 0.9, "How it ended: power cut."),
+        ({"ending": "complete", "steps": "16", "planned_steps": None}, 0.9, ""),
+    ],
+)
+def test_a_card_says_how_it_ended(section, folder, panel, training, dsc, words):
+    write_model(folder / "liver.safetensors", dsc=dsc, training=training)
+    panel.exit()
+    panel.enter()
+    select(section, "liver")
+    card = section.ui.cardLabel.text
+    between = card[card.index("of 2 volumes.") + len("of 2 volumes.") : card.index("DSC 0.900")]
+    assert between.strip() == words
+
+
+def test_a_card_says_that_nothing_was_learnt(section, folder, panel):
+    write_model(folder / "liver.safetensors", dsc=0.012, volumes=1, held_out=1)
+    panel.exit()
+    panel.enter()
+    select(section, "liver")
+    card = section.ui.cardLabel.text
+    assert "9 labelled, of 1 volume. DSC 0.012 on 1 held-out slice." in card
+    assert card.endswith("It has learnt nothing that can be measured.")
+    select(section, "kidney")
+    assert "nothing that can" not in section.ui.cardLabel.text
+
+
+def test_nothing_is_cleared_while_a_job_is_prepared(section, panel, monkeypatch):
+    from SAMFineTunePanel.worker_job import Job
+
+    class Storage:
+        bytes, running = 1, 0
+
+    monkeypatch.setattr(section, "_used", Storage)
+    section.update()
+    assert section.ui.clearStorageButton.enabled
+    preparing = Job("finetune", "Fine-tune", Path("no such folder"), iter(()), iter)
+    monkeypatch.setattr(panel.logic._session, "job", preparing)
+    section.update()
+    assert "at work" in section.ui.clearStorageButton.toolTip
+    assert not section.ui.clearStorageButton.enabled
 
 
 def test_without_a_selection_buttons_say_so(section):

@@ -37,8 +37,10 @@ def test_the_console_example(capsys):
     assert np.isfinite(names["model"].card.metrics["validation_dsc"])
 
 
-def test_the_pictures_are_there():
-    pictures = re.findall(r"\]\((Resources/[^)]+)\)", README.read_text(encoding="utf-8"))
-    assert len(pictures) >= 5
-    for picture in pictures:
-        assert (README.parent / picture).is_file(), picture
+@pytest.mark.parametrize("page", ["README.md", "docs/command-line.md", "docs/figures.md"])
+def test_what_the_pages_link_to_is_there(page):
+    path = README.parent / page
+    targets = re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))
+    assert len(targets) >= (10 if path == README else 1)
+    for target in targets:
+        assert (path.parent / target).is_file(), target

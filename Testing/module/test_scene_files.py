@@ -263,6 +263,24 @@ def test_overlapping_segments_are_refused_by_name(scene, tmp_path):
         exported([example(volume, segmentation)], tmp_path)
 
 
+def test_the_overlap_is_counted_in_the_whole_segment(scene, tmp_path, monkeypatch):
+    from SAMFineTunePanel import segment_voxels
+
+    # One slice a piece, as large segments are read.
+    monkeypatch.setattr(segment_voxels, "_SLAB_BYTES", 1)
+    volume = add_volume(values(), placement())
+    segmentation = add_segmentation(
+        volume,
+        {
+            "liver": box(SHAPE, **LIVER),
+            "spleen": box(SHAPE, (0, 3), (0, 8), (0, 8)),
+            "vessel": box(SHAPE, (2, 6), (6, 8), (6, 9)),
+        },
+    )
+    with pytest.raises(ValueError, match="liver and vessel of Labels overlap in 18 voxels"):
+        exported([example(volume, segmentation)], tmp_path)
+
+
 def test_geometry_that_cannot_be_used_is_refused_in_words(scene):
     import slicer
     import vtk

@@ -14,6 +14,8 @@ from types import TracebackType
 import vtk
 
 errors: list[str] = []
+# Said by VTK about the machine, which has no screen.
+_HARMLESS = ("bad X server connection",)
 # Kept alive for VTK, which holds its observers' commands only as long as their objects.
 _vtk_windows: list[vtk.vtkOutputWindow] = []
 
@@ -46,14 +48,15 @@ def expected_errors(text: str) -> Iterator[list[str]]:
 
 
 def collect_uncaught() -> None:
-    """Has exceptions of slots and VTK observers, and VTK's own error messages, collected."""
+    """Has exceptions of slots and VTK observers, and VTK's own errors and warnings, collected."""
     sys.excepthook = _take_uncaught
     sys.unraisablehook = _take_unraisable
     # The window writes the same messages.
     vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
     window = vtk.vtkOutputWindow()
     window.SetDisplayModeToAlwaysStdErr()
-    window.AddObserver(vtk.vtkCommand.ErrorEvent, _take_vtk_error)
+    for event in (vtk.vtkCommand.ErrorEvent, vtk.vtkCommand.WarningEvent):
+        window.AddObserver(event, _take_vtk_message)
     vtk.vtkOutputWindow.SetInstance(window)
     _vtk_windows.append(window)
 
@@ -71,9 +74,10 @@ def _take_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
     record(f"{unraisable.err_msg or 'Exception ignored'}: {unraisable.object!r}\n" + "".join(trace))
 
 
-def _take_vtk_error(window: vtk.vtkOutputWindow, event: str, text: str) -> None:
+def _take_vtk_message(window: vtk.vtkOutputWindow, event: str, text: str) -> None:
     # The window has written the text on standard error by itself.
-    errors.append(text)
+    if not any(words in text for words in _HARMLESS):
+        errors.append(text)
 
 
-_take_vtk_error.CallDataType = "string0"
+_take_vtk_message.CallDataType = "string0"

@@ -17,6 +17,7 @@ import slicer
 import vtk
 
 from .segmentations_plugin import watch_segmentations
+from .subject_hierarchy import watch_removals
 
 _SHARE = Path(__file__).parent / "share"
 _LOGICS = {
@@ -32,6 +33,8 @@ _LOGICS = {
     "Texts": "vtkSlicerTextsLogic",
     "Plots": "vtkSlicerPlotsLogic",
     "Cameras": "vtkSlicerCamerasModuleLogic",
+    # Takes display and storage nodes out of the scene with the node that alone refers to them.
+    "Data": "vtkSlicerDataModuleLogic",
 }
 
 
@@ -76,6 +79,7 @@ def set_up_scene() -> MRML:
         _add_module(name, getattr(slicer, class_name)(), logic, scene)
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
     watch_segmentations(scene)
+    watch_removals(scene)
     return MRML(logic, _make_bundles_readable(logic, scene))
 
 

@@ -1,4 +1,4 @@
-"""How much of what was learnt is kept: weights on the way back to where they began.
+"""Weight interpolation (WiSE-FT): weights between those that tuning began with and those it learnt.
 
 In other patients a network that can be asked anything must not forget how. Between the weights that
 it began with and those it learnt lie some that do better there than either (Wortsman et al., Robust
@@ -26,7 +26,7 @@ SHARES = (0.5, 0.75, 1.0)
 FROM_ONE_VOLUME, FROM_SEVERAL = 0.75, 0.5
 
 
-class PartWay:
+class WeightInterpolation:
     """Weights between those that a network has now and those that it will learn.
 
     Args:
@@ -37,7 +37,7 @@ class PartWay:
         self._trained = trained
         self._begun = trained.copied()
 
-    def go(self, learnt: Mapping[str, Tensor], share: float) -> None:
+    def apply(self, learnt: Mapping[str, Tensor], share: float) -> None:
         """Puts a share of what was learnt into the network; 0 is the beginning, 1 all."""
         self._trained.load(
             {name: torch.lerp(self._begun[name], each, share) for name, each in learnt.items()}
@@ -52,7 +52,7 @@ class PartWay:
         """
 
         def worth_of(share: float) -> float:
-            self.go(learnt, share)
+            self.apply(learnt, share)
             return worth()
 
         return max(SHARES, key=worth_of)

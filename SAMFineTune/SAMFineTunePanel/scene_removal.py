@@ -1,0 +1,15 @@
+"""Takes nodes out of the scene."""
+
+from __future__ import annotations
+
+import slicer
+
+
+def removeNode(node: slicer.vtkMRMLNode | None) -> None:
+    """Remove a node from the scene if it is still there.
+
+    Slicer removes the display and storage nodes of a node with it, and the user may remove any node at any time.
+    To remove a node a second time makes Slicer log an error, which its status bar shows.
+    """
+    if node is not None and slicer.mrmlScene.IsNodePresent(node):
+        slicer.mrmlScene.RemoveNode(node)

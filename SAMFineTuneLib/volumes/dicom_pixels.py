@@ -1,0 +1,128 @@
+"""Voxels of DICOM planes in a given order, as true values."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.volumes.dicom_header import Plane
+
+# A class of object whose values are read as they are stored.
+_PLAIN_FRAMES = "1.2.840.10008.5.1.4.1.1.7.3"
+_SCALES = (
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "RealWorldValueMappingSequence",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+
+
+def voxels(where: Path, planes: Sequence[Plane]) -> NDArray[Any]:
+    """(k, j, i) true values; floating point where the planes are not all stored in one way.
+
+    Args:
+        where: the file or folder that messages name.
+        planes: of one size, in order.
+
+    Raises:
+        InputError: a file is damaged, or holds colours.
+    """
+    same = all((each.stored, each.scaling) == _way(planes[0]) for each in planes)
+    if all(each.frame is None for each in planes):
+        return _single_images(where, planes, same)
+    return _frames(where, planes, same)
+
+
+def _way(plane: Plane) -> tuple[Any, ...]:
+    return plane.stored, plane.scaling
+
+
+def _single_images(where: Path, planes: Sequence[Plane], same: bool) -> NDArray[Any]:
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(each.file) for each in planes])
+    if not same:
+        # Else the first file would say for all which numbers can be held.
+        reader.SetOutputPixelType(sitk.sitkFloat32)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise _damaged(where, [each.file for each in planes]) from error
+    return _grey(where, image)
+
+
+def _frames(where: Path, planes: Sequence[Plane], same: bool) -> NDArray[Any]:
+    files = list(dict.fromkeys(each.file for each in planes))
+    content = {file: _stack(where, file, scaled=same) for file in files}
+    chosen = [content[each.file][each.frame or 0] for each in planes]
+    if not same:
+        chosen = [
+            (slice_.astype(np.float64) * each.scaling[0] + each.scaling[1]).astype(np.float32)
+            for slice_, each in zip(chosen, planes, strict=True)
+        ]
+    return np.stack(chosen)
+
+
+def _stack(where: Path, file: Path, scaled: bool) -> NDArray[Any]:
+    """(frames, rows, columns) of a file, as true values or as they are stored."""
+    try:
+        image = sitk.ReadImage(str(file)) if scaled else _as_stored(file)
+    except RuntimeError as error:
+        raise _damaged(where, [file]) from error
+    array = _grey(where, image)
+    return array[None] if array.ndim == 2 else array
+
+
+def _as_stored(file: Path) -> sitk.Image:
+    """What a file holds before any slope; the reader applies that of one frame to all."""
+    import pydicom
+
+    data = pydicom.dcmread(file)
+    for keyword in _SCALES:
+        if keyword in data:
+            delattr(data, keyword)
+    data.SOPClassUID = pydicom.uid.UID(_PLAIN_FRAMES)
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain.dcm"
+        data.save_as(plain)
+        return sitk.ReadImage(str(plain))
+
+
+def _grey(where: Path, image: sitk.Image) -> NDArray[Any]:
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise InputError(
+            f"'{where}' has {image.GetNumberOfComponentsPerPixel()} values a voxel (colour or "
+            "vector), not one",
+            "Give a grey-scale volume",
+            code="not_scalar",
+        )
+    array: NDArray[Any] = sitk.GetArrayFromImage(image)
+    return array
+
+
+def _damaged(where: Path, files: Sequence[Path]) -> InputError:
+    """Names the file that cannot be read."""
+    for file in files:
+        try:
+            sitk.ReadImage(str(file))
+        except RuntimeError:
+            name = f"'{file.name}' in '{where}'" if file != where else f"'{file}'"
+            return InputError(
+                f"the DICOM image {name} is damaged, ends too early, or is stored in a way that "
+                "cannot be read",
+                "Copy or export it again, without compression where you can choose",
+                code="damaged_image",
+            )
+    return InputError(
+        f"the DICOM files in '{where}' do not make one volume",
+        "Export the series again, or put its slices of one size into a folder of their own",
+        code="damaged_image",
+    )

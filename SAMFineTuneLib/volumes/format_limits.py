@@ -1,0 +1,110 @@
+"""Whether an image format can hold a geometry, asked before hours of work go into an image."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.volumes.geometry import ON_GRID, Geometry, farthest_move
+from SAMFineTuneLib.volumes.quiet import itk_quiet
+
+# The endings of the formats that are written, the longer of two that end alike first.
+FORMATS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+
+# How far a corner of the image may lie from where it is meant to lie, in voxels. Single precision,
+# in which NIfTI keeps its numbers, costs some 0.0001 voxels of a common image; labels that are off
+# by twice this limit are still matched with their volume voxel by voxel.
+TOLERANCE = ON_GRID / 2
+
+# A NIfTI-1 header holds the number of voxels along an axis in 16 bits.
+_LONGEST_NIFTI_AXIS = (1 << 15) - 1
+
+
+def require_holdable(path: str | os.PathLike[str], geometry: Geometry) -> None:
+    """Refuse a file whose format cannot hold where the voxels lie.
+
+    Args:
+        path: the file to be written; its name says the format. Other formats are not asked.
+        geometry: of the image that it shall hold.
+
+    Raises:
+        InputError: voxels would lie elsewhere; it names formats in which they do not.
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    if suffix is None:
+        return
+    why = _why_not(suffix, geometry)
+    if why:
+        others = [each for each in FORMATS if not _why_not(each, geometry)]
+        raise InputError(
+            f"'{path.name}' cannot hold the image: {why}",
+            "End the file's name in " + ", ".join(others)
+            if others
+            else "Resample the volume in 3D Slicer (Resample Scalar Volume) first",
+            code="geometry_not_held",
+        )
+
+
+def can_hold(path: str | os.PathLike[str], geometry: Geometry) -> bool:
+    """Whether a file of this name can hold the geometry; formats not known here are not asked."""
+    suffix = _suffix(Path(path))
+    return suffix is None or not _why_not(suffix, geometry)
+
+
+def _suffix(path: Path) -> str | None:
+    return next((each for each in FORMATS if path.name.lower().endswith(each)), None)
+
+
+def _why_not(suffix: str, geometry: Geometry) -> str:
+    """What stands against it, "" if nothing does."""
+    if suffix in (".nii", ".nii.gz") and max(geometry.size) > _LONGEST_NIFTI_AXIS:
+        return f"NIfTI has at most {_LONGEST_NIFTI_AXIS} voxels along an axis"
+    kept = _of_one_voxel(suffix, geometry.spacing, geometry.origin, geometry.direction)
+    name = {".nii": "NIfTI", ".nii.gz": "NIfTI"}.get(suffix, suffix)
+    if kept is None:
+        return f"{name} has no place for such axes"
+    held = replace(kept, size=geometry.size)
+    if farthest_move(geometry, held) <= TOLERANCE:
+        return ""
+    away = _distance(geometry, held)
+    if not geometry.is_perpendicular:
+        return (
+            f"the volume's axes are not perpendicular to each other (it is sheared), and {name} "
+            f"would put voxels up to {away:.3g} mm off"
+        )
+    return f"{name} keeps too few digits for its place, and voxels would lie {away:.3g} mm off"
+
+
+@lru_cache(maxsize=256)
+def _of_one_voxel(
+    suffix: str,
+    spacing: tuple[float, ...],
+    origin: tuple[float, ...],
+    direction: tuple[float, ...],
+) -> Geometry | None:
+    """What is read back from a file of one voxel with this geometry; None if there is no file."""
+    image = sitk.Image(1, 1, 1, sitk.sitkUInt8)
+    with tempfile.TemporaryDirectory() as folder, itk_quiet():
+        file = str(Path(folder) / f"voxel{suffix}")
+        try:
+            image.SetSpacing(spacing)
+            image.SetOrigin(origin)
+            image.SetDirection(direction)
+            sitk.WriteImage(image, file)
+            back = sitk.ReadImage(file)
+        except RuntimeError:
+            return None
+    return Geometry.from_image(back)
+
+
+def _distance(geometry: Geometry, held: Geometry) -> float:
+    moved = (held.affine - geometry.affine) @ geometry.corners.T
+    return float(np.linalg.norm(moved[:3], axis=0).max())

@@ -1,0 +1,294 @@
+"""Which labels of two files are the same structure: by name, then by coded term, then by number.
+
+The number of a segment says in which order somebody added it, the name says what it is. So:
+
+* Names count first. They are equal whatever their case and spaces. Names that a program made up
+  ("Segment_1", "Label 3", "5") count as none.
+* Coded terms (terminology) come second, for names in two languages. Of segments with one name
+  they tell the left from the right. The term "Tissue", which Slicer gives to all, counts as none.
+* Numbers decide where a name is missing on one side, as in files that hold no names.
+* What contradicts itself is not guessed: the same number with two names, neither of which is found
+  anywhere else, may be one structure in two languages, or two structures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.volumes.coded_term import CodedTerm, coded_term
+from SAMFineTuneLib.volumes.labelmap import Labelmap, smallest_label_type
+
+_MADE_UP = re.compile(r"(segment|label|class|region|structure|object|roi|mask)?[\s_-]*\d*")
+
+
+class NamedLabel(NamedTuple):
+    """A label of a file or a model: its number, its name, and what it is in coded terms."""
+
+    value: int
+    name: str = ""
+    terminology: str = ""
+
+    @property
+    def own_name(self) -> str:
+        """The name to compare by, "" where it tells nothing."""
+        folded = " ".join(self.name.split()).casefold()
+        return "" if _MADE_UP.fullmatch(folded) else folded
+
+    @property
+    def term(self) -> CodedTerm | None:
+        """The term to compare by, None where it tells nothing."""
+        return coded_term(self.terminology)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Labels of a file in the numbers of those known before.
+
+    Attributes:
+        numbers: number in the file -> number of the known label that is the same structure.
+        new: numbers in the file of structures that are none of the known ones, though a known one
+            may have the number.
+        contradictions: number in the file -> why nobody can say which structure it is.
+        remarks: what the user should know, one sentence each.
+    """
+
+    numbers: dict[int, int]
+    new: frozenset[int]
+    contradictions: dict[int, InputError]
+    remarks: tuple[str, ...] = ()
+
+    def require(self, values: Iterable[int]) -> None:
+        """Refuses what cannot be matched among these numbers of the file.
+
+        Raises:
+            InputError: naming both labels.
+        """
+        for value in values:
+            if value in self.contradictions:
+                raise self.contradictions[value]
+
+
+def named_labels(labelmap: Labelmap, said: Mapping[int, str] | None = None) -> list[NamedLabel]:
+    """The labels of a segmentation, those included that are named and have no voxel.
+
+    Args:
+        labelmap: the segmentation.
+        said: number -> name that the user gives it; takes the place of what the file tells.
+    """
+    said = said or {}
+    values = {*labelmap.labels, *labelmap.names, *labelmap.terminologies, *said} - {0}
+    return [
+        NamedLabel(
+            value,
+            said.get(value) or labelmap.names.get(value, ""),
+            "" if said.get(value) else labelmap.terminologies.get(value, ""),
+        )
+        for value in sorted(values)
+    ]
+
+
+def match_labels(
+    known: Sequence[NamedLabel],
+    found: Sequence[NamedLabel],
+    file: str,
+    known_in: str,
+    *,
+    named: Sequence[NamedLabel] = (),
+    said: Collection[int] = (),
+    chosen: Collection[int] | None = None,
+) -> Matching:
+    """Finds for each label of a file the known one that is the same structure.
+
+    Args:
+        known: labels that are in use; one number may have several names.
+        found: the labels of the file.
+        file: how messages name it.
+        known_in: how messages name where the known labels are, such as "the model".
+        named: labels whose names are known too, but whose numbers are free for others.
+        said: numbers of which the user said that they mean the same everywhere, as far as names do
+            not tell otherwise.
+        chosen: numbers of the file that are asked for; None for all. Only among these can two be
+            one structure too many.
+    """
+    asked = [each for each in found if chosen is None or each.value in chosen]
+    numbers: dict[int, int] = {}
+    contradictions: dict[int, InputError] = {}
+    remarks: list[str] = []
+    for each in found:
+        values = _of_one_name(each, [*known, *named])
+        if len(values) == 1:
+            numbers[each.value] = values.pop()
+        elif each.value in said:
+            continue
+        elif values:
+            contradictions[each.value] = _ambiguous(each, file, known_in)
+        elif other := next((one for one in known if _same_name(one, each)), None):
+            contradictions[each.value] = _other_term(each, other, file, known_in)
+    for each in _of_no_name_there(found, numbers, contradictions):
+        same = [one for one in [*known, *named] if _same_term(one, each)]
+        values = {one.value for one in same} - set(numbers.values())
+        if len(values) == 1:
+            numbers[each.value] = values.pop()
+            other = next(one for one in same if one.value == numbers[each.value])
+            if each.own_name and other.own_name:
+                remarks.append(_by_term(each, other, file, known_in))
+    new: set[int] = set()
+    holders = {numbers[each.value]: each for each in found if each.value in numbers}
+    for each in found:
+        if each.value in numbers or each.value in contradictions:
+            continue
+        others = [one for one in known if one.value == each.value]
+        if not others:
+            new.add(each.value)
+        elif all(_differ(one, each) for one in others) and each.value not in said:
+            if each.value in holders:
+                new.add(each.value)
+            else:
+                contradictions[each.value] = _two_names(each, others[0], file, known_in)
+        elif each.value in holders:
+            contradictions[each.value] = _unnamed(each, holders[each.value], file, known_in)
+        else:
+            numbers[each.value] = each.value
+    firsts: dict[int, NamedLabel] = {}
+    for each in asked:
+        first = firsts.setdefault(numbers.get(each.value, -each.value), each)
+        if first is not each:
+            contradictions[each.value] = _twice(each, first, file)
+    moved = [each for each in asked if numbers.get(each.value, each.value) != each.value]
+    if moved:
+        remarks.append(_moved(moved, numbers, file, known_in))
+    return Matching(numbers, frozenset(new), contradictions, tuple(remarks))
+
+
+def renumbered(labelmap: Labelmap, numbers: Mapping[int, int]) -> Labelmap:
+    """The segmentation with other numbers; labels that are not named keep theirs."""
+    present = [*labelmap.labels, *labelmap.names, *labelmap.colours, *labelmap.terminologies]
+    to = {value: numbers.get(value, value) for value in present}
+    if all(number == value for value, number in to.items()):
+        return labelmap
+    array = labelmap.array.astype(smallest_label_type(max(to.values())))
+    for value in labelmap.labels:
+        if to[value] != value:
+            array[labelmap.array == value] = to[value]
+    return replace(
+        labelmap,
+        array=array,
+        names={to[value]: each for value, each in labelmap.names.items()},
+        colours={to[value]: each for value, each in labelmap.colours.items()},
+        terminologies={to[value]: each for value, each in labelmap.terminologies.items()},
+    )
+
+
+def _same_name(one: NamedLabel, other: NamedLabel) -> bool:
+    return bool(one.own_name) and one.own_name == other.own_name
+
+
+def _same_term(one: NamedLabel, other: NamedLabel) -> bool:
+    return one.term is not None and other.term is not None and one.term.is_same(other.term)
+
+
+def _contrary_terms(one: NamedLabel, other: NamedLabel) -> bool:
+    return one.term is not None and other.term is not None and one.term.contradicts(other.term)
+
+
+def _differ(one: NamedLabel, other: NamedLabel) -> bool:
+    """Whether two labels cannot be one structure by what they are called."""
+    if one.own_name and other.own_name and one.own_name != other.own_name:
+        return True
+    return _contrary_terms(one, other)
+
+
+def _of_one_name(label: NamedLabel, known: Sequence[NamedLabel]) -> set[int]:
+    """Numbers of the known labels with this name; the same term and number choose among several."""
+    same = [one for one in known if _same_name(one, label) and not _contrary_terms(one, label)]
+    values = {one.value for one in same}
+    if len(values) > 1:
+        values = {one.value for one in same if _same_term(one, label)} or values
+    return {label.value} if label.value in values else values
+
+
+def _of_no_name_there(
+    found: Sequence[NamedLabel], numbers: Mapping[int, int], contrary: Mapping[int, InputError]
+) -> list[NamedLabel]:
+    """Labels that no name has matched and whose term is theirs alone in the file."""
+    left = [each for each in found if each.value not in numbers and each.value not in contrary]
+    counts = Counter(each.term for each in left if each.term is not None)
+    return [each for each in left if each.term is not None and counts[each.term] == 1]
+
+
+def _called(label: NamedLabel) -> str:
+    """The name for messages, the term where there is no name."""
+    if label.own_name or label.term is None:
+        return " ".join(label.name.split()) or f"label {label.value}"
+    return label.term.words
+
+
+def _two_names(label: NamedLabel, other: NamedLabel, file: str, known_in: str) -> InputError:
+    number, known = label.value, _called(other)
+    return InputError(
+        f"label {number} is {_called(label)} in {file} and {known} in {known_in}",
+        f"If they are one structure, call it the same, or say so: --label-names {number}={known} "
+        "(label_names in a job or an example); if not, give it a number that is free",
+        code="label_contradiction",
+    )
+
+
+def _other_term(label: NamedLabel, other: NamedLabel, file: str, known_in: str) -> InputError:
+    there, here = (each.term.words if each.term else "" for each in (other, label))
+    return InputError(
+        f"{_called(label)}, label {label.value}, is coded as {here} in {file} and as {there} in "
+        f"{known_in}",
+        "Give different structures different names, or one structure the same terminology; or say "
+        f"that the number counts: --label-names {label.value}=NAME (label_names in a job or an "
+        "example)",
+        code="label_contradiction",
+    )
+
+
+def _ambiguous(label: NamedLabel, file: str, known_in: str) -> InputError:
+    return InputError(
+        f"label {label.value} of {file} is called {_called(label)}, and so are several labels of "
+        f"{known_in}, of other numbers",
+        "Give each structure a name of its own",
+        code="label_contradiction",
+    )
+
+
+def _unnamed(label: NamedLabel, holder: NamedLabel, file: str, known_in: str) -> InputError:
+    return InputError(
+        f"label {label.value} of {file} cannot be told by its number: the structure that has it in "
+        f"{known_in} is label {holder.value} of {file}, {_called(holder)}",
+        "Name it in the file, or with label_names in a list of examples",
+        code="label_contradiction",
+    )
+
+
+def _twice(label: NamedLabel, first: NamedLabel, file: str) -> InputError:
+    low, high = sorted((label.value, first.value))
+    return InputError(
+        f"labels {low} and {high} of {file} are both {_called(label)}",
+        "Give each structure a name of its own, merge the two, or choose one of them with --labels",
+        code="label_contradiction",
+    )
+
+
+def _by_term(label: NamedLabel, other: NamedLabel, file: str, known_in: str) -> str:
+    words = other.term.words if other.term else ""
+    return (
+        f"{_called(label)} in {file} and {_called(other)} in {known_in} are taken for one "
+        f"structure, since both are coded as {words}"
+    )
+
+
+def _moved(
+    labels: Sequence[NamedLabel], numbers: Mapping[int, int], file: str, known_in: str
+) -> str:
+    told = ", ".join(f"{each.value} ({_called(each)}) is {numbers[each.value]}" for each in labels)
+    return (
+        f"{file} numbers its labels otherwise than {known_in}; what they are called counts: {told}"
+    )

@@ -1,0 +1,204 @@
+"""Formats that ITK does not read and nibabel does: NIfTI-2, and FreeSurfer's .mgz and .mgh."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.volumes.nifti_forms import header_file, read_forms, unpacked, voxel_file
+from SAMFineTuneLib.volumes.nifti_place import nifti_place
+
+_FREESURFER = (".mgz", ".mgh", ".mgh.gz")
+_BLOCK = 1 << 22
+
+# Byte offset of the flag of a FreeSurfer header that says whether it tells a place.
+_GOOD_RAS = 28
+
+
+class NibabelImage(NamedTuple):
+    """The voxels (k, j, i), where they lie, and what the user should know of how they were read."""
+
+    array: NDArray[Any]
+    geometry: Geometry
+    remarks: tuple[str, ...]
+
+
+def is_for_nibabel(path: Path) -> bool:
+    """Whether a file is one that nibabel has to read."""
+    return _is_freesurfer(path) or _is_nifti_2(path)
+
+
+def read_with_nibabel(path: Path) -> NibabelImage:
+    """The 3-D scalar image of a NIfTI-2 or FreeSurfer file.
+
+    Raises:
+        InputError: nibabel is not installed; the file is damaged, or is not a 3-D scalar image.
+    """
+    nibabel = _nibabel(path)
+    header, geometry, remarks = _header(nibabel, path)
+    with _damage_in_words(path, nibabel):
+        _check_length(path, header)
+        array = np.asanyarray(_opened(nibabel, path).dataobj)
+    volume = _as_volume(array, header.get_data_dtype())
+    if volume.shape != geometry.shape:
+        raise _damaged(path)
+    return NibabelImage(volume, geometry, remarks)
+
+
+def geometry_with_nibabel(path: Path) -> Geometry:
+    """The geometry of such a file, without its voxels.
+
+    Raises:
+        InputError: as `read_with_nibabel`.
+    """
+    return _header(_nibabel(path), path)[1]
+
+
+def _is_freesurfer(path: Path) -> bool:
+    return path.name.lower().endswith(_FREESURFER)
+
+
+def _is_nifti_2(path: Path) -> bool:
+    name = path.name.lower()
+    if not name.endswith((".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz")):
+        return False
+    forms = read_forms(path)
+    return forms is not None and forms.version == 2
+
+
+def _nibabel(path: Path) -> ModuleType:
+    try:
+        import nibabel
+    except ImportError as error:
+        kind = "a FreeSurfer image" if _is_freesurfer(path) else "NIfTI-2"
+        raise InputError(
+            f"'{path}' is {kind}, for which the package nibabel is needed",
+            'Install it (pip install "SAMFineTune[nibabel]", or pip install nibabel), or save the '
+            "image as NIfTI-1 or NRRD",
+            code="package_missing",
+        ) from error
+    return nibabel
+
+
+def _header(nibabel: ModuleType, path: Path) -> tuple[Any, Geometry, tuple[str, ...]]:
+    """The header, checked, and the place that it gives."""
+    kind = nibabel.MGHImage if _is_freesurfer(path) else nibabel.Nifti2Image
+    with _damage_in_words(path, nibabel):
+        with unpacked(header_file(path)) as stream:
+            header = kind.header_class.from_fileobj(stream, check=False)
+        shape = tuple(int(length) for length in header.get_data_shape())
+        number = header.get_data_dtype()
+    _check(path, number, shape)
+    return (header, *_place(path, header, shape))
+
+
+def _opened(nibabel: ModuleType, path: Path) -> Any:
+    """The image; whether it is packed is told by its content, not by its name."""
+    if _is_freesurfer(path) or path.name.lower().endswith((".nii", ".nii.gz")):
+        kind = nibabel.MGHImage if _is_freesurfer(path) else nibabel.Nifti2Image
+        # Reading to the end checks the checksum of a packed file.
+        with unpacked(path) as stream:
+            return kind.from_bytes(stream.read())
+    return nibabel.Nifti2Pair.from_filename(str(path))
+
+
+def _check_length(path: Path, header: Any) -> None:
+    """Refuse a file that is shorter than its header says; reading on checks its checksum."""
+    needed = math.prod(map(int, header.get_data_shape())) * header.get_data_dtype().itemsize
+    with unpacked(voxel_file(path)) as stream:
+        length = sum(iter(lambda: len(stream.read(_BLOCK)), 0))
+    if length < header.get_data_offset() + needed:
+        raise _damaged(path)
+
+
+def _check(path: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    if kind.fields is not None:
+        raise InputError(
+            f"'{path}' has {len(kind.fields)} values a voxel (colour or vector), not one",
+            "Give a grey-scale volume",
+            code="not_scalar",
+        )
+    if kind.kind == "c":
+        raise InputError(f"'{path}' holds complex numbers", "Save its magnitude", code="not_scalar")
+    if any(length < 1 for length in shape) or not shape:
+        raise InputError(f"'{path}' holds no voxels", "Export it again", code="damaged_image")
+    if len(shape) > 3 and any(length > 1 for length in shape[3:]):
+        raise InputError(
+            f"'{path}' is {len(shape)}-D ({' x '.join(map(str, shape))}), not 3-D",
+            "Save one time point or channel as a volume of its own",
+            code="not_3d",
+        )
+
+
+def _place(path: Path, header: Any, shape: tuple[int, ...]) -> tuple[Geometry, tuple[str, ...]]:
+    forms = None if _is_freesurfer(path) else read_forms(path)
+    if forms is not None:
+        return nifti_place(path, forms)
+    affine = np.asarray(header.get_affine(), dtype=float)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or not (lengths > 0).all() or lengths.max() > 1e9:
+        raise _damaged(path)
+    if abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
+        raise _damaged(path)
+    i, j, k = (*shape, 1, 1)[:3]
+    geometry = Geometry.from_affine((i, j, k), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    # nibabel sets the flag itself when it fills in the place.
+    with unpacked(path) as stream:
+        told = stream.read(_GOOD_RAS + 2)[_GOOD_RAS:]
+    if not any(told):
+        remark = (
+            f"{path.name} does not say where its image lies in the patient; it is taken as a "
+            "coronal one around the origin, as FreeSurfer takes it"
+        )
+        return geometry, (remark,)
+    return geometry, ()
+
+
+def _as_volume(array: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Axes (k, j, i), the machine's byte order, and no more digits than the file has."""
+    volume = array.reshape((*array.shape, 1, 1)[:3], order="F").transpose(2, 1, 0)
+    type_ = volume.dtype.newbyteorder("=")
+    if type_.kind == "f" and kind.kind in "iu" and kind.itemsize <= 2:
+        # Whole numbers with a slope: single precision holds them, as ITK reads them.
+        type_ = np.dtype(np.float32)
+    elif type_.kind == "f" and type_.itemsize not in (4, 8):
+        type_ = np.dtype(np.float32 if type_.itemsize < 4 else np.float64)
+    return np.ascontiguousarray(volume, dtype=type_)
+
+
+@contextmanager
+def _damage_in_words(path: Path, nibabel: ModuleType) -> Iterator[None]:
+    """What nibabel raises over a file that is damaged, as one error."""
+    try:
+        yield
+    except (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.freesurfer.mghformat.MGHError,
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.wrapstruct.WrapStructError,
+        EOFError,
+        KeyError,
+        OSError,
+        TypeError,
+        ValueError,
+        zlib.error,
+    ) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(
+        f"the image '{path}' is damaged or ends too early",
+        "Copy, download or export it again",
+        code="damaged_image",
+    )
