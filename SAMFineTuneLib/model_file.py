@@ -343,17 +343,16 @@ def _fill(path: Path, network: nn.Module, card: ModelCard, prefix: str) -> None:
 
 def _tensors(path: Path, card: ModelCard, prefix: str) -> dict[str, Tensor]:
     """Those of one set; without weights for prompts in the card all belong to the automatic one."""
-    from safetensors import SafetensorError, safe_open
+    from SAMFineTuneLib.tensor_file import UNREADABLE, tensors_of
 
     def belongs(name: str) -> bool:
         return card.prompts is None or name.startswith(_PROMPTS) == bool(prefix)
 
     try:
-        with safe_open(path, "pt") as file:
-            names = file.keys()
-            return {name[len(prefix) :]: file.get_tensor(name) for name in names if belongs(name)}
-    except (SafetensorError, OSError) as error:
+        tensors = tensors_of(path)
+    except UNREADABLE as error:
         raise _unreadable(path, "is damaged or incomplete") from error
+    return {name[len(prefix) :]: each for name, each in tensors.items() if belongs(name)}
 
 
 def _kept_tensors(segmenter: nn.Module, card: ModelCard) -> list[tuple[str, Tensor]]:

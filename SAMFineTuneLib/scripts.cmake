@@ -149,6 +149,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/slices/stack.py
   SAMFineTuneLib/slices/suggestion.py
   SAMFineTuneLib/storage.py
+  SAMFineTuneLib/tensor_file.py
   SAMFineTuneLib/training/__init__.py
   SAMFineTuneLib/training/example_labels.py
   SAMFineTuneLib/training/examples.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,5 +118,10 @@ def read(path: Path) -> np.ndarray:
     if fields.get("encoding") != "raw" or fields.get("type") not in _NUMPY_TYPES or fields.get("dimension") != "3":
         raise ValueError(f"{path.name} is not a volume in raw NRRD")
     order = ">" if fields.get("endian") == "big" else "<"
-    size = [int(number) for number in fields["sizes"].split()]
+    size = [int(number) for number in fields.get("sizes", "").split()]
+    if len(size) != 3 or min(size) < 1:
+        raise ValueError(f"{path.name} is not a volume in raw NRRD")
+    if path.stat().st_size < offset + math.prod(size) * np.dtype(_NUMPY_TYPES[fields["type"]]).itemsize:
+        # Memory that looks into the part that is not there would end Slicer.
+        raise ValueError(f"{path.name} is cut off")
     return np.memmap(path, order + _NUMPY_TYPES[fields["type"]], "c", offset, tuple(size[::-1]))

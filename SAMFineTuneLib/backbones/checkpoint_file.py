@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from SAMFineTuneLib.backbones.network import SamNetwork
 from SAMFineTuneLib.backbones.registry import BACKBONES
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.tensor_file import UNREADABLE, tensors_of
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _PARALLEL_PREFIX = "module."
@@ -86,8 +85,8 @@ def _is_safetensors(file: Path) -> bool:
 
 def _read_safetensors(file: Path) -> Any:
     try:
-        return safetensors.torch.load_file(file)
-    except (safetensors.SafetensorError, OSError) as error:
+        return tensors_of(file)
+    except UNREADABLE as error:
         raise _damaged(file) from error
 
 

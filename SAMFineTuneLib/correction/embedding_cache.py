@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.tensor_file import UNREADABLE, tensors_of
 
 MEMORY_BYTES = 256 << 20
 DISK_BYTES = 2 << 30
@@ -79,13 +80,22 @@ class EmbeddingCache:
             return self._recent[key]
         if self._folder is None:
             return None
+        path = self._path(self._folder, key)
         try:
-            tensors = load_file(self._path(self._folder, key))
-        except (OSError, SafetensorError):
-            # Never written, cleared meanwhile, or cut off by a full disk: it is computed anew.
+            tensors = tensors_of(path)
+            skips = sorted(name for name in tensors if name != "x")
+            state = FeatureState(tensors["x"], tuple(tensors[name] for name in skips))
+        except FileNotFoundError:
+            # Never written, or cleared meanwhile.
             return None
-        skips = sorted(name for name in tensors if name != "x")
-        state = FeatureState(tensors["x"], tuple(tensors[name] for name in skips))
+        except UNREADABLE:
+            # Cut off, as by a full disk or a computer that went off: it is computed anew.
+            size = _size(path)
+            with suppress(OSError):
+                path.unlink()
+                self._own_bytes -= size
+                self._used_on_disk -= size
+            return None
         self._remember(key, state)
         return state
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from SAMFineTuneLib import __version__
@@ -18,6 +18,7 @@ from SAMFineTuneLib.backbones.network import SamNetwork
 from SAMFineTuneLib.backbones.starter_encoder import StarterEncoder, give_initial_scale
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import written_whole
+from SAMFineTuneLib.tensor_file import tensors_of
 
 STATE_FILE = "pretraining.pt"
 LOG_FILE = "pretraining.jsonl"
@@ -120,7 +121,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             card = dict(json.loads((file.metadata() or {})[CARD_KEY]))
-        return {name: each.float() for name, each in load_file(path).items()}, card
+        return {name: each.float() for name, each in tensors_of(path).items()}, card
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} holds no weights of the starter network",

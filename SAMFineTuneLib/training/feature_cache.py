@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from SAMFineTuneLib.backbones.staged_encoder import FeatureState
@@ -27,7 +29,10 @@ class CachedSample(NamedTuple):
 
 
 class FeatureCache:
-    """Half-precision features on disk, in memory-mapped files that the system pages.
+    """Half-precision features on disk, in files that the system keeps in memory where it can.
+
+    They are written and read, not mapped into memory: a disk that is full would end the process
+    that writes through memory. So what does not fit is computed again whenever it is needed.
 
     Args:
         folder: where the files go; they are of no use to another run.
@@ -43,38 +48,89 @@ class FeatureCache:
         self._filled = np.zeros((slices, variants), dtype=bool)
         tensors = (example.state.x, *example.state.skips)
         self._features = [
-            _memory_map(folder / f"features_{number}.bin", np.float16, slices, variants, tensor[0])
+            _Records(folder / f"features_{number}.bin", np.float16, tensor[0])
             for number, tensor in enumerate(tensors)
         ]
-        self._targets = _memory_map(
-            folder / "targets.bin", np.int32, slices, variants, example.target
-        )
+        self._targets = _Records(folder / "targets.bin", np.int32, example.target)
 
     def __contains__(self, key: tuple[int, int]) -> bool:
         return bool(self._filled[key])
 
-    def put(self, key: tuple[int, int], sample: CachedSample) -> None:
-        """Keeps a sample, given with batch size 1, under (slice, variant)."""
-        for store, tensor in zip(
-            self._features, (sample.state.x, *sample.state.skips), strict=True
-        ):
-            store[key] = tensor[0].detach().to("cpu", torch.float16).numpy()
-        self._targets[key] = sample.target.numpy()
-        self._filled[key] = True
+    def put(self, key: tuple[int, int], sample: CachedSample) -> CachedSample:
+        """Keeps a sample, given with batch size 1, under (slice, variant); gives it as `get` would.
 
-    def get(self, key: tuple[int, int]) -> CachedSample:
-        """The sample under (slice, variant), on the CPU, batch size 1."""
-        first, *rest = (torch.from_numpy(store[key].copy())[None] for store in self._features)
-        return CachedSample(
-            FeatureState(first, tuple(rest)), torch.from_numpy(self._targets[key].copy())
-        )
+        Where the disk is full it is not kept.
+        """
+        tensors = (sample.state.x, *sample.state.skips)
+        arrays = [each[0].detach().to("cpu", torch.float16).numpy() for each in tensors]
+        target = sample.target.to(torch.int32).numpy()
+        try:
+            for store, array in zip(self._features, arrays, strict=True):
+                store.write(self._place(key), array)
+            self._targets.write(self._place(key), target)
+            self._filled[key] = True
+        except OSError:
+            self._filled[key] = False
+        return _sample(arrays, target)
+
+    def get(self, key: tuple[int, int]) -> CachedSample | None:
+        """The sample under (slice, variant), on the CPU, batch size 1; None where there is none."""
+        if not self._filled[key]:
+            return None
+        arrays = [store.read(self._place(key)) for store in (*self._features, self._targets)]
+        found = [each for each in arrays if each is not None]
+        if len(found) < len(arrays):
+            # Somebody cut a file off.
+            self._filled[key] = False
+            return None
+        return _sample(found[:-1], found[-1])
 
     def remove(self) -> None:
         """Deletes the files; the cache is of no use afterwards."""
-        # A file that is still mapped cannot be deleted on Windows.
-        self._features.clear()
-        del self._targets
+        # A file that is still open cannot be deleted on Windows.
+        for store in (*self._features, self._targets):
+            store.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _place(self, key: tuple[int, int]) -> int:
+        number, variant = key
+        return number * self.variants + variant
+
+
+class _Records:
+    """Arrays of one shape and type in a file, by their place in it; places may stay empty."""
+
+    def __init__(self, path: Path, kind: type[np.generic], example: Tensor) -> None:
+        self._type = np.dtype(kind)
+        self._shape = tuple(example.shape)
+        self._bytes = example.numel() * self._type.itemsize
+        self._file = path.open("w+b", buffering=0)
+
+    def write(self, place: int, array: NDArray[Any]) -> None:
+        """OSError where the disk is full."""
+        self._file.seek(place * self._bytes)
+        left = memoryview(np.ascontiguousarray(array, self._type).tobytes())
+        while left:
+            left = left[self._file.write(left) :]
+
+    def read(self, place: int) -> NDArray[Any] | None:
+        """None where the file is shorter."""
+        try:
+            self._file.seek(place * self._bytes)
+            data = bytearray(self._file.read(self._bytes))
+        except OSError:
+            return None
+        if len(data) < self._bytes:
+            return None
+        return np.frombuffer(data, self._type).reshape(self._shape)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _sample(arrays: Sequence[NDArray[Any]], target: NDArray[Any]) -> CachedSample:
+    first, *rest = (torch.from_numpy(each)[None] for each in arrays)
+    return CachedSample(FeatureState(first, tuple(rest)), torch.from_numpy(target))
 
 
 def free_bytes(folder: Path) -> int:
@@ -100,8 +156,3 @@ def worthwhile_variants(example: CachedSample, slices: int, samples: int, free_b
     fitting = min(CACHE_BYTES, free_bytes // 2) // (size * slices)
     variants = int(min(_MOST_VARIANTS, fitting, math.ceil(samples / slices / 2)))
     return variants if variants >= _FEWEST_VARIANTS else 0
-
-
-def _memory_map(path: Path, kind: type, slices: int, variants: int, example: Tensor) -> np.memmap:
-    # A sparse file: only what is written takes room.
-    return np.memmap(path, dtype=kind, mode="w+", shape=(slices, variants, *example.shape))

@@ -110,9 +110,10 @@ class SliceSampler:
             return self._compute(position, self._draw_seed(position, draw))
         random = np.random.default_rng([self._seed, 3, draw])
         key = (position, int(random.integers(self._cache.variants)))
-        if key not in self._cache:
-            self._cache.put(key, self._compute(position, self._draw_seed(*key)))
-        return self._cache.get(key)
+        kept = self._cache.get(key)
+        if kept is not None:
+            return kept
+        return self._cache.put(key, self._compute(position, self._draw_seed(*key)))
 
     def _draw_seed(self, position: int, draw: int) -> int:
         return int(np.random.SeedSequence([self._seed, position, draw]).generate_state(1)[0])

@@ -68,11 +68,23 @@ class TrainingState:
 
 
 def load_state(folder: Path, signature: str, file: str = STATE_FILE) -> TrainingState | None:
-    """The state of an interrupted fine-tune, or None when there is none that fits."""
+    """The state of an interrupted fine-tune, or None when there is none that fits.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     path = folder / file
     if not path.is_file():
         return None
-    state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
+    # A damaged archive makes torch raise anything.
+    except Exception as error:
+        raise InputError(
+            f"the checkpoint {path} is damaged, or of another version of the program",
+            "delete it to begin this fine-tune anew",
+            code="bad_state",
+        ) from error
     return state if state.signature == signature else None
 
 

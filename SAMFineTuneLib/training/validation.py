@@ -108,15 +108,16 @@ class Validation:
 
     def _frozen_features(self, position: int) -> FeatureState:
         key = (position, 0)
-        if self._cache is None or key not in self._cache:
-            each = self._slices[position]
-            network = self._segmenter.network
-            state = embed(network, [each.image], each.window, each.spacing, self._prefix)
-            sample = CachedSample(state, torch.zeros(1, dtype=torch.int32))
-            if self._cache is None:
-                self._cache = FeatureCache(self._cache_folder, sample, len(self._slices), 1)
-            self._cache.put(key, sample)
-        return self._cache.get(key).state
+        kept = None if self._cache is None else self._cache.get(key)
+        if kept is not None:
+            return kept.state
+        each = self._slices[position]
+        network = self._segmenter.network
+        state = embed(network, [each.image], each.window, each.spacing, self._prefix)
+        sample = CachedSample(state, torch.zeros(1, dtype=torch.int32))
+        if self._cache is None:
+            self._cache = FeatureCache(self._cache_folder, sample, len(self._slices), 1)
+        return self._cache.put(key, sample).state
 
 
 def _batches(slices: Sequence[LabelledSlice], size: int) -> list[list[int]]:
