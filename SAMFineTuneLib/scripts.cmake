@@ -151,6 +151,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/storage.py
   SAMFineTuneLib/tensor_file.py
   SAMFineTuneLib/training/__init__.py
+  SAMFineTuneLib/training/eager_adamw.py
   SAMFineTuneLib/training/example_labels.py
   SAMFineTuneLib/training/examples.py
   SAMFineTuneLib/training/feature_cache.py

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.training.eager_adamw import EagerAdamW
 
 _LARGEST_GRADIENT = 1.0
 
@@ -26,7 +27,7 @@ class TrainedWeights:
         }
         decayed = [each for each in self._trained.values() if each.ndim > 1]
         others = [each for each in self._trained.values() if each.ndim <= 1]
-        self._optimiser = torch.optim.AdamW(
+        self._optimiser = EagerAdamW(
             [
                 {"params": decayed, "weight_decay": weight_decay},
                 {"params": others, "weight_decay": 0.0},
