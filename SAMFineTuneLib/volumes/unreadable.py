@@ -145,7 +145,8 @@ def _beginning(path: Path) -> tuple[bytes, bool]:
 def _sop_class(content: bytes) -> str:
     """(0002,0002) of the file meta information, which is always explicit little endian."""
     at = 132
-    while content[at : at + 2] == b"\x02\x00":
+    # An element of a file that is cut off tells nothing.
+    while content[at : at + 2] == b"\x02\x00" and len(content) >= at + 12:
         element, kind = content[at + 2 : at + 4], content[at + 4 : at + 6]
         if kind in (b"OB", b"OW", b"UN", b"UT", b"SQ"):
             (length,) = struct.unpack_from("<I", content, at + 8)
