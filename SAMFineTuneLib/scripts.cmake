@@ -12,6 +12,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/backbones/adaptation_sites.py
   SAMFineTuneLib/backbones/availability.py
   SAMFineTuneLib/backbones/checkpoint_file.py
+  SAMFineTuneLib/backbones/checkpoint_download.py
   SAMFineTuneLib/backbones/checkpoints.py
   SAMFineTuneLib/backbones/class_clusters.py
   SAMFineTuneLib/backbones/definitions.py

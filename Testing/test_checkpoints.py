@@ -25,10 +25,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from SAMFineTuneLib.backbones import checkpoints, resumable_download
+from SAMFineTuneLib.backbones import checkpoint_download, checkpoints, resumable_download
+from SAMFineTuneLib.backbones.checkpoint_download import get_checkpoint
 from SAMFineTuneLib.backbones.checkpoints import (
     clear_checkpoints,
-    get_checkpoint,
     list_checkpoints,
     load_checkpoint,
 )
@@ -404,7 +404,7 @@ def test_no_space_left(server: Server, cache: Path, monkeypatch: pytest.MonkeyPa
     class Full(NamedTuple):
         free: int = 1000
 
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: Full())
+    monkeypatch.setattr(checkpoint_download.shutil, "disk_usage", lambda _: Full())
     with pytest.raises(InputError, match=r"no space left in .*3 MB") as caught:
         get_checkpoint("vit_t")
     assert caught.value.code == "no_space" and server.requests == []

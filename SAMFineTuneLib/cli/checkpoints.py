@@ -84,7 +84,7 @@ def _as_fields(entry: CachedCheckpoint) -> dict[str, Any]:
 
 
 def _get(chosen: argparse.Namespace) -> int:
-    from SAMFineTuneLib.backbones.checkpoints import get_checkpoint
+    from SAMFineTuneLib.backbones.checkpoint_download import get_checkpoint
     from SAMFineTuneLib.backbones.registry import find
 
     display = ProgressDisplay()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from SAMFineTuneLib.backbones.checkpoints import get_checkpoint
+from SAMFineTuneLib.backbones.checkpoint_download import get_checkpoint
 from SAMFineTuneLib.backbones.registry import find
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.events import EventWriter
