@@ -53,6 +53,11 @@ class ExampleSlices:
         return sorted(({*self.found} - {*self.unfinished}) | {*self.complete})
 
     @property
+    def absenceIsSaid(self) -> bool:
+        """Whether there are slices on which a segment that is not painted is known to be absent."""
+        return bool(self.complete or self.empty or self.extent is not None)
+
+    @property
     def extent(self) -> tuple[int, int] | None:
         """First and last slice that hold anything, when the user has said at least one of them."""
         if self.first < 0 and self.last < 0:
@@ -221,17 +226,23 @@ def _contradiction(slices: ExampleSlices) -> str:
     marked = [*slices.complete, *slices.unfinished, *slices.empty, slices.first, slices.last]
     if any(number >= slices.count for number in marked):
         return _("Slices were marked that this orientation does not have. Clear the marks.")
-    if not slices.found:
+    if not slices.found and not (slices.complete or slices.empty):
         return _("Nothing is painted yet. Label a few {orientation} slices in the Segment Editor.").format(
             orientation=slices.orientation
         )
-    if not painted:
+    if slices.found and not painted:
         return _("All labelled slices are marked as not done.")
     return ""
 
 
 def _doubt(slices: ExampleSlices) -> str:
     bare = [name for name, numbers in slices.bySegment.items() if not numbers]
-    if bare and slices.found:
+    if not slices.found:
+        return _("Nothing is painted: the slices marked as done or empty are learnt as empty.")
+    if bare and slices.absenceIsSaid:
+        return _("{names}: nothing is painted; known to be absent where slices are done or empty.").format(
+            names=", ".join(bare)
+        )
+    if bare:
         return _("{names}: nothing is painted; it will not be learnt from here.").format(names=", ".join(bare))
     return ""

@@ -34,10 +34,12 @@ class FinetuneRequest:
         """What is missing, in words; "" when it can start."""
         if not self.examples:
             return _("Add an example first: a volume with a segmentation of which a few slices are labelled.")
-        for example in self.examples:
-            slices = slicesOf(example, painted)
+        known = [slicesOf(example, painted) for example in self.examples]
+        for slices in known:
             if slices.problem:
                 return slices.problem
+        if not any(slices.found for slices in known):
+            return _("Nothing is painted in any example. Label a few slices of at least one volume.")
         if self.settings.get("weights") == "random" and (self.startFrom or self.settings.get("checkpoint")):
             return _("Random weights exclude a tuned model to start from, and a weights file.")
         return ""

@@ -119,9 +119,17 @@ class FinetuneInputs:
         if slices.problem:
             raise ValueError(slices.problem)
         values = {label.name: label.value for label in self.labels}
-        # A segment without a voxel is not in the file, so it cannot be asked for.
-        painted = [values[name] for name, numbers in slices.bySegment.items() if numbers]
-        return jobExample(volume, segmentation, painted, slices)
+        learnt = [
+            values[name]
+            for name, numbers in slices.bySegment.items()
+            if numbers or (slices.absenceIsSaid and name in self._paintedNames())
+        ]
+        return jobExample(volume, segmentation, learnt, slices)
+
+    def _paintedNames(self) -> set[str]:
+        """The structures that at least one example shows."""
+        known = [slicesOf(example, self.painted) for example in self.examples]
+        return {name for slices in known for name, numbers in slices.bySegment.items() if numbers}
 
 
 def jobExample(volume: Path, segmentation: Path, labels: list[int], slices: ExampleSlices) -> dict[str, Any]:

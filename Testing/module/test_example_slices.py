@@ -134,6 +134,22 @@ def test_contradictions_are_told_in_words(logic):
     assert "this orientation does not have" in logic.problemWithFineTune()
 
 
+def test_a_healthy_volume_is_an_example_beside_one_that_shows_the_structure(logic):
+    add_example(logic, liver=painted(2) & False)
+    logic.markEmpty(0, 4)
+    assert slices_now(logic).problem == "" and "learnt as empty" in slices_now(logic).warning
+    assert "Nothing is painted in any example" in logic.problemWithFineTune()
+    add_example(logic, liver=painted(2, 5))
+    assert logic.problemWithFineTune() == ""
+
+
+def test_a_segment_without_a_voxel_is_known_to_be_absent_where_that_is_said(logic):
+    add_example(logic, liver=painted(2, 5), spleen=painted(2) & False)
+    assert "will not be learnt from here" in slices_now(logic).warning
+    logic.markComplete(0, 5)
+    assert "absent where slices are done or empty" in slices_now(logic).warning
+
+
 def test_examples_that_cannot_be_used_say_why(logic):
     import slicer
 

@@ -53,7 +53,7 @@ def exported(examples, folder):
     for _ in inputs.steps():
         pass
     return [
-        (entry, read_volume(entry["volume"]), read_labelmap(entry["segmentation"]))
+        (entry, read_volume(entry["volume"]), read_labelmap(entry["segmentation"], empty_ok=True))
         for entry in inputs.written
     ]
 
@@ -866,3 +866,54 @@ def test_what_changes_while_an_apply_is_prepared_is_left_out(event):
         [volume], [example(volume, segmentation)], meanwhile=meanwhile, liver=1, spleen=2
     )
     assert job.drawn == labelmaps == [] and len(begun) >= 2
+
+
+def test_a_structure_that_one_example_lacks_is_learnt_as_absent_where_that_is_said(scene, tmp_path):
+    """On slices that are marked as done or empty; an example without a structure may be healthy."""
+    nothing = np.zeros(SHAPE)
+    volumes = [add_volume(values(seed), placement((1, 1, 3))) for seed in range(4)]
+    liver, tumour = box(SHAPE, **LIVER), box(SHAPE, (8, 9), (6, 9), (6, 9))
+    shown, lacking, silent, healthy = (
+        add_segmentation(volume, segments)
+        for volume, segments in zip(
+            volumes,
+            [
+                {"liver": liver, "tumour": tumour},
+                {"liver": liver, "tumour": nothing, "cyst": nothing},
+                {"liver": liver, "tumour": nothing},
+                {"tumour": nothing},
+            ],
+            strict=True,
+        )
+    )
+    written = exported(
+        [
+            example(volumes[0], shown),
+            example(volumes[1], lacking, complete=[4]),
+            example(volumes[2], silent),
+            example(volumes[3], healthy, empty=[2, 5]),
+        ],
+        tmp_path,
+    )
+    assert [entry["labels"] for entry, _, _ in written] == [[1, 2], [1, 2], [1], [2]]
+
+    from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job
+    from SAMFineTuneLib.training.examples import ExampleSource, load_examples
+
+    job = make_job(
+        FinetuneJob,
+        {
+            "output": tmp_path / "model.safetensors",
+            "examples": [entry for entry, _, _ in written],
+            "label_names": {1: "liver", 2: "tumour"},
+        },
+    )
+    learnt = load_examples([ExampleSource(**dict(each)) for each in job.examples], job.label_names)
+    assert [label.name for label in learnt.labels] == ["liver", "tumour"]
+    tumour_known = {
+        (each.volume, each.number)
+        for each in learnt.slices
+        if each.known[2] and not (each.target == 2).any()
+    }
+    assert {(1, 4), (3, 2), (3, 5)} <= tumour_known
+    assert not any(volume == 2 for volume, _ in tumour_known)
