@@ -40,7 +40,7 @@ test-module: $(READY)
 	$(RUN) Testing/run_module_tests.py
 
 panel: $(READY)
-	$(RUN) -m Testing.slicer_host.open_panel
+	$(RUN) -m Testing.host.open_panel
 
 test-slow: $(READY)
 	$(RUN) -m pytest Testing -m slow

@@ -23,22 +23,22 @@ if str(Path(__file__).resolve().parent) not in sys.path:
     sys.path.append(str(Path(__file__).resolve().parent))
 
 from SAMFineTunePanel import module_test
-from SAMFineTunePanel.apply_request import ApplyRequest
-from SAMFineTunePanel.corrected_examples import addAcceptedSlices
-from SAMFineTunePanel.corrected_segment import CorrectedSegment
-from SAMFineTunePanel.correction import Correction
-from SAMFineTunePanel.correction_script import CorrectedSlices, correctSlice, propagate
-from SAMFineTunePanel.effect_registration import registerEffect
-from SAMFineTunePanel.example_slices import ExampleSlices, slicesOf
-from SAMFineTunePanel.finetune_request import FinetuneRequest, finetuneJob, unclaimedOutput, writeJob
+from SAMFineTunePanel.correction.correction import Correction
+from SAMFineTunePanel.correction.correction_script import CorrectedSlices, correctSlice, propagate
+from SAMFineTunePanel.effect.registration import registerEffect
+from SAMFineTunePanel.examples.corrected_examples import addAcceptedSlices
+from SAMFineTunePanel.examples.example_slices import ExampleSlices, slicesOf
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
-from SAMFineTunePanel.node_kinds import requireOrientation, requireSegmentation, requireVolume
+from SAMFineTunePanel.jobs.apply_request import ApplyRequest
+from SAMFineTunePanel.jobs.finetune_request import FinetuneRequest, finetuneJob, unclaimedOutput, writeJob
+from SAMFineTunePanel.jobs.job import Job
+from SAMFineTunePanel.jobs.result_import import segmentIDByName
 from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode, beginsAtRandom
-from SAMFineTunePanel.sample_data import registerSampleData
-from SAMFineTunePanel.scene_import import segmentIDByName
+from SAMFineTunePanel.scene.node_kinds import requireOrientation, requireSegmentation, requireVolume
+from SAMFineTunePanel.scene.sample_data import registerSampleData
+from SAMFineTunePanel.scene.slice_view import SliceInView, showSlice, sliceInView
+from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 from SAMFineTunePanel.session import closeTheSession, theSession
-from SAMFineTunePanel.slice_view import SliceInView, showSlice, sliceInView
-from SAMFineTunePanel.worker_job import Job
 
 makeLibraryImportable()
 
@@ -100,7 +100,7 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         """Make the panel; called once, when the module is first shown."""
-        from SAMFineTunePanel.panel import Panel
+        from SAMFineTunePanel.sections.panel import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = SAMFineTuneLogic()
@@ -589,31 +589,31 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
     def models(self) -> list[Any]:
         """The tuned models on this computer, with their cards."""
-        from SAMFineTuneLib.model_library import list_models
+        from SAMFineTuneLib.models.library import list_models
 
         return list_models()
 
     def renameModel(self, model: Any, name: str) -> Any:
         """Call a tuned model otherwise."""
-        from SAMFineTuneLib.model_library import rename_model
+        from SAMFineTuneLib.models.library import rename_model
 
         return rename_model(self._model(model), name)
 
     def deleteModel(self, model: Any) -> None:
         """Delete a tuned model."""
-        from SAMFineTuneLib.model_library import delete_model
+        from SAMFineTuneLib.models.library import delete_model
 
         delete_model(self._model(model))
 
     def exportModel(self, model: Any, file: str | Path, overwrite: bool = False) -> Path:
         """Copy a tuned model, which is one file, to where it can be passed on."""
-        from SAMFineTuneLib.model_library import export_model
+        from SAMFineTuneLib.models.library import export_model
 
         return export_model(self._model(model), Path(file), overwrite=overwrite)
 
     def importModel(self, file: str | Path) -> Any:
         """Take a tuned model from a file."""
-        from SAMFineTuneLib.model_library import import_model
+        from SAMFineTuneLib.models.library import import_model
 
         return import_model(Path(file))
 
@@ -706,7 +706,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         return FinetuneRequest(list(node.examples), node.modelName, node.startFrom, _fields(chosen))
 
     def _applyRequest(self) -> ApplyRequest:
-        from SAMFineTuneLib.model_library import model_named
+        from SAMFineTuneLib.models.library import model_named
 
         node = self.getParameterNode()
         return ApplyRequest(
@@ -722,7 +722,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         )
 
     def _model(self, model: Any) -> Any:
-        from SAMFineTuneLib.model_library import find_model
+        from SAMFineTuneLib.models.library import find_model
 
         return find_model(model) if isinstance(model, str) else model
 

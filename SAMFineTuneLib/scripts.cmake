@@ -7,32 +7,6 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/adaptation/lora.py
   SAMFineTuneLib/adaptation/parameter_count.py
   SAMFineTuneLib/adaptation/strategy.py
-  SAMFineTuneLib/augmentation.py
-  SAMFineTuneLib/backbones/__init__.py
-  SAMFineTuneLib/backbones/adaptation_sites.py
-  SAMFineTuneLib/backbones/availability.py
-  SAMFineTuneLib/backbones/checkpoint_file.py
-  SAMFineTuneLib/backbones/checkpoint_download.py
-  SAMFineTuneLib/backbones/checkpoints.py
-  SAMFineTuneLib/backbones/class_clusters.py
-  SAMFineTuneLib/backbones/definitions.py
-  SAMFineTuneLib/backbones/network.py
-  SAMFineTuneLib/backbones/refining_block.py
-  SAMFineTuneLib/backbones/registry.py
-  SAMFineTuneLib/backbones/resumable_download.py
-  SAMFineTuneLib/backbones/sam_vit.py
-  SAMFineTuneLib/backbones/skip_upscaling.py
-  SAMFineTuneLib/backbones/staged_encoder.py
-  SAMFineTuneLib/backbones/starter.py
-  SAMFineTuneLib/backbones/starter_context_decoder.py
-  SAMFineTuneLib/backbones/starter_encoder.py
-  SAMFineTuneLib/backbones/starter_prompt_decoder.py
-  SAMFineTuneLib/backbones/tiny_vit.py
-  SAMFineTuneLib/backbones/weights.py
-  SAMFineTuneLib/baselines/__init__.py
-  SAMFineTuneLib/baselines/shape_interpolation.py
-  SAMFineTuneLib/card_check.py
-  SAMFineTuneLib/chance.py
   SAMFineTuneLib/cli/__init__.py
   SAMFineTuneLib/cli/apply.py
   SAMFineTuneLib/cli/arguments.py
@@ -48,25 +22,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/cli/run.py
   SAMFineTuneLib/cli/serve.py
   SAMFineTuneLib/cli/storage.py
-  SAMFineTuneLib/correction/__init__.py
-  SAMFineTuneLib/correction/appearance.py
-  SAMFineTuneLib/correction/carry_on.py
-  SAMFineTuneLib/correction/conversation.py
-  SAMFineTuneLib/correction/embedding_cache.py
-  SAMFineTuneLib/correction/evidence.py
-  SAMFineTuneLib/correction/failure.py
-  SAMFineTuneLib/correction/leftovers.py
-  SAMFineTuneLib/correction/mask_files.py
-  SAMFineTuneLib/correction/mask_rounds.py
-  SAMFineTuneLib/correction/messages.py
-  SAMFineTuneLib/correction/networks.py
-  SAMFineTuneLib/correction/server.py
-  SAMFineTuneLib/correction/session.py
-  SAMFineTuneLib/correction/settings_file.py
-  SAMFineTuneLib/correction/slice_frame.py
-  SAMFineTuneLib/correction/slice_work.py
-  SAMFineTuneLib/correction/worker.py
-  SAMFineTuneLib/counted_words.py
+  SAMFineTuneLib/counted_text.py
   SAMFineTuneLib/demo/__init__.py
   SAMFineTuneLib/demo/__main__.py
   SAMFineTuneLib/demo/atlas_files.py
@@ -80,40 +36,66 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/evaluation/sheared_masks.py
   SAMFineTuneLib/evaluation/surface.py
   SAMFineTuneLib/files.py
+  SAMFineTuneLib/geometry/__init__.py
+  SAMFineTuneLib/geometry/axes.py
+  SAMFineTuneLib/geometry/grid.py
+  SAMFineTuneLib/geometry/nifti_forms.py
+  SAMFineTuneLib/geometry/polygon_fill.py
+  SAMFineTuneLib/geometry/shape_interpolation.py
   SAMFineTuneLib/hardware.py
   SAMFineTuneLib/heads/__init__.py
   SAMFineTuneLib/heads/automatic_segmenter.py
   SAMFineTuneLib/heads/class_mask_decoder.py
   SAMFineTuneLib/heads/context_class_decoder.py
   SAMFineTuneLib/heads/prompted_segmenter.py
+  SAMFineTuneLib/interactive/__init__.py
+  SAMFineTuneLib/interactive/appearance.py
+  SAMFineTuneLib/interactive/client.py
+  SAMFineTuneLib/interactive/embedding_cache.py
+  SAMFineTuneLib/interactive/evidence.py
+  SAMFineTuneLib/interactive/failure.py
+  SAMFineTuneLib/interactive/mask_files.py
+  SAMFineTuneLib/interactive/networks.py
+  SAMFineTuneLib/interactive/propagation.py
+  SAMFineTuneLib/interactive/protocol.py
+  SAMFineTuneLib/interactive/refinement.py
+  SAMFineTuneLib/interactive/server.py
+  SAMFineTuneLib/interactive/session.py
+  SAMFineTuneLib/interactive/settings_file.py
+  SAMFineTuneLib/interactive/slice_frame.py
+  SAMFineTuneLib/interactive/slice_work.py
+  SAMFineTuneLib/interactive/stale_sessions.py
+  SAMFineTuneLib/interactive/worker.py
   SAMFineTuneLib/jobs/__init__.py
-  SAMFineTuneLib/jobs/apply_runner.py
-  SAMFineTuneLib/jobs/checkpoint_runner.py
   SAMFineTuneLib/jobs/control.py
-  SAMFineTuneLib/jobs/drawn_slices.py
-  SAMFineTuneLib/jobs/events.py
-  SAMFineTuneLib/jobs/failure.py
-  SAMFineTuneLib/jobs/finetune_runner.py
   SAMFineTuneLib/jobs/folder.py
   SAMFineTuneLib/jobs/interrupted.py
-  SAMFineTuneLib/jobs/json_text.py
-  SAMFineTuneLib/jobs/line_splitter.py
-  SAMFineTuneLib/jobs/lock_file.py
   SAMFineTuneLib/jobs/process.py
-  SAMFineTuneLib/jobs/process_tree.py
-  SAMFineTuneLib/jobs/processor_sharing.py
-  SAMFineTuneLib/jobs/prompt_phase.py
-  SAMFineTuneLib/jobs/runners.py
   SAMFineTuneLib/jobs/schema.py
   SAMFineTuneLib/jobs/series_choice.py
-  SAMFineTuneLib/jobs/standard_input.py
-  SAMFineTuneLib/jobs/standard_output.py
-  SAMFineTuneLib/jobs/worker.py
-  SAMFineTuneLib/jobs/worker_ear.py
-  SAMFineTuneLib/jobs/worker_environment.py
-  SAMFineTuneLib/model_file.py
-  SAMFineTuneLib/model_library.py
-  SAMFineTuneLib/model_name.py
+  SAMFineTuneLib/jobs/storage.py
+  SAMFineTuneLib/jobs/worker_output.py
+  SAMFineTuneLib/models/__init__.py
+  SAMFineTuneLib/models/card_check.py
+  SAMFineTuneLib/models/library.py
+  SAMFineTuneLib/models/model_file.py
+  SAMFineTuneLib/models/name.py
+  SAMFineTuneLib/networks/__init__.py
+  SAMFineTuneLib/networks/adaptation_sites.py
+  SAMFineTuneLib/networks/definitions.py
+  SAMFineTuneLib/networks/network.py
+  SAMFineTuneLib/networks/registry.py
+  SAMFineTuneLib/networks/sam_vit.py
+  SAMFineTuneLib/networks/staged_encoder.py
+  SAMFineTuneLib/networks/starter/__init__.py
+  SAMFineTuneLib/networks/starter/class_clusters.py
+  SAMFineTuneLib/networks/starter/context_decoder.py
+  SAMFineTuneLib/networks/starter/encoder.py
+  SAMFineTuneLib/networks/starter/network.py
+  SAMFineTuneLib/networks/starter/prompt_decoder.py
+  SAMFineTuneLib/networks/starter/refining_block.py
+  SAMFineTuneLib/networks/starter/skip_upscaling.py
+  SAMFineTuneLib/networks/tiny_vit.py
   SAMFineTuneLib/pictures/__init__.py
   SAMFineTuneLib/pictures/contact_sheet.py
   SAMFineTuneLib/prediction/__init__.py
@@ -137,19 +119,27 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/pretraining/training.py
   SAMFineTuneLib/prompts/__init__.py
   SAMFineTuneLib/prompts/components.py
+  SAMFineTuneLib/prompts/corrupted_masks.py
   SAMFineTuneLib/prompts/prompt_maps.py
   SAMFineTuneLib/prompts/prompt_set.py
   SAMFineTuneLib/prompts/simulated.py
-  SAMFineTuneLib/prompts/wrong_masks.py
+  SAMFineTuneLib/random_source.py
   SAMFineTuneLib/slices/__init__.py
-  SAMFineTuneLib/slices/axis.py
+  SAMFineTuneLib/slices/augmentation.py
   SAMFineTuneLib/slices/intensity.py
   SAMFineTuneLib/slices/labelled.py
   SAMFineTuneLib/slices/pixels.py
   SAMFineTuneLib/slices/square.py
   SAMFineTuneLib/slices/stack.py
   SAMFineTuneLib/slices/suggestion.py
-  SAMFineTuneLib/storage.py
+  SAMFineTuneLib/tasks/__init__.py
+  SAMFineTuneLib/tasks/apply.py
+  SAMFineTuneLib/tasks/checkpoint.py
+  SAMFineTuneLib/tasks/drawn_slices.py
+  SAMFineTuneLib/tasks/finetune.py
+  SAMFineTuneLib/tasks/prompt_phase.py
+  SAMFineTuneLib/tasks/runners.py
+  SAMFineTuneLib/tasks/worker.py
   SAMFineTuneLib/tensor_file.py
   SAMFineTuneLib/training/__init__.py
   SAMFineTuneLib/training/eager_adamw.py
@@ -197,7 +187,6 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/format_limits.py
   SAMFineTuneLib/volumes/fractional_segments.py
   SAMFineTuneLib/volumes/gantry_tilt.py
-  SAMFineTuneLib/volumes/geometry.py
   SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
   SAMFineTuneLib/volumes/label_matching.py
@@ -205,11 +194,9 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/labelmap.py
   SAMFineTuneLib/volumes/nibabel_file.py
   SAMFineTuneLib/volumes/nifti_check.py
-  SAMFineTuneLib/volumes/nifti_forms.py
   SAMFineTuneLib/volumes/nifti_place.py
   SAMFineTuneLib/volumes/nrrd_slice.py
   SAMFineTuneLib/volumes/number_range.py
-  SAMFineTuneLib/volumes/polygon_fill.py
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
@@ -219,10 +206,28 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/unreadable.py
   SAMFineTuneLib/volumes/volume.py
   SAMFineTuneLib/volumes/writing.py
+  SAMFineTuneLib/weights/__init__.py
+  SAMFineTuneLib/weights/availability.py
+  SAMFineTuneLib/weights/checkpoint_file.py
+  SAMFineTuneLib/weights/choice.py
+  SAMFineTuneLib/weights/download.py
+  SAMFineTuneLib/weights/official.py
+  SAMFineTuneLib/weights/resumable_download.py
+  SAMFineTuneLib/worker/__init__.py
+  SAMFineTuneLib/worker/environment.py
+  SAMFineTuneLib/worker/events.py
+  SAMFineTuneLib/worker/failure.py
+  SAMFineTuneLib/worker/json_text.py
+  SAMFineTuneLib/worker/line_splitter.py
+  SAMFineTuneLib/worker/lock_file.py
+  SAMFineTuneLib/worker/process_tree.py
+  SAMFineTuneLib/worker/processor_sharing.py
+  SAMFineTuneLib/worker/standard_input.py
+  SAMFineTuneLib/worker/standard_output.py
   )
 
 # Weights that come with the program, and what they are.
 set(SAMFineTuneLib_WEIGHTS
-  SAMFineTuneLib/backbones/starter.md
-  SAMFineTuneLib/backbones/starter.safetensors
+  SAMFineTuneLib/weights/starter.md
+  SAMFineTuneLib/weights/starter.safetensors
   )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from SAMFineTuneLib.jobs.processor_sharing import share_processors
+from SAMFineTuneLib.worker.processor_sharing import share_processors
 
 # Tests compute in this process too, on machines that others use.
 share_processors(os.environ)

@@ -53,9 +53,9 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
         )
 
     def setupOptionsFrame(self) -> None:
-        from SAMFineTunePanel.editor_correction import EditorCorrection
-        from SAMFineTunePanel.effect_clicks import EffectClicks
-        from SAMFineTunePanel.effect_options import EffectOptions
+        from SAMFineTunePanel.effect.clicks import EffectClicks
+        from SAMFineTunePanel.effect.editor_correction import EditorCorrection
+        from SAMFineTunePanel.effect.options import EffectOptions
         from SAMFineTunePanel.session import theSession
 
         correction = theSession().correction
@@ -89,7 +89,7 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
         if not self._session.lookAtPackages():
             self._options.update()
             return
-        from SAMFineTuneLib.model_library import list_models
+        from SAMFineTuneLib.models.library import list_models
 
         # The disk is read here only; updateGUIFromMRML() is called all the time.
         self._options.setModels([model.name for model in list_models() if model.card is not None])
@@ -118,7 +118,7 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
         return isHandled
 
     def _outlineIn(self, viewWidget):
-        from SAMFineTunePanel.box_outline import BoxOutline
+        from SAMFineTunePanel.effect.box_outline import BoxOutline
 
         if viewWidget not in self._outlines:
             self._outlines[viewWidget] = BoxOutline()

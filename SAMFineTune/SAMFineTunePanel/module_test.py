@@ -53,7 +53,7 @@ class ModuleTest(ScriptedLoadableModuleTest):
 
     def runTest(self) -> None:
         from SAMFineTune import SAMFineTuneLogic
-        from SAMFineTunePanel.python_packages import missingPackages
+        from SAMFineTunePanel.worker.python_packages import missingPackages
 
         missing = missingPackages()
         if missing:

@@ -8,11 +8,11 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from SAMFineTunePanel.correction import Correction
-from SAMFineTunePanel.example_slices import PaintedSlices
-from SAMFineTunePanel.hardware_probe import HardwareProbe
-from SAMFineTunePanel.segmentation_undo import SegmentationUndo
-from SAMFineTunePanel.worker_job import Job, JobRunningError
+from SAMFineTunePanel.correction.correction import Correction
+from SAMFineTunePanel.examples.example_slices import PaintedSlices
+from SAMFineTunePanel.jobs.job import Job, JobRunningError
+from SAMFineTunePanel.scene.segmentation_undo import SegmentationUndo
+from SAMFineTunePanel.worker.hardware_probe import HardwareProbe
 
 
 class Session(VTKObservationMixin):

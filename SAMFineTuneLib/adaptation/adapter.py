@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from SAMFineTuneLib.backbones.adaptation_sites import AdapterSite
+from SAMFineTuneLib.networks.adaptation_sites import AdapterSite
 
 HIDDEN_FRACTION = 4
 MLP_SCALE = 0.5

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from SAMFineTuneLib.backbones.adaptation_sites import LoraSite
+from SAMFineTuneLib.networks.adaptation_sites import LoraSite
 
 
 class LowRank(nn.Module):

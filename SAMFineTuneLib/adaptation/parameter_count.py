@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from SAMFineTuneLib.backbones.network import SamNetwork
+from SAMFineTuneLib.networks.network import SamNetwork
 
 
 @dataclass(frozen=True)

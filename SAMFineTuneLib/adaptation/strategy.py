@@ -11,15 +11,15 @@ from torch import nn
 
 from SAMFineTuneLib.adaptation.adapter import Adapter, insert_adapters
 from SAMFineTuneLib.adaptation.lora import LoraConv2d, LowRank, insert_lora
-from SAMFineTuneLib.backbones.adaptation_sites import (
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.networks.adaptation_sites import (
     Adaptable,
     AdapterSite,
     LoraSite,
     two_way_adapter_sites,
     two_way_lora_sites,
 )
-from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.networks.network import SamNetwork
 
 Method = Literal["vanilla", "adapter", "lora"]
 Scope = Literal["decoder", "encoder_decoder"]

@@ -26,7 +26,7 @@ from SAMFineTuneLib.cli import (
 )
 from SAMFineTuneLib.cli.arguments import CommandParser, utf8_streams
 from SAMFineTuneLib.errors import Cancelled, InputError
-from SAMFineTuneLib.jobs.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT, error_event
+from SAMFineTuneLib.worker.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT, error_event
 
 _DESCRIPTION = """\
 Fine-tune the Segment Anything Model on a few labelled slices, and segment whole volumes.

@@ -14,7 +14,7 @@ from SAMFineTuneLib.cli.arguments import (
     option_name,
 )
 from SAMFineTuneLib.cli.execution import execute
-from SAMFineTuneLib.counted_words import counted
+from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, read_examples

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.jobs.json_text import to_json
+from SAMFineTuneLib.worker.json_text import to_json
 
 Commands = Any  # what add_subparsers returns has no public name
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
 from SAMFineTuneLib.cli.progress_display import ProgressDisplay
-from SAMFineTuneLib.jobs.events import Progress
-from SAMFineTuneLib.jobs.standard_output import output_on_errors
+from SAMFineTuneLib.worker.events import Progress
+from SAMFineTuneLib.worker.standard_output import output_on_errors
 
 if TYPE_CHECKING:
-    from SAMFineTuneLib.backbones.checkpoints import CachedCheckpoint
+    from SAMFineTuneLib.weights.official import CachedCheckpoint
 
 _DESCRIPTION = """\
 The official weights of the backbones. They are kept in a folder of the user (SAMFINETUNE_CACHE
@@ -58,7 +58,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _list(chosen: argparse.Namespace) -> int:
-    from SAMFineTuneLib.backbones.checkpoints import cache_folder, list_checkpoints
+    from SAMFineTuneLib.weights.official import cache_folder, list_checkpoints
 
     entries = list_checkpoints()
     for entry in entries:
@@ -84,8 +84,8 @@ def _as_fields(entry: CachedCheckpoint) -> dict[str, Any]:
 
 
 def _get(chosen: argparse.Namespace) -> int:
-    from SAMFineTuneLib.backbones.checkpoint_download import get_checkpoint
-    from SAMFineTuneLib.backbones.registry import find
+    from SAMFineTuneLib.networks.registry import find
+    from SAMFineTuneLib.weights.download import get_checkpoint
 
     display = ProgressDisplay()
     spec = find(chosen.name)
@@ -107,7 +107,7 @@ def _megabytes(name: str, here: int, size: int) -> Progress:
 
 
 def _clear(chosen: argparse.Namespace) -> int:
-    from SAMFineTuneLib.backbones.checkpoints import clear_checkpoints
+    from SAMFineTuneLib.weights.official import clear_checkpoints
 
     freed = clear_checkpoints()
     say(f"{freed / 1e6:.0f} MB freed")

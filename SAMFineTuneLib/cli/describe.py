@@ -7,7 +7,7 @@ from typing import Any
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.jobs.standard_output import output_on_errors
+from SAMFineTuneLib.worker.standard_output import output_on_errors
 
 _DESCRIPTION = """\
 Count the parameters of a network and those that train under a method and a scope. Needs no
@@ -94,8 +94,8 @@ def _count(chosen: argparse.Namespace) -> tuple[int, list[dict[str, Any]]]:
 
     from SAMFineTuneLib.adaptation.parameter_count import count
     from SAMFineTuneLib.adaptation.strategy import adapt
-    from SAMFineTuneLib.backbones.registry import build, find
     from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+    from SAMFineTuneLib.networks.registry import build, find
 
     size = chosen.input_size or find(chosen.backbone).default_input_size
     with torch.device("meta"):

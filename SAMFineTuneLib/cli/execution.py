@@ -16,11 +16,11 @@ from types import FrameType
 from SAMFineTuneLib.cli.arguments import print_result, say
 from SAMFineTuneLib.cli.progress_display import ProgressDisplay
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.jobs.failure import EXIT_BAD_INPUT, EXIT_DONE
 from SAMFineTuneLib.jobs.folder import JobFolder, new_job_folder
 from SAMFineTuneLib.jobs.process import WorkerProcess
 from SAMFineTuneLib.jobs.schema import Job, read_job, with_absolute_paths, write_job
-from SAMFineTuneLib.jobs.worker_ear import Outcome
+from SAMFineTuneLib.jobs.worker_output import Outcome
+from SAMFineTuneLib.worker.failure import EXIT_BAD_INPUT, EXIT_DONE
 
 
 def execute(job: Job, chosen_folder: Path | None) -> int:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
-from SAMFineTuneLib.jobs.standard_output import output_on_errors
+from SAMFineTuneLib.worker.standard_output import output_on_errors
 
 _DESCRIPTION = """\
 Tell what this computer has to compute with: processors, memory, devices as --device takes them,

@@ -8,7 +8,7 @@ from typing import Any
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
 from SAMFineTuneLib.files import path_from_text
-from SAMFineTuneLib.model_library import (
+from SAMFineTuneLib.models.library import (
     TunedModel,
     delete_model,
     export_model,
@@ -18,7 +18,7 @@ from SAMFineTuneLib.model_library import (
     models_folder,
     rename_model,
 )
-from SAMFineTuneLib.model_name import SUFFIX
+from SAMFineTuneLib.models.name import SUFFIX
 
 _COMMAND = "  python -m SAMFineTuneLib models"
 _DESCRIPTION = """\

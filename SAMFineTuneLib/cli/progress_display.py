@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from SAMFineTuneLib.jobs.events import Event, Log, Preview, Progress
+from SAMFineTuneLib.worker.events import Event, Log, Preview, Progress
 
 _SECONDS_BETWEEN_LINES = 5.0
 

@@ -30,6 +30,6 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from SAMFineTuneLib.jobs.worker import main
+    from SAMFineTuneLib.tasks.worker import main
 
     return main(chosen.job_folder, chosen.parent)

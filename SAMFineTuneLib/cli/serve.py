@@ -30,6 +30,6 @@ def add_to(commands: Commands) -> None:
 
 
 def _serve(chosen: argparse.Namespace) -> int:
-    from SAMFineTuneLib.correction.worker import main
+    from SAMFineTuneLib.interactive.worker import main
 
     return main(chosen.folder, chosen.parent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
-from SAMFineTuneLib.storage import StoredItem, clear_storage, storage_used
+from SAMFineTuneLib.jobs.storage import StoredItem, clear_storage, storage_used
 
 _COMMAND = "  python -m SAMFineTuneLib storage"
 _DESCRIPTION = """\

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from SAMFineTuneLib.baselines.shape_interpolation import interpolate
 from SAMFineTuneLib.demo.sample_head import VENTRICLES, SampleHead, load_sample_head, write_sample
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.evaluation import evaluate
-from SAMFineTuneLib.slices.axis import array_axis
+from SAMFineTuneLib.geometry.axes import array_axis
+from SAMFineTuneLib.geometry.shape_interpolation import interpolate
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Labelmap, read_labelmap
 

@@ -13,7 +13,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.evaluation.overlap import dice
 from SAMFineTuneLib.evaluation.sheared_masks import straightened
 from SAMFineTuneLib.evaluation.surface import surface_dice
-from SAMFineTuneLib.slices.axis import AXIS_NAMES, array_axis
+from SAMFineTuneLib.geometry.axes import AXIS_NAMES, array_axis
 from SAMFineTuneLib.volumes import Geometry, Labelmap, labelmap_onto
 
 

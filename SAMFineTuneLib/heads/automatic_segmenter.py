@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
-from SAMFineTuneLib.backbones.starter_context_decoder import ClassContext, ContextMaskDecoder
-from SAMFineTuneLib.backbones.starter_prompt_decoder import StarterMaskDecoder
 from SAMFineTuneLib.heads.class_mask_decoder import ClassMaskDecoder
 from SAMFineTuneLib.heads.context_class_decoder import ContextClassDecoder
+from SAMFineTuneLib.networks.network import SamNetwork
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
+from SAMFineTuneLib.networks.starter.context_decoder import ClassContext, ContextMaskDecoder
+from SAMFineTuneLib.networks.starter.prompt_decoder import StarterMaskDecoder
 
 
 class AutomaticSegmenter(nn.Module):

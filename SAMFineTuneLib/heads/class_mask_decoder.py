@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from SAMFineTuneLib.backbones.adaptation_sites import (
+from SAMFineTuneLib.networks.adaptation_sites import (
     AdapterSite,
     LoraSite,
     two_way_adapter_sites,
     two_way_lora_sites,
 )
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
 
 # Breaks the symmetry between class tokens that start from one pretrained token.
 _TOKEN_NOISE = 0.02

@@ -16,21 +16,21 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from SAMFineTuneLib.backbones.adaptation_sites import (
+from SAMFineTuneLib.networks.adaptation_sites import (
     AdapterSite,
     LoraSite,
     two_way_adapter_sites,
     two_way_lora_sites,
 )
-from SAMFineTuneLib.backbones.class_clusters import cluster_counts
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
-from SAMFineTuneLib.backbones.starter_context_decoder import (
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
+from SAMFineTuneLib.networks.starter.class_clusters import cluster_counts
+from SAMFineTuneLib.networks.starter.context_decoder import (
     COMPARED_CHANNELS,
     ClassContext,
     ContextMaskDecoder,
 )
-from SAMFineTuneLib.backbones.starter_encoder import EMBEDDING_CHANNELS
-from SAMFineTuneLib.backbones.starter_prompt_decoder import StarterMaskDecoder
+from SAMFineTuneLib.networks.starter.encoder import EMBEDDING_CHANNELS
+from SAMFineTuneLib.networks.starter.prompt_decoder import StarterMaskDecoder
 
 
 class ContextClassDecoder(ContextMaskDecoder):

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
-from SAMFineTuneLib.backbones.starter_prompt_decoder import StarterMaskDecoder
+from SAMFineTuneLib.networks.network import SamNetwork
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
+from SAMFineTuneLib.networks.starter.prompt_decoder import StarterMaskDecoder
 from SAMFineTuneLib.prompts.prompt_maps import draw_maps
 from SAMFineTuneLib.prompts.prompt_set import PADDING, PromptSet
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from SAMFineTuneLib.backbones.checkpoints import cache_folder
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
-from SAMFineTuneLib.jobs import lock_file
-from SAMFineTuneLib.jobs.events import EVENTS_FILE
 from SAMFineTuneLib.jobs.schema import JOB_FILE
+from SAMFineTuneLib.weights.official import cache_folder
+from SAMFineTuneLib.worker import lock_file
+from SAMFineTuneLib.worker.events import EVENTS_FILE
 
 # Code of the refusal of a job that another worker is doing.
 RUNNING = "job_running"

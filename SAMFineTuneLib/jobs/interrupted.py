@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.jobs.events import Event, Progress, Result, parse_line
 from SAMFineTuneLib.jobs.folder import JobFolder, jobs_folder
 from SAMFineTuneLib.jobs.schema import FinetuneJob, read_job
+from SAMFineTuneLib.worker.events import Event, Progress, Result, parse_line
 
 # The last words of a job are at the end of its events; those before need not be read.
 _TAIL_BYTES = 1 << 20

@@ -18,12 +18,12 @@ from typing import IO
 import psutil
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.jobs.events import Event
 from SAMFineTuneLib.jobs.folder import RUNNING, JobFolder
-from SAMFineTuneLib.jobs.line_splitter import LineSplitter
-from SAMFineTuneLib.jobs.process_tree import descendants, end_processes
-from SAMFineTuneLib.jobs.worker_ear import Outcome, WorkerEar
-from SAMFineTuneLib.jobs.worker_environment import worker_environment
+from SAMFineTuneLib.jobs.worker_output import Outcome, WorkerEar
+from SAMFineTuneLib.worker.environment import worker_environment
+from SAMFineTuneLib.worker.events import Event
+from SAMFineTuneLib.worker.line_splitter import LineSplitter
+from SAMFineTuneLib.worker.process_tree import descendants, end_processes
 
 CANCEL_GRACE_S = 2.0
 _EXIT_GRACE_S = 10.0

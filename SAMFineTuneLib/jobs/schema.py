@@ -22,10 +22,10 @@ from pydantic import (
     model_validator,
 )
 
-from SAMFineTuneLib.counted_words import counted
+from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
-from SAMFineTuneLib.jobs.json_text import to_json, write_json
+from SAMFineTuneLib.worker.json_text import to_json, write_json
 
 SCHEMA_VERSION = 1
 JOB_FILE = "job.json"

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
-from SAMFineTuneLib.baselines.shape_interpolation import Distance, shape_between, signed_distance
+from SAMFineTuneLib.geometry.shape_interpolation import Distance, shape_between, signed_distance
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.prediction.feature_regression import (
     FeatureRegression,
     FeatureSums,

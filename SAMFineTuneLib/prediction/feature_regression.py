@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.slices.square import SquareFit, mask_shares
 
 # How far around the structure it looks, as a share of the square's side.

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.networks.network import SamNetwork
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.slices.intensity import IntensityWindow
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit

@@ -9,14 +9,14 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState, chosen
+from SAMFineTuneLib.geometry.axes import AXIS_NAMES, axis_name
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
-from SAMFineTuneLib.model_file import ModelCard
+from SAMFineTuneLib.models.model_file import ModelCard
+from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.prediction.between_slices import BetweenSlices, keep_known
 from SAMFineTuneLib.prediction.known_structure import KnownStructure
 from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
 from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty, voxel_uncertainty
-from SAMFineTuneLib.slices.axis import AXIS_NAMES, axis_name
 from SAMFineTuneLib.slices.intensity import sample_voxels
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack, widest_axis

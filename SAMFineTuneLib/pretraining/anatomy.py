@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.chance import Chance
+from SAMFineTuneLib.random_source import Chance
 
 # Maps that shapes take their uneven edges from.
 _WOBBLES = 4

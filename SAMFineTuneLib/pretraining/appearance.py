@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.pretraining.anatomy import Anatomy
+from SAMFineTuneLib.random_source import Chance
 
 
 def draw_images(anatomy: Anatomy, chance: Chance, one_volume: bool) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState, chosen
-from SAMFineTuneLib.backbones.starter_context_decoder import ContextMaskDecoder
-from SAMFineTuneLib.chance import Chance
+from SAMFineTuneLib.networks.network import SamNetwork
+from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
+from SAMFineTuneLib.networks.starter.context_decoder import ContextMaskDecoder
 from SAMFineTuneLib.pretraining.episode import Episode
+from SAMFineTuneLib.random_source import Chance
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 from SAMFineTuneLib.training.mask_loss import thinned
 

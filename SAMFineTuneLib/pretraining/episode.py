@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.pretraining.anatomy import Anatomy, AnatomyDrawing
 from SAMFineTuneLib.pretraining.appearance import draw_images
+from SAMFineTuneLib.random_source import Chance
 from SAMFineTuneLib.slices.square import square_positions
 
 # A structure must show this share of an image's pixels somewhere, to be learnt from.

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
-from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.pretraining.episode import Episode
 from SAMFineTuneLib.prompts.components import random_component
 from SAMFineTuneLib.prompts.simulated import first_prompts
+from SAMFineTuneLib.random_source import Chance
 from SAMFineTuneLib.training.prompt_rounds import loss_of_rounds
 
 # Shares of the image that a structure may fill.

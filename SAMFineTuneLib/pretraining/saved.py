@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from SAMFineTuneLib import __version__
-from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.backbones.starter_encoder import StarterEncoder, give_initial_scale
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import written_whole
+from SAMFineTuneLib.networks.network import SamNetwork
+from SAMFineTuneLib.networks.starter.encoder import StarterEncoder, give_initial_scale
 from SAMFineTuneLib.tensor_file import tensors_of
 
 STATE_FILE = "pretraining.pt"

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.backbones.staged_encoder import chosen
-from SAMFineTuneLib.backbones.starter import build_starter, set_input_size
-from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.networks.network import SamNetwork
+from SAMFineTuneLib.networks.staged_encoder import chosen
+from SAMFineTuneLib.networks.starter.network import build_starter, set_input_size
 from SAMFineTuneLib.pretraining.context_task import context_loss
 from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
 from SAMFineTuneLib.pretraining.plan import PretrainingPlan
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
 from SAMFineTuneLib.pretraining.prompt_task import Rounds, choose_masks, prompt_loss
+from SAMFineTuneLib.random_source import Chance
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 
 _AVERAGED_OVER = 0.998

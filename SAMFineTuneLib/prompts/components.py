@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from SAMFineTuneLib.chance import Chance
+from SAMFineTuneLib.random_source import Chance
 
 
 def random_component(mask: np.ndarray, smallest: float, chance: Chance) -> np.ndarray:

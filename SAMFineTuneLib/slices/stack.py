@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from SAMFineTuneLib.slices.axis import PlaneAxis, array_axis, axis_name, plane_axes
+from SAMFineTuneLib.geometry.axes import PlaneAxis, array_axis, axis_name, plane_axes
 from SAMFineTuneLib.volumes import Geometry, Labelmap, Volume
 
 # Spacings that differ by less are the same for the choice of an axis.

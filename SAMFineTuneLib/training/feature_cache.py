@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
 
 # Disk that the cache may take, and the fewest augmented variants of a slice that are worth it.
 CACHE_BYTES = 4 * 1024**3

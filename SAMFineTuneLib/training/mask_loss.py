@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.chance import Chance
+from SAMFineTuneLib.random_source import Chance
 
 _SMOOTH = 1.0
 _OVERLAP_WEIGHT = 0.1

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
-from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.prompts.prompt_set import PromptSet
 from SAMFineTuneLib.prompts.simulated import correcting_points
+from SAMFineTuneLib.random_source import Chance
 from SAMFineTuneLib.training.mask_loss import mask_loss, thinned
 
 # How far a click strays among the deep places of an error.

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.prompts.components import random_component
+from SAMFineTuneLib.prompts.corrupted_masks import wrong_masks
 from SAMFineTuneLib.prompts.prompt_set import PADDING, PromptSet
 from SAMFineTuneLib.prompts.simulated import (
     boxes_around,
@@ -16,7 +16,7 @@ from SAMFineTuneLib.prompts.simulated import (
     first_prompts,
     jittered,
 )
-from SAMFineTuneLib.prompts.wrong_masks import wrong_masks
+from SAMFineTuneLib.random_source import Chance
 
 # How often one connected part is wanted, and not all of a structure.
 _ONE_PART = 0.8

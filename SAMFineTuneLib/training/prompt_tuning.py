@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState, chosen
-from SAMFineTuneLib.chance import Chance
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
+from SAMFineTuneLib.random_source import Chance
 from SAMFineTuneLib.training.examples import TrainingSet
 from SAMFineTuneLib.training.loop import Ending, TrainingLoop, Watch, device_of
 from SAMFineTuneLib.training.plan import FinetunePlan

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.prediction.slice_prediction import embed
 from SAMFineTuneLib.prompts.components import largest_component
 from SAMFineTuneLib.prompts.prompt_set import POSITIVE, PromptSet

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.augmentation import SliceAugmentation
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
+from SAMFineTuneLib.slices.augmentation import SliceAugmentation
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.training.examples import LabelledSlice

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState, joined
-from SAMFineTuneLib.backbones.starter_context_decoder import ClassContext, ContextMaskDecoder
 from SAMFineTuneLib.device import autocast
+from SAMFineTuneLib.networks.network import SamNetwork
+from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
+from SAMFineTuneLib.networks.starter.context_decoder import ClassContext, ContextMaskDecoder
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.training.examples import LabelledSlice

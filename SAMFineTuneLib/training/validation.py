@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
 from SAMFineTuneLib.training.examples import LabelledSlice
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache

@@ -1,7 +1,7 @@
 """Volumes and labelmaps: image files to and from arrays with their geometry."""
 
+from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.volumes.format_limits import can_hold, require_holdable
-from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Labelmap, labelmap_onto
 from SAMFineTuneLib.volumes.reading import read_grid, read_labelmap, read_volume
 from SAMFineTuneLib.volumes.volume import Volume

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.geometry.grid import Geometry
+from SAMFineTuneLib.geometry.polygon_fill import filled
 from SAMFineTuneLib.volumes.dicom_dataset import damaged_if_it_fails, read_dataset
-from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Colour, Labelmap, present_labels
-from SAMFineTuneLib.volumes.polygon_fill import filled
 from SAMFineTuneLib.volumes.segment_overlaps import Part, flattened
 
 # Contours that enclose an area; points and open lines do not.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.geometry.grid import Geometry
 
 # How far a frame may lie from its even place: part of the spacing of the planes.
 _UNEVEN = 0.1

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.volumes.dicom_contours import read_contours
 from SAMFineTuneLib.volumes.dicom_dataset import (
     CONTOURS,
@@ -15,7 +16,6 @@ from SAMFineTuneLib.volumes.dicom_dataset import (
     read_dataset,
 )
 from SAMFineTuneLib.volumes.dicom_segmentation import read_segmentation
-from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Labelmap
 
 _WORDS = {CONTOURS: "contours (RTSTRUCT)"} | dict.fromkeys(SEGMENTATIONS, "a segmentation (SEG)")

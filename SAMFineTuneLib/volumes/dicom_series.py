@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.volumes.dicom_folder import (
     NOT_IMAGES,
     Series,
@@ -26,7 +27,6 @@ from SAMFineTuneLib.volumes.dicom_header import (
 from SAMFineTuneLib.volumes.dicom_pixels import voxels
 from SAMFineTuneLib.volumes.dicom_stack import arrange
 from SAMFineTuneLib.volumes.gantry_tilt import straightened, tilt_degrees
-from SAMFineTuneLib.volumes.geometry import Geometry
 
 
 class DicomVolume(NamedTuple):

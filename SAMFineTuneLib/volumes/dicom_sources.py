@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.volumes.dicom_dataset import (
     damaged_if_it_fails,
     files_below,
     is_dicom,
     read_dataset,
 )
-from SAMFineTuneLib.volumes.geometry import Geometry
 
 # How far an image may lie beside the slice that was read from it, in voxels.
 _BESIDE = 0.1

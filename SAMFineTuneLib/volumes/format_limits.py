@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.geometry import ON_GRID, Geometry, farthest_move
+from SAMFineTuneLib.geometry.grid import ON_GRID, Geometry, farthest_move
 from SAMFineTuneLib.volumes.quiet import itk_quiet
 
 # The endings of the formats that are written, the longer of two that end alike first.

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.geometry.grid import Geometry
 
 
 def tilt_degrees(shear: tuple[float, float], step: float) -> float:

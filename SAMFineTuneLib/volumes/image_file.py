@@ -12,16 +12,16 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.geometry.grid import Geometry
+from SAMFineTuneLib.geometry.nifti_forms import read_forms
 from SAMFineTuneLib.volumes.dicom_header import is_dicom
 from SAMFineTuneLib.volumes.dicom_series import read_dicom_file, read_series
-from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.nibabel_file import (
     geometry_with_nibabel,
     is_for_nibabel,
     read_with_nibabel,
 )
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
-from SAMFineTuneLib.volumes.nifti_forms import read_forms
 from SAMFineTuneLib.volumes.nifti_place import Place, nifti_place
 from SAMFineTuneLib.volumes.nrrd_slice import read_slice
 from SAMFineTuneLib.volumes.quiet import itk_quiet, sheared_nifti_allowed

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.geometry import ON_GRID, Geometry, index_map
+from SAMFineTuneLib.geometry.grid import ON_GRID, Geometry, index_map
 
 Colour = tuple[float, float, float]
 

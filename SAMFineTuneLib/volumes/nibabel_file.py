@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.geometry import Geometry
-from SAMFineTuneLib.volumes.nifti_forms import header_file, read_forms, unpacked, voxel_file
+from SAMFineTuneLib.geometry.grid import Geometry
+from SAMFineTuneLib.geometry.nifti_forms import header_file, read_forms, unpacked, voxel_file
 from SAMFineTuneLib.volumes.nifti_place import nifti_place
 
 _FREESURFER = (".mgz", ".mgh", ".mgh.gz")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMFineTuneLib.volumes.nifti_forms import header_file, read_forms, voxel_file
+from SAMFineTuneLib.geometry.nifti_forms import header_file, read_forms, voxel_file
 
 # Length of a NIfTI-1 header, which is also its first field.
 _HEADER = 348

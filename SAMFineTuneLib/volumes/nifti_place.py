@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.geometry import ON_GRID, Geometry, farthest_move
-from SAMFineTuneLib.volumes.nifti_forms import Affine, NiftiForms
+from SAMFineTuneLib.geometry.grid import ON_GRID, Geometry, farthest_move
+from SAMFineTuneLib.geometry.nifti_forms import Affine, NiftiForms
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

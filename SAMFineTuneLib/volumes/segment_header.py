@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.volumes.labelmap import Colour, Labelmap
 
 _FIELD = re.compile(r"Segment(\d+)_(LabelValue|Name|Color|Layer|Tags)")

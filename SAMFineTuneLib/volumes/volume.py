@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from SAMFineTuneLib.volumes.geometry import Geometry
+from SAMFineTuneLib.geometry.grid import Geometry
 
 
 @dataclass(frozen=True, eq=False)

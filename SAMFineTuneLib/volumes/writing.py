@@ -16,11 +16,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.geometry.grid import Geometry
+from SAMFineTuneLib.geometry.nifti_forms import read_forms, stamp_forms
 from SAMFineTuneLib.volumes.format_limits import FORMATS, TOLERANCE, require_holdable
-from SAMFineTuneLib.volumes.geometry import Geometry
 from SAMFineTuneLib.volumes.labelmap import Labelmap
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
-from SAMFineTuneLib.volumes.nifti_forms import read_forms, stamp_forms
 from SAMFineTuneLib.volumes.nifti_place import nifti_place
 from SAMFineTuneLib.volumes.quiet import itk_quiet
 from SAMFineTuneLib.volumes.segment_header import segment_fields

@@ -29,15 +29,15 @@ from typing import Any
 
 import numpy as np
 
-from SAMFineTuneLib.baselines.shape_interpolation import interpolate
 from SAMFineTuneLib.evaluation import evaluate
-from SAMFineTuneLib.jobs.json_text import write_json
+from SAMFineTuneLib.geometry.axes import array_axis
+from SAMFineTuneLib.geometry.shape_interpolation import interpolate
 from SAMFineTuneLib.pictures.contact_sheet import SlicePanel, write_contact_sheet
-from SAMFineTuneLib.slices.axis import array_axis
 from SAMFineTuneLib.slices.intensity import find_normalisation, sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.training.examples import ExampleSource
 from SAMFineTuneLib.volumes import Labelmap, Volume, read_labelmap, read_volume, write_labelmap
+from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks.few_slices import evenly_spaced, keep_slices, labelled_range
 from Testing.benchmarks.shared_images import add_data_option
 from Testing.benchmarks.table import Cell, markdown

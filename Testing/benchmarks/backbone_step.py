@@ -35,7 +35,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from SAMFineTuneLib.jobs.json_text import write_json
+from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks.table import Cell, markdown
 
 _MIB = 1024**2

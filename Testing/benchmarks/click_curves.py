@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from SAMFineTuneLib.correction.messages import SessionSettings, Start
-from SAMFineTuneLib.correction.networks import load_networks
-from SAMFineTuneLib.correction.session import CorrectionSession
+from SAMFineTuneLib.interactive.networks import load_networks
+from SAMFineTuneLib.interactive.protocol import SessionSettings, Start
+from SAMFineTuneLib.interactive.session import CorrectionSession
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume
 from Testing.benchmarks.correcting_user import Clicking, correct_slice

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from SAMFineTuneLib.correction.messages import Point, Prompt, Start
-from SAMFineTuneLib.correction.session import CorrectionSession
+from SAMFineTuneLib.interactive.protocol import Point, Prompt, Start
+from SAMFineTuneLib.interactive.session import CorrectionSession
 from SAMFineTuneLib.prediction.between_slices import agreement
 
 Mask = NDArray[np.bool_]

@@ -32,7 +32,7 @@ from typing import Any, get_args
 
 import torch
 
-from SAMFineTuneLib.jobs.json_text import write_json
+from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks.click_curves import ClickCurves, draw_curves, tuned_curves, untuned_curves
 from Testing.benchmarks.correcting_user import Clicking
 from Testing.benchmarks.correction_waiting import waiting_times

@@ -17,12 +17,12 @@ import numpy as np
 import psutil
 import torch
 
-from SAMFineTuneLib.backbones.registry import build
-from SAMFineTuneLib.correction.messages import SESSION_FILE
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
-from SAMFineTuneLib.jobs.worker_environment import worker_environment
+from SAMFineTuneLib.interactive.protocol import SESSION_FILE
+from SAMFineTuneLib.networks.registry import build
 from SAMFineTuneLib.prompts.prompt_set import PromptSet
 from SAMFineTuneLib.volumes import Geometry, write_volume
+from SAMFineTuneLib.worker.environment import worker_environment
 from Testing.benchmarks.table import markdown
 
 _CLICKS = 60

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.slices.intensity import IntensityWindow
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit

@@ -27,11 +27,11 @@ from pathlib import Path
 
 import numpy as np
 
-from SAMFineTuneLib.baselines.shape_interpolation import interpolate
 from SAMFineTuneLib.evaluation import dice
-from SAMFineTuneLib.jobs.json_text import write_json
+from SAMFineTuneLib.geometry.shape_interpolation import interpolate
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Labelmap, read_labelmap, write_labelmap
+from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks import abdomen, hippocampus
 from Testing.benchmarks.few_slices import evenly_spaced, keep_slices, slices_with
 from Testing.benchmarks.shared_images import add_data_option

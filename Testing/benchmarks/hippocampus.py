@@ -32,10 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.evaluation import dice
-from SAMFineTuneLib.jobs.json_text import write_json
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.training.examples import ExampleSource
 from SAMFineTuneLib.volumes import Labelmap, read_labelmap, read_volume, write_labelmap
+from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks.few_slices import keep_slices, labelled_range
 from Testing.benchmarks.shared_images import add_data_option
 from Testing.benchmarks.table import Cell, markdown

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from SAMFineTuneLib.adaptation.strategy import Method, Scope, adapt
-from SAMFineTuneLib.backbones.definitions import mobile_sam_tiny_vit, segment_anything_modeling
-from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.backbones.registry import BACKBONES
-from SAMFineTuneLib.backbones.tiny_vit import TinyVitEncoder
+from SAMFineTuneLib.networks.definitions import mobile_sam_tiny_vit, segment_anything_modeling
+from SAMFineTuneLib.networks.network import SamNetwork
+from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.tiny_vit import TinyVitEncoder
 
 SIZE = 1024
 _WIDTH = 256

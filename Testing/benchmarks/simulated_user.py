@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.prompts.prompt_set import POSITIVE, PromptSet
 from SAMFineTuneLib.prompts.simulated import (
     boxes_around,

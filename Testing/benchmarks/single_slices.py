@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from SAMFineTuneLib.slices.axis import axis_name
+from SAMFineTuneLib.geometry.axes import axis_name
 from SAMFineTuneLib.slices.intensity import IntensityWindow, find_normalisation, sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
 from SAMFineTuneLib.volumes import Geometry, labelmap_onto, read_labelmap, read_volume

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from SAMFineTuneLib.adaptation.strategy import adapt
-from SAMFineTuneLib.backbones.registry import build
-from SAMFineTuneLib.backbones.staged_encoder import FeatureState
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.slices.intensity import IntensityWindow
 from SAMFineTuneLib.training.examples import LabelledSlice
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMFineTuneLib.baselines.shape_interpolation import interpolate
-from SAMFineTuneLib.correction.carry_on import carry_on
-from SAMFineTuneLib.correction.session import CorrectionSession
+from SAMFineTuneLib.geometry.shape_interpolation import interpolate
+from SAMFineTuneLib.interactive.propagation import carry_on
+from SAMFineTuneLib.interactive.session import CorrectionSession
 from SAMFineTuneLib.prediction.between_slices import agreement
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap

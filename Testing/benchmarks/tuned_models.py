@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from SAMFineTuneLib.jobs.json_text import write_json
 from SAMFineTuneLib.volumes import read_labelmap, write_labelmap
+from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks import abdomen, hippocampus
 from Testing.benchmarks.few_slices import evenly_spaced, keep_slices, slices_with
 from Testing.benchmarks.process_cost import command, run_command

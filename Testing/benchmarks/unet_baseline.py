@@ -19,16 +19,16 @@ import torch
 from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
-from SAMFineTuneLib.backbones.network import SamNetwork
-from SAMFineTuneLib.backbones.registry import BACKBONES
-from SAMFineTuneLib.backbones.staged_encoder import (
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
+from SAMFineTuneLib.networks.network import SamNetwork
+from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.staged_encoder import (
     FeatureState,
     Stage,
     StagedEncoder,
     on_features,
 )
-from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
-from SAMFineTuneLib.model_file import LabelCard, ModelCard, Strategy
 from SAMFineTuneLib.prediction.volume_prediction import predict_volume
 from SAMFineTuneLib.training.examples import ExampleSource, TrainingSet, load_examples
 from SAMFineTuneLib.training.fine_tuning import FineTuning, signature_of

@@ -45,12 +45,12 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from SAMFineTuneLib.backbones.checkpoints import load_checkpoint
-from SAMFineTuneLib.backbones.registry import build
-from SAMFineTuneLib.backbones.weights import find_weights
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
-from SAMFineTuneLib.jobs.json_text import write_json
+from SAMFineTuneLib.networks.registry import build
 from SAMFineTuneLib.pretraining.saved import CARD_KEY
+from SAMFineTuneLib.weights.choice import find_weights
+from SAMFineTuneLib.weights.official import load_checkpoint
+from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks.learning_curve import draw_learning_curve
 from Testing.benchmarks.prompt_scores import TargetScore, mean_columns, score_volume
 from Testing.benchmarks.prompt_sheet import draw_prompt_sheet

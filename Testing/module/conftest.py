@@ -7,7 +7,6 @@ does not name this folder leaves it out, for the host changes the whole process.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +14,8 @@ from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-MODULE = REPOSITORY / "SAMFineTune" / "SAMFineTune.py"
-sys.path.insert(0, str(REPOSITORY))
-
-from Testing.slicer_host import boot, dialogs, errors, load_module  # noqa: E402
+from Testing.host import boot, dialogs, errors, load_module
+from Testing.support.repository import MODULE
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -87,7 +83,7 @@ def panel(module: Any, scene: Any) -> Iterator[Any]:
 @pytest.fixture
 def bundle(slicer_app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the panel takes for the starter's weights, there or removed by the test."""
-    from SAMFineTuneLib.backbones import weights
+    from SAMFineTuneLib.weights import choice as weights
 
     monkeypatch.setattr(weights, "_BUNDLE_FOLDER", tmp_path)
     file = tmp_path / "starter.safetensors"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from own_process import run_script
+from Testing.support.own_process import run_script
 
 BARE_SLICER = """
 import importlib.metadata, sys
@@ -28,7 +28,7 @@ def version(name, real=real_version):
     return real(name)
 
 
-from Testing.slicer_host import boot, errors, load_module
+from Testing.host import boot, errors, load_module
 slicer = boot()
 sys.meta_path.insert(0, Absent)
 for name in [name for name in sys.modules if name.split(".")[0] in ABSENT]:
@@ -63,9 +63,9 @@ import vtk
 from unittest import mock
 
 sys.path.insert(0, "Testing/module")
-from correction_workers import FAKE
-from scene_builders import add_segmentation, add_volume, box, placement
-from scripted_effect import View, effect_base, make_effect
+from Testing.support.correction_workers import FAKE
+from Testing.support.scene_builders import add_segmentation, add_volume, box, placement
+from Testing.support.scripted_effect import View, effect_base, make_effect
 
 shape = (6, 14, 16)
 volume = add_volume(np.zeros(shape, np.int16), placement())
@@ -107,7 +107,7 @@ print("errors", errors)
 # The packages are installed.
 sys.meta_path.remove(Absent)
 importlib.metadata.version = real_version
-from SAMFineTuneLib.correction import conversation
+from SAMFineTuneLib.interactive import client as conversation
 conversation.serve_command = lambda folder, python: [sys.executable, str(FAKE), "well", str(folder)]
 effect.activate()
 correction = effect._session.correction

@@ -8,8 +8,15 @@ import shutil
 import numpy as np
 import psutil
 import pytest
-from correction_workers import pretend, session_folders, wait_until_idle
-from scene_builders import add_segmentation, add_transform, add_volume, box, placement
+
+from Testing.support.correction_workers import pretend, session_folders, wait_until_idle
+from Testing.support.scene_builders import (
+    add_segmentation,
+    add_transform,
+    add_volume,
+    box,
+    placement,
+)
 
 SHAPE = (9, 40, 50)
 OBLIQUE = placement((0.8, 0.9, 3.0), (1, 2, 3), 20.0, (10.0, -20.0, 30.0))
@@ -48,7 +55,7 @@ def nodes(module, scene):
 
 @pytest.fixture
 def correction(module, scene):
-    from SAMFineTunePanel.correction import Correction
+    from SAMFineTunePanel.correction.correction import Correction
 
     correction = Correction()
     yield correction
@@ -79,7 +86,7 @@ def segment_id(segmentation, name: str) -> str:
 
 
 def held(segmentation, name: str, volume) -> np.ndarray:
-    from SAMFineTunePanel.segment_voxels import segmentVoxels
+    from SAMFineTunePanel.scene.segment_voxels import segmentVoxels
 
     mask = np.zeros(SHAPE, bool)
     for where, piece in segmentVoxels(segmentation, segment_id(segmentation, name), volume).slabs():
@@ -151,8 +158,8 @@ def test_point_mask_accept_and_back(opened, nodes, settle):
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("shift", [0.0, 0.3, 0.45, 0.7])
 def test_what_a_mask_lacks_is_taken_away_on_the_whole_slice(nodes, axis, shift):
-    from SAMFineTunePanel.corrected_segment import CorrectedSegment
-    from SAMFineTunePanel.proposed_mask import ProposedMask, packed
+    from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
+    from SAMFineTunePanel.segment_editing.proposed_mask import ProposedMask, packed
 
     volume, _segmentation = nodes
     # Finer voxels than the volume's, and beside them.
@@ -521,7 +528,7 @@ def test_the_latest_prompts_win(opened, settle):
 def test_a_model_shows_its_own_mask_and_says_where_it_is_uncertain(
     opened, nodes, tmp_path, monkeypatch, settle, process_events
 ):
-    from model_files import write_model
+    from Testing.support.model_files import write_model
 
     monkeypatch.setenv("SAMFINETUNE_MODELS", str(tmp_path))
     write_model(tmp_path / "tuned.safetensors", ["model"])
@@ -555,7 +562,7 @@ def test_a_model_shows_its_own_mask_and_says_where_it_is_uncertain(
 @pytest.fixture
 def tuned(tmp_path, monkeypatch):
     """The file of a tuned model that finds what the pretended worker finds."""
-    from model_files import write_model
+    from Testing.support.model_files import write_model
 
     monkeypatch.setenv("SAMFINETUNE_MODELS", str(tmp_path))
     return write_model(tmp_path / "tuned.safetensors", ["model"])
@@ -728,7 +735,7 @@ def test_a_refusal_keeps_the_session(opened, settle, process_events):
 
 
 def test_the_folder_of_an_open_session_is_in_use(opened):
-    from SAMFineTuneLib.storage import clear_storage, storage_used
+    from SAMFineTuneLib.jobs.storage import clear_storage, storage_used
 
     opened()
     assert storage_used().running == 1 and storage_used().other_jobs == []
@@ -740,7 +747,7 @@ def test_the_folder_of_an_open_session_is_in_use(opened):
 def test_slicer_stays_alive_while_a_large_volume_is_read(
     correction, scene, monkeypatch, process_events
 ):
-    from heartbeat import Heartbeat
+    from Testing.support.heartbeat import Heartbeat
 
     pretend(monkeypatch)
     shape = (120, 512, 512)
@@ -769,7 +776,7 @@ def test_a_folder_that_is_removed_ends_the_session_at_the_next_death(opened, pro
 def test_a_full_disk_is_told(correction, nodes, monkeypatch, process_events):
     import errno
 
-    from SAMFineTunePanel import raw_nrrd
+    from SAMFineTunePanel.scene import raw_nrrd
 
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -914,7 +921,7 @@ def slice_views(layout_manager):
 
 def test_whoever_starts_sees_a_slice_to_click_on(slice_views, opened, nodes):
     import slicer
-    from SAMFineTunePanel.slice_view import sliceInView
+    from SAMFineTunePanel.scene.slice_view import sliceInView
 
     other = add_volume(np.zeros(SHAPE, np.int16), placement((1.0, 1.0, 1.0)))
     slicer.util.setSliceViewerLayers(background=other, fit=True)
@@ -935,7 +942,7 @@ def test_whoever_starts_sees_a_slice_to_click_on(slice_views, opened, nodes):
 def test_a_view_that_moves_after_a_removal_is_not_followed(
     what, slice_views, opened, nodes, process_events
 ):
-    from SAMFineTunePanel.slice_view import showSlice
+    from SAMFineTunePanel.scene.slice_view import showSlice
 
     volume, segmentation = nodes
     correction = opened()
@@ -969,7 +976,7 @@ def warp(node) -> None:
 
 
 def test_only_the_slice_in_view_takes_clicks(slice_views, opened, nodes, settle, process_events):
-    from SAMFineTunePanel.slice_view import showSlice
+    from SAMFineTunePanel.scene.slice_view import showSlice
 
     volume, _segmentation = nodes
     showSlice(volume, "axial", 6)

@@ -25,7 +25,7 @@ class Prompts:
 
 @pytest.fixture
 def prompts():
-    from SAMFineTunePanel.correction_history import CorrectionHistory
+    from SAMFineTunePanel.correction.correction_history import CorrectionHistory
 
     return Prompts(CorrectionHistory(limit=3))
 

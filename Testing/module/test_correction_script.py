@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import psutil
 import pytest
-from correction_workers import pretend, session_folders
-from scene_builders import add_segmentation, add_volume, box, placement
+
+from Testing.support.correction_workers import pretend, session_folders
+from Testing.support.scene_builders import add_segmentation, add_volume, box, placement
 
 SHAPE = (9, 40, 50)
 
@@ -33,7 +34,7 @@ def nodes(module, scene):
 
 
 def ras(volume, i: float, j: float, k: float) -> list[float]:
-    from SAMFineTunePanel.voxel_grid import gridOf
+    from SAMFineTunePanel.scene.voxel_grid import gridOf
 
     return list((gridOf(volume).ijkToRas @ [i, j, k, 1.0])[:3])
 
@@ -132,7 +133,7 @@ def test_what_cannot_be_is_an_exception_in_words(logic, nodes, monkeypatch):
 
 def test_slice_views_stay_where_they_are(logic, nodes, monkeypatch, layout_manager):
     import slicer
-    from SAMFineTunePanel.slice_view import showSlice, sliceInView
+    from SAMFineTunePanel.scene.slice_view import showSlice, sliceInView
 
     pretend(monkeypatch)
     layout_manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)

@@ -10,8 +10,9 @@ import types
 
 import numpy as np
 import pytest
-from scene_builders import add_segmentation, add_volume, box, placement
-from scripted_effect import View, effect_base, make_effect
+
+from Testing.support.scene_builders import add_segmentation, add_volume, box, placement
+from Testing.support.scripted_effect import View, effect_base, make_effect
 
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
@@ -22,8 +23,8 @@ class Recorded:
     """Stands for the correction; notes what it is asked. A test compares its names with it."""
 
     def __init__(self) -> None:
-        from SAMFineTunePanel.correction_history import CorrectionHistory
-        from SAMFineTunePanel.slice_correction import SliceCorrection
+        from SAMFineTunePanel.correction.correction_history import CorrectionHistory
+        from SAMFineTunePanel.correction.slice_correction import SliceCorrection
 
         self.asked, self.listeners = [], []
         self.history = CorrectionHistory()
@@ -46,7 +47,7 @@ class Recorded:
             listener(self, "state")
 
     def open(self, volume, segmentation, segmentID, model=None) -> None:  # noqa: N803
-        from SAMFineTunePanel.corrected_segment import CorrectedSegment
+        from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 
         self._note("open", segmentID, model)
         self.segment = CorrectedSegment(volume, segmentation, segmentID)
@@ -93,7 +94,7 @@ class Recorded:
 
 
 def test_the_stand_in_has_only_names_of_the_correction():
-    from SAMFineTunePanel.correction import Correction
+    from SAMFineTunePanel.correction.correction import Correction
 
     own = {*vars(Recorded), *vars(Recorded())}
     known = {*dir(Correction), *vars(Correction())}
@@ -148,7 +149,7 @@ def mouse():
 
 @pytest.fixture
 def clicks():
-    from SAMFineTunePanel.effect_clicks import EffectClicks
+    from SAMFineTunePanel.effect.clicks import EffectClicks
 
     correction = Recorded()
     reader = EffectClicks(correction.addPoint, correction.addBox, lambda xy, node: False)
@@ -184,7 +185,7 @@ def test_other_gestures_are_left_to_the_view(clicks, mouse):
 
 
 def test_a_press_on_something_to_be_dragged_is_left_to_the_view(mouse):
-    from SAMFineTunePanel.effect_clicks import EffectClicks
+    from SAMFineTunePanel.effect.clicks import EffectClicks
 
     correction = Recorded()
     reader = EffectClicks(correction.addPoint, correction.addBox, lambda xy, node: xy[0] < 50)
@@ -213,7 +214,7 @@ def test_a_box_that_was_begun_can_be_dropped(clicks, mouse):
 
 
 def test_the_outline_of_a_box_is_where_it_is_drawn():
-    from SAMFineTunePanel.box_outline import BoxOutline
+    from SAMFineTunePanel.effect.box_outline import BoxOutline
 
     outline = BoxOutline()
     assert not outline.actor.GetVisibility()
@@ -229,7 +230,7 @@ def test_the_outline_of_a_box_is_where_it_is_drawn():
 
 @pytest.fixture
 def session():
-    from SAMFineTunePanel.editor_correction import EditorCorrection
+    from SAMFineTunePanel.effect.editor_correction import EditorCorrection
 
     changes = []
     made = EditorCorrection(Recorded(), lambda: changes.append(1), lambda: None)
@@ -319,9 +320,9 @@ def test_refusals_are_shown_until_the_next_deed(session, editor):
 
 def test_mask_and_prompts_are_shown_while_the_effect_is_active(session, editor, mouse):
     import slicer
-    from SAMFineTunePanel.slice_correction import SliceCorrection
+    from SAMFineTunePanel.correction.slice_correction import SliceCorrection
 
-    from SAMFineTuneLib.correction.messages import Box, Point
+    from SAMFineTuneLib.interactive.protocol import Box, Point
 
     session, correction, _changes = session
     before = slicer.mrmlScene.GetNumberOfNodes()
@@ -359,8 +360,8 @@ def test_an_editor_of_something_else_has_no_say_in_an_accept(session, editor):
 
 @pytest.fixture
 def options(session, editor):
-    from SAMFineTunePanel.effect_clicks import EffectClicks
-    from SAMFineTunePanel.effect_options import EffectOptions
+    from SAMFineTunePanel.effect.clicks import EffectClicks
+    from SAMFineTunePanel.effect.options import EffectOptions
 
     session, correction, _changes = session
     reader = EffectClicks(correction.addPoint, correction.addBox, lambda xy, node: False)
@@ -485,7 +486,7 @@ def test_the_effect_accepts_for_the_editor_that_it_belongs_to(effect, editor):
 
 
 def test_the_effect_is_registered_where_slicer_has_effects(monkeypatch):
-    from SAMFineTunePanel import effect_registration
+    from SAMFineTunePanel.effect import registration as effect_registration
 
     registered = []
 
@@ -520,10 +521,11 @@ def test_a_click_in_the_editor_becomes_voxels_within_its_rules(
     editor, mouse, monkeypatch, process_events
 ):
     import slicer
-    from correction_workers import pretend, wait_until_idle
-    from SAMFineTunePanel.correction import Correction
-    from SAMFineTunePanel.editor_correction import EditorCorrection
-    from SAMFineTunePanel.effect_clicks import EffectClicks
+    from SAMFineTunePanel.correction.correction import Correction
+    from SAMFineTunePanel.effect.clicks import EffectClicks
+    from SAMFineTunePanel.effect.editor_correction import EditorCorrection
+
+    from Testing.support.correction_workers import pretend, wait_until_idle
 
     pretend(monkeypatch)
     correction = Correction()
@@ -587,9 +589,10 @@ def test_an_editor_of_another_module_has_its_own_rules_and_undo(
 ):
     """The editor's node has no singleton tag; Slicer's own Segment Editor is open beside it."""
     import slicer
-    from correction_workers import pretend, wait_until_idle
-    from SAMFineTunePanel.correction import Correction
-    from SAMFineTunePanel.editor_correction import EditorCorrection
+    from SAMFineTunePanel.correction.correction import Correction
+    from SAMFineTunePanel.effect.editor_correction import EditorCorrection
+
+    from Testing.support.correction_workers import pretend, wait_until_idle
 
     segmentation, volume = editor.GetSegmentationNode(), editor.GetSourceVolumeNode()
     liver, spleen = ids(editor)

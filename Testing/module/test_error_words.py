@@ -13,7 +13,7 @@ LIBRARY = Path(__file__).resolve().parents[2] / "SAMFineTuneLib"
 
 
 def test_remedies_are_kept_or_said_for_the_panel():
-    from SAMFineTunePanel.error_words import errorWords
+    from SAMFineTunePanel.texts.error_text import errorWords
 
     for arguments, words in (
         (("label 3 is absent", "draw it first", "x"), "Label 3 is absent. Draw it first."),
@@ -34,10 +34,10 @@ def test_remedies_are_kept_or_said_for_the_panel():
 
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
 def test_bundled_weights_that_cannot_be_used(bundle, harm):
-    from SAMFineTunePanel.error_words import errorWords
+    from SAMFineTunePanel.texts.error_text import errorWords
 
-    from SAMFineTuneLib.backbones.weights import find_weights
     from SAMFineTuneLib.errors import InputError
+    from SAMFineTuneLib.weights.choice import find_weights
 
     if harm == "missing":
         bundle.unlink()
@@ -50,7 +50,7 @@ def test_bundled_weights_that_cannot_be_used(bundle, harm):
 
 
 def test_every_code_that_the_panel_knows_is_one_of_the_library():
-    from SAMFineTunePanel import error_words
+    from SAMFineTunePanel.texts import error_text as error_words
 
     source = Path(error_words.__file__).read_text(encoding="utf-8")
     codes = re.findall(r'"(\w+)": _\(', source)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scene_builders import add_segmentation, add_transform, add_volume, box, placement, rotation
+
+from Testing.support.scene_builders import (
+    add_segmentation,
+    add_transform,
+    add_volume,
+    box,
+    placement,
+    rotation,
+)
 
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
@@ -87,9 +95,9 @@ def test_the_orientation_is_that_in_which_slices_were_drawn(logic):
 
 def test_orientations_are_those_of_the_library(logic):
     """The same name for the same voxel axis, however a volume lies."""
-    from SAMFineTunePanel.voxel_grid import VoxelGrid
+    from SAMFineTunePanel.scene.voxel_grid import VoxelGrid
 
-    from SAMFineTuneLib.slices.axis import array_axis
+    from SAMFineTuneLib.geometry.axes import array_axis
     from SAMFineTuneLib.volumes import Geometry
 
     random = np.random.default_rng(0)
@@ -206,7 +214,7 @@ def test_a_view_shows_the_slice_asked_for(
     layout_manager, logic, place, under_transform, orientation
 ):
     import slicer
-    from SAMFineTunePanel.voxel_grid import gridOf
+    from SAMFineTunePanel.scene.voxel_grid import gridOf
 
     volume = add_volume(np.zeros(SHAPE, np.int16), VIEW_PLACEMENTS[place])
     segmentation = add_segmentation(volume, {"liver": painted(2)})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from Testing import run_module_tests
-from Testing.slicer_host import dialogs, errors, expected_errors
+from Testing.host import dialogs, errors, expected_errors
 
 UI = """<ui version="4.0"><class>Form</class>
 <widget class="QWidget" name="Form"><layout class="QVBoxLayout">
@@ -77,7 +77,7 @@ def test_what_python_qt_refuses_is_refused(slicer_app: Any, statement: str) -> N
     import qt
     import slicer
 
-    from Testing.slicer_host.module_container import qSlicerScriptedLoadableModule
+    from Testing.host.module_container import qSlicerScriptedLoadableModule
 
     names = {
         "qt": qt,
@@ -185,7 +185,7 @@ def test_errors_of_vtk_observers_and_qt_are_errors(slicer_app: Any, scene: Any, 
 
 def test_none_outlives_many_calls(qt: Any) -> None:
     code = """
-from Testing.slicer_host import boot
+from Testing.host import boot
 boot()
 import qt
 label = qt.QLabel()
@@ -264,7 +264,7 @@ def test_faults_of_ui_files_are_errors(slicer_app: Any, tmp_path: Path) -> None:
 
 
 def test_module_is_written_for_python_qt(slicer_app: Any, tmp_path: Path) -> None:
-    from Testing.slicer_host.idioms import foreign_idioms
+    from Testing.host.idioms import foreign_idioms
 
     bad = tmp_path / "bad.py"
     bad.write_text(

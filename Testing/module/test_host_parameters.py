@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import pytest
 
-EXCHANGE = Path(__file__).with_name("parameter_exchange.py")
+EXCHANGE = Path(__file__).resolve().parents[1] / "support" / "parameter_exchange.py"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import vtk
 
-from Testing.slicer_host import expected_errors
+from Testing.host import expected_errors
 
 LIVER = (
     "Segmentation category and type - 3D Slicer General Anatomy list"
@@ -148,7 +148,7 @@ def test_closing_the_scene_is_announced(slicer: Any) -> None:
 
 @pytest.fixture
 def window(slicer: Any, layout_manager: Any) -> Iterator[Any]:
-    from Testing.slicer_host.desktop import main_window
+    from Testing.host.desktop import main_window
 
     window = main_window()
     yield window

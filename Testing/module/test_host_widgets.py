@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from Testing.slicer_host import expected_errors
+from Testing.host import expected_errors
 
 
 @pytest.fixture

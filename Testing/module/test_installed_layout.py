@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from Testing.cmake_lists import ROOT, install, installed_files
+from Testing.support.cmake_lists import ROOT, install, installed_files
 
 _MARK = "9.9.9.installed"
 
@@ -24,7 +24,7 @@ from pathlib import Path
 
 root, folder, work = sys.argv[1:]
 sys.path.insert(0, root)
-from Testing.slicer_host import boot, errors, load_module
+from Testing.host import boot, errors, load_module
 slicer = boot()
 sys.path[:] = [each for each in sys.path if each and Path(each).resolve() != Path(root)]
 
@@ -37,9 +37,9 @@ from SAMFineTunePanel.folders import resourcePath
 found["icon"] = resourcePath("Icons/SAMFineTune.png")
 
 from SAMFineTuneLib.jobs.process import worker_command
-from SAMFineTuneLib.jobs.worker_environment import worker_environment
-from SAMFineTunePanel.line_process import environmentFor, pythonProgram
-from SAMFineTunePanel.worker_process import WorkerProcess
+from SAMFineTuneLib.worker.environment import worker_environment
+from SAMFineTunePanel.worker.line_process import environmentFor, pythonProgram
+from SAMFineTunePanel.worker.worker_process import WorkerProcess
 program = pythonProgram()
 words = worker_command(Path(work), program)
 found["version"] = subprocess.run(

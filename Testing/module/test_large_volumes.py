@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from heartbeat import Heartbeat
-from scene_builders import add_segmentation, add_volume, placement
+
+from Testing.support.heartbeat import Heartbeat
+from Testing.support.scene_builders import add_segmentation, add_volume, placement
 
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
@@ -43,7 +44,7 @@ def trunk():
 
 
 def test_slicer_is_never_held_up(logic, process_events):
-    from SAMFineTunePanel.library_parts import importLibraryParts
+    from SAMFineTunePanel.worker.library_parts import importLibraryParts
 
     volume, segments = trunk()
     labels = add_segmentation(volume, segments)

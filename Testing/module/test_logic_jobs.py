@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from heartbeat import Heartbeat
+
+from Testing.support.heartbeat import Heartbeat
 
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
@@ -118,7 +119,7 @@ def test_finish_now_keeps_the_best(logic, phantom, process_events):
 
 
 def test_one_job_at_a_time_is_refused_in_words(logic, phantom):
-    from SAMFineTunePanel.worker_job import JobRunningError
+    from SAMFineTunePanel.jobs.job import JobRunningError
 
     job = endless(logic, phantom, name="first")
     with pytest.raises(JobRunningError, match="Fine-tune first is at work"):
@@ -179,8 +180,8 @@ def test_closing_the_scene_stops_what_needs_it(logic, phantom, process_events):
 
 def test_a_download_outlives_the_scene(module, tmp_path):
     import slicer
+    from SAMFineTunePanel.jobs.job import Job
     from SAMFineTunePanel.session import theSession
-    from SAMFineTunePanel.worker_job import Job
 
     def download() -> Job:
         return Job(
@@ -273,8 +274,8 @@ def test_a_worker_that_dies_before_its_first_checkpoint(logic, phantom, process_
 
 
 def test_python_that_cannot_be_started(logic, phantom, monkeypatch):
-    from SAMFineTunePanel import worker_process
-    from SAMFineTunePanel.worker_job import JobFailedError
+    from SAMFineTunePanel.jobs.job import JobFailedError
+    from SAMFineTunePanel.worker import worker_process
 
     monkeypatch.setattr(worker_process, "pythonProgram", lambda: Path("/no/such/python"))
     with pytest.raises(JobFailedError, match="Python cannot be started"):
@@ -282,7 +283,7 @@ def test_python_that_cannot_be_started(logic, phantom, monkeypatch):
 
 
 def test_the_workers_words_are_the_exceptions(logic, phantom, tmp_path):
-    from SAMFineTunePanel.worker_job import JobFailedError
+    from SAMFineTunePanel.jobs.job import JobFailedError
 
     damaged = tmp_path / "weights.pt"
     damaged.write_bytes(b"no weights")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from Testing.slicer_host.desktop import main_window
+from Testing.host.desktop import main_window
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def view(slicer_app: Any, scene: Any, layout_manager: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def chart(module: Any, view: Any) -> Any:
-    from SAMFineTunePanel.loss_chart import LossChart
+    from SAMFineTunePanel.widgets.loss_chart import LossChart
 
     return LossChart()
 
@@ -124,7 +124,7 @@ def test_a_view_of_another_chart_is_left_alone(slicer_app: Any, chart: Any, view
 def test_without_views_there_is_a_chart_too(
     slicer_app: Any, scene: Any, module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from SAMFineTunePanel.loss_chart import LossChart
+    from SAMFineTunePanel.widgets.loss_chart import LossChart
 
     monkeypatch.setattr(slicer_app.app, "_layout_manager", None)
     chart = LossChart()

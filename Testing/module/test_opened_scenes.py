@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scene_builders import add_segmentation, add_volume, box, placement
 
-from Testing.slicer_host import expected_errors
+from Testing.host import expected_errors
+from Testing.support.scene_builders import add_segmentation, add_volume, box, placement
 
 SHAPE = (8, 16, 16)
 

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from correction_workers import pretend, wait_until_idle
-from model_files import write_model
-from scene_builders import add_segmentation, add_volume, box, placement
+
+from Testing.support.correction_workers import pretend, wait_until_idle
+from Testing.support.model_files import write_model
+from Testing.support.scene_builders import add_segmentation, add_volume, box, placement
 
 SHAPE = (9, 60, 60)
 
 
 @pytest.fixture(scope="module")
 def window(slicer_app, module, layout_manager):
-    from Testing.slicer_host.desktop import main_window
+    from Testing.host.desktop import main_window
 
     window = main_window()
     yield window
@@ -50,7 +51,7 @@ def entered(window, module, nodes, process_events):
 
 @pytest.fixture
 def section(entered, monkeypatch, process_events, nodes):
-    from SAMFineTunePanel.slice_view import showSlice
+    from SAMFineTunePanel.scene.slice_view import showSlice
 
     pretend(monkeypatch)
     volume, segmentation = nodes
@@ -282,7 +283,7 @@ def test_keys_go_with_their_window(slicer_app, monkeypatch, process_events):
     import qt
     import slicer
     from PySide6.QtTest import QTest
-    from SAMFineTunePanel.correction_keys import CorrectionKeys
+    from SAMFineTunePanel.correction.correction_keys import CorrectionKeys
 
     window, pressed = qt.QWidget(), []
     button, edit = qt.QPushButton(window), qt.QLineEdit(window)

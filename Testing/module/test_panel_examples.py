@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
-from scene_builders import add_segmentation, add_volume, box, placement
+
+from Testing.support.scene_builders import add_segmentation, add_volume, box, placement
 
 SHAPE = (20, 24, 28)
 LIVER, SPLEEN = (4, 8, 12), (8,)

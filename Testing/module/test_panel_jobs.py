@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from Testing.slicer_host import dialogs
+from Testing.host import dialogs
 
 # Far more than a test waits for.
 ENDLESS = 100_000
@@ -249,7 +249,7 @@ def test_another_module_does_not_stop_the_job(panel, endless, fine_tune, process
 
 
 def test_warnings_stay_in_view_after_the_end(panel, endless, fine_tune, process_events):
-    from SAMFineTuneLib.jobs.events import Log
+    from SAMFineTuneLib.worker.events import Log
 
     def warn(number: int) -> None:
         endless._take(Log(level="warning", message=f"fault {number} of the image"))
@@ -283,9 +283,9 @@ def test_warnings_stay_in_view_after_the_end(panel, endless, fine_tune, process_
 def test_an_apply_is_cancelled_once_and_shows_its_warnings(panel, phantom, process_events):
     from pathlib import Path
 
-    from SAMFineTunePanel.worker_job import RUNNING, Job
+    from SAMFineTunePanel.jobs.job import RUNNING, Job
 
-    from SAMFineTuneLib.jobs.events import Log
+    from SAMFineTuneLib.worker.events import Log
 
     class Worker:
         cancelled = 0

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_files import write_model
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QFontMetrics
 from PySide6.QtWidgets import (
@@ -23,7 +22,9 @@ from PySide6.QtWidgets import (
     QTableWidget,
     QWidget,
 )
-from scene_builders import add_segmentation, add_volume, box, placement
+
+from Testing.support.model_files import write_model
+from Testing.support.scene_builders import add_segmentation, add_volume, box, placement
 
 SHAPE = (12, 16, 16)
 # What Slicer's module panel leaves of 400 pixels: a scroll bar and margins.

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from model_files import write_model
+
+from Testing.support.model_files import write_model
 
 HARDWARE = {
     "processors": 8,

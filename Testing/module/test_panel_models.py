@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from model_files import write_model
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QLineEdit
 
-from Testing.slicer_host import dialogs
+from Testing.host import dialogs
+from Testing.support.model_files import write_model
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_card_says_that_nothing_was_learnt(section, folder, panel):
 
 
 def test_nothing_is_cleared_while_a_job_is_prepared(section, panel, monkeypatch):
-    from SAMFineTunePanel.worker_job import Job
+    from SAMFineTunePanel.jobs.job import Job
 
     class Storage:
         bytes, running = 1, 0

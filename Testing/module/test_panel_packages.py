@@ -17,7 +17,7 @@ SECTIONS = ("examples", "model", "fineTune", "apply", "models")
 @pytest.fixture
 def installed(module, monkeypatch):
     """What seems to be installed; a test takes packages away and brings them."""
-    from SAMFineTunePanel import python_packages
+    from SAMFineTunePanel.worker import python_packages
 
     found = dict.fromkeys([each.name for each in python_packages.neededPackages()], "99.0") | {
         "numpy": "2.0.1"
@@ -229,7 +229,7 @@ def test_slicer_5_10_installs_by_its_older_way(panel, installed, monkeypatch):
 
 def test_what_is_really_installed_is_enough():
     """The environment of the tests has all packages: the true check must agree."""
-    from SAMFineTunePanel import python_packages
+    from SAMFineTunePanel.worker import python_packages
 
     assert python_packages.missingPackages() == []
     assert python_packages.neededPackages()[0].name == "torch"
@@ -240,7 +240,7 @@ def test_what_is_really_installed_is_enough():
 LOOP_S = 0.04
 OPEN_THE_PANEL = """
 import sys, time
-from Testing.slicer_host import boot, errors, load_module
+from Testing.host import boot, errors, load_module
 boot()
 def loop():
     started = time.perf_counter()
@@ -265,7 +265,7 @@ slicer.app.aboutToQuit.emit()
 
 
 def test_the_panel_opens_within_a_second_without_torch(tmp_path):
-    from own_process import run_script
+    from Testing.support.own_process import run_script
 
     seconds = []
     for _attempt in range(3):
@@ -284,7 +284,7 @@ def test_a_second_click_while_packages_come_changes_nothing(
     panel, installed, pytorch_extension, monkeypatch
 ):
     """Slicer lets events through while pip works: clicks, and coming back to the module."""
-    from SAMFineTunePanel import python_packages
+    from SAMFineTunePanel.worker import python_packages
 
     installed.clear()
     panel.panel._lookAtPackages()

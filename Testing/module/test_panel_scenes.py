@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_files import write_model
-from scene_builders import add_segmentation, add_volume, box
+
+from Testing.support.model_files import write_model
+from Testing.support.scene_builders import add_segmentation, add_volume, box
 
 HARDWARE = {
     "devices": [{"name": "cpu", "description": "8 processors", "memory_bytes": 32_000_000_000}],

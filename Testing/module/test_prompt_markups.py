@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from correction_workers import pretend, wait_until_idle
-from scene_builders import add_segmentation, add_transform, add_volume, box, placement
+
+from Testing.support.correction_workers import pretend, wait_until_idle
+from Testing.support.scene_builders import (
+    add_segmentation,
+    add_transform,
+    add_volume,
+    box,
+    placement,
+)
 
 SHAPE = (9, 60, 60)
 
 
 @pytest.fixture(scope="module")
 def window(slicer_app, layout_manager):
-    from Testing.slicer_host.desktop import main_window
+    from Testing.host.desktop import main_window
 
     window = main_window()
     yield window
@@ -35,8 +42,8 @@ def nodes(module, scene, window):
 
 @pytest.fixture
 def correction(nodes, monkeypatch, process_events):
-    from SAMFineTunePanel.correction import Correction
-    from SAMFineTunePanel.slice_view import showSlice
+    from SAMFineTunePanel.correction.correction import Correction
+    from SAMFineTunePanel.scene.slice_view import showSlice
 
     pretend(monkeypatch)
     volume, segmentation = nodes
@@ -56,7 +63,7 @@ def complaints():
 
 @pytest.fixture
 def markups(correction, complaints):
-    from SAMFineTunePanel.prompt_markups import PromptMarkups
+    from SAMFineTunePanel.correction.prompt_markups import PromptMarkups
 
     markups = PromptMarkups(correction, complaints.append, lambda: None)
     yield markups
@@ -316,7 +323,7 @@ def test_clicks_while_placing_survive_what_undo_removes(correction, markups, set
 def test_only_prompts_of_the_slice_in_view_are_shown(
     correction, markups, settle, nodes, process_events
 ):
-    from SAMFineTunePanel.slice_view import showSlice
+    from SAMFineTunePanel.scene.slice_view import showSlice
 
     markups.place("positive")
     click(correction, 20, 30)
@@ -393,8 +400,8 @@ def test_nothing_of_it_is_saved_offered_or_left_behind(
     correction, markups, settle, scene, nodes, tmp_path
 ):
     import slicer
-    from SAMFineTunePanel.mask_preview import MaskPreview
-    from SAMFineTunePanel.scene_pairs import nextPair
+    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.scene.scene_pairs import nextPair
 
     taken = {(nodes[0].GetID(), nodes[1].GetID())}
     before = {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLNode")}
@@ -433,7 +440,7 @@ def shown(preview) -> np.ndarray:
 
 
 def test_the_preview_has_the_segments_colour_made_paler(correction, settle, nodes):
-    from SAMFineTunePanel.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction.mask_preview import MaskPreview
 
     preview = MaskPreview(correction)
     correction.addPoint(correction.segment.rasOf((40, 40, 4)))
@@ -449,8 +456,8 @@ def test_the_preview_has_the_segments_colour_made_paler(correction, settle, node
 def test_the_preview_is_seen_in_the_view_and_moves_with_the_slice(
     correction, settle, nodes, process_events
 ):
-    from SAMFineTunePanel.mask_preview import MaskPreview
-    from SAMFineTunePanel.slice_view import showSlice
+    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.scene.slice_view import showSlice
 
     def colour():
         view = view_of().sliceView()
@@ -483,7 +490,7 @@ def test_a_new_mask_costs_slicer_little(correction, markups, settle, process_eve
     """What Slicer adds to the network's own time, without drawing, which a graphics card does."""
     import time
 
-    from SAMFineTunePanel.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction.mask_preview import MaskPreview
 
     preview = MaskPreview(correction)
     correction.addPoint(correction.segment.rasOf((20, 30, 4)))
@@ -505,7 +512,7 @@ def test_a_new_mask_costs_slicer_little(correction, markups, settle, process_eve
 
 
 def test_views_are_drawn_anew_for_another_mask_only(correction, settle):
-    from SAMFineTunePanel.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction.mask_preview import MaskPreview
 
     preview = MaskPreview(correction)
     correction.addPoint(correction.segment.rasOf((20, 30, 4)))

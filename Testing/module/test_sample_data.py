@@ -17,11 +17,11 @@ LABELLED = [68, 76, 84, 92, 100]
 
 @pytest.fixture
 def sample_data(module, scene):
-    import SAMFineTunePanel.sample_data
+    import SAMFineTunePanel.scene.sample_data
 
     if installed_atlas() is None:
         pytest.skip("nilearn, from which the head is taken, is not installed")
-    return SAMFineTunePanel.sample_data
+    return SAMFineTunePanel.scene.sample_data
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scene_builders import (
+
+from Testing.support.scene_builders import (
     add_segmentation,
     add_transform,
     add_volume,
@@ -44,8 +45,8 @@ def values(seed: int = 0) -> np.ndarray:
 
 def exported(examples, folder):
     """The written volumes and labelmaps as the worker reads them."""
-    from SAMFineTunePanel.example_slices import PaintedSlices
-    from SAMFineTunePanel.scene_export import FinetuneInputs, structureLabels
+    from SAMFineTunePanel.examples.example_export import FinetuneInputs, structureLabels
+    from SAMFineTunePanel.examples.example_slices import PaintedSlices
 
     from SAMFineTuneLib.volumes import read_labelmap, read_volume
 
@@ -146,7 +147,7 @@ def test_a_segmentation_made_of_surfaces(scene, tmp_path):
 def test_what_slicer_cannot_resample_is_told_in_words(scene):
     import slicer
     import vtk
-    from SAMFineTunePanel.example_slices import PaintedSlices, slicesOf
+    from SAMFineTunePanel.examples.example_slices import PaintedSlices, slicesOf
 
     volume = add_volume(values(), placement())
     # As from DICOM RT, where nothing is installed that makes voxels of contours.
@@ -161,7 +162,7 @@ def test_what_slicer_cannot_resample_is_told_in_words(scene):
 
 
 def test_resampling_leaves_no_trace_in_the_scene(scene):
-    from SAMFineTunePanel.example_slices import PaintedSlices, slicesOf
+    from SAMFineTunePanel.examples.example_slices import PaintedSlices, slicesOf
 
     volume = add_volume(values(), placement())
     other = add_volume(values(), placement((1.1, 1.1, 1.1)), "other")
@@ -235,8 +236,8 @@ def test_terminology_travels(scene, tmp_path):
 
 
 def test_a_volume_that_moves_while_it_is_written_is_refused(scene, tmp_path):
-    from SAMFineTunePanel.example_slices import PaintedSlices
-    from SAMFineTunePanel.scene_export import FinetuneInputs, structureLabels
+    from SAMFineTunePanel.examples.example_export import FinetuneInputs, structureLabels
+    from SAMFineTunePanel.examples.example_slices import PaintedSlices
 
     volume = add_volume(values(), placement())
     examples = [example(volume, add_segmentation(volume, {"liver": box(SHAPE, **LIVER)}))]
@@ -248,8 +249,8 @@ def test_a_volume_that_moves_while_it_is_written_is_refused(scene, tmp_path):
 
 
 def refusal(*examples) -> str:
-    from SAMFineTunePanel.example_slices import PaintedSlices
-    from SAMFineTunePanel.finetune_request import FinetuneRequest
+    from SAMFineTunePanel.examples.example_slices import PaintedSlices
+    from SAMFineTunePanel.jobs.finetune_request import FinetuneRequest
 
     return FinetuneRequest(list(examples)).problem(PaintedSlices())
 
@@ -264,7 +265,7 @@ def test_overlapping_segments_are_refused_by_name(scene, tmp_path):
 
 
 def test_the_overlap_is_counted_in_the_whole_segment(scene, tmp_path, monkeypatch):
-    from SAMFineTunePanel import segment_voxels
+    from SAMFineTunePanel.scene import segment_voxels
 
     # One slice a piece, as large segments are read.
     monkeypatch.setattr(segment_voxels, "_SLAB_BYTES", 1)
@@ -325,7 +326,7 @@ def test_a_segmentation_of_surfaces_is_not_written_into(scene):
     from types import SimpleNamespace
 
     import slicer
-    from SAMFineTunePanel.apply_request import ApplyRequest
+    from SAMFineTunePanel.jobs.apply_request import ApplyRequest
 
     volume = add_volume(values(), placement())
     segmentation = add_segmentation(volume, {"liver": box(SHAPE, **LIVER)})
@@ -342,7 +343,7 @@ def test_a_segmentation_of_surfaces_is_not_written_into(scene):
 
 def predicted(mask_by_value: dict[int, np.ndarray], volume, folder):
     """A labelmap as the worker leaves it."""
-    from SAMFineTunePanel.scene_export import writeVolume
+    from SAMFineTunePanel.examples.example_export import writeVolume
 
     from SAMFineTuneLib.volumes import Labelmap, read_volume, write_labelmap
 
@@ -358,8 +359,8 @@ def predicted(mask_by_value: dict[int, np.ndarray], volume, folder):
 
 
 def bring(path, volume, segmentation, **names):
-    from SAMFineTunePanel.scene_export import StructureLabel
-    from SAMFineTunePanel.scene_import import PredictedStructures
+    from SAMFineTunePanel.examples.example_export import StructureLabel
+    from SAMFineTunePanel.jobs.result_import import PredictedStructures
 
     labels = [StructureLabel(number, name, (0.9, 0.1, 0.2), "") for name, number in names.items()]
     for _ in PredictedStructures(path, volume, segmentation, labels).steps():
@@ -370,7 +371,7 @@ def bring(path, volume, segmentation, **names):
     "target", ["new", "new under a transform", "another's", "another's under a transform"]
 )
 def test_predictions_come_back_to_their_place(ijk_to_ras, target, tmp_path):
-    from SAMFineTunePanel.scene_import import createSegmentation
+    from SAMFineTunePanel.jobs.result_import import createSegmentation
 
     volume = add_volume(values(), ijk_to_ras)
     mask, second = box(SHAPE, **LIVER), box(SHAPE, (0, 10), (0, 2), (0, 20))
@@ -407,8 +408,8 @@ def test_predictions_come_back_to_their_place(ijk_to_ras, target, tmp_path):
 def test_other_segments_keep_every_voxel_and_undo_is_one_step(
     scene, tmp_path, slab_bytes, monkeypatch
 ):
-    from SAMFineTunePanel import scene_import
-    from SAMFineTunePanel.segmentation_undo import SegmentationUndo
+    from SAMFineTunePanel.jobs import result_import as scene_import
+    from SAMFineTunePanel.scene.segmentation_undo import SegmentationUndo
 
     # Large structures are written in several pieces.
     monkeypatch.setattr(scene_import, "_SLAB_BYTES", slab_bytes)
@@ -472,9 +473,9 @@ def surface(segmentation, name: str):
 
 
 def test_surfaces_are_made_anew_once_for_a_whole_import(scene, tmp_path, monkeypatch):
-    from SAMFineTunePanel import scene_import
-    from SAMFineTunePanel.scene_export import StructureLabel
-    from SAMFineTunePanel.segmentation_undo import SegmentationUndo
+    from SAMFineTunePanel.examples.example_export import StructureLabel
+    from SAMFineTunePanel.jobs import result_import as scene_import
+    from SAMFineTunePanel.scene.segmentation_undo import SegmentationUndo
 
     monkeypatch.setattr(scene_import, "_SLAB_BYTES", 1)
     volume = add_volume(values(), placement())
@@ -515,8 +516,8 @@ def sorted_names(segmentation) -> list[str]:
 
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
 def test_surfaces_come_back_when_an_import_ends_early(scene, tmp_path, monkeypatch, end):
-    from SAMFineTunePanel import scene_import
-    from SAMFineTunePanel.scene_export import StructureLabel
+    from SAMFineTunePanel.examples.example_export import StructureLabel
+    from SAMFineTunePanel.jobs import result_import as scene_import
 
     monkeypatch.setattr(scene_import, "_SLAB_BYTES", 1)
     volume = add_volume(values(), placement())
@@ -543,8 +544,8 @@ def test_surfaces_come_back_when_an_import_ends_early(scene, tmp_path, monkeypat
 @pytest.mark.parametrize("target", ["new", "the user's"])
 def test_a_saved_scene_leaves_the_undo_of_an_apply(scene, tmp_path, target):
     import slicer
-    from SAMFineTunePanel import segmentation_undo
-    from SAMFineTunePanel.scene_import import createSegmentation
+    from SAMFineTunePanel.jobs.result_import import createSegmentation
+    from SAMFineTunePanel.scene import segmentation_undo
 
     volume = add_volume(values(), placement((1, 1, 3)))
     undo = segmentation_undo.SegmentationUndo()
@@ -580,7 +581,7 @@ def test_a_saved_scene_leaves_the_undo_of_an_apply(scene, tmp_path, target):
 
 def test_voxels_are_looked_at_once_for_each_change(scene, tmp_path, monkeypatch):
     import slicer
-    from SAMFineTunePanel import segmentation_undo
+    from SAMFineTunePanel.scene import segmentation_undo
 
     volume = add_volume(values(), placement())
     segmentation = add_segmentation(volume, {"bone": box(SHAPE, (2, 8), (4, 13), (3, 10))})
@@ -620,8 +621,8 @@ def test_voxels_are_looked_at_once_for_each_change(scene, tmp_path, monkeypatch)
 
 def test_undoing_a_new_segmentation_takes_it_away(scene):
     import slicer
-    from SAMFineTunePanel.scene_import import createSegmentation
-    from SAMFineTunePanel.segmentation_undo import SegmentationUndo
+    from SAMFineTunePanel.jobs.result_import import createSegmentation
+    from SAMFineTunePanel.scene.segmentation_undo import SegmentationUndo
 
     undo = SegmentationUndo()
     made = createSegmentation(add_volume(values(), placement()), "Result")
@@ -632,7 +633,7 @@ def test_undoing_a_new_segmentation_takes_it_away(scene):
 
 def test_a_volume_that_was_exchanged_meanwhile_is_refused(scene, tmp_path):
     import slicer
-    from SAMFineTunePanel.scene_import import createSegmentation
+    from SAMFineTunePanel.jobs.result_import import createSegmentation
 
     volume = add_volume(values(), placement())
     path = predicted({1: box(SHAPE, **LIVER)}, volume, tmp_path)
@@ -645,8 +646,8 @@ def test_a_volume_that_was_exchanged_meanwhile_is_refused(scene, tmp_path):
 def test_uncertainty_comes_as_a_volume_over_the_image(ijk_to_ras, tmp_path):
     import slicer
     import vtk
-    from SAMFineTunePanel.scene_export import writeVolume
-    from SAMFineTunePanel.scene_import import UncertaintyVolume
+    from SAMFineTunePanel.examples.example_export import writeVolume
+    from SAMFineTunePanel.jobs.result_import import UncertaintyVolume
 
     from SAMFineTuneLib.volumes import read_volume, write_volume
 
@@ -692,9 +693,9 @@ def on_slices(mask: np.ndarray, axis: int, *numbers: int) -> np.ndarray:
 
 @pytest.mark.parametrize("orientation", ["axial", "coronal"])
 def test_labelled_slices_stay_as_drawn_and_empty_ones_empty(orientation, tmp_path):
-    from SAMFineTunePanel.example_slices import PaintedSlices
-    from SAMFineTunePanel.known_slices import KnownSlices
-    from SAMFineTunePanel.scene_export import StructureLabel
+    from SAMFineTunePanel.examples.example_export import StructureLabel
+    from SAMFineTunePanel.examples.example_slices import PaintedSlices
+    from SAMFineTunePanel.examples.known_slices import KnownSlices
 
     volume = add_volume(values(), GEOMETRIES["oblique"])
     axis = 0 if orientation == "axial" else 1
@@ -739,12 +740,12 @@ def apply_job(volumes, examples, keep_known=True, meanwhile=lambda: None, **numb
     """The job.json that an apply writes, and the drawn labelmaps as the worker reads them."""
     from types import SimpleNamespace
 
-    from SAMFineTunePanel.apply_request import ApplyRequest
-    from SAMFineTunePanel.example_slices import PaintedSlices
-    from SAMFineTunePanel.segmentation_undo import SegmentationUndo
+    from SAMFineTunePanel.examples.example_slices import PaintedSlices
+    from SAMFineTunePanel.jobs.apply_request import ApplyRequest
+    from SAMFineTunePanel.scene.segmentation_undo import SegmentationUndo
 
     from SAMFineTuneLib.jobs.schema import read_job
-    from SAMFineTuneLib.model_file import LabelCard
+    from SAMFineTuneLib.models.model_file import LabelCard
     from SAMFineTuneLib.volumes import read_labelmap
 
     labels = [LabelCard(value=number, name=name) for name, number in numbers.items()]

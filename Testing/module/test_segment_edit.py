@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from scene_builders import (
+
+from Testing.support.scene_builders import (
     add_segmentation,
     add_transform,
     add_volume,
@@ -97,8 +98,8 @@ def share_layers(segmentation) -> None:
 
 def write(volume, segmentation, mask=None, place=SLICE, name="liver", **rules):
     """As an accept does, with the rules given, else those of Slicer's Segment Editor."""
-    from SAMFineTunePanel.edit_rules import EditRules, rulesOf
-    from SAMFineTunePanel.segment_editor import slicersEditor
+    from SAMFineTunePanel.scene.segment_editor import slicersEditor
+    from SAMFineTunePanel.segment_editing.masking_settings import EditRules, rulesOf
 
     editor = slicersEditor(segmentation)
     given = EditRules(**rules) if rules else rulesOf(editor.node)
@@ -108,7 +109,7 @@ def write(volume, segmentation, mask=None, place=SLICE, name="liver", **rules):
 
 
 def planned(volume, segmentation, mask, place, name, rules, where=None):
-    from SAMFineTunePanel.segment_edit import plannedEdit
+    from SAMFineTunePanel.segment_editing.segment_edit import plannedEdit
 
     mask = wanted() if mask is None else mask
     where = np.ones(mask.shape, bool) if where is None else where
@@ -117,7 +118,7 @@ def planned(volume, segmentation, mask, place, name, rules, where=None):
 
 
 def carry_out(edits, save_state=lambda: None) -> None:
-    from SAMFineTunePanel.segment_edit import carryOutAll
+    from SAMFineTunePanel.segment_editing.segment_edit import carryOutAll
 
     carryOutAll(edits, save_state)
 
@@ -174,7 +175,7 @@ def test_a_small_box_leaves_the_rest_of_its_slice():
 
 @pytest.mark.parametrize("fine", [False, True], ids=["own lattice", "finer lattice"])
 def test_only_a_part_of_a_slice_changes(fine):
-    from SAMFineTunePanel.edit_rules import EditRules
+    from SAMFineTunePanel.segment_editing.masking_settings import EditRules
 
     volume = add_volume(values(), placement())
     half = placement((0.5, 0.5, 1), origin=(-0.25, -0.25, 0))
@@ -436,8 +437,8 @@ def test_taking_voxels_away_keeps_the_layers_as_they_are():
 
 
 def test_only_voxels_of_the_segment_are_taken_away():
-    from SAMFineTunePanel.segment_writing import removeVoxels
-    from SAMFineTunePanel.segmentation_lattice import LatticeBox, latticeOf
+    from SAMFineTunePanel.scene.segment_writing import removeVoxels
+    from SAMFineTunePanel.scene.segmentation_lattice import LatticeBox, latticeOf
 
     volume = add_volume(values(), placement())
     spleen = box(SHAPE, (0, 6), (4, 6), (5, 7))
@@ -548,8 +549,8 @@ def test_intensities_of_another_volume():
 
 def test_the_rules_are_those_of_the_editor_that_edits_this_segmentation():
     import slicer
-    from SAMFineTunePanel.edit_rules import rulesOf
-    from SAMFineTunePanel.segment_editor import slicersEditor
+    from SAMFineTunePanel.scene.segment_editor import slicersEditor
+    from SAMFineTunePanel.segment_editing.masking_settings import rulesOf
 
     node = slicer.vtkMRMLSegmentationNode
     volume = add_volume(values(), placement())
@@ -595,7 +596,7 @@ def test_slicer_itself_would_have_done_the_same(masked):
     """Slicer's own editing logic as the judge: what it adds and removes with the same choices."""
     import slicer
     import vtk
-    from SAMFineTunePanel.edit_rules import rulesOf
+    from SAMFineTunePanel.segment_editing.masking_settings import rulesOf
     from vtk.util.numpy_support import numpy_to_vtk
 
     volume = add_volume(values(), OBLIQUE)
@@ -736,8 +737,8 @@ def test_the_open_segment_editor_can_undo_too(monkeypatch):
 
 
 def test_edits_of_one_step_are_kept_once_by_the_editor_and_done_all_or_none(monkeypatch):
-    from SAMFineTunePanel.edit_rules import EditRules
-    from SAMFineTunePanel.segment_edit import SegmentEdit
+    from SAMFineTunePanel.segment_editing.masking_settings import EditRules
+    from SAMFineTunePanel.segment_editing.segment_edit import SegmentEdit
 
     volume = add_volume(values(), placement())
     segmentation = overlapping(volume)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scene_builders import add_segmentation, add_volume, box, file_points, placement, segment_points
+
+from Testing.support.scene_builders import (
+    add_segmentation,
+    add_volume,
+    box,
+    file_points,
+    placement,
+    segment_points,
+)
 
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
@@ -57,7 +65,7 @@ def overlapping(path):
 
 
 def points(mask: np.ndarray) -> np.ndarray:
-    from scene_builders import world_points
+    from Testing.support.scene_builders import world_points
 
     return world_points(mask, OBLIQUE)
 

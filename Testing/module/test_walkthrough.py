@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from heartbeat import Heartbeat
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
+
+from Testing.support.heartbeat import Heartbeat
 
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
@@ -25,7 +26,7 @@ class Desktop:
     """A person before Slicer: sees the panel and the views, clicks, waits."""
 
     def __init__(self, module, process_events):
-        from Testing.slicer_host.desktop import main_window
+        from Testing.host.desktop import main_window
 
         self.window = main_window(module)
         self.panel = module.widgetRepresentation().self().panel
@@ -37,7 +38,7 @@ class Desktop:
 
     def scroll_to(self, section) -> None:
         """Bring the head of a section to the top of the panel."""
-        from Testing.slicer_host.desktop import settle
+        from Testing.host.desktop import settle
 
         settle()
         area = section.widget.parent()
@@ -71,7 +72,7 @@ def truth() -> np.ndarray:
 
 def test_from_the_sample_to_a_segmented_head(desktop):
     import slicer
-    from SAMFineTunePanel.sample_data import loadSampleHead
+    from SAMFineTunePanel.scene.sample_data import loadSampleHead
 
     panel = desktop.panel
     examples, model, tune, apply, models = (
@@ -186,7 +187,7 @@ def red_view() -> np.ndarray:
     import slicer
     from PySide6.QtGui import QImage
 
-    from Testing.slicer_host.desktop import settle
+    from Testing.host.desktop import settle
 
     settle()
     view = slicer.app.layoutManager().sliceWidget("Red").sliceView()

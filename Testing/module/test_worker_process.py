@@ -33,7 +33,7 @@ def run(process_events, tmp_path, monkeypatch):
     """Runs a script in the worker's place; what was heard, and how it ended."""
 
     def run(script: str):
-        from SAMFineTunePanel import worker_process
+        from SAMFineTunePanel.worker import worker_process
 
         from SAMFineTuneLib.jobs import process
 
@@ -97,7 +97,7 @@ def test_every_ending_has_words(run, script, code, words):
 
 
 def test_slicers_python_keeps_its_settings_and_another_does_not_get_them(module, monkeypatch):
-    from SAMFineTunePanel.line_process import environmentFor
+    from SAMFineTunePanel.worker.line_process import environmentFor
 
     monkeypatch.setenv("PYTHONHOME", "/slicer/lib/Python")
     monkeypatch.setenv("PYTHONPATH", "/slicer/bin/Python")
@@ -108,7 +108,7 @@ def test_slicers_python_keeps_its_settings_and_another_does_not_get_them(module,
 
 
 def test_the_program_is_slicers_python_where_there_is_one(module, tmp_path, monkeypatch):
-    from SAMFineTunePanel.line_process import pythonProgram
+    from SAMFineTunePanel.worker.line_process import pythonProgram
 
     monkeypatch.setenv("PATH", str(tmp_path))
     assert pythonProgram() == Path(sys.executable)

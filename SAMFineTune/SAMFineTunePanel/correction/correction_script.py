@@ -1,0 +1,148 @@
+"""Corrections for scripts: nodes and coordinates in, what changed out, waiting in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.correction.correction import Correction
+from SAMFineTunePanel.correction.correction_session import READY
+from SAMFineTunePanel.segment_editing.segment_edit import SegmentEdit
+
+_NAP_S = 0.002
+# Nobody waits longer for a mask.
+_PATIENCE_S = 600.0
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectedSlices:
+    """What a correction came to.
+
+    Attributes:
+        slices: their numbers.
+        masks: slice → bool (rows, columns), as they were found.
+        changedVoxels: how many the segment has gained or lost; 0 where the masks were not to be kept.
+        words: what there is to know of it.
+        confidence: of the mask of one slice, from 0 to 1; None where nothing is said of it.
+    """
+
+    slices: list[int]
+    masks: dict[int, np.ndarray]
+    changedVoxels: int
+    words: str
+    confidence: float | None
+    _edits: Sequence[SegmentEdit]
+
+    def undo(self) -> None:
+        """Take it back.
+
+        Raises:
+            ValueError: it was not kept, was taken back already, or the segment was edited since at the same place.
+        """
+        problem = next((each.problemWithUndo() for each in self._edits if each.problemWithUndo()), "")
+        if not self._edits or problem:
+            raise ValueError(problem or _("Nothing was kept that could be taken back."))
+        for edit in reversed(self._edits):
+            edit.undo()
+
+
+def correctSlice(
+    correction: Correction,
+    points: Iterable[Iterable[float]],
+    labels: Iterable[Any] | None,
+    box: Sequence[Iterable[float]] | None,
+    number: int | None,
+    accept: bool,
+) -> CorrectedSlices:
+    """Give prompts on one slice of a correction that was just opened, and keep the mask.
+
+    Args:
+        correction: of scripts.
+        points: RAS of each.
+        labels: for each point whether it is on the structure (True, 1) or beside it (False, 0); None: all are.
+        box: RAS of two opposite corners.
+        number: of the slice, on which all points and corners must lie; None for that of the first.
+        accept: whether to write the mask into the segment.
+
+    Raises:
+        ValueError: what cannot be, or what ended the correction, in words.
+    """
+    places = [np.asarray(list(each), float) for each in points]
+    signs = [bool(each) for each in labels] if labels is not None else [True] * len(places)
+    if len(signs) != len(places):
+        raise ValueError(
+            _("The numbers of points ({points}) and of labels ({labels}) differ; each point needs one.").format(
+                points=len(places), labels=len(signs)
+            )
+        )
+    if box is not None and len(box) != 2:
+        raise ValueError(_("A box is two opposite corners."))
+    if not places and box is None and number is None:
+        raise ValueError(_("Give points, a box, or a slice to take the model's own mask of."))
+    _wait(correction, lambda: correction.state == READY)
+    if number is not None:
+        correction.look(int(number))
+    if box is not None:
+        correction.addBox(*box, number=number)
+        number = correction.number
+    for ras, sign in zip(places, signs, strict=True):
+        correction.addPoint(ras, sign, number=number)
+        # Points of one call are of one slice.
+        number = correction.number
+    _wait(correction, lambda: not correction.isWorking)
+    if not correction.preview:
+        raise ValueError(_("Without points and boxes there is a mask only where a tuned model finds the segment."))
+    return _kept(correction, accept)
+
+
+def propagate(correction: Correction, slices: int | None, between: bool) -> CorrectedSlices:
+    """Carry a segment on from the slices on which it has voxels, in a correction that was just opened.
+
+    Args:
+        correction: of scripts.
+        slices: how many to go beyond the first and the last of them at most; None as far as the structure goes.
+        between: whether to fill what lies between them.
+
+    Raises:
+        ValueError: as `correctSlice`.
+    """
+    _wait(correction, lambda: correction.state == READY)
+    correction.acceptPainted()
+    correction.carryOn(slices, between)
+    try:
+        _wait(correction, lambda: not correction.isCarrying)
+    except KeyboardInterrupt:
+        correction.stop()
+        raise
+    if not correction.carried:
+        return CorrectedSlices([], {}, 0, correction.words, None, ())
+    return _kept(correction, accept=True)
+
+
+def _kept(correction: Correction, accept: bool) -> CorrectedSlices:
+    masks = {number: mask.copy() for number, mask in correction.preview.items()}
+    words, confidence = correction.words, correction.current.confidence if not correction.carried else None
+    edits: list[SegmentEdit] = []
+    if accept:
+        correction.accept()
+        edits, words = correction.edits, correction.words
+    changed = sum(edit.changedVoxels for edit in edits)
+    return CorrectedSlices(sorted(masks), masks, changed, words, confidence, edits)
+
+
+def _wait(correction: Correction, isSo: Callable[[], bool]) -> None:
+    """Wait while Slicer stays alive; what goes wrong meanwhile is raised."""
+    until = time.monotonic() + _PATIENCE_S
+    while not isSo() or correction.problem:
+        if correction.problem or not correction.isOpen:
+            raise ValueError(correction.problem or _("The correction was closed."))
+        if time.monotonic() > until:
+            raise ValueError(_("The correction worker does not answer."))
+        slicer.app.processEvents()
+        time.sleep(_NAP_S)

@@ -1,0 +1,303 @@
+"""A correction worker of Slicer's: its folder with the volume, its process, and the masks that pass through files."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.examples.example_export import writeVolume
+from SAMFineTunePanel.scene.voxel_grid import gridOf
+from SAMFineTunePanel.texts.error_text import errorWords, wordsOf
+from SAMFineTunePanel.worker.chunked_task import Piecework
+from SAMFineTunePanel.worker.line_process import LineProcess, pythonProgram
+
+_VOLUME_FILE = "volume.nrrd"
+# A worker that was told to close and does not is ended from here.
+_CLOSE_GRACE_MS = 1500
+
+# Qt's objects live as long as something refers to them, and a worker that is ending is nobody's.
+_ending: set[CorrectionWorker] = set()
+
+
+def endAllNow() -> None:
+    """End what was closed and has not ended yet, and wait: Slicer is closing."""
+    for worker in list(_ending):
+        worker.endForClosing()
+
+
+class CorrectionWorker:
+    """A worker on one volume. Masks are bool (rows, columns): the two axes of the array (k, j, i) that are left.
+
+    Args:
+        volumeNode: the image.
+        settings: further fields of SAMFineTuneLib.interactive.protocol.SessionSettings.
+        onMessage: called with Ready, Embedded and Log.
+        onRestart: called with words when the worker died and is started again.
+        onEnd: called once with words when it cannot go on.
+    """
+
+    def __init__(
+        self,
+        volumeNode: slicer.vtkMRMLScalarVolumeNode,
+        settings: dict[str, Any],
+        onMessage: Callable,
+        onRestart: Callable[[str], None],
+        onEnd: Callable[[str], None],
+    ) -> None:
+        from SAMFineTuneLib.interactive.client import Conversation
+
+        self.ready = None
+        self._onMessage, self._onRestart, self._onEnd = onMessage, onRestart, onEnd
+        self._volumeNode = volumeNode
+        self._settings = dict(settings)
+        self._about = _aboutOf(volumeNode, self._settings)
+        self._modelFile = _stampOf(self._settings)
+        self._process: LineProcess | None = None
+        self._folder = None
+        self._preparing: Piecework | None = None
+        self._given: dict[int, np.ndarray] = {}
+        self._givenMasks = self._foundMasks = None
+        self._closed = False
+        self._conversation = Conversation(self, self._takeMessage, self._onWorkerDied, self._onWorkerEnd)
+
+    @property
+    def processID(self) -> int:
+        """Of the worker; 0 when it does not run."""
+        return self._process.processID if self._process is not None else 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the volume's array (k, j, i), as it was read."""
+        return self._about[0]
+
+    @property
+    def isOpen(self) -> bool:
+        """Whether it can be asked: it is at work, or will be soon."""
+        return not self._closed and self._conversation.state != "ended"
+
+    def open(self) -> None:
+        """Write the volume and start the worker; returns at once.
+
+        Raises:
+            InputError: the cache cannot be written.
+        """
+        from SAMFineTuneLib.interactive.stale_sessions import CORRECTION, remove_leftovers
+        from SAMFineTuneLib.jobs.folder import new_job_folder
+
+        remove_leftovers()
+        self._folder = new_job_folder(CORRECTION)
+        # Who clears the cache sees that it is in use: by Slicer itself, for workers may come and go.
+        self._folder.lock()
+        self._preparing = Piecework(self._writeSession(), self._conversation.start, self._onCannotWrite)
+        self._preparing.start()
+
+    def canGoOnWith(self, volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any]) -> bool:
+        """Whether another session can use it: the model's file may have been replaced since it was read."""
+        return self.isOpen and self.isAbout(volumeNode, settings) and self._modelFile == _stampOf(settings)
+
+    def isAbout(self, volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any]) -> bool:
+        """Whether it works on this volume as it is now, with these settings."""
+        return self._volumeNode is volumeNode and self._about == _aboutOf(volumeNode, settings)
+
+    def ask(self, question, onAnswer: Callable, onFailure: Callable) -> None:
+        """Ask the worker; see Conversation.ask."""
+        self._conversation.ask(question, onAnswer, onFailure)
+
+    def dropMasks(self, number: int | None = None) -> None:
+        """Nobody wants the masks that were asked for, of a slice or of all."""
+        self._conversation.drop_masks(number)
+
+    def stopCarryingOn(self) -> None:
+        """Break off what carries masks on to other slices."""
+        self._conversation.stop()
+
+    def give(self, number: int, mask: np.ndarray) -> None:
+        """Have the worker know a mask of a slice."""
+        # Eight voxels a byte: many slices may be given.
+        self._given[number] = np.packbits(mask)
+        self._writeGiven(number)
+
+    def found(self, number: int) -> np.ndarray:
+        """The mask of a slice that the worker has just told of."""
+        masks = np.moveaxis(self._foundMasks, self.ready.array_axis, 0)
+        return masks[number] > 0 if self._masksAreWhole() else np.zeros(masks.shape[1:], bool)
+
+    def close(self) -> None:
+        """End it and remove its folder; returns at once."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._preparing is not None:
+            self._preparing.stop()
+        self._forgetFiles()
+        if self._process is None or self._process.hasEnded:
+            self._conversation.close()
+            self._removeFolder()
+            return
+        _ending.add(self)
+        self._conversation.close()
+        qt.QTimer.singleShot(_CLOSE_GRACE_MS, self._process.endNow)
+
+    def endForClosing(self) -> None:
+        """End it and wait, at most a second: Slicer is closing, and nothing may stay behind."""
+        self.close()
+        if self._process is not None and not self._process.hasEnded:
+            self._process.endNow()
+            self._process.waitUntilEnded(1000)
+        self._removeFolder()
+        _ending.discard(self)
+
+    # What the conversation needs of a process
+
+    def start(self) -> None:
+        """Start a process; for the conversation."""
+        from SAMFineTuneLib.interactive.client import serve_command
+
+        process = LineProcess(
+            self._conversation.take_output,
+            self._conversation.take_error,
+            lambda returned, reason: self._onProcessEnded(process, returned, reason),
+        )
+        self._process = process
+        program = pythonProgram()
+        process.start(program, serve_command(self._folder.path, program))
+
+    def write(self, line: str) -> None:
+        """Write to the process; for the conversation."""
+        if self._process is not None and not self._process.hasEnded:
+            self._process.write(line)
+
+    def kill(self) -> None:
+        """End the process; for the conversation."""
+        if self._process is not None:
+            self._process.endNow()
+
+    def _writeSession(self) -> Iterator[None]:
+        from SAMFineTuneLib.interactive.protocol import SESSION_FILE, SessionSettings
+
+        file = self._folder.path / _VOLUME_FILE
+        yield from writeVolume(self._volumeNode, file)
+        settings = SessionSettings(volume=file, **self._settings)
+        (self._folder.path / SESSION_FILE).write_text(settings.model_dump_json(), encoding="utf-8")
+
+    def _takeMessage(self, message) -> None:
+        if message.type == "ready":
+            if message.shape != self.shape:
+                self._fail(_("The volume was changed while it was being read. Start again."))
+                return
+            if not self._openFiles(message):
+                return
+        self._onMessage(message)
+
+    def _openFiles(self, ready) -> bool:
+        from SAMFineTuneLib.errors import InputError
+        from SAMFineTuneLib.interactive.mask_files import opened
+        from SAMFineTuneLib.interactive.protocol import FOUND_FILE, GIVEN_FILE
+
+        try:
+            masks = [opened(self._folder.path / name, ready.shape) for name in (GIVEN_FILE, FOUND_FILE)]
+        except InputError as error:
+            self._fail(wordsOf(error))
+            return False
+        self.ready = ready
+        self._givenMasks, self._foundMasks = masks
+        # A worker that was started again has begun with an empty file.
+        for number in self._given:
+            self._writeGiven(number)
+        return True
+
+    def _writeGiven(self, number: int) -> None:
+        if self._givenMasks is not None and self._masksAreWhole():
+            target = np.moveaxis(self._givenMasks, self.ready.array_axis, 0)[number]
+            target[...] = np.unpackbits(self._given[number], count=target.size).reshape(target.shape)
+
+    def _masksAreWhole(self) -> bool:
+        """Whether memory may look into the files: one that is cut off would end Slicer."""
+        from SAMFineTuneLib.errors import InputError
+        from SAMFineTuneLib.interactive.mask_files import require_whole
+        from SAMFineTuneLib.interactive.protocol import FOUND_FILE, GIVEN_FILE
+
+        try:
+            for name in (GIVEN_FILE, FOUND_FILE):
+                path = self._folder.path / name
+                # A file that was removed stays whole for who looks into it; one that was cut off does not.
+                if path.exists():
+                    require_whole(path, self.ready.shape)
+        except InputError as error:
+            self._fail(wordsOf(error))
+            return False
+        return True
+
+    def _forgetFiles(self) -> None:
+        # The next worker makes the files anew, and memory must not look into one that is cut off.
+        self._givenMasks = self._foundMasks = None
+
+    def _onWorkerDied(self, words: str) -> None:
+        from SAMFineTuneLib.interactive.protocol import SESSION_FILE
+
+        self._forgetFiles()
+        if not (self._folder.path / SESSION_FILE).is_file():
+            self._fail(_("{words}, and its folder was removed. Start again.").format(words=words))
+            return
+        self._onRestart(words)
+
+    def _onWorkerEnd(self, failure) -> None:
+        self._fail(errorWords(failure.message, failure.remedy, failure.code))
+
+    def _onCannotWrite(self, error: Exception) -> None:
+        words = str(error)
+        if isinstance(error, OSError):
+            words = _("The volume cannot be written to {folder}: {reason}. Free some space there.").format(
+                folder=self._folder.path, reason=error.strerror or error
+            )
+        self._fail(words)
+
+    def _fail(self, words: str) -> None:
+        if self._closed:
+            return
+        self.close()
+        self._onEnd(words)
+
+    def _onProcessEnded(self, process: LineProcess, returned: int, reason: str) -> None:
+        if self._closed:
+            self._removeFolder()
+            _ending.discard(self)
+        elif process is self._process:
+            self._conversation.take_end(reason or _howItEnded(returned))
+
+    def _removeFolder(self) -> None:
+        """It holds a patient's image, which does not stay on the disk."""
+        if self._folder is not None:
+            self._folder.remove()
+
+
+def _aboutOf(volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any]) -> tuple:
+    """Changes when the volume's voxels do, or what the worker is to do with them; a move changes nothing."""
+    grid = gridOf(volumeNode)
+    times = (volumeNode.GetImageData().GetMTime(), volumeNode.GetImageData().GetPointData().GetScalars().GetMTime())
+    return grid.shape, times, tuple(grid.spacing.round(6)), tuple(sorted(settings.items()))
+
+
+def _stampOf(settings: dict[str, Any]) -> tuple[int, int] | None:
+    """Changes when the model's file is replaced; None without a model, or where it is gone."""
+    try:
+        status = Path(settings["model"]).stat()
+    except (KeyError, OSError):
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _howItEnded(returned: int) -> str:
+    if returned >= 0:
+        return _("exit code {code}").format(code=returned)
+    try:
+        return _("killed by {signal}").format(signal=signal.Signals(-returned).name)
+    except ValueError:
+        return _("killed by signal {signal}").format(signal=-returned)

@@ -1,0 +1,68 @@
+"""Slices that were accepted in a correction become examples to learn from."""
+
+from __future__ import annotations
+
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.correction.correction import Correction
+from SAMFineTunePanel.examples.example_slices import chosenSegmentIDs
+from SAMFineTunePanel.texts.counted_text import counted
+
+
+def addAcceptedSlices(logic, correction: Correction) -> str:
+    """Have the slices that were accepted learnt from; in words, which.
+
+    A pair of volume and segmentation that is no example yet becomes one with the corrected segment alone, in
+    which nothing but the accepted slices counts: the others hold what a model has found. Where the pair is an
+    example, the accepted slices are added to what counts there.
+
+    Raises:
+        ValueError: nothing is accepted, or the example is cut in another orientation.
+    """
+    segment = correction.segment
+    if segment is None or not correction.accepted:
+        raise ValueError(_("Accept a slice first: accepted slices are learnt from."))
+    accepted = sorted(correction.accepted)
+    examples = list(logic.getParameterNode().examples)
+    index = next(
+        (
+            number
+            for number, each in enumerate(examples)
+            if each.volume is segment.volume and each.segmentation is segment.segmentation
+        ),
+        -1,
+    )
+    if index < 0:
+        example = logic.addExample(segment.volume, segment.segmentation, [segment.segmentID], segment.orientation)
+        painted = logic.exampleSlices(example).found
+        example.unfinished = [number for number in painted if number not in accepted]
+        index = len(examples)
+    else:
+        example = examples[index]
+        orientation = logic.exampleSlices(example).orientation
+        if orientation != segment.orientation:
+            raise ValueError(
+                _("{volume} is an example of {other} slices already; {orientation} ones cannot be added to it.").format(
+                    volume=segment.volume.GetName(), other=orientation, orientation=segment.orientation
+                )
+            )
+        if example.segmentIDs and segment.segmentID not in example.segmentIDs:
+            example.segmentIDs = [*example.segmentIDs, segment.segmentID]
+    _count(logic, index, accepted, segment.segmentID)
+    return counted(
+        len(accepted),
+        _("1 slice is learnt from: {numbers}."),
+        _("{count} slices are learnt from: {numbers}."),
+        numbers=", ".join(map(str, accepted)),
+    )
+
+
+def _count(logic, index: int, accepted: list[int], segmentID: str) -> None:
+    """Have accepted slices count; one without a voxel is known to be empty, unless other structures may be there."""
+    example = logic.getParameterNode().examples[index]
+    painted = set(logic.exampleSlices(example).found)
+    example.unfinished = [number for number in example.unfinished if number not in accepted]
+    if chosenSegmentIDs(example) == [segmentID]:
+        for number in accepted:
+            if number not in painted:
+                logic.markEmpty(index, number)

@@ -1,0 +1,131 @@
+"""What a fine-tune is asked for, from the scene or from a script, and the job that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.examples.example_export import FinetuneInputs, structureLabels
+from SAMFineTunePanel.examples.example_slices import PaintedSlices, slicesOf
+from SAMFineTunePanel.jobs.job import Job
+
+
+@dataclass
+class FinetuneRequest:
+    """A fine-tune.
+
+    Attributes:
+        examples: at least one Example.
+        name: of the model to be; "" names it after its structures.
+        startFrom: name of a tuned model to go on from; "" starts from the backbone.
+        settings: fields of job.json (preset, backbone, steps …); those left out are chosen by the program.
+    """
+
+    examples: list
+    name: str = ""
+    startFrom: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def problem(self, painted: PaintedSlices) -> str:
+        """What is missing, in words; "" when it can start."""
+        if not self.examples:
+            return _("Add an example first: a volume with a segmentation of which a few slices are labelled.")
+        known = [slicesOf(example, painted) for example in self.examples]
+        for slices in known:
+            if slices.problem:
+                return slices.problem
+        if not any(slices.found for slices in known):
+            return _("Nothing is painted in any example. Label a few slices of at least one volume.")
+        if self.settings.get("weights") == "random" and (self.startFrom or self.settings.get("checkpoint")):
+            return _("Random weights exclude a tuned model to start from, and a weights file.")
+        return ""
+
+    def job(self, painted: PaintedSlices) -> Job:
+        """The job, not yet started.
+
+        Raises:
+            ValueError: what is missing, in words.
+            InputError: settings that do not fit, or no folder to work in.
+        """
+        from SAMFineTuneLib.jobs.folder import new_job_folder
+        from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job
+        from SAMFineTuneLib.models.library import find_model, new_model_path
+
+        problem = self.problem(painted)
+        if problem:
+            raise ValueError(problem)
+        base = find_model(self.startFrom) if self.startFrom else None
+        if base is not None and base.card is None:
+            raise ValueError(base.fault)
+        known = {label.name: label.value for label in base.card.labels} if base is not None else None
+        labels = structureLabels(self.examples, known)
+        lacking = sorted(set(known or {}) - {label.name for label in labels})
+        if lacking:
+            raise ValueError(
+                _("The model to start from finds {names} as well; add examples of it, or start afresh.").format(
+                    names=", ".join(lacking)
+                )
+            )
+        # The labelmaps have the names too; here they tell what the job is about while it has no model.
+        names = {label.value: label.name for label in labels}
+        fields = dict(self.settings, kind="finetune", label_names=names)
+        if base is not None:
+            fields.update(initial_model=str(base.path), backbone=base.card.backbone)
+        output = new_model_path(self.name or self._defaultName([label.name for label in labels]))
+        # The examples are not written yet; everything else can be refused at once.
+        make_job(FinetuneJob, dict(fields, output=output, examples=[{"volume": "volume", "segmentation": "labels"}]))
+        folder = new_job_folder("finetune").path
+        inputs = FinetuneInputs(self.examples, folder / "inputs", painted, labels)
+
+        def prepare() -> Iterator[None]:
+            yield from inputs.steps()
+            writeJob(folder, FinetuneJob, dict(fields, output=str(output), examples=inputs.written))
+
+        return finetuneJob(folder, output, prepare())
+
+    @staticmethod
+    def _defaultName(names: list[str]) -> str:
+        shown = " ".join(names[:3])
+        return f"{shown} …" if len(names) > 3 else shown
+
+
+def finetuneJob(folder: Path, output: Path, prepare: Iterable[None] = ()) -> Job:
+    """The job of a folder; with nothing to prepare, it goes on where an earlier run stopped."""
+
+    def conclude(result: dict[str, Any]) -> Iterator[Any]:
+        from SAMFineTuneLib.models.library import find_model
+
+        yield find_model(Path(result["model"]).stem)
+
+    return Job("finetune", _("Fine-tune {name}").format(name=output.stem), folder, prepare, conclude)
+
+
+def unclaimedOutput(folder: Path, output: Path) -> Path:
+    """Where an interrupted job may write its model: not over one that has taken its name meanwhile.
+
+    Raises:
+        InputError: the job cannot be read or written.
+    """
+    from SAMFineTuneLib.jobs.schema import read_job, write_job
+    from SAMFineTuneLib.models.library import new_model_path
+
+    if not output.exists():
+        return output
+    free = new_model_path(output.stem)
+    write_job(folder, read_job(folder).model_copy(update={"output": free}))
+    return free
+
+
+def writeJob(folder: Path, jobType: type, fields: dict[str, Any]) -> None:
+    """Check a job and write its job.json.
+
+    Raises:
+        InputError: a field that does not fit, or a folder that cannot be written.
+    """
+    from SAMFineTuneLib.jobs.schema import make_job, write_job
+
+    write_job(folder, make_job(jobType, fields))

@@ -1,0 +1,151 @@
+"""The section that segments volumes with a tuned model."""
+
+from __future__ import annotations
+
+import slicer
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.jobs.job import DONE
+from SAMFineTunePanel.scene.scene_pairs import imagesOfScene, volumesOfScene
+from SAMFineTunePanel.sections.job_view import JobView
+from SAMFineTunePanel.sections.panel_section import (
+    PanelSection,
+    allow,
+    problemWithCancelling,
+    problemWithStarting,
+    showWords,
+)
+from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice
+from SAMFineTunePanel.widgets.ticked_list import Entry, TickedList
+
+
+class ApplySection(PanelSection):
+    """Tuned model, volumes, where to write; apply, cancel, undo."""
+
+    uiFile = "SAMFineTuneApplySection.ui"
+
+    def __init__(self, logic) -> None:
+        super().__init__(logic)
+        self._job = None
+        self._models: list = []
+        self._results: list = []
+        self._view = JobView(self.ui.progressBar, self.ui.statusLabel, self.ui.errorLabel, self.ui.logEdit)
+        self._model = ComboBoxChoice(self.ui.modelComboBox, self, "applyModel")
+        # Not a node selector with ticks: that one drops its ticks when a scene is imported.
+        self._volumes = TickedList(self.ui.volumesTable, self.onVolumesChosen)
+        self.ui.applyButton.connect("clicked(bool)", self.onApply)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.undoButton.connect("clicked(bool)", self.onUndo)
+
+    def offerVolume(self) -> None:
+        if self.parameterNode is not None and not self._chosenVolumes():
+            self.parameterNode.applyVolumes = volumesOfScene()[:1]
+
+    def forgetScene(self) -> None:
+        self._results = []
+
+    def update(self) -> None:
+        if self.parameterNode is None:
+            return
+        self._offerModel()
+        self._model.update()
+        self._showVolumes()
+        several = _("Several volumes get a new segmentation each") if len(self._chosenVolumes()) > 1 else ""
+        allow(
+            self.ui.segmentationSelector,
+            several,
+            _("A new segmentation, or one of the scene, whose other segments are not touched"),
+        )
+        allow(self.ui.modelComboBox, "" if self._models else _noModels(), _("Which tuned model segments"))
+        problem = problemWithStarting(self.logic) or ("" if self._models else _noModels())
+        allow(
+            self.ui.applyButton, problem or self.logic.problemWithApply(), _("Segment the volumes with the tuned model")
+        )
+        allow(
+            self.ui.cancelButton,
+            problemWithCancelling(self._job, _("Nothing is being applied")),
+            _("Stop; the scene stays as it is"),
+        )
+        allow(
+            self.ui.undoButton,
+            "" if self._undoable() else _("There is no result to take back"),
+            _("Take back what was applied last"),
+        )
+
+    def updateFromFiles(self, models: list) -> None:
+        self._models = [model for model in models if model.card is not None]
+        self._model.setItems([(model.name, _modelTitle(model)) for model in self._models])
+        self.update()
+
+    def showJob(self, job) -> None:
+        if job.kind == "apply":
+            self._job = job
+            self.followJob(job, self._onJobEvent)
+        self.update()
+
+    def onVolumesChosen(self, nodeIDs: list[str]) -> None:
+        """Other volumes to segment."""
+        if self.parameterNode is None:
+            return
+        self.parameterNode.applyVolumes = [slicer.mrmlScene.GetNodeByID(each) for each in nodeIDs]
+        if len(nodeIDs) > 1:
+            self.parameterNode.applySegmentation = None
+
+    def onApply(self, checked: bool = False) -> None:
+        """Start with the choices of the panel."""
+        self._view.attempt(self.logic.startApply)
+
+    def onCancel(self, checked: bool = False) -> None:
+        """Stop without a result."""
+        self._job.cancel()
+
+    def onUndo(self, checked: bool = False) -> None:
+        """Take back what was applied last."""
+        for segmentation in self._undoable():
+            self.logic.undoApply(segmentation)
+        showWords(self.ui.statusLabel, _("Taken back."))
+        self.update()
+        self.changed()
+
+    def _onJobEvent(self, job, event: str) -> None:
+        if job is not self._job:
+            return
+        self._view.show(job, event)
+        if event != "state":
+            return
+        # A job of a scene that is closed has no result any more.
+        if job.state == DONE and job.result:
+            self._results = list(job.result)
+            showWords(
+                self.ui.statusLabel,
+                _("Done: {names}.").format(names=", ".join(each.GetName() for each in self._results)),
+            )
+        self.update()
+        if job.isFinished:
+            self.changed()
+
+    def _chosenVolumes(self) -> list:
+        return [each for each in self.parameterNode.applyVolumes if each is not None]
+
+    def _offerModel(self) -> None:
+        """The newest one, where the scene names none or one that this computer does not have."""
+        node = self.parameterNode
+        if self._models and node.applyModel not in {model.name for model in self._models}:
+            node.applyModel = max(self._models, key=lambda model: model.card.created).name
+
+    def _undoable(self) -> list:
+        return [each for each in self._results if self.logic.canUndoApply(each)]
+
+    def _showVolumes(self) -> None:
+        volumes = [Entry(each.GetID(), each.GetName()) for each in imagesOfScene()]
+        self._volumes.show(volumes, [each.GetID() for each in self._chosenVolumes()])
+        self.ui.volumesTable.visible = bool(volumes)
+        self.ui.noVolumesLabel.visible = not volumes
+
+
+def _noModels() -> str:
+    return _("There is no tuned model yet: fine-tune or import one")
+
+
+def _modelTitle(model) -> str:
+    return f"{model.name} ({', '.join(label.name or str(label.value) for label in model.card.labels)})"

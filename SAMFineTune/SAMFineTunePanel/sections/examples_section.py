@@ -1,0 +1,308 @@
+"""The section of the labelled volumes to learn from, and of the slice in view."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.examples.example_slices import ORIENTATIONS, ExampleSlices
+from SAMFineTunePanel.scene.scene_pairs import nextPair
+from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showWords
+from SAMFineTunePanel.sections.slice_marks import NO_MARKS, SliceMarks
+from SAMFineTunePanel.widgets.table_rows import layOutColumns, selectedRow, setRow
+from SAMFineTunePanel.widgets.ticked_list import Entry, TickedList
+
+# Painting tells of every dab: look at the segmentation once the hand rests.
+_PAINTING_RESTS_MS = 400
+_LISTED_SLICES = 24
+
+_SEGMENTATION_EVENTS = (
+    slicer.vtkSegmentation.SourceRepresentationModified,
+    slicer.vtkSegmentation.SegmentAdded,
+    slicer.vtkSegmentation.SegmentRemoved,
+    slicer.vtkSegmentation.SegmentModified,
+    slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+)
+
+
+class ExamplesSection(PanelSection):
+    """A table of examples; what is beneath it is of the row that is selected."""
+
+    uiFile = "SAMFineTuneExamplesSection.ui"
+    richLabels = ("labelledLabel",)
+
+    def __init__(self, logic) -> None:
+        super().__init__(logic)
+        self._slices: list[ExampleSlices] = []
+        self._updating = False
+        layOutColumns(self.ui.examplesTable, (0, 1, 2))
+        self._segmentList = TickedList(self.ui.segmentsTable, self.onSegmentsChosen, keepsOne=True)
+        self._marks = SliceMarks(self.ui, logic, self._onMarked)
+        self._observed: set = set()
+        self._paintTimer = qt.QTimer()
+        self._paintTimer.setSingleShot(True)
+        self._paintTimer.setInterval(_PAINTING_RESTS_MS)
+        self._paintTimer.connect("timeout()", self._onPainted)
+        self._fillOrientations()
+        self.ui.examplesTable.connect("itemSelectionChanged()", self._onRowSelected)
+        self.ui.addButton.connect("clicked(bool)", self.onAdd)
+        self.ui.removeButton.connect("clicked(bool)", self.onRemove)
+        # Only what the user picks counts: the selectors change by themselves when nodes come and go.
+        self.ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self.onVolumeChosen)
+        self.ui.segmentationSelector.connect("nodeActivated(vtkMRMLNode*)", self.onSegmentationChosen)
+        self.ui.orientationComboBox.connect("currentIndexChanged(int)", self.onOrientationChosen)
+        self.ui.labelledLabel.connect("linkActivated(QString)", self.onSliceLink)
+
+    @property
+    def row(self) -> int:
+        """The selected example; -1 when there is none."""
+        row = selectedRow(self.ui.examplesTable)
+        return row if row < len(self._examples()) else -1
+
+    def enter(self) -> None:
+        """The panel came into view: follow the slice views."""
+        self._marks.follow(True)
+
+    def exit(self) -> None:
+        """The panel went out of view."""
+        self._marks.follow(False)
+
+    def setParameterNode(self, node) -> None:
+        if node is None:
+            # Of the scene nothing is kept, so that its nodes are freed when it is closed.
+            self._paintTimer.stop()
+            self._observeSegmentations([])
+            self._marks.setExample(None, -1, None)
+            self._slices = []
+        super().setParameterNode(node)
+
+    def cleanup(self) -> None:
+        self._paintTimer.stop()
+        self._marks.follow(False)
+        super().cleanup()
+
+    def update(self) -> None:
+        examples = self._examples()
+        self._slices = [self.logic.exampleSlices(each) for each in examples]
+        self._observeSegmentations(examples)
+        with self._showing():
+            self._showTable(examples)
+        self._showSelected()
+        self._allowButtons(examples)
+
+    def onAdd(self, checked: bool = False) -> None:
+        """Add the pair of volume and segmentation that the scene suggests."""
+        pair = nextPair(self._pairs())
+        if pair is None:
+            return
+        volume, segmentation = pair
+        self.logic.addExample(volume, segmentation)
+        if not any(each is not None for each in self.parameterNode.applyVolumes):
+            self.parameterNode.applyVolumes = [volume]
+        self.update()
+        self.ui.examplesTable.selectRow(len(self._examples()) - 1)
+        self.changed()
+
+    def onRemove(self, checked: bool = False) -> None:
+        """Take the selected example out of the table."""
+        row = self.row
+        if row >= 0:
+            self.logic.removeExample(row)
+            self.update()
+            self.changed()
+
+    def onVolumeChosen(self, node) -> None:
+        """Another volume for the selected example: what was said of slices was said of the old one's."""
+        if node is not None and self.row >= 0 and node is not self._example().volume:
+            self._change(volume=node, **NO_MARKS)
+        else:
+            # "None" is no choice: the node that counts is shown again.
+            self._showSelected()
+
+    def onSegmentationChosen(self, node) -> None:
+        """Another segmentation for the selected example."""
+        if node is not None and self.row >= 0 and node is not self._example().segmentation:
+            self._change(segmentation=node, segmentIDs=[], **NO_MARKS)
+        else:
+            self._showSelected()
+
+    def onSegmentsChosen(self, segmentIDs: list[str]) -> None:
+        """Other segments for the selected example."""
+        if self.row >= 0:
+            # All are those that will be added, too.
+            everySegment = len(segmentIDs) == self._segmentList.count
+            self._change(segmentIDs=[] if everySegment else segmentIDs)
+
+    def onOrientationChosen(self, index: int) -> None:
+        """Another orientation: slice numbers mean something else now."""
+        orientation = self.ui.orientationComboBox.itemData(index)
+        if not self._updating and self.row >= 0 and orientation != self._example().orientation:
+            self._change(orientation=orientation, **NO_MARKS)
+
+    def onSliceLink(self, link: str) -> None:
+        """Show a labelled slice."""
+        if self.row >= 0:
+            self._marks.show(int(link))
+
+    def _change(self, **changes) -> None:
+        example = self._example()
+        for name, value in changes.items():
+            setattr(example, name, value)
+        self.update()
+        self.changed()
+
+    def _examples(self) -> list:
+        return list(self.parameterNode.examples) if self.parameterNode is not None else []
+
+    def _example(self):
+        return self.parameterNode.examples[self.row]
+
+    def _pairs(self) -> set[tuple[str, str]]:
+        return {
+            (each.volume.GetID(), each.segmentation.GetID())
+            for each in self._examples()
+            if each.volume is not None and each.segmentation is not None
+        }
+
+    @contextmanager
+    def _showing(self):
+        """While open, what the widgets tell is not the user's doing."""
+        before, self._updating = self._updating, True
+        try:
+            yield
+        finally:
+            self._updating = before
+
+    def _fillOrientations(self) -> None:
+        with self._showing():
+            self.ui.orientationComboBox.addItem(_("automatic"), "auto")
+            for orientation, text in zip(ORIENTATIONS, _orientationTexts(), strict=True):
+                self.ui.orientationComboBox.addItem(text, orientation)
+
+    def _showTable(self, examples: list) -> None:
+        table = self.ui.examplesTable
+        row = selectedRow(table)
+        table.setRowCount(len(examples))
+        for number, (example, slices) in enumerate(zip(examples, self._slices, strict=True)):
+            setRow(table, number, _cells(example, slices))
+        if examples and not 0 <= row < len(examples):
+            table.selectRow(len(examples) - 1)
+
+    def _onRowSelected(self) -> None:
+        if not self._updating:
+            self._showSelected()
+            self._allowButtons(self._examples())
+
+    def _showSelected(self) -> None:
+        row = self.row
+        chosen = row >= 0 and row < len(self._slices)
+        self.ui.exampleWidget.visible = chosen
+        self.ui.sliceWidget.visible = chosen
+        showWords(
+            self.ui.hintLabel,
+            ""
+            if chosen
+            else _(
+                "Draw the structure on a few slices in the Segment Editor, about five, evenly spaced from its first "
+                "slice to its last. Then press Add."
+            ),
+        )
+        self._marks.setExample(self._example() if chosen else None, row, self._slices[row] if chosen else None)
+        if chosen:
+            with self._showing():
+                self._showExample(self._example(), self._slices[row])
+
+    def _showExample(self, example, slices: ExampleSlices) -> None:
+        for selector, node in (
+            (self.ui.volumeSelector, example.volume),
+            (self.ui.segmentationSelector, example.segmentation),
+        ):
+            if selector.currentNode() is not node:
+                selector.setCurrentNode(node)
+        segments = _segmentEntries(example.segmentation)
+        self._segmentList.show(segments, list(example.segmentIDs) or [each.key for each in segments])
+        self.ui.segmentsTable.visible = self.ui.segmentsLabel.visible = self._segmentList.count > 0
+        combo = self.ui.orientationComboBox
+        settled = dict(zip(ORIENTATIONS, _orientationTexts(), strict=True))[slices.orientation]
+        combo.setItemText(0, _("automatic") if slices.problem else _("automatic: {slices}").format(slices=settled))
+        combo.currentIndex = max(0, combo.findData(example.orientation))
+        showProblem(self.ui.problemLabel, slices.problem or slices.warning)
+        showWords(self.ui.labelledLabel, _labelledText(slices))
+
+    def _allowButtons(self, examples: list) -> None:
+        pair = nextPair(self._pairs())
+        volume, segmentation = [each.GetName() for each in pair] if pair is not None else ("", "")
+        allow(
+            self.ui.addButton,
+            self._problemWithAdding(pair),
+            _("Add {volume} with {segmentation} to the table").format(volume=volume, segmentation=segmentation),
+        )
+        allow(
+            self.ui.removeButton,
+            "" if self.row >= 0 else _("Select a row of the table first"),
+            _("Take the selected example out of the table; the volume and the segmentation stay in the scene"),
+        )
+
+    def _problemWithAdding(self, pair: tuple | None) -> str:
+        if self.parameterNode is None:
+            return _("The scene is closing")
+        if not slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+            return _("Load a volume first")
+        if not slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            return _("Draw the structure on a few slices in the Segment Editor first")
+        if pair is None:
+            return _("All volumes and segmentations of the scene are in the table already")
+        return ""
+
+    def _observeSegmentations(self, examples: list) -> None:
+        wanted = {each.segmentation for each in examples if each.segmentation is not None}
+        for node in self._observed ^ wanted:
+            for event in _SEGMENTATION_EVENTS:
+                observe = self.addObserver if node in wanted else self.removeObserver
+                observe(node, event, self._onSegmentationEvent)
+        self._observed = wanted
+
+    def _onSegmentationEvent(self, caller=None, event=None) -> None:
+        self._paintTimer.start()
+
+    def _onMarked(self) -> None:
+        self.update()
+        self.changed()
+
+    def _onPainted(self) -> None:
+        self.update()
+        self.changed()
+
+
+def _segmentEntries(segmentation) -> list[Entry]:
+    if segmentation is None:
+        return []
+    every = segmentation.GetSegmentation()
+    segments = ((segmentID, every.GetSegment(segmentID)) for segmentID in every.GetSegmentIDs())
+    return [Entry(segmentID, each.GetName(), tuple(each.GetColor())) for segmentID, each in segments]
+
+
+def _orientationTexts() -> tuple[str, str, str]:
+    """As `ORIENTATIONS`."""
+    return _("axial slices"), _("coronal slices"), _("sagittal slices")
+
+
+def _cells(example, slices: ExampleSlices) -> list[str]:
+    volume, segmentation = (
+        node.GetName() if node is not None else _("removed") for node in (example.volume, example.segmentation)
+    )
+    found = f"⚠ {len(slices.labelled)}" if slices.problem else str(len(slices.labelled))
+    return [volume, segmentation, ", ".join(slices.bySegment), found]
+
+
+def _labelledText(slices: ExampleSlices) -> str:
+    numbers = slices.labelled
+    if not numbers:
+        return ""
+    links = ", ".join(f'<a href="{number}">{number}</a>' for number in numbers[:_LISTED_SLICES])
+    if len(numbers) > _LISTED_SLICES:
+        links = _("{numbers} and {count} more").format(numbers=links, count=len(numbers) - _LISTED_SLICES)
+    return _("Labelled: {numbers}").format(numbers=links)

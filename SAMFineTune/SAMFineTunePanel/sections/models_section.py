@@ -1,0 +1,198 @@
+"""The section of the tuned models on this computer, and of what else lies there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.sections.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
+from SAMFineTunePanel.texts.model_card_text import cells, details
+from SAMFineTunePanel.texts.sizes_and_times import sizeText
+from SAMFineTunePanel.widgets.table_rows import layOutColumns, selectedRow, setRow
+
+_SUFFIX = ".safetensors"
+
+
+class ModelsSection(PanelSection):
+    """A table of tuned models; names are edited in place."""
+
+    uiFile = "SAMFineTuneModelsSection.ui"
+
+    def __init__(self, logic) -> None:
+        super().__init__(logic)
+        self._models: list = []
+        self._used = None
+        layOutColumns(self.ui.modelsTable, (0, 3))
+        showWords(self.ui.statusLabel, "")
+        showProblem(self.ui.errorLabel, "")
+        self.ui.modelsTable.connect("itemSelectionChanged()", self.update)
+        self.ui.modelsTable.connect("itemChanged(QTableWidgetItem*)", self.onItemChanged)
+        self.ui.renameButton.connect("clicked(bool)", self.onRename)
+        self.ui.deleteButton.connect("clicked(bool)", self.onDelete)
+        self.ui.exportButton.connect("clicked(bool)", self.onExport)
+        self.ui.importButton.connect("clicked(bool)", self.onImport)
+        self.ui.clearStorageButton.connect("clicked(bool)", self.onClearStorage)
+
+    @property
+    def selectedModel(self):
+        """The model of the selected row; None when there is none."""
+        row = selectedRow(self.ui.modelsTable)
+        return self._models[row] if 0 <= row < len(self._models) else None
+
+    def update(self) -> None:
+        model = self.selectedModel
+        showWords(
+            self.ui.cardLabel,
+            details(model)
+            if model is not None
+            else ""
+            if self._models
+            else _("Models that you fine-tune or import are listed here."),
+        )
+        none = "" if model is not None else _("Select a model in the table first")
+        broken = none or ("" if model.card is not None else model.fault)
+        allow(self.ui.renameButton, none, _("Edit the model's name in the table"))
+        allow(self.ui.deleteButton, none, _("Delete the model from this computer"))
+        allow(self.ui.exportButton, broken, _("Save the model as one file, to share it or keep it elsewhere"))
+        allow(self.ui.importButton, "", _("Take over a tuned model from a file"))
+        allow(
+            self.ui.clearStorageButton,
+            self._problemWithClearing(),
+            _("Delete downloaded weights, interrupted fine-tunes and prepared slices; tuned models stay"),
+        )
+
+    def updateFromFiles(self, models: list) -> None:
+        from SAMFineTuneLib.jobs.storage import storage_used
+
+        selected = self.selectedModel
+        self._models = list(models)
+        self._used = storage_used()
+        self._showTable(selected.name if selected is not None else "")
+        jobs = [*self._used.interrupted, *self._used.other_jobs]
+        self.ui.storageLabel.text = _(
+            "On the disk: weights {weights}, unfinished jobs {jobs}, slices prepared for correcting {slices}, models "
+            "{models}"
+        ).format(
+            weights=sizeText(sum(each.bytes for each in self._used.checkpoints)),
+            jobs=sizeText(sum(each.bytes for each in jobs)),
+            slices=sizeText(sum(each.bytes for each in self._used.embeddings)),
+            models=sizeText(sum(each.bytes for each in models)),
+        )
+        self.ui.storageLabel.toolTip = _("Weights, jobs and prepared slices lie in {folder}").format(
+            folder=self._used.folder
+        )
+        self.update()
+
+    def onRename(self, checked: bool = False) -> None:
+        """Let the user edit the name where it stands."""
+        table = self.ui.modelsTable
+        table.editItem(table.item(selectedRow(table), 0))
+
+    def onItemChanged(self, item) -> None:
+        """A name was edited."""
+        model = self._models[item.row()]
+        if item.column() != 0 or item.text() == model.name:
+            return
+        renamed = self._try(lambda: self.logic.renameModel(model, item.text()))
+        if renamed is None:
+            self._showTable(model.name)
+            return
+        self._followName(model.name, renamed.name)
+        self._models[item.row()] = renamed
+        self._done(_("Renamed to {name}.").format(name=renamed.name))
+
+    def onDelete(self, checked: bool = False) -> None:
+        """Delete the selected model, once the user has confirmed it."""
+        model = self.selectedModel
+        if slicer.util.confirmOkCancelDisplay(
+            _("Delete the tuned model {name}? This cannot be undone.").format(name=model.name)
+        ):
+            self._try(lambda: self.logic.deleteModel(model), _("Deleted {name}.").format(name=model.name))
+
+    def onExport(self, checked: bool = False) -> None:
+        """Save the selected model as a file."""
+        model = self.selectedModel
+        path = qt.QFileDialog.getSaveFileName(
+            self.widget, _("Export a tuned model"), f"{model.name}{_SUFFIX}", _fileFilter()
+        )
+        if path:
+            # Of the name without it the dialog has asked whether a file may be replaced.
+            wasAsked = path.lower().endswith(_SUFFIX)
+            path = path if wasAsked else path + _SUFFIX
+            self._try(
+                lambda: self.logic.exportModel(model, path, overwrite=wasAsked),
+                _("Exported to {path}.").format(path=path),
+            )
+
+    def onImport(self, checked: bool = False) -> None:
+        """Take over a model from a file."""
+        path = qt.QFileDialog.getOpenFileName(self.widget, _("Import a tuned model"), "", _fileFilter())
+        if path:
+            self._try(lambda: self.logic.importModel(path), _("Imported {name}.").format(name=Path(path).stem))
+
+    def onClearStorage(self, checked: bool = False) -> None:
+        """Delete what can be fetched or made again, once the user has confirmed it."""
+        from SAMFineTuneLib.jobs.storage import clear_storage
+
+        if slicer.util.confirmOkCancelDisplay(
+            _(
+                "Delete the downloaded weights, all interrupted fine-tunes and the slices prepared for correcting? "
+                "Tuned models stay; those tuned from downloaded weights need them again to be applied."
+            )
+        ):
+            self._try(clear_storage, _("Cleared."))
+
+    def _problemWithClearing(self) -> str:
+        if self._used is None or not self._used.bytes:
+            return _("There is nothing to clear")
+        # One of this Slicer need not have begun to use its folder.
+        isBusy = bool(problemWithStarting(self.logic)) or self.logic.correction.isOpen
+        return _("A job or a correction is at work; end it first") if self._used.running or isBusy else ""
+
+    def _try(self, act, done: str = ""):
+        """What `act` gives; None, with the words shown, where it did not work."""
+        from SAMFineTuneLib.errors import InputError
+
+        showProblem(self.ui.errorLabel, "")
+        showWords(self.ui.statusLabel, "")
+        try:
+            result = act()
+        except (InputError, OSError) as error:
+            showProblem(self.ui.errorLabel, str(error))
+            return None
+        if done:
+            self._done(done)
+        return result
+
+    def _done(self, words: str) -> None:
+        self.filesChanged()
+        showWords(self.ui.statusLabel, words)
+
+    def _followName(self, before: str, after: str) -> None:
+        if self.parameterNode is None:
+            return
+        for name in ("applyModel", "startFrom", "correctModel"):
+            if getattr(self.parameterNode, name) == before:
+                setattr(self.parameterNode, name, after)
+
+    def _showTable(self, selectedName: str) -> None:
+        table = self.ui.modelsTable
+        wasBlocked = table.blockSignals(True)
+        table.setRowCount(len(self._models))
+        for row, model in enumerate(self._models):
+            setRow(table, row, cells(model))
+            for column in range(table.columnCount):
+                editable = qt.Qt.ItemIsEditable if column == 0 else qt.Qt.NoItemFlags
+                table.item(row, column).setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | editable)
+        names = [model.name for model in self._models]
+        table.clearSelection()
+        if selectedName in names:
+            table.selectRow(names.index(selectedName))
+        table.blockSignals(wasBlocked)
+
+
+def _fileFilter() -> str:
+    return _("Tuned models") + f" (*{_SUFFIX})"

@@ -1,0 +1,109 @@
+"""A tuned model's card in words."""
+
+from __future__ import annotations
+
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.texts.counted_text import counted
+from SAMFineTunePanel.texts.sizes_and_times import dateText, sizeText
+
+# A validation DSC below this tells of no structure at all.
+_NOTHING_LEARNT = 0.05
+# Planned steps for each that was made, from which on it is said.
+_FEW = 2
+
+
+def cells(model) -> list[str]:
+    """A row of the table: name, when, from what, labels, DSC."""
+    card = model.card
+    if card is None:
+        return [model.name, "", "", f"⚠ {model.fault}", ""]
+    return [model.name, dateText(card.created)[:10], card.backbone, ", ".join(_labelNames(card)), _dsc(card)]
+
+
+def details(model) -> str:
+    """What else there is to know."""
+    card = model.card
+    if card is None:
+        return f"⚠ {model.fault}"
+    sentences = [
+        _("{labels}; made {when}, {size}.").format(
+            labels=", ".join(_labelNames(card)), when=dateText(card.created), size=sizeText(model.bytes)
+        ),
+        _learntFrom(card),
+        _ended(card),
+        _stepsMissed(card),
+        _measured(card),
+        _("Tuned for corrections as well.") if card.prompts is not None else "",
+    ]
+    return " ".join(each for each in sentences if each)
+
+
+def _labelNames(card) -> list[str]:
+    return [label.name or str(label.value) for label in card.labels]
+
+
+def _learntFrom(card) -> str:
+    strategy = card.strategy
+    return counted(
+        card.data.get("volumes", "?"),
+        _("{backbone} ({method}), {orientation} slices: {slices} labelled, of 1 volume."),
+        _("{backbone} ({method}), {orientation} slices: {slices} labelled, of {count} volumes."),
+        backbone=card.backbone,
+        method=strategy.method,
+        orientation=card.axis,
+        slices=card.data.get("labelled_slices", "?"),
+    )
+
+
+def _ended(card) -> str:
+    """How the fine-tune ended, where that was not as planned."""
+    ending = card.training.get("ending", "complete")
+    words = {
+        "complete": "",
+        "early stop": _("It ended when it got no better."),
+        "finished on request": _("It was ended early, as asked."),
+        "time limit": _("Its time ended before it was done."),
+    }
+    return words.get(ending, _("How it ended: {ending}.").format(ending=ending))
+
+
+def _stepsMissed(card) -> str:
+    """That most of the planned steps were not made, unless it needed no more."""
+    ending, steps, planned = (card.training.get(each) for each in ("ending", "steps", "planned_steps"))
+    if ending == "early stop" or not (_isNumber(steps) and _isNumber(planned)) or planned <= _FEW * steps:
+        return ""
+    if ending == "finished on request":
+        one, more = (
+            _("Only 1 of {planned} planned steps was made."),
+            _("Only {count} of {planned} planned steps were made."),
+        )
+    else:
+        one, more = (
+            _("Only 1 of {planned} planned steps was made in the time."),
+            _("Only {count} of {planned} planned steps were made in the time."),
+        )
+    return counted(steps, one, more, planned=planned)
+
+
+def _measured(card) -> str:
+    dsc = card.metrics.get("validation_dsc")
+    if dsc is None:
+        return _("No DSC: nothing could be held out to measure it on.")
+    words = counted(
+        card.metrics.get("held_out_slices", "?"),
+        _("DSC {dsc} on 1 held-out slice."),
+        _("DSC {dsc} on {count} held-out slices."),
+        dsc=_dsc(card),
+    )
+    return f"{words} {_('It has learnt nothing that can be measured.')}" if dsc < _NOTHING_LEARNT else words
+
+
+def _isNumber(value) -> bool:
+    # A file from elsewhere may hold anything.
+    return isinstance(value, (int, float))
+
+
+def _dsc(card) -> str:
+    value = card.metrics.get("validation_dsc")
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,110 @@
+"""Where the voxels of a volume lie in the patient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from SAMFineTuneLib.geometry.nifti_forms import NiftiForms
+
+# Nearest neighbour gives the same voxels whether or not a grid is off by this part of a voxel,
+# so such grids are matched voxel by voxel. Headers written in single precision differ by less.
+ON_GRID = 0.1
+
+# Axes count as perpendicular where the cosine between any two is below this.
+_PERPENDICULAR = 1e-4
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The grid of a 3-D image: how an index becomes a place in the patient.
+
+    Attributes:
+        size: number of voxels along i, j, k.
+        spacing: distance between neighbouring voxels along i, j, k, in mm.
+        origin: centre of voxel (0, 0, 0) in LPS, mm.
+        direction: 3 x 3 matrix, row by row; its columns are the unit vectors of i, j, k in LPS.
+            They need not be perpendicular to each other.
+        others: other places that the file gives the same voxels, where it contradicts itself.
+        forms: what the NIfTI header says of the place, where it contradicts itself.
+    """
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[float, float, float, float, float, float, float, float, float]
+    others: tuple[Geometry, ...] = field(default=(), compare=False, repr=False)
+    forms: NiftiForms | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def from_affine(cls, size: tuple[int, int, int], affine: NDArray[np.float64]) -> Geometry:
+        """Geometry of a grid whose 4 x 4 matrix goes from (i, j, k, 1) to (L, P, S, 1) in mm."""
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        direction = (affine[:3, :3] / lengths).ravel().tolist()
+        return cls(size, tuple(lengths.tolist()), tuple(affine[:3, 3].tolist()), tuple(direction))
+
+    @classmethod
+    def from_image(cls, image: sitk.Image) -> Geometry:
+        """Geometry of a 3-D SimpleITK image."""
+        if image.GetDimension() != 3:
+            raise ValueError(f"a 3-D image is needed, not one of {image.GetDimension()} dimensions")
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (k, j, i) of the array of voxels."""
+        return self.size[2], self.size[1], self.size[0]
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    @property
+    def is_perpendicular(self) -> bool:
+        """Whether the three axes are perpendicular to each other, so that nothing is sheared."""
+        axes = np.asarray(self.direction, dtype=float).reshape(3, 3)
+        return bool(np.abs(axes.T @ axes - np.eye(3)).max() < _PERPENDICULAR)
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """4 x 4 matrix from (i, j, k, 1) to (L, P, S, 1) in mm."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.asarray(self.direction, dtype=float).reshape(3, 3) * self.spacing
+        matrix[:3, 3] = self.origin
+        return matrix
+
+    @property
+    def corners(self) -> NDArray[np.float64]:
+        """(8, 4) indices (i, j, k, 1) of the corner voxels."""
+        ends = [(0, max(length - 1, 1)) for length in self.size]
+        return np.array([(*corner, 1) for corner in product(*ends)], dtype=float)
+
+    def same_as(self, other: Geometry, tolerance: float = 1e-3) -> bool:
+        """Whether both have the same voxels: no corner moves by more than `tolerance` voxels."""
+        return tuple(self.size) == tuple(other.size) and farthest_move(self, other) <= tolerance
+
+    def place(self, image: sitk.Image) -> sitk.Image:
+        """Give `image` this geometry (in place) and return it."""
+        image.SetSpacing([float(value) for value in self.spacing])
+        image.SetOrigin([float(value) for value in self.origin])
+        image.SetDirection([float(value) for value in self.direction])
+        return image
+
+
+def index_map(source: Geometry, target: Geometry) -> NDArray[np.float64]:
+    """4 x 4 matrix from an index (i, j, k, 1) of `target` to the one of `source` at that place."""
+    return np.linalg.inv(source.affine) @ target.affine
+
+
+def farthest_move(geometry: Geometry, other: Geometry) -> float:
+    """How far, in voxels along an axis, a corner of one grid lies from that of the other at most.
+
+    Both grids have the size of `geometry`.
+    """
+    moved = (index_map(other, geometry) - np.eye(4)) @ geometry.corners.T
+    return float(np.abs(moved).max())

@@ -1,0 +1,191 @@
+"""What networks made of slices: the latest in memory, all of a session on the disk, within bounds.
+
+A slice of Segment Anything takes seconds to embed on a CPU and two megabytes to keep. The files
+outlive the session: a volume that is opened again with the same model is there at once. They are
+half as exact as the network computes, which moves no outline by a pixel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
+from SAMFineTuneLib.tensor_file import UNREADABLE, tensors_of
+
+MEMORY_BYTES = 256 << 20
+DISK_BYTES = 2 << 30
+
+
+class EmbeddingCache:
+    """Half-precision features by name and slice number.
+
+    Args:
+        folder: of all embeddings of all sessions; None keeps nothing on the disk.
+        signature: of image, model and size; features of another one are never given.
+        warn: told once, in words, when the disk cannot be used.
+        memory_bytes: bound of what is kept in memory.
+        disk_bytes: bound of what all sessions together keep on the disk; the oldest go first.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        signature: str,
+        warn: Callable[[str], None] = lambda words: None,
+        memory_bytes: int = MEMORY_BYTES,
+        disk_bytes: int = DISK_BYTES,
+    ) -> None:
+        self._root = folder
+        self._folder = None if folder is None else folder / signature
+        self._warn = warn
+        self._memory_bytes = memory_bytes
+        self._disk_bytes = disk_bytes
+        self._recent: OrderedDict[tuple[str, int], FeatureState] = OrderedDict()
+        self._recent_bytes = self._largest_in_memory = 0
+        on_disk = [] if folder is None else _files(folder)
+        own = [size for _, size, path in on_disk if path.parent == self._folder]
+        self._used_on_disk = sum(size for _, size, _ in on_disk)
+        self._own_bytes, self._largest_on_disk = sum(own), max(own, default=0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another slice would push out one of this session."""
+        if self._folder is None:
+            return self._recent_bytes + self._largest_in_memory > self._memory_bytes
+        return self._own_bytes + self._largest_on_disk > _kept(self._disk_bytes)
+
+    def __contains__(self, key: tuple[str, int]) -> bool:
+        if key in self._recent:
+            return True
+        if self._folder is None:
+            return False
+        try:
+            return self._path(self._folder, key).is_file()
+        except OSError:
+            # A folder that may not be looked into holds nothing that could be used.
+            return False
+
+    def get(self, key: tuple[str, int]) -> FeatureState | None:
+        """The features, half precision on the CPU; None when they have to be computed."""
+        if key in self._recent:
+            self._recent.move_to_end(key)
+            return self._recent[key]
+        if self._folder is None:
+            return None
+        path = self._path(self._folder, key)
+        try:
+            tensors = tensors_of(path)
+            skips = sorted(name for name in tensors if name != "x")
+            state = FeatureState(tensors["x"], tuple(tensors[name] for name in skips))
+        except FileNotFoundError:
+            # Never written, or cleared meanwhile.
+            return None
+        except UNREADABLE:
+            # Cut off, as by a full disk or a computer that went off: it is computed anew.
+            size = _size(path)
+            with suppress(OSError):
+                path.unlink()
+                self._own_bytes -= size
+                self._used_on_disk -= size
+            return None
+        self._remember(key, state)
+        return state
+
+    def put(self, key: tuple[str, int], state: FeatureState) -> FeatureState:
+        """Keeps the features; gives them as `get` would."""
+        half = FeatureState(_half(state.x), tuple(_half(each) for each in state.skips))
+        self._remember(key, half)
+        if self._folder is not None:
+            self._write(self._folder, key, half)
+        return half
+
+    def _remember(self, key: tuple[str, int], state: FeatureState) -> None:
+        if key in self._recent:
+            return
+        self._recent[key] = state
+        self._recent_bytes += _bytes(state)
+        self._largest_in_memory = max(self._largest_in_memory, _bytes(state))
+        # One at the least, however large.
+        while self._recent_bytes > self._memory_bytes and len(self._recent) > 1:
+            _, oldest = self._recent.popitem(last=False)
+            self._recent_bytes -= _bytes(oldest)
+
+    def _write(self, folder: Path, key: tuple[str, int], state: FeatureState) -> None:
+        path = self._path(folder, key)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        tensors = {"x": state.x}
+        tensors |= {f"skip{number}": each for number, each in enumerate(state.skips)}
+        try:
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+                self._own_bytes = 0
+            save_file(tensors, part)
+            before, size = _size(path), _size(part)
+            part.replace(path)
+        except (OSError, SafetensorError) as error:
+            # Work goes on from memory; without a place on the disk it is only slower.
+            self._folder = None
+            self._warn(f"embeddings are not kept on the disk any more: {error}")
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            return
+        self._own_bytes += size - before
+        self._used_on_disk += size - before
+        self._largest_on_disk = max(self._largest_on_disk, size)
+        if self._used_on_disk > self._disk_bytes and self._root is not None:
+            self._used_on_disk = _remove_oldest(self._root, _kept(self._disk_bytes))
+
+    @staticmethod
+    def _path(folder: Path, key: tuple[str, int]) -> Path:
+        name, number = key
+        return folder / f"{name}_{number:05d}.safetensors"
+
+
+def _half(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", torch.float16).contiguous()
+
+
+def _bytes(state: FeatureState) -> int:
+    return sum(each.numel() * each.element_size() for each in (state.x, *state.skips))
+
+
+def _kept(bound: int) -> int:
+    """What is left after a cleaning, so that not every file needs one."""
+    return bound * 9 // 10
+
+
+def _size(path: Path) -> int:
+    """Of a file; 0 where there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _files(folder: Path) -> list[tuple[float, int, Path]]:
+    """When each file was written, its size and its name."""
+    found = []
+    for path in folder.glob("*/*"):
+        with suppress(OSError):
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
+    return found
+
+
+def _remove_oldest(folder: Path, bound: int) -> int:
+    """Deletes the oldest files until the rest is within the bound; the bytes that are left."""
+    files = sorted(_files(folder))
+    left = sum(size for _, size, _ in files)
+    for _, size, path in files:
+        if left <= bound:
+            break
+        with suppress(OSError):
+            path.unlink()
+            left -= size
+            path.parent.rmdir()
+    return left

@@ -1,0 +1,201 @@
+"""The networks that a correction works with: one for prompts, and one that needs none."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from SAMFineTuneLib.device import autocast, choose_device
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.interactive.protocol import SessionSettings
+from SAMFineTuneLib.interactive.slice_work import SliceWork, Step
+from SAMFineTuneLib.models.model_file import ModelCard, load_model
+from SAMFineTuneLib.networks.network import SamNetwork
+from SAMFineTuneLib.networks.registry import build, find
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
+from SAMFineTuneLib.slices.intensity import (
+    IntensityNormalisation,
+    IntensityWindow,
+    find_normalisation,
+    sample_voxels,
+)
+from SAMFineTuneLib.slices.pixels import network_pixels
+from SAMFineTuneLib.slices.square import SquareFit
+from SAMFineTuneLib.slices.stack import SliceStack
+from SAMFineTuneLib.volumes import Volume
+from SAMFineTuneLib.weights.choice import find_weights
+from SAMFineTuneLib.weights.official import file_sha256, load_checkpoint
+
+PROMPTED, AUTOMATIC = "prompted", "automatic"
+# Without a tuned model: the starter network sees slices at their own size, within its range.
+_STARTER_SIZES = range(256, 513, 64)
+# Raised when the same weights make other features of the same image.
+_FEATURES_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectionNetworks:
+    """What answers in a session.
+
+    Attributes:
+        prompted: prompts to masks.
+        automatic: the tuned model's automatic part; None without a tuned model.
+        card: the tuned model's; None without one.
+        tuned: whether `prompted` was tuned for prompts.
+        identity: differs where the weights differ.
+        device: on which both are.
+    """
+
+    prompted: PromptedSegmenter
+    automatic: AutomaticSegmenter | None
+    card: ModelCard | None
+    tuned: bool
+    identity: str
+    device: torch.device
+
+    @property
+    def normalisation(self) -> IntensityNormalisation | None:
+        """Of the grey levels, as the tuned model learnt them."""
+        return None if self.card is None else self.card.normalisation
+
+    @property
+    def structures(self) -> dict[int, str]:
+        """Number and name of what the tuned model finds."""
+        return {} if self.card is None else {each.value: each.name for each in self.card.labels}
+
+
+def load_networks(settings: SessionSettings, longest_side: int) -> CorrectionNetworks:
+    """The networks of a session, in eval mode on their device.
+
+    Args:
+        settings: which model or backbone.
+        longest_side: of the slices in pixels; without a tuned model the input size follows it.
+
+    Raises:
+        InputError: a model or weights that cannot be used.
+    """
+    device = choose_device(settings.device)
+    if settings.model is None:
+        return _untuned(settings, longest_side, device)
+
+    from SAMFineTuneLib.models.model_file import load_prompted
+
+    def checkpoint(card: ModelCard) -> Path:
+        return find_weights(card.backbone, settings.checkpoint)
+
+    automatic, card = load_model(settings.model, checkpoint)
+    prompted, _, tuned = load_prompted(settings.model, checkpoint)
+    return CorrectionNetworks(
+        prompted.eval().to(device),
+        automatic.eval().to(device),
+        card,
+        tuned,
+        file_sha256(settings.model),
+        device,
+    )
+
+
+def _untuned(
+    settings: SessionSettings, longest_side: int, device: torch.device
+) -> CorrectionNetworks:
+    size = find(settings.backbone).default_input_size
+    if settings.backbone == "starter":
+        size = next((each for each in _STARTER_SIZES if each >= longest_side), _STARTER_SIZES[-1])
+    network = build(settings.backbone, size)
+    loaded = load_checkpoint(network, find_weights(settings.backbone, settings.checkpoint))
+    prompted = PromptedSegmenter(network).eval().to(device)
+    return CorrectionNetworks(prompted, None, None, False, loaded.sha256, device)
+
+
+class SliceEncoders:
+    """The networks' work on each slice of one volume.
+
+    Args:
+        networks: of the session.
+        volume: the image.
+        stack: its slices.
+
+    Raises:
+        InputError: the volume has the same value in every voxel.
+    """
+
+    def __init__(self, networks: CorrectionNetworks, volume: Volume, stack: SliceStack) -> None:
+        self._networks = networks
+        self._stack = stack
+        sample = sample_voxels(volume)
+        normalisation = networks.normalisation or find_normalisation([sample])
+        self._window: IntensityWindow = normalisation.window_for(sample)
+        rows, columns = stack[0].shape
+        size = networks.prompted.network.input_size
+        self.fit = SquareFit(rows, columns, stack.pixel_spacing, size)
+
+    @property
+    def works(self) -> list[SliceWork]:
+        """What is to be computed for each slice; names are PROMPTED and AUTOMATIC."""
+        prompted, automatic = self._networks.prompted, self._networks.automatic
+        works = [SliceWork(PROMPTED, self._begin(prompted.network), self._stages(prompted.network))]
+        if automatic is not None:
+            steps = [*self._stages(automatic.network), self._decoding(automatic)]
+            works.append(SliceWork(AUTOMATIC, self._begin(automatic.network), steps))
+        return works
+
+    def signature(self) -> str:
+        """Text that differs where features would differ; fit for the name of a folder."""
+        content = hashlib.sha256()
+        array = np.ascontiguousarray(self._stack.array)
+        for part in (
+            _FEATURES_VERSION,
+            self._networks.identity,
+            array.dtype.str,
+            array.shape,
+            self._stack.axis,
+            self._stack.geometry,
+            self._window,
+            self._networks.prompted.network.input_size,
+        ):
+            content.update(repr(part).encode())
+        content.update(array.view(np.uint8).reshape(-1).data)
+        return content.hexdigest()[:32]
+
+    def _begin(self, network: SamNetwork) -> Callable[[int], FeatureState]:
+        def begin(number: int) -> FeatureState:
+            image = self._window.apply(self._stack[number])
+            fit = SquareFit(self.fit.rows, self.fit.columns, self.fit.spacing, network.input_size)
+            square = fit.image_to_square(torch.from_numpy(image).float())
+            pixels = network_pixels(square, self._window, network.spec.normalisation)
+            return FeatureState(pixels[None].to(self._networks.device))
+
+        return begin
+
+    def _stages(self, network: SamNetwork) -> Sequence[Step]:
+        device = self._networks.device
+
+        def step(number: int) -> Step:
+            def run(state: FeatureState) -> FeatureState:
+                with autocast(device):
+                    return network.image_encoder.run(state, number, number + 1)
+
+            return run
+
+        return [step(number) for number in range(len(network.image_encoder.stages()))]
+
+    def _decoding(self, automatic: AutomaticSegmenter) -> Step:
+        def decode(state: FeatureState) -> FeatureState:
+            with autocast(self._networks.device):
+                logits, _ = automatic.decode(state)
+            return FeatureState(logits)
+
+        return decode
+
+
+def margin_of(logits: Tensor, structure: int) -> Tensor:
+    """Class logits (B, K, s, s) as mask logits (B, 1, s, s) of one class: above 0 where it wins."""
+    others = torch.cat([logits[:, :structure], logits[:, structure + 1 :]], dim=1)
+    return logits[:, structure : structure + 1] - others.amax(1, keepdim=True)

@@ -1,0 +1,137 @@
+"""What a client makes of a worker's words, whichever way it started the worker.
+
+Imports neither torch nor a user interface: Slicer's process and the shell use it alike.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from SAMFineTuneLib.jobs.folder import JobFolder
+from SAMFineTuneLib.worker.events import ErrorEvent, Event, Log, Result, parse_line
+from SAMFineTuneLib.worker.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT
+
+_KEPT_ERROR_LINES = 400
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        exit_code: 0 done, 1 a fault in the program, 2 bad input, 3 cancelled.
+        result: what came out, when the exit code is 0.
+        error: what went wrong, otherwise.
+    """
+
+    exit_code: int
+    result: dict[str, Any] | None = None
+    error: ErrorEvent | None = None
+
+
+class WorkerEar:
+    """Hears a worker's lines, tells its events, and judges how the job ended.
+
+    Args:
+        folder: the job's folder; the last words of a worker that died are kept in its log.
+        on_event: called with each event, in the thread that hands over the line.
+    """
+
+    def __init__(self, folder: JobFolder, on_event: Callable[[Event], None] | None = None) -> None:
+        self._folder = folder
+        self._on_event = on_event
+        self._error_lines: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)
+        self._result: dict[str, Any] | None = None
+        self._error: ErrorEvent | None = None
+        self._spoke_last_at: float | None = None
+        self._listener_fault: BaseException | None = None
+
+    @property
+    def spoke_last_at(self) -> float | None:
+        """When, on the monotonic clock, the worker told its result or error; None before."""
+        return self._spoke_last_at
+
+    @property
+    def listener_fault(self) -> BaseException | None:
+        """What `on_event` raised, if it did; it was not called again."""
+        return self._listener_fault
+
+    def take_output(self, line: str) -> None:
+        """Hear a line of the worker's standard output."""
+        event = parse_line(line)
+        if isinstance(event, Result):
+            self._result = event.result
+            self._spoke_last_at = time.monotonic()
+        elif isinstance(event, ErrorEvent):
+            self._error = event
+            self._spoke_last_at = time.monotonic()
+        self._tell(event)
+
+    def take_error(self, line: str) -> None:
+        """Hear a line of the worker's standard error."""
+        self._error_lines.append(line)
+        self._tell(Log(level="debug", message=line))
+
+    def outcome(self, returned: int, cancel_asked: bool) -> Outcome:
+        """How the job ended, once the process has gone and its last line was handed over.
+
+        Args:
+            returned: exit code of the process; negative, the signal that killed it.
+            cancel_asked: whether the client asked the worker to stop, or ended it.
+        """
+        if self._result is not None:
+            return Outcome(EXIT_DONE, result=self._result)
+        if self._error is not None:
+            return Outcome(self._error.exit_code, error=self._error)
+        if cancel_asked:
+            cancelled = ErrorEvent(code="cancelled", message="Cancelled", exit_code=EXIT_CANCELLED)
+            return Outcome(EXIT_CANCELLED, error=cancelled)
+        return self._died(returned)
+
+    def _tell(self, event: Event) -> None:
+        if self._on_event is None or self._listener_fault is not None:
+            return
+        try:
+            self._on_event(event)
+        # Kept for the client: a listener at fault must not leave the worker's pipe unread.
+        except Exception as error:
+            self._listener_fault = error
+
+    def _died(self, returned: int) -> Outcome:
+        message = f"The worker ended without a result ({_how_it_ended(returned)})"
+        lines = [line for line in self._error_lines if line.strip()]
+        telling = [line for line in lines if "error" in line.lower()]
+        last = (telling or lines or [""])[-1].strip()
+        self._keep_error_lines(message, lines)
+        return Outcome(
+            EXIT_OUR_FAULT,
+            error=ErrorEvent(
+                code="worker_died",
+                message=f"{message}; its last words: {last}" if last else message,
+                remedy="If memory ran out, take a smaller batch or input size; else see worker.log "
+                "of the job folder",
+                exit_code=EXIT_OUR_FAULT,
+            ),
+        )
+
+    def _keep_error_lines(self, message: str, lines: list[str]) -> None:
+        with (
+            suppress(OSError),
+            self._folder.log_file.open("a", encoding="utf-8", errors="replace") as file,
+        ):
+            file.write("\n".join([message, *lines, ""]))
+
+
+def _how_it_ended(returned: int) -> str:
+    if returned >= 0:
+        return f"exit code {returned}"
+    try:
+        return f"killed by {signal.Signals(-returned).name}"
+    except ValueError:
+        return f"killed by signal {-returned}"

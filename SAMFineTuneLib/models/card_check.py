@@ -1,0 +1,165 @@
+"""What later work trusts in the card of a tuned model, checked before any of it begins.
+
+A card comes from a file that anybody may have changed, or that was damaged. A label of -5 would be
+written as 251, and a window that ends where it begins would make every slice black.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from SAMFineTuneLib.networks.registry import BACKBONES
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
+    from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
+
+# Labelmaps are written with 32 bits and a sign.
+_LARGEST_LABEL = 2**31 - 1
+_MOST_LABELS = 10_000
+_AXES = ("axial", "coronal", "sagittal", "widest")
+_METHODS = ("vanilla", "adapter", "lora")
+_SCOPES = ("decoder", "encoder_decoder")
+_LARGEST_RANK = 1024
+_LONGEST_CURVE = 65_536
+# Grey levels are kept rounded.
+_ROUNDING = 1e-3
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COUNTS = ("volumes", "labelled_slices", "empty_slices")
+
+
+def fault_of(card: ModelCard) -> str | None:
+    """The first field that cannot be, and what it should be, in words; None where all can."""
+    return next(_faults(card), None)
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `json.loads`: an object, whose keys are named once.
+
+    Of a key that stands there twice one reader takes the first value, another one the last.
+
+    Raises:
+        ValueError: a key is named twice.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is named twice")
+    return found
+
+
+def _faults(card: ModelCard) -> Iterator[str]:
+    if card.backbone not in BACKBONES:
+        known = ", ".join(BACKBONES)
+        yield f"backbone is {_short(card.backbone)}, and this program knows {known}"
+        return
+    sizes = BACKBONES[card.backbone].input_sizes
+    if card.input_size not in sizes:
+        rule = f"a multiple of {sizes.step} from {sizes[0]} to {sizes[-1]}"
+        yield f"input_size is {_short(card.input_size)}, and should be {rule}"
+    sha256 = card.checkpoint_sha256
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
+        yield f"checkpoint_sha256 is {_short(sha256)}, and should be 64 hexadecimal digits"
+    if card.axis not in _AXES:
+        yield f"axis is {_short(card.axis)}, and should be one of {', '.join(_AXES)}"
+    if not _is_moment(card.created):
+        yield f"created is {_short(card.created)}, and should be a date and a time"
+    yield from _strategy_faults(card.strategy, "strategy")
+    if card.prompts is not None:
+        yield from _strategy_faults(card.prompts.strategy, "prompts.strategy")
+    yield from _label_faults(card.labels)
+    yield from _normalisation_faults(card.normalisation)
+    yield from _number_faults(card)
+
+
+def _strategy_faults(strategy: Strategy, where: str) -> Iterator[str]:
+    for name, value, known in (
+        ("method", strategy.method, _METHODS),
+        ("scope", strategy.scope, _SCOPES),
+    ):
+        if value not in known:
+            yield f"{where}.{name} is {_short(value)}, and should be one of {', '.join(known)}"
+    if not 1 <= strategy.rank <= _LARGEST_RANK:
+        yield f"{where}.rank is {_short(strategy.rank)}, and should be from 1 to {_LARGEST_RANK}"
+
+
+def _label_faults(labels: list[LabelCard]) -> Iterator[str]:
+    if not 1 <= len(labels) <= _MOST_LABELS:
+        yield f"labels are {len(labels)}, and should be from 1 to {_MOST_LABELS}"
+        return
+    seen: set[int] = set()
+    for number, label in enumerate(labels):
+        where = f"labels[{number}]"
+        if not 1 <= label.value <= _LARGEST_LABEL:
+            rule = f"and should be from 1 to {_LARGEST_LABEL}"
+            yield f"{where}.value is {_short(label.value)}, {rule}"
+        if label.value in seen:
+            yield f"{where}.value is {label.value}, as that of another label"
+        seen.add(label.value)
+        colour = label.colour
+        if colour is not None and not all(0 <= part <= 1 for part in colour):
+            yield f"{where}.colour is {_short(colour)}, and should be three numbers from 0 to 1"
+
+
+def _normalisation_faults(normalisation: IntensityNormalisation) -> Iterator[str]:
+    window = normalisation.window
+    if (normalisation.kind == "calibrated") != (window is not None):
+        what = "lacks" if window is None else "should not be there"
+        yield f"normalisation.window {what}, where the kind is {normalisation.kind}"
+    if window is not None:
+        yield from _window_faults(window)
+
+
+def _window_faults(window: IntensityWindow) -> Iterator[str]:
+    where = "normalisation.window"
+    # Their difference may overflow though both are numbers.
+    if not math.isfinite(window.high - window.low) or not window.low < window.high:
+        yield f"{where}.low is {window.low} and high {window.high}, and low should be the smaller"
+    if not 2 <= len(window.curve) <= _LONGEST_CURVE:
+        yield f"{where}.curve has {len(window.curve)} values, and should have two or more"
+        return
+    before = 0.0
+    for level in window.curve:
+        if not before - _ROUNDING <= level <= 1 + _ROUNDING:
+            yield f"{where}.curve holds {level}, and should rise from 0 to 1"
+            break
+        before = level
+    if not math.isfinite(window.mean):
+        yield f"{where}.mean is {window.mean}, and should be a number"
+    if not (math.isfinite(window.standard_deviation) and window.standard_deviation > 0):
+        found = window.standard_deviation
+        yield f"{where}.standard_deviation is {found}, and should be a number above 0"
+
+
+def _number_faults(card: ModelCard) -> Iterator[str]:
+    """Of what is shown: figures may lack, but what is there is a figure."""
+    dsc = card.metrics.get("validation_dsc")
+    if dsc is not None and not _is_number(dsc, lambda value: 0 <= value <= 1):
+        yield f"metrics.validation_dsc is {_short(dsc)}, and should be a number from 0 to 1"
+    counts = {f"data.{name}": card.data.get(name) for name in _COUNTS}
+    counts["metrics.held_out_slices"] = card.metrics.get("held_out_slices")
+    for name, value in counts.items():
+        whole = type(value) is int and _is_number(value, lambda value: 0 <= value <= _LARGEST_LABEL)
+        if value is not None and not whole:
+            yield f"{name} is {_short(value)}, and should be a count"
+
+
+def _is_number(value: object, fits: Callable[[float], bool]) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and fits(value)
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return False
+    # Beyond these a local time cannot be told.
+    return 1970 < moment.year < 3000
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}…"

@@ -1,0 +1,420 @@
+"""The tuned model: one safetensors file with the changed tensors and a card.
+
+The tensors are those that training changed; the rest comes from the backbone's checkpoint, which
+the card names by its SHA-256. A model that started from random weights holds all of its tensors,
+and so does one of the starter network: it is small, and other versions of the program bring other
+starter weights.
+Where the fine-tune also made weights for prompts, the file holds this second set of them too, under
+names that begin with "prompts.", and is of format version 2: programs that know only the first set
+say so.
+The card is JSON in the file's header, so that it can be read without loading a tensor. It tells
+nothing about patients: no file names, no dates of birth, no image.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Callable
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from SAMFineTuneLib import __version__
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import written_whole
+from SAMFineTuneLib.models.card_check import fault_of, unique_keys
+from SAMFineTuneLib.networks.registry import find
+from SAMFineTuneLib.slices.intensity import IntensityNormalisation
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+    from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+    from SAMFineTuneLib.networks.network import SamNetwork
+
+FORMAT = "SAMFineTune tuned model"
+# The newest that is read. Files without weights for prompts are written as version 1.
+FORMAT_VERSION = 2
+_AUTOMATIC_VERSION, _PROMPTS_VERSION = 1, 2
+_PROMPTS = "prompts."
+_HEADER_KEY = "samfinetune"
+# safetensors' own limit; a file that begins with a larger number is something else.
+_LARGEST_HEADER = 100_000_000
+# What would end a line or a file's field, or cannot be shown.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_LONGEST_NAME, _LONGEST_TERMINOLOGY = 1000, 10_000
+
+
+class LabelCard(BaseModel):
+    """A structure that the model finds; `terminology` is what it is in 3D Slicer's coded terms.
+
+    Both texts are of one line: what a name holds beyond 1000 characters is left out, and a
+    terminology beyond 10 000, which is none.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    value: int
+    name: str = ""
+    colour: tuple[float, float, float] | None = None
+    terminology: str = ""
+
+    @field_validator("name", mode="after")
+    @classmethod
+    def _name_of_one_line(cls, value: str) -> str:
+        return _CONTROL.sub(" ", value)[:_LONGEST_NAME].strip() if value else value
+
+    @field_validator("terminology", mode="after")
+    @classmethod
+    def _terminology_of_one_line(cls, value: str) -> str:
+        return "" if len(value) > _LONGEST_TERMINOLOGY else _CONTROL.sub(" ", value)
+
+
+class Strategy(BaseModel):
+    """How the network was adapted."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    method: str
+    scope: str
+    rank: int
+
+
+class PromptCard(BaseModel):
+    """The set of weights that is tuned for prompts.
+
+    Attributes:
+        strategy: how the network was adapted.
+        training: steps, batch and the like.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    strategy: Strategy
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelCard(BaseModel):
+    """Everything about a tuned model but its tensors.
+
+    Attributes:
+        format: always `FORMAT`.
+        format_version: raised when an older program could not read the file.
+        created: UTC, ISO 8601.
+        backbone: name in the registry.
+        checkpoint_sha256: of the backbone's weights; None when it started from random ones.
+        strategy: how it was adapted.
+        labels: what it finds.
+        axis: which slices it was trained on.
+        normalisation: of the intensities.
+        input_size: side of the square in pixels.
+        training: steps, batch and the like.
+        data: counts of volumes and slices, nothing that names a patient.
+        metrics: what was measured, and on what.
+        prompts: of the weights tuned for prompts; None where there are none.
+        versions: of the program and the packages it stands on.
+    """
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    format: str = FORMAT
+    format_version: int = _AUTOMATIC_VERSION
+    created: str = Field(
+        default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds")
+    )
+    backbone: str
+    checkpoint_sha256: str | None
+    strategy: Strategy
+    labels: list[LabelCard]
+    axis: str
+    normalisation: IntensityNormalisation
+    input_size: int
+    training: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    prompts: PromptCard | None = None
+    versions: dict[str, str] = Field(default_factory=lambda: _versions())
+
+
+def save_model(
+    path: Path,
+    segmenter: AutomaticSegmenter,
+    card: ModelCard,
+    prompted: PromptedSegmenter | None = None,
+) -> None:
+    """Writes the tuned model; the file is there whole or not at all.
+
+    Args:
+        path: the file.
+        segmenter: the tuned network.
+        card: everything else.
+        prompted: the network tuned for prompts, where the card has `prompts`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    if (prompted is None) != (card.prompts is None):
+        raise ValueError("the card and the networks do not agree on weights for prompts")
+    version = _AUTOMATIC_VERSION if prompted is None else _PROMPTS_VERSION
+    card = card.model_copy(update={"format_version": version})
+    kept = dict(_kept_tensors(segmenter, card))
+    if prompted is not None:
+        kept |= {_PROMPTS + name: each for name, each in _kept_tensors(prompted, card)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
+    try:
+        with written_whole(path) as unfinished:
+            save_file(tensors, unfinished, metadata={_HEADER_KEY: card.model_dump_json()})
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"cannot write {path}: {error}",
+            "free some space or choose another folder",
+            code="cannot_write",
+        ) from error
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a tuned model; reads the header alone and imports no tensor library.
+
+    Raises:
+        InputError: no such file, damaged, not a tuned model, or of a newer format.
+    """
+    text = _header(path).get("__metadata__", {}).get(_HEADER_KEY)
+    if text is None:
+        raise _unreadable(path, "is a safetensors file but not a tuned model of SAMFineTune")
+    try:
+        content = json.loads(text, object_pairs_hook=unique_keys)
+        found = content["format_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable(path, "has a damaged card") from error
+    if type(found) is int and found > FORMAT_VERSION:
+        raise InputError(
+            f"{path.name} has format version {found if found < 10**9 else 'beyond 10^9'}; this "
+            f"program reads up to {FORMAT_VERSION}",
+            "update SAMFineTune, or save the model with an older version",
+            code="newer_format",
+        )
+    if type(found) is not int or found < 1 or content.get("format", FORMAT) != FORMAT:
+        raise _unreadable(path, "has a damaged card (format, format_version)")
+    try:
+        card = ModelCard.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(str(step) for step in fault["loc"])
+        raise _unreadable(path, f"has a damaged card: {field}: {fault['msg']}") from error
+    fault_found = fault_of(card)
+    if fault_found is not None:
+        raise _unreadable(path, f"has a damaged card: {fault_found}")
+    return card
+
+
+def load_model(
+    path: Path,
+    find_checkpoint: Callable[[ModelCard], Path],
+    expected_backbone: str | None = None,
+) -> tuple[AutomaticSegmenter, ModelCard]:
+    """A tuned model ready to segment, on the CPU, in eval mode.
+
+    Args:
+        path: the tuned model.
+        find_checkpoint: where the backbone's weights lie; asked only when the card names any.
+        expected_backbone: refuse a model of another one.
+
+    Raises:
+        InputError: the file does not fit, naming what does not.
+    """
+    card = read_card(path)
+    if expected_backbone is not None and card.backbone != expected_backbone:
+        raise InputError(
+            f"{path.name} was tuned from backbone {card.backbone}, not {expected_backbone}",
+            f"use --backbone {card.backbone}, or another model",
+            code="other_backbone",
+        )
+    segmenter = _automatic_network(card, find_checkpoint)
+    _fill(path, segmenter, card, prefix="")
+    return segmenter.eval(), card
+
+
+def load_prompted(
+    path: Path, find_checkpoint: Callable[[ModelCard], Path]
+) -> tuple[PromptedSegmenter, ModelCard, bool]:
+    """A network that answers prompts, on the CPU, in eval mode.
+
+    Args:
+        path: the tuned model.
+        find_checkpoint: where the backbone's weights lie; asked only where the file does not hold
+            all that is needed.
+
+    Returns:
+        The network; the model's card; and whether the network is tuned for prompts. Where the
+        model has no weights for prompts it is the backbone as it is.
+
+    Raises:
+        InputError: the file does not fit, naming what does not.
+    """
+    from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
+    from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+    from SAMFineTuneLib.networks.registry import build
+    from SAMFineTuneLib.weights.official import load_checkpoint
+
+    card = read_card(path)
+    if card.prompts is None:
+        network = build(card.backbone, card.input_size)
+        load_checkpoint(network, find_checkpoint(card))
+        return PromptedSegmenter(network).eval(), card, False
+    network = _backbone_of(card, find_checkpoint)
+    segmenter = PromptedSegmenter(network)
+    strategy: Any = card.prompts.strategy
+    adapt_for_prompts(network, strategy.method, strategy.scope, strategy.rank)
+    _fill(path, segmenter, card, prefix=_PROMPTS)
+    return segmenter.eval(), card, True
+
+
+def _automatic_network(
+    card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]
+) -> AutomaticSegmenter:
+    from SAMFineTuneLib.adaptation.strategy import adapt
+    from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+
+    network = _backbone_of(card, find_checkpoint)
+    segmenter = AutomaticSegmenter(network, len(card.labels))
+    strategy: Any = card.strategy
+    adapt(network, strategy.method, strategy.scope, strategy.rank)
+    return segmenter
+
+
+def _backbone_of(card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]) -> SamNetwork:
+    """The backbone, with its weights where the file holds only what was changed in them."""
+    from SAMFineTuneLib.networks.registry import build
+    from SAMFineTuneLib.weights.official import load_checkpoint
+
+    network = build(card.backbone, card.input_size)
+    if _needs_checkpoint(card):
+        assert card.checkpoint_sha256 is not None
+        loaded = load_checkpoint(network, find_checkpoint(card))
+        if loaded.sha256 != card.checkpoint_sha256:
+            raise InputError(
+                f"the model was tuned from other {card.backbone} weights "
+                f"(SHA-256 {card.checkpoint_sha256[:12]}…) than {loaded.path.name} "
+                f"({loaded.sha256[:12]}…)",
+                "give the weights it was tuned from with --checkpoint",
+                code="other_checkpoint",
+            )
+    return network
+
+
+def _fill(path: Path, network: nn.Module, card: ModelCard, prefix: str) -> None:
+    """Puts the file's tensors of one set into its network."""
+    import torch
+
+    tensors = _tensors(path, card, prefix)
+    own = network.state_dict()
+    floating = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    needed = {name for name, _ in _kept_tensors(network, card)}
+    for name in sorted(needed ^ set(tensors)):
+        what = "lacks" if name in needed else "holds an unknown tensor"
+        raise _unreadable(path, f"does not fit its own card: it {what} {prefix}{name}")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise _unreadable(
+                path,
+                f"does not fit its own card: {prefix}{name} is {tuple(tensor.shape)}, "
+                f"not {tuple(own[name].shape)}",
+            )
+        own_type = own[name].dtype
+        if tensor.dtype not in (floating if own_type.is_floating_point else (own_type,)):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise _unreadable(path, f"is damaged: {prefix}{name} is of type {kind}")
+        # In the network's own type, in which a larger one may overflow.
+        if not torch.isfinite(tensor.to(own_type)).all():
+            raise _unreadable(path, f"is damaged: {prefix}{name} holds what is no number")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def _tensors(path: Path, card: ModelCard, prefix: str) -> dict[str, Tensor]:
+    """Those of one set; without weights for prompts in the card all belong to the automatic one."""
+    from SAMFineTuneLib.tensor_file import UNREADABLE, tensors_of
+
+    def belongs(name: str) -> bool:
+        return card.prompts is None or name.startswith(_PROMPTS) == bool(prefix)
+
+    try:
+        tensors = tensors_of(path)
+    except UNREADABLE as error:
+        raise _unreadable(path, "is damaged or incomplete") from error
+    return {name[len(prefix) :]: each for name, each in tensors.items() if belongs(name)}
+
+
+def _kept_tensors(segmenter: nn.Module, card: ModelCard) -> list[tuple[str, Tensor]]:
+    tensors = dict(segmenter.state_dict())
+    if _needs_checkpoint(card):
+        trained = {name for name, each in segmenter.named_parameters() if each.requires_grad}
+        return [(name, tensor) for name, tensor in tensors.items() if name in trained]
+    return list(tensors.items())
+
+
+def _needs_checkpoint(card: ModelCard) -> bool:
+    return card.checkpoint_sha256 is not None and find(card.backbone).bundled is None
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= _LARGEST_HEADER:
+                raise _unreadable(path, "is not a tuned model")
+            text = file.read(length)
+    except OSError as error:
+        raise InputError(
+            f"cannot read the model {path}: {error.strerror or error}",
+            "check the name of the file",
+            code="no_such_file",
+        ) from error
+    if len(text) < length:
+        raise _unreadable(path, "is not a tuned model, or is cut off")
+    try:
+        header = json.loads(text, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, "is not a tuned model, or is damaged") from error
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        raise _unreadable(path, "is not a tuned model")
+    _refuse_incomplete(path, header, 8 + length)
+    return header
+
+
+def _refuse_incomplete(path: Path, header: dict[str, Any], start: int) -> None:
+    try:
+        ends = [
+            entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
+        ]
+        complete = path.stat().st_size == start + max(ends, default=0)
+    except (TypeError, KeyError, IndexError) as error:
+        raise _unreadable(path, "is not a tuned model, or is damaged") from error
+    if not complete:
+        raise _unreadable(path, "is damaged: its size is not what its header says")
+
+
+def _unreadable(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path.name} {why}", "choose the .safetensors file of a tuned model", code="bad_model"
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"SAMFineTune": __version__, "python": platform.python_version()}
+    for package in ("torch", "segment-anything", "mobilesam-mirror", "SimpleITK", "monai", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

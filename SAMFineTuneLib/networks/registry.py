@@ -1,0 +1,200 @@
+"""The backbones by name: where they come from, what they expect, and how to build them.
+
+Reading the registry loads no tensor library; only `build` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from SAMFineTuneLib.errors import InputError
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.networks.network import SamNetwork
+
+PixelNormalisation = Literal["sam", "unit"]
+
+_SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+_MOBILE_SAM_URL = "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/"
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """An official checkpoint file: where it is, and how to tell that it arrived whole."""
+
+    url: str
+    sha256: str
+    size: int
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file at its source, and in the cache."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class BundledWeights:
+    """Weights that come with the program: their file in this folder, and how to know it."""
+
+    file_name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """One backbone.
+
+    Attributes:
+        name: what the user calls it.
+        package: distribution that holds the network's definition, "" for this library.
+        description: one line for a list.
+        licence: SPDX identifier of the weights' licence.
+        checkpoint: the official weights to download, or None.
+        bundled: the weights that come with the program, or None.
+        normalisation: "sam" for grey levels 0 … 255 less a mean and over a deviation for each
+            channel, "unit" for zero mean and unit deviation of each image.
+        default_input_size: side of the square input in pixels that the weights were trained at.
+        landmark: name and shape of a tensor that no other backbone's checkpoint has.
+        input_sizes: the sides that `build` accepts.
+    """
+
+    name: str
+    package: str
+    description: str
+    licence: str
+    checkpoint: CheckpointSource | None
+    normalisation: PixelNormalisation
+    default_input_size: int
+    landmark: tuple[str, tuple[int, ...]] | None = None
+    input_sizes: range = range(256, 1025, 16)
+    bundled: BundledWeights | None = None
+
+
+_POSITIONS = "image_encoder.pos_embed"
+
+BACKBONES: dict[str, BackboneSpec] = {
+    spec.name: spec
+    for spec in (
+        BackboneSpec(
+            name="starter",
+            package="",
+            description="small network of this project, for machines without a GPU",
+            licence="Apache-2.0",
+            checkpoint=None,
+            normalisation="unit",
+            default_input_size=256,
+            bundled=BundledWeights(
+                "starter.safetensors",
+                "f4c8a7e2800f96a48012745ceace8090e5e421bda0c8b7dba251b6e318887061",
+            ),
+        ),
+        BackboneSpec(
+            name="vit_t",
+            package="mobilesam-mirror",
+            description="TinyViT of MobileSAM, 10 million parameters",
+            licence="Apache-2.0",
+            checkpoint=CheckpointSource(
+                _MOBILE_SAM_URL + "mobile_sam.pt",
+                "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+                40728226,
+            ),
+            normalisation="sam",
+            default_input_size=1024,
+            landmark=("image_encoder.patch_embed.seq.0.c.weight", (32, 3, 3, 3)),
+        ),
+        BackboneSpec(
+            name="vit_b",
+            package="segment-anything",
+            description="ViT-B of Segment Anything, 94 million parameters",
+            licence="Apache-2.0",
+            checkpoint=CheckpointSource(
+                _SAM_URL + "sam_vit_b_01ec64.pth",
+                "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+                375042383,
+            ),
+            normalisation="sam",
+            default_input_size=1024,
+            landmark=(_POSITIONS, (1, 64, 64, 768)),
+        ),
+        BackboneSpec(
+            name="vit_l",
+            package="segment-anything",
+            description="ViT-L of Segment Anything, 312 million parameters",
+            licence="Apache-2.0",
+            checkpoint=CheckpointSource(
+                _SAM_URL + "sam_vit_l_0b3195.pth",
+                "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+                1249524607,
+            ),
+            normalisation="sam",
+            default_input_size=1024,
+            landmark=(_POSITIONS, (1, 64, 64, 1024)),
+        ),
+        BackboneSpec(
+            name="vit_h",
+            package="segment-anything",
+            description="ViT-H of Segment Anything, 641 million parameters",
+            licence="Apache-2.0",
+            checkpoint=CheckpointSource(
+                _SAM_URL + "sam_vit_h_4b8939.pth",
+                "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+                2564550879,
+            ),
+            normalisation="sam",
+            default_input_size=1024,
+            landmark=(_POSITIONS, (1, 64, 64, 1280)),
+        ),
+    )
+}
+
+
+def find(name: str) -> BackboneSpec:
+    """The backbone called `name`; InputError naming the known ones if there is none."""
+    if name not in BACKBONES:
+        raise InputError(
+            f"there is no backbone {name!r}",
+            f"Choose one of {', '.join(BACKBONES)}",
+            code="unknown_backbone",
+        )
+    return BACKBONES[name]
+
+
+def build(name: str, input_size: int) -> SamNetwork:
+    """The network of a backbone with random weights, on the default device.
+
+    Under `torch.device("meta")` it costs neither memory nor time, and its parameters can be
+    counted.
+
+    Args:
+        name: a key of `BACKBONES`.
+        input_size: side of the square input images in pixels.
+
+    Raises:
+        InputError: no such backbone; a size that the network cannot take; the package that
+            defines the network is not installed.
+    """
+    spec = find(name)
+    if input_size not in spec.input_sizes:
+        sizes = spec.input_sizes
+        raise InputError(
+            f"input size {input_size} does not suit backbone {name}",
+            f"Choose a multiple of {sizes.step} from {sizes[0]} to {sizes[-1]}",
+            code="input_size",
+        )
+    return _builder(name)(input_size)
+
+
+def _builder(name: str) -> Callable[[int], SamNetwork]:
+    if name == "starter":
+        from SAMFineTuneLib.networks.starter.network import build_starter
+
+        return build_starter
+    if name == "vit_t":
+        from SAMFineTuneLib.networks.tiny_vit import build_tiny_vit
+
+        return build_tiny_vit
+    from SAMFineTuneLib.networks.sam_vit import build_sam_vit
+
+    return lambda input_size: build_sam_vit(name, input_size)

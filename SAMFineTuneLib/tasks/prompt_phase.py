@@ -1,0 +1,162 @@
+"""The part of a fine-tune that tunes weights for prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from SAMFineTuneLib.adaptation.parameter_count import count
+from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
+from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.jobs.schema import FinetuneJob
+from SAMFineTuneLib.models.model_file import ModelCard, PromptCard, Strategy, load_prompted
+from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.training.examples import TrainingSet
+from SAMFineTuneLib.training.fine_tuning import signature_of
+from SAMFineTuneLib.training.loop import Watch
+from SAMFineTuneLib.training.plan import FinetunePlan
+from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
+from SAMFineTuneLib.training.prompt_tuning import PromptOutcome, PromptTuning
+from SAMFineTuneLib.training.prompted_validation import measure_prompted
+from SAMFineTuneLib.training.shortfall import few_steps
+from SAMFineTuneLib.training.validation_split import ValidationSplit
+from SAMFineTuneLib.weights.choice import find_weights
+from SAMFineTuneLib.weights.official import load_checkpoint
+from SAMFineTuneLib.worker.events import EventWriter
+
+_MEASURED_WITH = "simulated prompts made from the true masks"
+
+
+@dataclass(frozen=True)
+class TunedForPrompts:
+    """What the phase gives.
+
+    Attributes:
+        segmenter: the network.
+        card: of its weights.
+        measured: DSC on the held-out slices by what the simulated user did, before and after;
+            None where nothing labelled is held out.
+        tuning: for its checkpoint.
+        warnings: what it fell short of, one sentence each.
+    """
+
+    segmenter: PromptedSegmenter
+    card: PromptCard
+    measured: dict[str, Any] | None
+    tuning: PromptTuning
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class PromptPhase:
+    """What the phase needs of the fine-tune that it belongs to.
+
+    Attributes:
+        job: the job.
+        plan: of the automatic fine-tune.
+        weights: the backbone's; None for random ones, and where a tuned model is gone on from.
+        start: what the weights were before the first step, for the signature.
+        examples: the slices.
+        held_out: which of them are held out.
+        folder: of checkpoints.
+    """
+
+    job: FinetuneJob
+    plan: FinetunePlan
+    weights: Path | None
+    start: str
+    examples: TrainingSet
+    held_out: ValidationSplit
+    folder: Path
+
+    def run(self, device: torch.device, events: EventWriter, watch: Watch) -> TunedForPrompts:
+        """Tunes and measures.
+
+        Raises:
+            whatever `watch.check` raises; a checkpoint remains.
+            InputError: weights that cannot be used.
+        """
+        segmenter, plan = self._start()
+        segmenter.to(device)
+        _tell(segmenter, plan, events)
+        held_out = self.held_out.labelled_held_out(self.examples.slices)
+        before = measure_prompted(segmenter, held_out, watch.check)
+        tuning = PromptTuning(
+            segmenter,
+            self.examples,
+            self.held_out,
+            plan,
+            self.folder,
+            signature_of(plan, self.examples, self.start),
+            watch,
+        )
+        if tuning.resumed_at:
+            events.log(f"going on with the prompts at step {tuning.resumed_at}")
+        outcome = tuning.run()
+        measured = None
+        if outcome.measured:
+            measured = {
+                "measured_with": _MEASURED_WITH,
+                **outcome.measured,
+                "before_tuning": before,
+                # The figures are then of the weights before these slices were learnt from.
+                "held_out_joined_after_measurement": outcome.held_out_joined,
+            }
+        warnings = [f"weights for prompts: {text}" for text in _shortfalls(plan, outcome)]
+        for warning in warnings:
+            events.warning(warning)
+        return TunedForPrompts(segmenter, _card(plan, outcome), measured, tuning, warnings)
+
+    def _start(self) -> tuple[PromptedSegmenter, FinetunePlan]:
+        """The adapted network and its plan; a model that is tuned for prompts stays as it was."""
+        initial = self.job.initial_model
+        plan = plan_for_prompts(
+            self.plan, initial is not None or self.weights is not None, self.job.learning_rate
+        )
+        if initial is not None:
+            segmenter, card, tuned = load_prompted(initial, self._checkpoint)
+            if tuned:
+                assert card.prompts is not None
+                strategy: dict[str, Any] = card.prompts.strategy.model_dump()
+                return segmenter, replace(plan, **strategy)
+        else:
+            network = build(plan.backbone, plan.input_size)
+            if self.weights is not None:
+                load_checkpoint(network, self.weights)
+            segmenter = PromptedSegmenter(network)
+        adapt_for_prompts(segmenter.network, plan.method, plan.scope, plan.rank)
+        return segmenter, plan
+
+    def _checkpoint(self, card: ModelCard) -> Path:
+        return find_weights(card.backbone, self.job.checkpoint)
+
+
+def _tell(segmenter: PromptedSegmenter, plan: FinetunePlan, events: EventWriter) -> None:
+    total = count(segmenter.network)[-1]
+    events.log(
+        f"now own weights for prompts: {plan.method}, {plan.scope}, "
+        f"{total.trainable / 1e6:.2f} of {total.total / 1e6:.2f} million parameters train"
+    )
+
+
+def _shortfalls(plan: FinetunePlan, outcome: PromptOutcome) -> list[str]:
+    return few_steps(plan.steps, outcome.steps, outcome.ending)
+
+
+def _card(plan: FinetunePlan, outcome: PromptOutcome) -> PromptCard:
+    return PromptCard(
+        strategy=Strategy(method=plan.method, scope=plan.scope, rank=plan.rank),
+        training={
+            "steps": outcome.steps,
+            "planned_steps": plan.steps,
+            "seconds": round(outcome.seconds, 1),
+            "batch": plan.batch,
+            "learning_rate": plan.learning_rate,
+            "seed": plan.seed,
+            "ending": outcome.ending,
+            "share_of_what_was_learnt": outcome.share,
+        },
+    )

@@ -1,0 +1,62 @@
+"""Which file a backbone's weights come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.networks.registry import BundledWeights, find
+from SAMFineTuneLib.weights.official import file_sha256, list_checkpoints
+
+_BUNDLE_FOLDER = Path(__file__).parent
+
+
+def find_weights(backbone: str, checkpoint: Path | None) -> Path:
+    """The file named, else the one that comes with the program or was fetched.
+
+    Raises:
+        InputError: a file that does not exist, official weights that were not fetched, or bundled
+            ones that are gone or damaged. Nothing ever takes their place in silence.
+    """
+    if checkpoint is not None:
+        if not checkpoint.is_file():
+            raise InputError(
+                f"there is no checkpoint file {checkpoint}",
+                "check the name given to --checkpoint",
+                code="no_such_file",
+            )
+        return checkpoint
+    bundled = find(backbone).bundled
+    if bundled is not None:
+        return _bundled_file(backbone, bundled)
+    cached = next(each for each in list_checkpoints() if each.name == backbone)
+    if not cached.present:
+        raise InputError(
+            f"the weights of {backbone} are not on this computer",
+            f"fetch them with: python -m SAMFineTuneLib checkpoints get {backbone} "
+            f"({cached.source.size / 1e6:.0f} MB), or name the file with --checkpoint",
+            code="weights_missing",
+        )
+    return cached.path
+
+
+def bundled_path(bundled: BundledWeights) -> Path:
+    """Where weights that come with the program lie."""
+    return _BUNDLE_FOLDER / bundled.file_name
+
+
+def _bundled_file(backbone: str, bundled: BundledWeights) -> Path:
+    path = bundled_path(bundled)
+    if not path.is_file():
+        raise _unusable(f"the {backbone} weights that come with the program are missing: {path}")
+    if file_sha256(path) != bundled.sha256:
+        raise _unusable(f"the {backbone} weights that come with the program are damaged: {path}")
+    return path
+
+
+def _unusable(problem: str) -> InputError:
+    return InputError(
+        problem,
+        "install the program anew, or start from random weights with --weights random",
+        code="bundle_unusable",
+    )

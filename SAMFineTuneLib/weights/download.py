@@ -1,0 +1,115 @@
+"""Fetching an official checkpoint into the cache, resumed where it stopped and checked by hash."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pooch
+import requests
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.networks.registry import CheckpointSource, find
+from SAMFineTuneLib.weights.official import CACHE_VARIABLE, checkpoint_folder, part_file
+from SAMFineTuneLib.weights.resumable_download import Progress, ResumableDownload
+
+
+def get_checkpoint(name: str, progress: Progress | None = None) -> Path:
+    """The official checkpoint of a backbone, from the cache or from its source.
+
+    An interrupted download goes on where it stopped, in this call or in the next one.
+
+    Args:
+        name: a backbone that has an official checkpoint.
+        progress: called with (bytes so far, bytes in all) while bytes arrive.
+
+    Raises:
+        InputError: no such backbone or no download for it; source out of reach; no space left;
+            a file that is not the official one.
+    """
+    source = find(name).checkpoint
+    if source is None:
+        raise InputError(
+            f"backbone {name} has no checkpoint to download", "Start without one", "no_checkpoint"
+        )
+    folder = checkpoint_folder()
+    download = ResumableDownload(part_file(folder / source.file_name), source.size, progress)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _require_space(folder, source)
+        return Path(_retrieve(source, folder, download))
+    except requests.RequestException as error:
+        raise _unreachable(name, source, folder, error) from error
+    except OSError as error:
+        raise _unwritable(folder, source, error) from error
+    except ValueError as error:
+        # pooch has no class of its own for a file whose hash is wrong.
+        raise InputError(
+            f"{source.url} brought a file whose SHA-256 is not that of {source.file_name}",
+            "Try again; if it stays so, get the file elsewhere and name it with --checkpoint",
+            "checkpoint_hash",
+        ) from error
+
+
+def _retrieve(source: CheckpointSource, folder: Path, download: Callable[..., None]) -> str:
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")
+    try:
+        path: str = pooch.retrieve(
+            source.url,
+            known_hash=f"sha256:{source.sha256}",
+            fname=source.file_name,
+            path=folder,
+            downloader=download,
+        )
+        return path
+    finally:
+        logger.setLevel(level)
+
+
+def _require_space(folder: Path, source: CheckpointSource) -> None:
+    path = folder / source.file_name
+    present = sum(file.stat().st_size for file in (path, part_file(path)) if file.is_file())
+    if shutil.disk_usage(folder).free < source.size - present:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _unreachable(
+    name: str, source: CheckpointSource, folder: Path, error: requests.RequestException
+) -> InputError:
+    return InputError(
+        f"could not download {source.url} ({_reason(error)})",
+        f"Check the network and try again, or get the file on another machine and either name it "
+        f"with --checkpoint or put it at {folder / source.file_name} for backbone {name}",
+        "unreachable",
+    )
+
+
+def _reason(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"the server answered {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "no secure connection"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return "the connection broke off"
+
+
+def _unwritable(folder: Path, source: CheckpointSource, error: OSError) -> InputError:
+    if error.errno == errno.ENOSPC:
+        return InputError(
+            f"no space left in {folder} for {source.file_name} ({source.size / 1e6:.0f} MB)",
+            f"Free some, or set {CACHE_VARIABLE} to a folder on another disk",
+            "no_space",
+        )
+    return InputError(
+        f"cannot write to {folder} ({error.strerror or error})",
+        f"Set {CACHE_VARIABLE} to a folder that you may write to",
+        "cache_not_writable",
+    )

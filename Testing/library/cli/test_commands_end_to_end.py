@@ -1,0 +1,368 @@
+"""The commands as users run them: a few labelled slices to a segmentation of the whole volume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors import safe_open
+
+from SAMFineTuneLib.models.model_file import read_card
+from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume, write_labelmap
+from SAMFineTuneLib.worker.events import Progress, parse_line
+from Testing.support.in_process import Ended, Shell, shell_of
+from Testing.support.synthetic_volumes import head, keep_slices, write_pair
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+pytestmark = pytest.mark.usefixtures("two_threads")
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "SAMFINETUNE_CACHE": str(cache),
+        "OMP_NUM_THREADS": "2",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def start(*words: object, cache: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "SAMFineTuneLib", *(str(word) for word in words)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env=environment(cache),
+    )
+
+
+def ended(process: subprocess.Popen[str], timeout_s: float = 120) -> Ended:
+    out, err = process.communicate(timeout=timeout_s)
+    return Ended(process.returncode, out, err)
+
+
+def run(*words: object, cache: Path) -> Ended:
+    return ended(start(*words, cache=cache))
+
+
+def until(found: Callable[[], Any], seconds: float = 60) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := found():
+            return value
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+
+@pytest.fixture
+def shell(monkeypatch: Any, capfd: Any, tmp_path: Path) -> Shell:
+    return shell_of(monkeypatch, capfd, tmp_path / "cache")
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    folder = tmp_path / "MILLER^ANNA 19510203"
+    folder.mkdir()
+    volume, labelmap = head()
+    write_labelmap(tmp_path / "truth.nrrd", labelmap)
+    return write_pair(folder, volume, keep_slices(labelmap, [2, 4, 6, 8]), "patient-4711")
+
+
+def test_from_four_labelled_slices_to_a_measured_segmentation(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """finetune, apply and evaluate in processes of their own."""
+    cache, model, whole = tmp_path / "cache", tmp_path / "m.safetensors", tmp_path / "whole.nii.gz"
+    options = ("--volume", pair[0], "--segmentation", pair[1], "--output", model)
+    tuned = run("finetune", *options, "--steps", 40, "--batch", 2, cache=cache)
+    assert tuned.code == 0, tuned.err
+    assert len(tuned.out.strip().splitlines()) == 1
+    assert tuned.result["model"] == str(model) and tuned.result["axis"] == "axial"
+    assert [label["value"] for label in tuned.result["labels"]] == [5, 52]
+    assert tuned.result["training"]["steps"] == 40
+    assert tuned.result["metrics"]["held_out_slices"] == 1
+    assert "random weights" not in tuned.err and "40 of 40" in tuned.err
+    assert "Traceback" not in tuned.err
+    # Nothing of the patient goes with the model.
+    content = model.read_bytes()
+    for word in (b"MILLER", b"1951", b"4711", str(tmp_path).encode(), b"patient"):
+        assert word not in content
+    card = read_card(model)
+    assert card.data["volumes"] == 1 and card.data["labelled_slices"] == 4
+    assert card.labels[0].name == "bright" and card.labels[0].colour == (1.0, 0.0, 0.0)
+
+    applied = run("apply", "--model", model, "--volume", pair[0], "--output", whole, cache=cache)
+    assert applied.code == 0, applied.err
+    assert applied.result["volumes"][0]["segmentation"] == str(whole)
+    assert read_labelmap(whole).geometry.same_as(read_volume(pair[0]).geometry)
+
+    words = ("--prediction", whole, "--reference", tmp_path / "truth.nrrd", "--slices", "3,5,7")
+    measured = run("evaluate", *words, cache=cache)
+    assert measured.code == 0, measured.err
+    assert measured.result["mean_dsc"] > 0.6
+    assert not any((cache / "jobs").iterdir()), "folders of finished jobs are removed"
+
+
+def progress_of(folder: Path) -> list[Progress]:
+    """Progress told so far; a line that is being written does not count."""
+    path = folder / "events.jsonl"
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [event for event in map(parse_line, lines) if isinstance(event, Progress)]
+
+
+def write_job_of(folder: Path, pair: tuple[Path, Path], model: Path, **fields: Any) -> Path:
+    folder.mkdir()
+    job = {
+        "kind": "finetune",
+        "schema_version": 1,
+        "examples": [{"volume": str(pair[0]), "segmentation": str(pair[1])}],
+        "output": str(model),
+        "batch": 2,
+        **fields,
+    }
+    (folder / "job.json").write_text(json.dumps(job))
+    return folder
+
+
+def test_a_cancelled_job_goes_on_where_it_stopped_and_finishes_early(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Cancelled on standard input, run again, then told by a file to keep the best."""
+    model = tmp_path / "m.safetensors"
+    job = write_job_of(tmp_path / "job", pair, model, steps=4000)
+    first = start("run", job, cache=tmp_path / "cache")
+    until(lambda: progress_of(job))
+    assert first.stdin is not None
+    first.stdin.write("cancel\n")
+    first.stdin.flush()
+    cancelled = ended(first)
+    assert cancelled.code == 3 and not model.exists()
+    told = [json.loads(line) for line in cancelled.out.splitlines()]
+    assert told[-1]["type"] == "error" and told[-1]["code"] == "cancelled"
+    assert (job / "checkpoint" / "training.pt").is_file()
+    stopped_at = max(event.step for event in progress_of(job))
+    (job / "events.jsonl").unlink()
+
+    second = start("run", job, cache=tmp_path / "cache")
+    progress = until(lambda: progress_of(job))
+    assert progress[0].step >= stopped_at
+    (job / "finish").touch()
+    finished = ended(second)
+    assert finished.code == 0, finished.err
+    told = [json.loads(line) for line in finished.out.splitlines()]
+    assert any("going on at step" in each.get("message", "") for each in told)
+    result = told[-1]["result"]
+    assert result["training"]["ending"] == "finished on request"
+    assert stopped_at <= result["training"]["steps"] < 4000
+    assert read_card(model).backbone == "starter"
+
+
+def test_a_killed_worker_is_told_and_its_job_goes_on(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The worker of a command is killed; `run` does the job that the command kept."""
+    model, job = tmp_path / "m.safetensors", tmp_path / "job"
+    options = ("--volume", pair[0], "--segmentation", pair[1], "--output", model)
+    options = (*options, "--steps", "12", "--batch", "2", "--job", str(job))
+    command = start("finetune", *options, cache=tmp_path / "cache")
+    until(lambda: progress_of(job))
+    for worker in psutil.Process(command.pid).children():
+        worker.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+    dead = ended(command)
+    if dead.code == 0:
+        pytest.skip("the fine-tune was faster than the kill")
+    assert dead.code == 1 and dead.out == "" and not model.exists()
+    assert f"run {job}" in dead.err and len(dead.error_lines) == 1
+    again = run("run", job, cache=tmp_path / "cache")
+    assert again.code == 0, again.err
+    result = json.loads(again.out.splitlines()[-1])
+    assert result["type"] == "result" and result["result"]["training"]["steps"] == 12
+    assert model.is_file() and [each.name for each in tmp_path.glob(".*")] == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_leaves_no_model_and_says_how_to_go_on(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, cache = tmp_path / "m.safetensors", tmp_path / "cache"
+    options = ("--volume", pair[0], "--segmentation", pair[1], "--output", model)
+    command = start("finetune", *options, "--steps", 4000, "--batch", 2, cache=cache)
+    until(lambda: [job for job in (cache / "jobs").glob("*") if progress_of(job)])
+    command.send_signal(signal.SIGINT)
+    stopped = ended(command)
+    assert stopped.code == 3 and stopped.out == "" and not model.exists()
+    kept = next((cache / "jobs").iterdir())
+    assert f"run {kept}" in stopped.err
+    assert (kept / "checkpoint" / "training.pt").is_file()
+
+
+# Real images
+
+
+def few(labels: Path, target: Path, keep: list[int], values: list[int]) -> Path:
+    """Some slices of some labels, in the labels' own geometry."""
+    labelmap = read_labelmap(labels)
+    kept = keep_slices(labelmap, keep)
+    kept.array[~np.isin(kept.array, values)] = 0
+    write_labelmap(target, kept)
+    return target
+
+
+def test_a_dicom_series_with_labels_in_another_index_order(
+    shared_data: Path, shell: Shell, tmp_path: Path
+) -> None:
+    source = shared_data / "ct_pelvis_dicom"
+    organs = read_labelmap(source / "organs.nii.gz")
+    series = read_volume(source / "series")
+    assert not organs.geometry.same_as(series.geometry)
+    counts = {value: (organs.array == value).any((1, 2)).sum() for value in organs.labels}
+    value = max(counts, key=lambda each: (counts[each], -each))
+    shown = np.flatnonzero((organs.array == value).any((1, 2)))
+    keep = [int(shown[0]), int(shown[len(shown) // 2]), int(shown[-1])]
+    labels = few(source / "organs.nii.gz", tmp_path / "few.nii.gz", keep, [value])
+    model, out = tmp_path / "m.safetensors", tmp_path / "out.seg.nrrd"
+    options = ("--volume", source / "series", "--segmentation", labels, "--output", model)
+    tuned = shell("finetune", *options, "--steps", 3, "--batch", 1, "--input-size", 256)
+    assert tuned.code == 0, tuned.err
+    card = read_card(model)
+    assert card.normalisation.kind == "calibrated" and card.axis == "axial"
+    assert card.data["labelled_slices"] == 3
+    applied = shell("apply", "--model", model, "--volume", source / "series", "--output", out)
+    assert applied.code == 0, applied.err
+    found = read_labelmap(out, empty_ok=True)
+    assert found.geometry.same_as(series.geometry)
+    assert set(found.labels) <= {value}
+    # The files of the series name a patient or at least themselves; the model does not.
+    assert b"1.3.12.2.1107" not in model.read_bytes()
+    words = ("--prediction", out, "--reference", labels)
+    measured = shell("evaluate", *words, "--slices", keep[1])
+    assert measured.code == 0, measured.err
+    assert measured.result["labels"]
+
+
+def test_an_oblique_stack(shared_data: Path, shell: Shell, tmp_path: Path) -> None:
+    source = shared_data / "fetal_brain_mr_oblique"
+    brain = read_labelmap(source / "run2_brain.nii.gz")
+    shown = np.flatnonzero(brain.array.any((1, 2)))
+    keep = [int(each) for each in shown[:: max(1, len(shown) // 4)]]
+    labels = few(source / "run2_brain.nii.gz", tmp_path / "few.nrrd", keep, [1])
+    model, folder = tmp_path / "m.safetensors", tmp_path / "out"
+    options = ("--volume", source / "run2.nii.gz", "--segmentation", labels, "--output", model)
+    tuned = shell("finetune", *options, "--steps", 3, "--batch", 2, "--input-size", 256)
+    assert tuned.code == 0, tuned.err
+    assert read_card(model).data["labelled_slices"] == len(keep)
+    volume = source / "run2.nii.gz"
+    applied = shell("apply", "--model", model, "--volume", volume, "--output", folder)
+    assert applied.code == 0, applied.err
+    found = read_labelmap(folder / "run2_segmentation.nii.gz", empty_ok=True)
+    assert found.geometry.same_as(read_volume(volume).geometry)
+    assert labelmap_onto(brain, found.geometry).array.any()
+
+
+def test_slices_of_several_volumes_from_a_list(
+    shared_data: Path, shell: Shell, tmp_path: Path
+) -> None:
+    source = shared_data / "hippocampus_mr"
+    names = sorted(path.name for path in (source / "images").glob("*.nii.gz"))[:3]
+    examples = []
+    for name in names:
+        labelmap = read_labelmap(source / "labels" / name)
+        shown = np.flatnonzero(labelmap.array.any((1, 2)))
+        middle = int(shown[len(shown) // 2])
+        examples.append(
+            {
+                "volume": str(source / "images" / name),
+                "segmentation": str(source / "labels" / name),
+                "axis": "axial",
+                "labelled": [middle],
+                "empty": [int(shown[-1]) + 1] if shown[-1] + 1 < len(labelmap.array) else "none",
+            }
+        )
+    listed = tmp_path / "examples.json"
+    listed.write_text(json.dumps(examples))
+    model = tmp_path / "m.safetensors"
+    tuned = shell("finetune", "--examples", listed, "--output", model, "--steps", 2, "--batch", 2)
+    assert tuned.code == 0, tuned.err
+    card = read_card(model)
+    assert card.data["volumes"] == 3 and card.data["labelled_slices"] == 3
+    assert card.metrics["held_out"] == "volume"
+
+
+# A pretrained backbone
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of MobileSAM's layout with random weights."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("official") / "mobile_sam.pt"
+    torch.save(build("vit_t", 1024).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("scope", ["decoder", "encoder_decoder"])
+@pytest.mark.parametrize("method", ["adapter", "lora"])
+def test_a_pretrained_backbone_is_adapted(
+    method: str,
+    scope: str,
+    official: Path,
+    pair: tuple[Path, Path],
+    shell: Shell,
+    tmp_path: Path,
+) -> None:
+    model, out = tmp_path / "m.safetensors", tmp_path / "out.nrrd"
+    options = ("--volume", pair[0], "--segmentation", pair[1], "--output", model)
+    words = ("--backbone", "vit_t", "--checkpoint", official, "--input-size", 256)
+    tuned = shell(
+        *("finetune", *options, *words, "--method", method, "--scope", scope),
+        *("--steps", 2, "--batch", 1),
+    )
+    assert tuned.code == 0, tuned.err
+    assert "random weights" not in tuned.err
+    card = read_card(model)
+    assert (card.backbone, card.strategy.method, card.strategy.scope) == ("vit_t", method, scope)
+    assert card.checkpoint_sha256 is not None
+    assert model.stat().st_size < 0.2 * official.stat().st_size
+    with safe_open(model, "pt") as file:
+        in_encoder = [name for name in list(file.keys()) if "image_encoder" in name]
+    assert bool(in_encoder) == (scope == "encoder_decoder")
+    applying = ("apply", "--model", model, "--volume", pair[0], "--output", out)
+    # The weights are not in the cache: they have to be named.
+    missing = shell(*applying)
+    assert missing.code == 2 and "vit_t" in missing.error_lines[0]
+    assert "--checkpoint" in missing.error_lines[0] and not out.exists()
+    applied = shell(*applying, "--checkpoint", official)
+    assert applied.code == 0, applied.err
+    assert set(read_labelmap(out, empty_ok=True).labels) <= {5, 52}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["adapter", "lora", "vanilla"])
+@pytest.mark.parametrize("backbone", ["vit_t", "vit_b"])
+def test_large_backbones_at_their_own_size(
+    backbone: str, method: str, pair: tuple[Path, Path], shell: Shell, tmp_path: Path
+) -> None:
+    weights, model = tmp_path / "weights.pt", tmp_path / "m.safetensors"
+    torch.save(build(backbone, 1024).state_dict(), weights)
+    options = ("--volume", pair[0], "--segmentation", pair[1], "--output", model)
+    words = ("--backbone", backbone, "--checkpoint", weights, "--input-size", 1024)
+    tuned = shell("finetune", *options, *words, "--method", method, "--steps", 1, "--batch", 1)
+    assert tuned.code == 0, tuned.err
+    assert read_card(model).input_size == 1024

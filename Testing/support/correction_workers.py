@@ -1,0 +1,36 @@
+"""Correction workers for tests of the module: pretended ones, and waiting for them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from Testing.support.repository import REPOSITORY
+
+FAKE = REPOSITORY / "Testing" / "fake_correction_worker.py"
+
+
+def pretend(monkeypatch, behaviour: str = "well") -> None:
+    """Have corrections served by a pretended worker of this behaviour from now on."""
+    from SAMFineTuneLib.interactive import client as conversation
+
+    command = [sys.executable, str(FAKE), behaviour]
+    monkeypatch.setattr(
+        conversation, "serve_command", lambda folder, python: [*command, str(folder)]
+    )
+
+
+def session_folders() -> list:
+    """The folders of corrections in the cache."""
+    from SAMFineTuneLib.jobs.folder import jobs_folder
+
+    found = jobs_folder().glob("*-correct-*") if jobs_folder().is_dir() else []
+    return list(found)
+
+
+def wait_until_idle(correction, process_events: Callable[..., None], timeout_s: float = 20) -> None:
+    """Wait until the session is ready and nothing is being looked for."""
+    process_events(
+        lambda: not correction.isOpen or (correction.state == "ready" and not correction.isWorking),
+        timeout_s,
+    )
