@@ -23,10 +23,10 @@ if str(Path(__file__).resolve().parent) not in sys.path:
     sys.path.append(str(Path(__file__).resolve().parent))
 
 from SAMFineTunePanel import module_test
+from SAMFineTunePanel.correction.corrected_examples import addAcceptedSlices
 from SAMFineTunePanel.correction.correction import Correction
 from SAMFineTunePanel.correction.correction_script import CorrectedSlices, correctSlice, propagate
 from SAMFineTunePanel.effect.registration import registerEffect
-from SAMFineTunePanel.examples.corrected_examples import addAcceptedSlices
 from SAMFineTunePanel.examples.example_slices import ExampleSlices, slicesOf
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
 from SAMFineTunePanel.jobs.apply_request import ApplyRequest

@@ -11,7 +11,7 @@ from slicer.util import VTKObservationMixin
 from SAMFineTunePanel.correction.correction import Correction
 from SAMFineTunePanel.examples.example_slices import PaintedSlices
 from SAMFineTunePanel.jobs.job import Job, JobRunningError
-from SAMFineTunePanel.scene.segmentation_undo import SegmentationUndo
+from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
 from SAMFineTunePanel.worker.hardware_probe import HardwareProbe
 
 

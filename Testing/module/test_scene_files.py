@@ -343,7 +343,7 @@ def test_a_segmentation_of_surfaces_is_not_written_into(scene):
 
 def predicted(mask_by_value: dict[int, np.ndarray], volume, folder):
     """A labelmap as the worker leaves it."""
-    from SAMFineTunePanel.examples.example_export import writeVolume
+    from SAMFineTunePanel.scene.volume_writing import writeVolume
 
     from SAMFineTuneLib.volumes import Labelmap, read_volume, write_labelmap
 
@@ -359,8 +359,8 @@ def predicted(mask_by_value: dict[int, np.ndarray], volume, folder):
 
 
 def bring(path, volume, segmentation, **names):
-    from SAMFineTunePanel.examples.example_export import StructureLabel
     from SAMFineTunePanel.jobs.result_import import PredictedStructures
+    from SAMFineTunePanel.scene.structure_label import StructureLabel
 
     labels = [StructureLabel(number, name, (0.9, 0.1, 0.2), "") for name, number in names.items()]
     for _ in PredictedStructures(path, volume, segmentation, labels).steps():
@@ -409,7 +409,7 @@ def test_other_segments_keep_every_voxel_and_undo_is_one_step(
     scene, tmp_path, slab_bytes, monkeypatch
 ):
     from SAMFineTunePanel.jobs import result_import as scene_import
-    from SAMFineTunePanel.scene.segmentation_undo import SegmentationUndo
+    from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
 
     # Large structures are written in several pieces.
     monkeypatch.setattr(scene_import, "_SLAB_BYTES", slab_bytes)
@@ -473,9 +473,9 @@ def surface(segmentation, name: str):
 
 
 def test_surfaces_are_made_anew_once_for_a_whole_import(scene, tmp_path, monkeypatch):
-    from SAMFineTunePanel.examples.example_export import StructureLabel
     from SAMFineTunePanel.jobs import result_import as scene_import
-    from SAMFineTunePanel.scene.segmentation_undo import SegmentationUndo
+    from SAMFineTunePanel.scene.structure_label import StructureLabel
+    from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
 
     monkeypatch.setattr(scene_import, "_SLAB_BYTES", 1)
     volume = add_volume(values(), placement())
@@ -516,8 +516,8 @@ def sorted_names(segmentation) -> list[str]:
 
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
 def test_surfaces_come_back_when_an_import_ends_early(scene, tmp_path, monkeypatch, end):
-    from SAMFineTunePanel.examples.example_export import StructureLabel
     from SAMFineTunePanel.jobs import result_import as scene_import
+    from SAMFineTunePanel.scene.structure_label import StructureLabel
 
     monkeypatch.setattr(scene_import, "_SLAB_BYTES", 1)
     volume = add_volume(values(), placement())
@@ -545,7 +545,7 @@ def test_surfaces_come_back_when_an_import_ends_early(scene, tmp_path, monkeypat
 def test_a_saved_scene_leaves_the_undo_of_an_apply(scene, tmp_path, target):
     import slicer
     from SAMFineTunePanel.jobs.result_import import createSegmentation
-    from SAMFineTunePanel.scene import segmentation_undo
+    from SAMFineTunePanel.segment_editing import segmentation_undo
 
     volume = add_volume(values(), placement((1, 1, 3)))
     undo = segmentation_undo.SegmentationUndo()
@@ -581,7 +581,7 @@ def test_a_saved_scene_leaves_the_undo_of_an_apply(scene, tmp_path, target):
 
 def test_voxels_are_looked_at_once_for_each_change(scene, tmp_path, monkeypatch):
     import slicer
-    from SAMFineTunePanel.scene import segmentation_undo
+    from SAMFineTunePanel.segment_editing import segmentation_undo
 
     volume = add_volume(values(), placement())
     segmentation = add_segmentation(volume, {"bone": box(SHAPE, (2, 8), (4, 13), (3, 10))})
@@ -622,7 +622,7 @@ def test_voxels_are_looked_at_once_for_each_change(scene, tmp_path, monkeypatch)
 def test_undoing_a_new_segmentation_takes_it_away(scene):
     import slicer
     from SAMFineTunePanel.jobs.result_import import createSegmentation
-    from SAMFineTunePanel.scene.segmentation_undo import SegmentationUndo
+    from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
 
     undo = SegmentationUndo()
     made = createSegmentation(add_volume(values(), placement()), "Result")
@@ -646,8 +646,8 @@ def test_a_volume_that_was_exchanged_meanwhile_is_refused(scene, tmp_path):
 def test_uncertainty_comes_as_a_volume_over_the_image(ijk_to_ras, tmp_path):
     import slicer
     import vtk
-    from SAMFineTunePanel.examples.example_export import writeVolume
     from SAMFineTunePanel.jobs.result_import import UncertaintyVolume
+    from SAMFineTunePanel.scene.volume_writing import writeVolume
 
     from SAMFineTuneLib.volumes import read_volume, write_volume
 
@@ -693,9 +693,9 @@ def on_slices(mask: np.ndarray, axis: int, *numbers: int) -> np.ndarray:
 
 @pytest.mark.parametrize("orientation", ["axial", "coronal"])
 def test_labelled_slices_stay_as_drawn_and_empty_ones_empty(orientation, tmp_path):
-    from SAMFineTunePanel.examples.example_export import StructureLabel
     from SAMFineTunePanel.examples.example_slices import PaintedSlices
     from SAMFineTunePanel.examples.known_slices import KnownSlices
+    from SAMFineTunePanel.scene.structure_label import StructureLabel
 
     volume = add_volume(values(), GEOMETRIES["oblique"])
     axis = 0 if orientation == "axial" else 1
@@ -742,7 +742,7 @@ def apply_job(volumes, examples, keep_known=True, meanwhile=lambda: None, **numb
 
     from SAMFineTunePanel.examples.example_slices import PaintedSlices
     from SAMFineTunePanel.jobs.apply_request import ApplyRequest
-    from SAMFineTunePanel.scene.segmentation_undo import SegmentationUndo
+    from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
 
     from SAMFineTuneLib.jobs.schema import read_job
     from SAMFineTuneLib.models.model_file import LabelCard

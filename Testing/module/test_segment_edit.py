@@ -98,8 +98,8 @@ def share_layers(segmentation) -> None:
 
 def write(volume, segmentation, mask=None, place=SLICE, name="liver", **rules):
     """As an accept does, with the rules given, else those of Slicer's Segment Editor."""
-    from SAMFineTunePanel.scene.segment_editor import slicersEditor
     from SAMFineTunePanel.segment_editing.masking_settings import EditRules, rulesOf
+    from SAMFineTunePanel.segment_editing.segment_editor import slicersEditor
 
     editor = slicersEditor(segmentation)
     given = EditRules(**rules) if rules else rulesOf(editor.node)
@@ -437,8 +437,8 @@ def test_taking_voxels_away_keeps_the_layers_as_they_are():
 
 
 def test_only_voxels_of_the_segment_are_taken_away():
-    from SAMFineTunePanel.scene.segment_writing import removeVoxels
-    from SAMFineTunePanel.scene.segmentation_lattice import LatticeBox, latticeOf
+    from SAMFineTunePanel.segment_editing.segment_writing import removeVoxels
+    from SAMFineTunePanel.segment_editing.segmentation_lattice import LatticeBox, latticeOf
 
     volume = add_volume(values(), placement())
     spleen = box(SHAPE, (0, 6), (4, 6), (5, 7))
@@ -549,8 +549,8 @@ def test_intensities_of_another_volume():
 
 def test_the_rules_are_those_of_the_editor_that_edits_this_segmentation():
     import slicer
-    from SAMFineTunePanel.scene.segment_editor import slicersEditor
     from SAMFineTunePanel.segment_editing.masking_settings import rulesOf
+    from SAMFineTunePanel.segment_editing.segment_editor import slicersEditor
 
     node = slicer.vtkMRMLSegmentationNode
     volume = add_volume(values(), placement())

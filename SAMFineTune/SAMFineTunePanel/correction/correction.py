@@ -11,9 +11,9 @@ from slicer.i18n import tr as _
 from SAMFineTunePanel.correction.correction_session import READY, CorrectionSession, Ras
 from SAMFineTunePanel.correction.slice_correction import SliceCorrection, promptWords, withPrompt
 from SAMFineTunePanel.correction.slice_corrections import requireStart
-from SAMFineTunePanel.scene.segment_editor import SegmentEditor
 from SAMFineTunePanel.segment_editing.proposed_mask import ProposedMask, packed
 from SAMFineTunePanel.segment_editing.segment_edit import SegmentEdit, wordsOf
+from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor
 from SAMFineTunePanel.texts.counted_text import counted
 from SAMFineTunePanel.texts.error_text import asSentence
 

@@ -12,7 +12,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.examples.example_export import writeVolume
+from SAMFineTunePanel.scene.volume_writing import writeVolume
 from SAMFineTunePanel.scene.voxel_grid import gridOf
 from SAMFineTunePanel.texts.error_text import errorWords, wordsOf
 from SAMFineTunePanel.worker.chunked_task import Piecework

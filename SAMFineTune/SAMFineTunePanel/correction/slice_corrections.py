@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction_worker import CorrectionWorker
 from SAMFineTunePanel.correction.slice_correction import SliceCorrection
-from SAMFineTunePanel.examples.example_export import structureName
+from SAMFineTunePanel.scene.structure_label import structureName
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 from SAMFineTunePanel.segment_editing.proposed_mask import ProposedMask, packed
 

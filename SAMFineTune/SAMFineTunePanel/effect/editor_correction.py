@@ -13,7 +13,7 @@ from slicer.util import VTKObservationMixin
 
 from SAMFineTunePanel.correction.mask_preview import MaskPreview
 from SAMFineTunePanel.correction.prompt_markups import PromptMarkups
-from SAMFineTunePanel.scene.segment_editor import SegmentEditor
+from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor
 from SAMFineTunePanel.texts.error_text import wordsOf
 from SAMFineTunePanel.worker.python_packages import missingPackages
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import slicer
 
-from SAMFineTunePanel.examples.example_export import LabelmapLayer, StructureLabel, isOn, jobExample
+from SAMFineTunePanel.examples.example_export import LabelmapLayer, jobExample
 from SAMFineTunePanel.examples.example_slices import (
     ExampleSlices,
     PaintedSlices,
     chosenSegmentIDs,
-    segmentName,
     slicesOf,
     usableExamples,
 )
-from SAMFineTunePanel.scene.segment_voxels import segmentVoxels
+from SAMFineTunePanel.scene.segment_voxels import segmentName, segmentVoxels
+from SAMFineTunePanel.scene.structure_label import StructureLabel
+from SAMFineTunePanel.scene.volume_writing import isOn
 from SAMFineTunePanel.scene.voxel_grid import VoxelGrid
 
 

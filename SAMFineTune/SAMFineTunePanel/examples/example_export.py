@@ -12,35 +12,15 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.examples.example_slices import (
-    ExampleSlices,
-    PaintedSlices,
-    chosenSegmentIDs,
-    segmentName,
-    slicesOf,
-)
+from SAMFineTunePanel.examples.example_slices import ExampleSlices, PaintedSlices, chosenSegmentIDs, slicesOf
 from SAMFineTunePanel.scene import raw_nrrd
-from SAMFineTunePanel.scene.segment_voxels import SegmentVoxels, segmentVoxels
+from SAMFineTunePanel.scene.segment_voxels import SegmentVoxels, segmentName, segmentVoxels
+from SAMFineTunePanel.scene.structure_label import StructureLabel
+from SAMFineTunePanel.scene.volume_writing import isOn, writeVolume
 from SAMFineTunePanel.scene.voxel_grid import VoxelGrid, gridOf
 from SAMFineTunePanel.texts.counted_text import counted
 
 _STATUS_TAG = "Segmentation.Status"
-_UNNAMED = "Segment_{value}"
-
-
-@dataclass(frozen=True)
-class StructureLabel:
-    """A structure to learn: segments of one name, whichever segmentations they are in."""
-
-    value: int
-    name: str
-    colour: tuple[float, float, float]
-    terminology: str
-
-
-def structureName(value: int, name: str) -> str:
-    """What the segment of a structure is called; models that were not tuned in Slicer may have no names."""
-    return name.strip() or _UNNAMED.format(value=value)
 
 
 def structureLabels(examples: Sequence, numbers: Mapping[str, int] | None = None) -> list[StructureLabel]:
@@ -154,12 +134,6 @@ def jobExample(volume: Path, segmentation: Path, labels: list[int], slices: Exam
     return entry
 
 
-def isOn(volumeNode: slicer.vtkMRMLScalarVolumeNode, grid: VoxelGrid) -> bool:
-    """Whether a volume still lies where it was written; events go on while files are written."""
-    now = gridOf(volumeNode)
-    return now.size == grid.size and np.array_equal(now.ijkToRas, grid.ijkToRas)
-
-
 def _requireUnmoved(volumeNode: slicer.vtkMRMLScalarVolumeNode, grid: VoxelGrid) -> None:
     """Labels must not be on another grid than their image."""
     if not isOn(volumeNode, grid):
@@ -168,18 +142,6 @@ def _requireUnmoved(volumeNode: slicer.vtkMRMLScalarVolumeNode, grid: VoxelGrid)
                 name=volumeNode.GetName()
             )
         )
-
-
-def writeVolume(volumeNode: slicer.vtkMRMLScalarVolumeNode, path: Path) -> Iterator[None]:
-    """Write a volume where it lies in the world; yields between pieces.
-
-    Raises:
-        ValueError: as `gridOf`.
-        OSError: the file cannot be written.
-    """
-    grid = gridOf(volumeNode)
-    # The array looks into the node's memory: the node must outlive the loop, the file need not wait.
-    yield from raw_nrrd.write(path, slicer.util.arrayFromVolume(volumeNode), grid)
 
 
 def writeLabelmap(example, labels: list[StructureLabel], path: Path) -> Iterator[None]:

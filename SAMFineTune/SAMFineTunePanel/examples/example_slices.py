@@ -10,10 +10,8 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP, SegmentVoxels, segmentVoxels
-from SAMFineTunePanel.scene.voxel_grid import gridOf
-
-ORIENTATIONS = ("axial", "coronal", "sagittal")
+from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP, SegmentVoxels, segmentName, segmentVoxels
+from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS, gridOf
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,6 @@ def chosenSegmentIDs(example) -> list[str]:
     """The segments of an example: those chosen, or all of its segmentation."""
     chosen = list(example.segmentIDs)
     return chosen or list(example.segmentation.GetSegmentation().GetSegmentIDs())
-
-
-def segmentName(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str) -> str:
-    """What the user calls a segment."""
-    return segmentationNode.GetSegmentation().GetSegment(segmentID).GetName().strip()
 
 
 class PaintedSlices:

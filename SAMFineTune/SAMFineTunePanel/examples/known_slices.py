@@ -7,15 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import slicer
 
-from SAMFineTunePanel.examples.example_export import StructureLabel
-from SAMFineTunePanel.examples.example_slices import (
-    ExampleSlices,
-    PaintedSlices,
-    chosenSegmentIDs,
-    segmentName,
-    usableExamples,
-)
-from SAMFineTunePanel.scene.segment_voxels import segmentVoxels
+from SAMFineTunePanel.examples.example_slices import ExampleSlices, PaintedSlices, chosenSegmentIDs, usableExamples
+from SAMFineTunePanel.scene.segment_voxels import segmentName, segmentVoxels
+from SAMFineTunePanel.scene.structure_label import StructureLabel
 from SAMFineTunePanel.scene.voxel_grid import gridOf
 
 

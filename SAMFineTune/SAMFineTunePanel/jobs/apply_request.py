@@ -11,15 +11,16 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.examples.drawn_slices import DrawnSlices
-from SAMFineTunePanel.examples.example_export import StructureLabel, structureName, writeVolume
 from SAMFineTunePanel.examples.example_slices import PaintedSlices, chosenSegmentIDs
 from SAMFineTunePanel.examples.known_slices import KnownSlices
 from SAMFineTunePanel.jobs.finetune_request import writeJob
 from SAMFineTunePanel.jobs.job import Job
 from SAMFineTunePanel.jobs.result_import import PredictedStructures, UncertaintyVolume, createSegmentation
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
-from SAMFineTunePanel.scene.segmentation_undo import SegmentationUndo
+from SAMFineTunePanel.scene.structure_label import StructureLabel, structureName
+from SAMFineTunePanel.scene.volume_writing import writeVolume
 from SAMFineTunePanel.scene.voxel_grid import gridOf
+from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
 
 _GREY = (0.5, 0.7, 0.5)
 

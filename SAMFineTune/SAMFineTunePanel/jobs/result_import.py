@@ -13,14 +13,13 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from SAMFineTunePanel.examples.example_export import StructureLabel
 from SAMFineTunePanel.examples.known_slices import KnownSlices
 from SAMFineTunePanel.scene import raw_nrrd
+from SAMFineTunePanel.scene.scene_pairs import RESULT_ATTRIBUTE
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
+from SAMFineTunePanel.scene.structure_label import StructureLabel
 from SAMFineTunePanel.scene.voxel_grid import gridOf, worldTransform
 
-# Marks segmentations that a model has made.
-RESULT_ATTRIBUTE = "SAMFineTune.Result"
 _CLOSED_SURFACE = "Closed surface"
 _SLAB_BYTES = 8 << 20
 _UNCERTAINTY_COLOURS = "vtkMRMLColorTableNodeFileViridis.txt"

@@ -6,7 +6,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.examples.example_slices import ORIENTATIONS
+from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS
 
 
 def requireVolume(node: Any) -> None:

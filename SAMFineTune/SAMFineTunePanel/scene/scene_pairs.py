@@ -6,8 +6,6 @@ from collections.abc import Collection
 
 import slicer
 
-from SAMFineTunePanel.jobs.result_import import RESULT_ATTRIBUTE
-
 
 def nextPair(taken: Collection[tuple[str, str]]) -> tuple | None:
     """A volume and a segmentation to offer as an example; None when all pairs are taken.
@@ -53,3 +51,7 @@ def volumesOfScene() -> list:
 
 def _volumeDrawnOn(segmentation):
     return segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole())
+
+
+# Marks segmentations that a model has made.
+RESULT_ATTRIBUTE = "SAMFineTune.Result"

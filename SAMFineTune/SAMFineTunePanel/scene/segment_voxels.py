@@ -127,3 +127,8 @@ def _resampled(
             ).format(name=segmentationNode.GetName(), volume=volumeNode.GetName())
         )
     return SegmentVoxels(labels, (0, 0, 0), 1)
+
+
+def segmentName(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str) -> str:
+    """What the user calls a segment."""
+    return segmentationNode.GetSegmentation().GetSegment(segmentID).GetName().strip()

@@ -118,3 +118,6 @@ def voxelOffset(grid: VoxelGrid, imageToRas: np.ndarray) -> np.ndarray | None:
     if np.abs(own - same)[:3, :3].max() > _TOLERANCE or np.abs((own - same) @ corner).max() > 0.05:
         return None
     return offset.astype(int)
+
+
+ORIENTATIONS = ("axial", "coronal", "sagittal")

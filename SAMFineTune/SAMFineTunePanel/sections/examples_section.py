@@ -8,8 +8,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.examples.example_slices import ORIENTATIONS, ExampleSlices
+from SAMFineTunePanel.examples.example_slices import ExampleSlices
 from SAMFineTunePanel.scene.scene_pairs import nextPair
+from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS
 from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showWords
 from SAMFineTunePanel.sections.slice_marks import NO_MARKS, SliceMarks
 from SAMFineTunePanel.widgets.table_rows import layOutColumns, selectedRow, setRow

@@ -9,15 +9,14 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.examples.example_slices import ORIENTATIONS, segmentName
 from SAMFineTunePanel.scene.node_kinds import requireSegmentation, requireVolume
-from SAMFineTunePanel.scene.segment_editor import SegmentEditor, slicersEditor
-from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP, hasVoxelsOnly
-from SAMFineTunePanel.scene.segmentation_lattice import LatticeBox, segmentIn
-from SAMFineTunePanel.scene.voxel_grid import VoxelGrid, gridOf, worldTransform
+from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP, hasVoxelsOnly, segmentName
+from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS, VoxelGrid, gridOf, worldTransform
 from SAMFineTunePanel.segment_editing.masking_settings import EditRules, rulesOf
 from SAMFineTunePanel.segment_editing.proposed_mask import ProposedMask
 from SAMFineTunePanel.segment_editing.segment_edit import Box, SegmentEdit, carryOutAll, plannedEdit
+from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor, slicersEditor
+from SAMFineTunePanel.segment_editing.segmentation_lattice import LatticeBox, segmentIn
 
 # Of a box, in voxels: a little more than the worker asks for, which would refuse all prompts beside it too.
 _LEAST_SIDE = 1.001

@@ -8,8 +8,8 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.scene.segmentation_lattice import LatticeBox, brought, segmentIn
 from SAMFineTunePanel.scene.voxel_grid import gridOf, worldTransform
+from SAMFineTunePanel.segment_editing.segmentation_lattice import LatticeBox, brought, segmentIn
 
 # vtkMRMLSegmentEditorNode's and vtkMRMLSegmentationNode's own first values: everywhere, overwrite all.
 _EVERYWHERE = slicer.vtkMRMLSegmentationNode.EditAllowedEverywhere

@@ -12,10 +12,16 @@ import vtk
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
-from SAMFineTunePanel.scene.segment_writing import addVoxels, removeVoxels
-from SAMFineTunePanel.scene.segmentation_lattice import LatticeBox, brought, labelmapLattice, latticeOf, segmentIn
 from SAMFineTunePanel.scene.voxel_grid import gridOf, worldTransform
 from SAMFineTunePanel.segment_editing.masking_settings import EditRules
+from SAMFineTunePanel.segment_editing.segment_writing import addVoxels, removeVoxels
+from SAMFineTunePanel.segment_editing.segmentation_lattice import (
+    LatticeBox,
+    brought,
+    labelmapLattice,
+    latticeOf,
+    segmentIn,
+)
 from SAMFineTunePanel.texts.counted_text import counted
 
 Box = tuple[slice, slice, slice]

@@ -10,9 +10,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.scene.scene_removal import removeNode
-from SAMFineTunePanel.scene.segment_editor import slicersEditor
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
-from SAMFineTunePanel.scene.segmentation_lattice import labelsOf
+from SAMFineTunePanel.segment_editing.segment_editor import slicersEditor
+from SAMFineTunePanel.segment_editing.segmentation_lattice import labelsOf
 
 _STATES = 5
 

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP, hasVoxelsOnly
-from SAMFineTunePanel.scene.segmentation_lattice import LatticeBox, labelsOf
+from SAMFineTunePanel.segment_editing.segmentation_lattice import LatticeBox, labelsOf
 
 
 def addVoxels(
