@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from Testing.support.repository import REPOSITORY
 
-FAKE = REPOSITORY / "Testing" / "fake_correction_worker.py"
+FAKE = REPOSITORY / "Testing" / "support" / "fake_correction_worker.py"
 
 
 def pretend(monkeypatch, behaviour: str = "well") -> None:
