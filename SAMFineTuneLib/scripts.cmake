@@ -38,6 +38,8 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/files.py
   SAMFineTuneLib/geometry/__init__.py
   SAMFineTuneLib/geometry/axes.py
+  SAMFineTuneLib/geometry/bounding_box.py
+  SAMFineTuneLib/geometry/drawn_axis.py
   SAMFineTuneLib/geometry/grid.py
   SAMFineTuneLib/geometry/nifti_forms.py
   SAMFineTuneLib/geometry/polygon_fill.py
@@ -48,6 +50,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/heads/class_mask_decoder.py
   SAMFineTuneLib/heads/context_class_decoder.py
   SAMFineTuneLib/heads/prompted_segmenter.py
+  SAMFineTuneLib/image_endings.py
   SAMFineTuneLib/interactive/__init__.py
   SAMFineTuneLib/interactive/appearance.py
   SAMFineTuneLib/interactive/client.py
@@ -189,6 +192,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/gantry_tilt.py
   SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
+  SAMFineTuneLib/volumes/image_grid.py
   SAMFineTuneLib/volumes/label_matching.py
   SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py

@@ -35,6 +35,7 @@ from SAMFineTuneLib.volumes.dicom_segmentation_writing import (  # noqa: E402
 )
 from SAMFineTuneLib.volumes.dicom_sources import source_headers  # noqa: E402
 from SAMFineTuneLib.volumes.dicom_terms import entry_of, terms_of  # noqa: E402
+from SAMFineTuneLib.volumes.image_grid import placed  # noqa: E402
 from Testing.support.synthetic_dicom_objects import (  # noqa: E402
     AXIAL,
     CORONAL,
@@ -77,7 +78,7 @@ def marked(planes: dict[float, np.ndarray]) -> np.ndarray:
 
 def places_of(labelmap: Labelmap, label: int) -> np.ndarray:
     """LPS of the voxels of a label, by SimpleITK."""
-    image = labelmap.geometry.place(sitk.GetImageFromArray(labelmap.array))
+    image = placed(sitk.GetImageFromArray(labelmap.array), labelmap.geometry)
     found = [
         image.TransformIndexToPhysicalPoint([int(i), int(j), int(k)])
         for k, j, i in np.argwhere(labelmap.array == label)
@@ -239,7 +240,7 @@ class TestReading:
         folder = shared_data / "ct_3slice_dicom_seg"
         found = read_labelmap(folder / "liver.dcm")
         nrrd = sitk.ReadImage(str(folder / "liver_seg.nrrd"))
-        image = found.geometry.place(sitk.GetImageFromArray((found.array > 0).astype(np.uint8)))
+        image = placed(sitk.GetImageFromArray((found.array > 0).astype(np.uint8)), found.geometry)
         onto = sitk.Resample(image, nrrd, sitk.Transform(), sitk.sitkNearestNeighbor)
         there = sitk.GetArrayFromImage(nrrd) > 0
         assert (sitk.GetArrayFromImage(onto).astype(bool) == there).all() and there.any()

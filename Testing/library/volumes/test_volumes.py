@@ -25,6 +25,7 @@ from SAMFineTuneLib.volumes import (
     write_labelmap,
     write_volume,
 )
+from SAMFineTuneLib.volumes.image_grid import placed
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 PLAIN = Geometry((7, 6, 5), (0.8, 1.2, 3.0), (-11.5, 20.25, 7.0), IDENTITY)
@@ -92,7 +93,7 @@ ORIENTATIONS = [
 
 class TestGeometry:
     def test_affine_takes_indices_to_the_places_that_itk_says(self):
-        image = OBLIQUE.place(sitk.GetImageFromArray(np.zeros(OBLIQUE.shape, np.uint8)))
+        image = placed(sitk.GetImageFromArray(np.zeros(OBLIQUE.shape, np.uint8)), OBLIQUE)
         for index in [(0, 0, 0), (6, 0, 0), (1, 2, 3), (6, 5, 4)]:
             expected = image.TransformIndexToPhysicalPoint(index)
             np.testing.assert_allclose((OBLIQUE.affine @ [*index, 1])[:3], expected, atol=1e-9)
@@ -251,7 +252,7 @@ class TestReadingFiles:
 
     @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
     def test_a_fourth_axis_of_length_one_is_dropped(self, tmp_path, suffix):
-        image = OBLIQUE.place(sitk.GetImageFromArray(random_labelmap(OBLIQUE).array))
+        image = placed(sitk.GetImageFromArray(random_labelmap(OBLIQUE).array), OBLIQUE)
         sitk.WriteImage(sitk.JoinSeries([image]), tmp_path / f"v{suffix}")
         volume = read_volume(tmp_path / f"v{suffix}")
         assert volume.geometry.same_as(OBLIQUE)
@@ -308,7 +309,7 @@ class TestBadFiles:
 
     @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
     def test_four_axes(self, tmp_path, suffix):
-        image = PLAIN.place(sitk.GetImageFromArray(random_labelmap(PLAIN).array))
+        image = placed(sitk.GetImageFromArray(random_labelmap(PLAIN).array), PLAIN)
         sitk.WriteImage(sitk.JoinSeries([image, image]), tmp_path / f"v{suffix}")
         error = refused(read_volume, tmp_path / f"v{suffix}")
         assert error.code == "not_3d" and "4-D" in error.message
@@ -316,7 +317,7 @@ class TestBadFiles:
     @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
     def test_colour(self, tmp_path, suffix):
         array = np.zeros((*PLAIN.shape, 3), np.uint8)
-        image = PLAIN.place(sitk.GetImageFromArray(array, isVector=True))
+        image = placed(sitk.GetImageFromArray(array, isVector=True), PLAIN)
         sitk.WriteImage(image, tmp_path / f"v{suffix}")
         assert refused(read_volume, tmp_path / f"v{suffix}").code == "not_scalar"
         assert refused(read_labelmap, tmp_path / f"v{suffix}").code == "not_scalar"
