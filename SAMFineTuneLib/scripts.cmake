@@ -70,6 +70,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/interactive/stale_sessions.py
   SAMFineTuneLib/interactive/worker.py
   SAMFineTuneLib/jobs/__init__.py
+  SAMFineTuneLib/jobs/client.py
   SAMFineTuneLib/jobs/control.py
   SAMFineTuneLib/jobs/folder.py
   SAMFineTuneLib/jobs/interrupted.py
@@ -218,6 +219,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/weights/official.py
   SAMFineTuneLib/weights/resumable_download.py
   SAMFineTuneLib/worker/__init__.py
+  SAMFineTuneLib/worker/ending.py
   SAMFineTuneLib/worker/environment.py
   SAMFineTuneLib/worker/events.py
   SAMFineTuneLib/worker/failure.py
@@ -228,6 +230,8 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/worker/processor_sharing.py
   SAMFineTuneLib/worker/standard_input.py
   SAMFineTuneLib/worker/standard_output.py
+  SAMFineTuneLib/worker/subprocess_transport.py
+  SAMFineTuneLib/worker/transport.py
   )
 
 # Weights that come with the program, and what they are.
