@@ -24,14 +24,8 @@ from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow, sample_voxels
 from SAMFineTuneLib.training import schedule, validation_split
-from SAMFineTuneLib.training.examples import (
-    WIDEST,
-    ExampleSource,
-    Label,
-    LabelledSlice,
-    TrainingSet,
-    load_examples,
-)
+from SAMFineTuneLib.training.example_labels import Label
+from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache, worthwhile_variants
 from SAMFineTuneLib.training.fine_tuning import (
     VALIDATIONS,
@@ -41,13 +35,15 @@ from SAMFineTuneLib.training.fine_tuning import (
 )
 from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.loss import PartialLabelLoss, merge_unknown
-from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
+from SAMFineTuneLib.training.plan import FinetunePlan, settle
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.schedule import Schedule
 from SAMFineTuneLib.training.slice_pool import SlicePool
+from SAMFineTuneLib.training.training_set import WIDEST, LabelledSlice, TrainingSet
 from SAMFineTuneLib.training.training_state import STATE_FILE
 from SAMFineTuneLib.training.validation import ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
+from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import dsc, head, keep_slices, write_pair
 
 WINDOW = IntensityWindow(low=0, high=1, mean=0.5, standard_deviation=0.2)
@@ -237,7 +233,7 @@ def test_one_slice_with_an_unknown_class_does_not_hide_it_on_another() -> None:
 
 
 def a_plan(**changes: Any) -> FinetunePlan:
-    plan = settle(Wishes(steps=100, input_size=256), training_set([a_slice({1, 2})]), False)
+    plan = settle(choices_of(steps=100, input_size=256), training_set([a_slice({1, 2})]), False)
     return replace(plan, **changes)
 
 
@@ -321,29 +317,31 @@ def test_time_before_an_interruption_counts(clock: Clock) -> None:
 
 def test_a_network_without_pretrained_weights_trains_whole() -> None:
     examples = training_set([a_slice({1, 2})])
-    fresh, pretrained = settle(Wishes(), examples, False), settle(Wishes(), examples, True)
+    fresh, pretrained = settle(choices_of(), examples, False), settle(choices_of(), examples, True)
     assert (fresh.method, pretrained.method) == ("vanilla", "adapter")
     assert fresh.scope == pretrained.scope == "encoder_decoder"
-    assert settle(Wishes(method="lora", scope="decoder"), examples, False).method == "lora"
+    assert settle(choices_of(method="lora", scope="decoder"), examples, False).method == "lora"
 
 
 def test_presets_differ_and_wishes_come_first() -> None:
     examples = training_set([a_slice({1, 2}, side=300)])
-    plans = {name: settle(Wishes(preset=name), examples, True) for name in ("laptop", "study")}
-    full = settle(Wishes(preset="full", backbone="vit_b"), examples, True)
+    plans = {name: settle(choices_of(preset=name), examples, True) for name in ("laptop", "study")}
+    full = settle(choices_of(preset="full", backbone="vit_b"), examples, True)
     assert plans["laptop"].minutes is not None and plans["study"].minutes is None
     assert plans["laptop"].steps < plans["study"].steps < full.steps  # type: ignore[operator]
     assert full.patience is not None and plans["study"].patience is None
     assert full.patience < VALIDATIONS - 1, "else it could never stop early"
     assert full.input_size == 1024
     wished = settle(
-        Wishes(steps=7, batch=3, learning_rate=0.5, input_size=448, seed=9, rank=8), examples, True
+        choices_of(steps=7, batch=3, learning_rate=0.5, input_size=448, seed=9, rank=8),
+        examples,
+        True,
     )
     assert (wished.steps, wished.minutes, wished.batch) == (7, None, 3)
     assert (wished.learning_rate, wished.input_size, wished.seed) == (0.5, 448, 9)
     assert wished.rank == 8
     assert wished.warm_up == 1 < plans["laptop"].warm_up
-    timed = settle(Wishes(minutes=2.0), examples, True)
+    timed = settle(choices_of(minutes=2.0), examples, True)
     assert (timed.steps, timed.prompt_steps, timed.minutes) == (None, None, 2.0)
 
 
@@ -355,11 +353,11 @@ def test_few_slices_of_several_volumes_are_learnt_in_fewer_steps_and_prompts_in_
 ) -> None:
     slices = [a_slice({1}, number % volumes, number) for number in range(labelled)]
     examples = training_set([*slices, a_slice(set(), 0, 99)])
-    plan = settle(Wishes(), examples, False)
+    plan = settle(choices_of(), examples, False)
     assert (plan.steps, plan.prompt_steps) == (steps, 240)
-    wished = settle(Wishes(steps=100), examples, False)
+    wished = settle(choices_of(steps=100), examples, False)
     assert (wished.steps, wished.prompt_steps) == (100, 38)
-    study = settle(Wishes("study"), examples, False)
+    study = settle(choices_of(preset="study"), examples, False)
     assert (study.steps, study.prompt_steps) == (2500, 938)
 
 
@@ -368,7 +366,7 @@ def test_few_slices_of_several_volumes_are_learnt_in_fewer_steps_and_prompts_in_
 )
 def test_the_input_shows_every_pixel_within_bounds(side: int, expected: int) -> None:
     examples = training_set([a_slice({1, 2}, side=side)])
-    assert settle(Wishes(), examples, False).input_size == expected
+    assert settle(choices_of(), examples, False).input_size == expected
 
 
 # What is read
@@ -381,7 +379,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_examples_are_the_labelled_and_the_empty_slices(files: tuple[Path, Path]) -> None:
-    examples = load_examples([ExampleSource(*files)])
+    examples = load_examples([example_of(*files)])
     assert [label.value for label in examples.labels] == [5, 52]
     assert [label.name for label in examples.labels] == ["bright", "dark"]
     assert examples.labels[0].colour == (1.0, 0.0, 0.0)
@@ -390,7 +388,7 @@ def test_examples_are_the_labelled_and_the_empty_slices(files: tuple[Path, Path]
     assert {0, 11} <= {each.number for each in examples.slices if not each.is_labelled}
     assert examples.slices[1].classes == {1, 2}
     assert all(each.image.max() <= 1 and each.image.min() >= 0 for each in examples.slices)
-    only = load_examples([ExampleSource(*files, labels=[52])], {52: "mine"})
+    only = load_examples([example_of(*files, labels=[52])], {52: "mine"})
     assert [(each.value, each.name) for each in only.labels] == [(52, "mine")]
     assert all(each.classes <= {1} for each in only.slices)
 
@@ -399,7 +397,7 @@ def test_segmentations_of_one_volume_are_one_volume(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     second = write_pair(tmp_path, *head(seed=1), "b")
-    examples = load_examples([ExampleSource(*each) for each in (files, second, files)])
+    examples = load_examples([example_of(*each) for each in (files, second, files)])
     volumes = [each.volume for each in examples.slices]
     assert examples.volumes == 2 and volumes == sorted(volumes)
     held_out = split(examples.slices, seed=0)
@@ -414,7 +412,7 @@ def test_a_label_of_another_volume_is_unknown(files: tuple[Path, Path], tmp_path
     volume, labelmap = head(values=(5, 7), seed=1)
     labelmap = replace(labelmap, names={5: "bright", 7: "another"})
     second = write_pair(tmp_path, volume, labelmap, "b")
-    examples = load_examples([ExampleSource(*files), ExampleSource(*second, labels=[7])])
+    examples = load_examples([example_of(*files), example_of(*second, labels=[7])])
     assert [label.value for label in examples.labels] == [5, 7, 52]
     of_second = [each for each in examples.slices if each.volume == 1]
     for each in of_second:
@@ -427,21 +425,21 @@ def test_a_label_of_another_volume_is_unknown(files: tuple[Path, Path], tmp_path
 def test_volumes_cut_along_different_axes(files: tuple[Path, Path], tmp_path: Path) -> None:
     volume, labelmap = head(seed=1)
     second = write_pair(tmp_path, volume, keep_slices(labelmap, [20, 24, 30], axis=1), "b")
-    mixed = [ExampleSource(*files), ExampleSource(*second, axis="coronal")]
+    mixed = [example_of(*files), example_of(*second, axis="coronal")]
     assert load_examples(mixed).axis == WIDEST
     assert load_examples(mixed[1:]).axis == "coronal"
 
 
 def test_what_may_surprise_is_told(files: tuple[Path, Path]) -> None:
-    warnings = load_examples([ExampleSource(*files, empty="none")]).warnings
+    warnings = load_examples([example_of(*files, empty="none")]).warnings
     assert len(warnings) == 1 and "empty" in warnings[0]
-    warnings = load_examples([ExampleSource(*files, labelled=[0, 6])]).warnings
+    warnings = load_examples([example_of(*files, labelled=[0, 6])]).warnings
     assert warnings == []
 
 
 def test_listed_slices_without_a_label_are_refused(files: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="none of the slices"):
-        load_examples([ExampleSource(*files, labelled=[0, 1])])
+        load_examples([example_of(*files, labelled=[0, 1])])
 
 
 def test_reading_stops_when_it_is_cancelled(files: tuple[Path, Path]) -> None:
@@ -449,7 +447,7 @@ def test_reading_stops_when_it_is_cancelled(files: tuple[Path, Path]) -> None:
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        load_examples([ExampleSource(*files)], check=cancel)
+        load_examples([example_of(*files)], check=cancel)
 
 
 # What is drawn
@@ -484,8 +482,8 @@ def starter(plan: FinetunePlan, structures: int = 2) -> AutomaticSegmenter:
 
 
 def test_cached_features_are_those_computed(files: tuple[Path, Path], tmp_path: Path) -> None:
-    examples = load_examples([ExampleSource(*files)])
-    plan = settle(Wishes(steps=2, method="adapter", scope="decoder"), examples, True)
+    examples = load_examples([example_of(*files)])
+    plan = settle(choices_of(steps=2, method="adapter", scope="decoder"), examples, True)
     segmenter = starter(plan)
     encoder = segmenter.network.image_encoder
     stages = len(encoder.stages())
@@ -551,7 +549,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
     volume, labelmap = head()
     folder = tmp_path_factory.mktemp("examples")
     return load_examples(
-        [ExampleSource(*write_pair(folder, volume, keep_slices(labelmap, [2, 4, 6, 8]), "a"))]
+        [example_of(*write_pair(folder, volume, keep_slices(labelmap, [2, 4, 6, 8]), "a"))]
     )
 
 
@@ -569,8 +567,8 @@ class Run:
     ) -> None:
         self.reports: list[Any] = []
         self.best_at: list[int] = []
-        wishes = Wishes(steps=6, batch=2, input_size=256)
-        plan = replace(settle(wishes, examples, False), warm_up=3, **changes)
+        choices = choices_of(steps=6, batch=2, input_size=256)
+        plan = replace(settle(choices, examples, False), warm_up=3, **changes)
         self.segmenter = starter(plan)
         self.tuning = FineTuning(
             self.segmenter,
@@ -731,7 +729,7 @@ def test_a_checkpoint_of_a_network_of_another_shape_is_ignored(
 
 
 def test_corrected_labels_start_afresh(examples: TrainingSet) -> None:
-    plan = settle(Wishes(), examples, False)
+    plan = settle(choices_of(), examples, False)
     first = examples.slices[0]
     target = first.target.copy()
     target[0, 0] = 1 - target[0, 0]
@@ -819,7 +817,7 @@ def test_the_best_weights_are_chosen_only_where_enough_is_held_out(
 def test_a_single_slice_trains_without_validation(tmp_path: Path) -> None:
     volume, labelmap = head()
     pair = write_pair(tmp_path, volume, keep_slices(labelmap, [5]), "one")
-    one = load_examples([ExampleSource(*pair)])
+    one = load_examples([example_of(*pair)])
     run = Run(one, tmp_path / "job", steps=2, scope="decoder")
     outcome = run.to_end()
     assert outcome.validation is None and outcome.best_step is None and outcome.steps == 2
