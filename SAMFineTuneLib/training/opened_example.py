@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from SAMFineTuneLib.geometry.drawn_axis import widest_axis
 from SAMFineTuneLib.slices.intensity import VoxelSample, sample_voxels
-from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis, suggest_axis, widest_axis
+from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead, suggest_axis
 from SAMFineTuneLib.training.example import Example
 from SAMFineTuneLib.training.example_labels import LabelsOfExample
 from SAMFineTuneLib.training.kept_slices import KnownSlice, kept_empty_slices, kept_slices
@@ -126,7 +127,7 @@ def open_example(
             *volume.remarks,
             *labelmap.remarks,
             *other_frame_of_reference(labelmap, example.segmentation, example.volume),
-            *_axis_warnings(example, axis, sparser_axis(chosen, axis)),
+            *_axis_warnings(example, axis, drawn_instead(chosen, axis)),
         ],
         series=volume.series,
     )
@@ -155,7 +156,8 @@ def _axis(example: Example, volume: Volume, chosen: Labelmap, if_empty: str | No
     """The axis to cut along; `if_empty` is given for an empty segmentation only."""
     if example.axis != "auto":
         return example.axis
-    spacing_decides = widest_axis(volume.geometry) is not None or 1 in volume.array.shape
+    widest = widest_axis(volume.geometry.spacing[::-1])
+    spacing_decides = widest is not None or 1 in volume.array.shape
     if if_empty is not None and not spacing_decides:
         return if_empty
     return suggest_axis(chosen)
