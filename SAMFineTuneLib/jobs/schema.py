@@ -26,6 +26,7 @@ from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, SEGMENTATION_ENDINGS
+from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.worker.json_text import to_json, write_json
 
 SCHEMA_VERSION = 1
@@ -187,6 +188,18 @@ class Example(_Record):
     extent: Extent = None
     on_top: OnTop = Field(default_factory=list)
     series: Series | None = None
+
+    @property
+    def slice_knowledge(self) -> SliceKnowledge:
+        """What is stated about the slices of the volume."""
+        return SliceKnowledge(
+            labelled=self.labelled,
+            empty=self.empty,
+            complete=self.complete,
+            unfinished=self.unfinished,
+            known_empty=self.known_empty,
+            extent=self.extent,
+        )
 
     @field_validator("unfinished", "known_empty", mode="after")
     @classmethod

@@ -337,17 +337,18 @@ class TestOnTopIsSaidEverywhere:
     def test_examples_drawn_slices_and_evaluation(self, tmp_path):
         from SAMFineTuneLib.jobs.schema import Example
         from SAMFineTuneLib.tasks.drawn_slices import known_structures
-        from SAMFineTuneLib.training.examples import ExampleSource, load_examples
+        from SAMFineTuneLib.training.examples import load_examples
+        from Testing.support.job_records import example_of
 
         fields = segment(0, "a", 0, 1) | segment(1, "c", 1, 1)
         file = nrrd(tmp_path / "s.seg.nrrd", byte(A, C), fields)
         image = np.random.default_rng(0).random(SHAPE).astype(np.float32)
         nrrd(tmp_path / "v.nrrd", [image], {})
-        source = ExampleSource(tmp_path / "v.nrrd", file, on_top=["c"])
+        source = example_of(tmp_path / "v.nrrd", file, on_top=["c"])
         found = load_examples([source])
         assert [(each.value, each.name) for each in found.labels] == [(1, "a"), (2, "c")]
         assert any("covered by 'c'" in each for each in found.warnings)
-        refused(load_examples, [ExampleSource(tmp_path / "v.nrrd", file)])
+        refused(load_examples, [example_of(tmp_path / "v.nrrd", file)])
 
         drawn = Example(volume=tmp_path / "v.nrrd", segmentation=file, on_top=["c"])
         said: list[str] = []
