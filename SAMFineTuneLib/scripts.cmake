@@ -19,6 +19,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/cli/models.py
   SAMFineTuneLib/cli/pretrain.py
   SAMFineTuneLib/cli/progress_display.py
+  SAMFineTuneLib/cli/remedies.py
   SAMFineTuneLib/cli/run.py
   SAMFineTuneLib/cli/serve.py
   SAMFineTuneLib/cli/storage.py

@@ -86,9 +86,13 @@ def adapt_for_prompts(
 def _check(method: str, scope: str, rank: int) -> None:
     for what, value, allowed in (("method", method, METHODS), ("scope", scope, SCOPES)):
         if value not in allowed:
-            raise InputError(f"unknown {what} {value!r}", f"Choose one of {', '.join(allowed)}")
+            raise InputError(
+                f"unknown {what} {value!r}",
+                f"Choose one of {', '.join(allowed)}",
+                "unknown_strategy",
+            )
     if rank < 1:
-        raise InputError(f"rank {rank} is below 1", "Choose a rank of 1 or more")
+        raise InputError(f"rank {rank} is below 1", "Choose a rank of 1 or more", "bad_rank")
 
 
 def _train_stages(network: SamNetwork) -> None:

@@ -261,16 +261,20 @@ def _examples(chosen: argparse.Namespace) -> list[Any]:
             raise InputError(
                 "--examples takes the place of --volume, --series and --segmentation",
                 "Give either",
+                code="contrary_options",
             )
         return list(read_examples(chosen.examples, shared))
     if not volumes:
         raise InputError(
-            "no volume to learn from", "Give --volume and --segmentation, or --examples"
+            "no volume to learn from",
+            "Give --volume and --segmentation, or --examples",
+            code="no_volume",
         )
     if len(volumes) != len(segmentations):
         raise InputError(
             f"{len(volumes)} --volume and {len(segmentations)} --segmentation do not pair",
             "Give one --segmentation for each --volume, in the same order",
+            code="contrary_options",
         )
     series = series_of_volumes(volumes, chosen.series or [])
     return [

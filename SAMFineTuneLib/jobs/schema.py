@@ -372,6 +372,7 @@ def read_examples(path: Path, defaults: Mapping[str, Any]) -> list[Example]:
         raise InputError(
             f"{path} is not a list of examples",
             'Write [{"volume": "ct.nii.gz", "segmentation": "labels.nii.gz"}]',
+            code="bad_examples",
         )
     return [
         _example(entry, f"{path}, example {n}", path, defaults) for n, entry in enumerate(listed)
@@ -391,7 +392,11 @@ def read_job(folder: Path) -> Job:
     text = _read_text(path)
     data = _parse(text, path)
     if not isinstance(data, dict):
-        raise InputError(f"{path} is not a JSON object", "See --help of finetune", code="bad_job")
+        raise InputError(
+            f"{path} is not a JSON object",
+            'Write its fields in braces, such as {"kind": "checkpoint", "backbone": "vit_t"}',
+            code="bad_job",
+        )
     _refuse_newer(data.get("schema_version"), path)
     try:
         job = _JOBS.validate_json(text, strict=True)
@@ -433,7 +438,11 @@ def _absolute(value: Any, base: Path) -> Any:
 
 def _example(entry: object, where: str, path: Path, defaults: Mapping[str, Any]) -> Example:
     if not isinstance(entry, dict):
-        raise InputError(f"{where} is not an object", 'Write {"volume": …, "segmentation": …}')
+        raise InputError(
+            f"{where} is not an object",
+            'Write {"volume": …, "segmentation": …}',
+            code="bad_examples",
+        )
     try:
         example = Example.model_validate_json(to_json({**defaults, **entry}), strict=True)
     except ValidationError as error:
@@ -451,10 +460,12 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text", "Save it as UTF-8") from error
+        raise InputError(f"{path} is not UTF-8 text", "Save it as UTF-8", "not_utf8") from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"{path} cannot be read: {reason}", "Check the name") from error
+        raise InputError(
+            f"{path} cannot be read: {reason}", "Check the name", code="no_such_file"
+        ) from error
 
 
 def _parse(text: str, path: Path) -> object:

@@ -152,12 +152,14 @@ def _weights(job: FinetuneJob) -> Path | None:
     if job.weights == "pretrained":
         going_on = job.initial_model is not None
         return None if going_on else find_weights(job.backbone, job.checkpoint)
-    for name, given in (("checkpoint", job.checkpoint), ("initial model", job.initial_model)):
+    for field in ("checkpoint", "initial_model"):
+        given = getattr(job, field)
         if given is not None:
             raise InputError(
-                f"random weights and the {name} {given.name} exclude each other",
-                f"give --weights random or --{name.replace(' ', '-')}",
+                f"random weights and the {field.replace('_', ' ')} {given.name} exclude each other",
+                "give one of the two",
                 code="contrary_options",
+                field=field,
             )
     return None
 
@@ -221,8 +223,9 @@ def _as_tuned_before(wishes: Wishes, model: Path) -> Wishes:
         if wished not in ("auto", value):
             raise InputError(
                 f"{model.name} was tuned with {name.replace('_', ' ')} {value}, not {wished}",
-                f"leave out --{name.replace('_', '-')}, or go without --initial-model",
+                f"leave the {name.replace('_', ' ')} to the model, or start from the backbone",
                 code="other_strategy",
+                field=name,
             )
     return replace(wishes, rank=card.strategy.rank, **tuned)
 
@@ -265,7 +268,7 @@ def _warm_start(
         raise InputError(
             f"{model.name} finds labels {_listed(card.labels)}, "
             f"the examples have {_listed(examples.labels)}",
-            "fine-tune on the same labels, or without --initial-model",
+            "fine-tune on the same labels, or start from the backbone",
             code="other_labels",
         )
     segmenter, card = load_model(

@@ -207,7 +207,7 @@ def load_examples(
     if not any(each.is_labelled for each in slices):
         raise InputError(
             "none of the slices to learn from is labelled",
-            "label at least one slice, or check the numbers given to --labelled",
+            "label at least one slice, or check the numbers of the labelled slices",
             code="no_labelled_slice",
         )
     axes = {each.axis for each in opened}
@@ -346,13 +346,11 @@ def _refuse_absent(opened: list[_Opened], numbers: list[dict[int, int]]) -> None
                 continue
             file = each.source.segmentation.name
             has = ", ".join(map(str, each.present)) or "no label"
-            raise InputError(
-                f"label {label} does not occur in {file}, which has {has}",
-                "say on which slices it is absent (complete or empty ones, or the extent)"
-                if own[label] in shown
-                else "choose with --labels among those",
-                code="label_absent",
-            )
+            message = f"label {label} does not occur in {file}, which has {has}"
+            if own[label] in shown:
+                remedy = "say on which slices it is absent (complete or empty ones, or the extent)"
+                raise InputError(message, remedy, code="label_absent")
+            raise InputError(message, "choose among those", code="label_absent", absent=label)
 
 
 def _known_slices(
