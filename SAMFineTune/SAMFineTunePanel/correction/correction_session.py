@@ -253,7 +253,7 @@ class CorrectionSession:
         self._onFailure(failure)
 
     def _onFailure(self, failure) -> None:
-        self._complain(errorWords(failure.message, failure.remedy, failure.code))
+        self._complain(errorWords(failure.message, failure.remedy, failure.code, failure.facts))
 
     # The worker
 
