@@ -32,8 +32,8 @@ class Heard:
 
     def _take(self, correction, event: str) -> None:
         self.events.append(event)
-        if event == "words":
-            self.words.append(correction.problem or correction.words)
+        if event == "status":
+            self.words.append(correction.status.problem or correction.status.text)
 
     @property
     def said(self) -> str:
@@ -95,7 +95,7 @@ def held(segmentation, name: str, volume) -> np.ndarray:
 
 
 def ras(correction, i: float, j: float, k: float) -> np.ndarray:
-    return correction.segment.rasOf((i, j, k))
+    return correction.session.segment.rasOf((i, j, k))
 
 
 def paint(nodes, number: int, rows, columns, value: bool = True) -> None:
@@ -120,39 +120,51 @@ def test_point_mask_accept_and_back(opened, nodes, settle):
     correction = opened()
     before = {name: held(segmentation, name, volume) for name in ("liver", "cyst")}
     heard = Heard(correction)
-    assert correction.segment.orientation == "axial" and correction.embedded == (9, 9)
+    assert correction.session.segment.orientation == "axial" and correction.session.embedded == (
+        9,
+        9,
+    )
     correction.addPoint(ras(correction, 22.3, 12.1, 3.2))
-    assert correction.number == 3 and correction.current.start == "given"
-    assert correction.current.prompts[0].at == pytest.approx((22.3, 12.1, 3.0))
+    assert correction.session.number == 3 and correction.session.current.start == "given"
+    assert correction.session.current.prompts[0].at == pytest.approx((22.3, 12.1, 3.0))
     settle()
     expected = before["liver"][3] | disc(12.1, 22.3)
-    assert (correction.preview[3] == expected).all() and correction.current.confidence == 0.5
+    assert (
+        correction.session.preview[3] == expected
+    ).all() and correction.session.current.confidence == 0.5
     assert (held(segmentation, "liver", volume) == before["liver"]).all()
     assert {"slice", "prompts", "mask"} <= set(heard.events)
 
-    mask = correction.preview[3].copy()
+    mask = correction.session.preview[3].copy()
     correction.accept()
     after = before["liver"].copy()
     after[3] = mask
     assert (held(segmentation, "liver", volume) == after).all()
     assert (held(segmentation, "cyst", volume) == before["cyst"]).all()
     assert (
-        correction.accepted == {3} and correction.preview == {} and not correction.current.prompts
+        correction.session.accepted == {3}
+        and correction.session.preview == {}
+        and not correction.session.current.prompts
     )
-    assert "Accepted slice 3" in correction.words
+    assert "Accepted slice 3" in correction.status.text
 
     correction.undo()
     assert (held(segmentation, "liver", volume) == before["liver"]).all()
-    assert len(correction.current.prompts) == 1 and (correction.preview[3] == mask).all()
+    assert (
+        len(correction.session.current.prompts) == 1
+        and (correction.session.preview[3] == mask).all()
+    )
     correction.undo()
     settle()
-    assert correction.preview == {} and correction.accepted == set()
+    assert correction.session.preview == {} and correction.session.accepted == set()
     with pytest.raises(ValueError, match="nothing to undo"):
         correction.undo()
     correction.redo()
     correction.redo()
     settle()
-    assert (held(segmentation, "liver", volume) == after).all() and correction.accepted == {3}
+    assert (held(segmentation, "liver", volume) == after).all() and correction.session.accepted == {
+        3
+    }
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -196,7 +208,7 @@ def test_what_was_painted_since_a_mask_was_begun_survives_its_accept(opened, nod
     # Inside of what the mask adds, too: nobody loses anything there.
     paint(nodes, 3, (12, 13), (24, 26))
     painted = held(segmentation, "liver", volume)
-    found = correction.preview[3].copy()
+    found = correction.session.preview[3].copy()
     base = np.zeros_like(before) if start == "nothing" else before
     assert (found == (base | disc(12, 22) | disc(12, 24))).all()
     correction.accept()
@@ -218,7 +230,7 @@ def test_what_was_erased_since_a_mask_was_begun_stays_away(opened, nodes, settle
     correction.addPoint(ras(correction, 30, 12, 3))
     settle()
     paint(nodes, 3, (16, 20), (10, 14), False)
-    assert correction.preview[3][16:20, 10:14].all()
+    assert correction.session.preview[3][16:20, 10:14].all()
     correction.accept()
     after = held(segmentation, "liver", volume)[3]
     assert not after[16:20, 10:14].any() and after[10:16, 10:14].all() and after[12, 30]
@@ -233,7 +245,7 @@ def test_what_was_painted_while_masks_were_carried_on_survives_their_accept(
     correction.look(4)
     correction.accept()
     correction.propagate(3)
-    assert correction.isCarrying
+    assert correction.isPropagating
     paint(nodes, 5, (30, 35), (2, 7))
     settle()
     paint(nodes, 6, (30, 35), (2, 7))
@@ -242,8 +254,8 @@ def test_what_was_painted_while_masks_were_carried_on_survives_their_accept(
     correction.addPoint(ras(correction, 30, 15, 6))
     settle()
     painted = held(segmentation, "liver", volume)
-    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
-    assert not correction.preview[6][30:35, 2:7].any()
+    assert sorted(correction.session.preview) == [1, 2, 5, 6, 7]
+    assert not correction.session.preview[6][30:35, 2:7].any()
     correction.accept()
     after = painted.copy()
     after[1:8] |= before[4]
@@ -260,29 +272,31 @@ def test_prompts_are_moved_deleted_replaced_and_cleared(opened, settle):
     correction.addPoint(ras(correction, 20, 10, 6))
     correction.addPoint(ras(correction, 30, 10, 6), positive=False)
     settle()
-    assert correction.current.start == "nothing" and correction.preview[6].sum() > 50
+    assert (
+        correction.session.current.start == "nothing" and correction.session.preview[6].sum() > 50
+    )
     correction.movePrompt(0, ras(correction, 25, 20, 6))
     correction.movePrompt(0, ras(correction, 26, 21, 6), isGoingOn=True)
     settle()
-    assert (correction.preview[6] == disc(21, 26)).all()
+    assert (correction.session.preview[6] == disc(21, 26)).all()
     correction.undo()
-    assert correction.current.prompts[0].at == pytest.approx((20, 10, 6))
+    assert correction.session.current.prompts[0].at == pytest.approx((20, 10, 6))
     correction.redo()
     correction.deletePrompt(1)
     correction.addBox(ras(correction, 2, 3, 6), ras(correction, 8, 5, 6))
     correction.addBox(ras(correction, 2, 3, 6), ras(correction, 9, 7, 6))
-    kinds = [each.kind for each in correction.current.prompts]
+    kinds = [each.kind for each in correction.session.current.prompts]
     assert kinds == ["point", "box"]
     correction.movePrompt(1, ras(correction, 0, 0, 6), corner=0)
     settle()
     expected = disc(21, 26)
     expected[:8, :10] = True
-    assert (correction.preview[6] == expected).all()
+    assert (correction.session.preview[6] == expected).all()
     correction.clearPrompts()
-    assert correction.preview == {} and correction.current.prompts == ()
+    assert correction.session.preview == {} and correction.session.current.prompts == ()
     correction.undo()
     settle()
-    assert (correction.preview[6] == expected).all()
+    assert (correction.session.preview[6] == expected).all()
     with pytest.raises(ValueError, match="no such prompt"):
         correction.deletePrompt(7)
 
@@ -319,12 +333,12 @@ def test_what_cannot_be_is_refused_in_words_and_changes_nothing(opened, nodes, s
         correction.nextUncertain()
     with pytest.raises(ValueError, match="no start"):
         correction.startFrom("anywhere")
-    assert correction.current.prompts == () and not correction.history.canUndo()
+    assert correction.session.current.prompts == () and not correction.session.history.canUndo()
     correction.addBox(first, ras(correction, 20, 15, 2))
     with pytest.raises(ValueError, match="no area"):
         correction.movePrompt(0, ras(correction, 5, 15, 2), corner=0)
     settle()
-    assert correction.current.prompts[0].corners[0] == pytest.approx((5, 5, 2))
+    assert correction.session.current.prompts[0].corners[0] == pytest.approx((5, 5, 2))
 
 
 def test_what_cannot_be_opened_is_refused_in_words(correction, nodes, monkeypatch, tmp_path):
@@ -351,7 +365,7 @@ def test_what_cannot_be_opened_is_refused_in_words(correction, nodes, monkeypatc
     empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Void")
     with pytest.raises(ValueError, match="no voxels"):
         correction.open(empty, segmentation, segment_id(segmentation, "liver"))
-    assert not correction.isOpen
+    assert not correction.session.isOpen
 
 
 def test_masks_are_carried_on_shown_and_kept_as_one_step(opened, nodes, settle):
@@ -360,30 +374,39 @@ def test_masks_are_carried_on_shown_and_kept_as_one_step(opened, nodes, settle):
     before = held(segmentation, "liver", volume)
     correction.look(4)
     correction.accept()
-    assert correction.accepted == {4} and (held(segmentation, "liver", volume) == before).all()
+    assert (
+        correction.session.accepted == {4} and (held(segmentation, "liver", volume) == before).all()
+    )
     correction.propagate(3)
-    assert correction.isCarrying
+    assert correction.isPropagating
     with pytest.raises(ValueError, match="already"):
         correction.propagate()
     settle()
     # Slice 3 holds the same already.
-    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
+    assert sorted(correction.session.preview) == [1, 2, 5, 6, 7]
     assert (
-        "to 5 slices from 1 to 7. Accept" in correction.words and "ends there." in correction.words
+        "to 5 slices from 1 to 7. Accept" in correction.status.text
+        and "ends there." in correction.status.text
     )
     assert (held(segmentation, "liver", volume) == before).all()
     correction.clearPrompts()
-    assert correction.preview == {} and "dropped" in correction.words
+    assert correction.session.preview == {} and "dropped" in correction.status.text
     correction.undo()
-    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
+    assert sorted(correction.session.preview) == [1, 2, 5, 6, 7]
     correction.accept()
     after = before.copy()
     after[1:8] = before[4]
     assert (held(segmentation, "liver", volume) == after).all()
-    assert correction.accepted == {1, 2, 4, 5, 6, 7}
+    assert correction.session.accepted == {1, 2, 4, 5, 6, 7}
     correction.undo()
     assert (held(segmentation, "liver", volume) == before).all()
-    assert sorted(correction.preview) == [1, 2, 5, 6, 7] and correction.accepted == {4}
+    assert sorted(correction.session.preview) == [
+        1,
+        2,
+        5,
+        6,
+        7,
+    ] and correction.session.accepted == {4}
     correction.redo()
     assert (held(segmentation, "liver", volume) == after).all()
 
@@ -395,18 +418,20 @@ def test_a_mask_that_was_carried_on_is_corrected_before_it_is_kept(opened, nodes
     correction.accept()
     correction.propagate(2)
     settle()
-    assert sorted(correction.preview) == [2, 5, 6]
-    carried = correction.preview[5].copy()
+    assert sorted(correction.session.preview) == [2, 5, 6]
+    carried = correction.session.preview[5].copy()
     correction.addPoint(ras(correction, 30, 15, 5))
-    assert correction.current.start == "given"
+    assert correction.session.current.start == "given"
     correction.accept()
     settle()
     after = held(segmentation, "liver", volume)
     assert (after[5] == (carried | disc(15, 30))).all() and (after[6] == carried).all()
     correction.undo()
-    assert sorted(correction.preview) == [2, 5, 6] and correction.preview[5][15, 30]
+    assert sorted(correction.session.preview) == [2, 5, 6] and correction.session.preview[5][15, 30]
     correction.undo()
-    assert (correction.preview[5] == carried).all() and not correction.preview[5][15, 30]
+    assert (correction.session.preview[5] == carried).all() and not correction.session.preview[5][
+        15, 30
+    ]
 
 
 def test_between_accepted_slices_is_filled(opened, nodes, settle):
@@ -418,7 +443,7 @@ def test_between_accepted_slices_is_filled(opened, nodes, settle):
         correction.accept()
     correction.fillBetween()
     settle()
-    assert sorted(correction.preview) == [2, 3, 4, 5, 6]
+    assert sorted(correction.session.preview) == [2, 3, 4, 5, 6]
     correction.accept()
     mask = held(segmentation, "liver", volume)
     assert (mask[1:8] == mask[1]).all() and not mask[0].any() and not mask[8].any()
@@ -429,12 +454,12 @@ def test_accept_waits_for_the_mask_that_is_sought(opened, nodes, process_events,
     correction = opened("slow", start="nothing")
     correction.addPoint(ras(correction, 25, 20, 7))
     correction.accept()
-    assert "as soon as" in correction.words and correction.accepted == set()
+    assert "as soon as" in correction.status.text and correction.session.accepted == set()
     # Who is quick is on another slice by then.
     correction.look(2)
-    process_events(lambda: correction.accepted)
-    assert correction.accepted == {7} and held(segmentation, "liver", volume)[7].any()
-    assert correction.number == 2 and not held(segmentation, "liver", volume)[2].any()
+    process_events(lambda: correction.session.accepted)
+    assert correction.session.accepted == {7} and held(segmentation, "liver", volume)[7].any()
+    assert correction.session.number == 2 and not held(segmentation, "liver", volume)[2].any()
 
 
 def test_nothing_is_accepted_once_its_prompts_are_gone(opened, nodes, settle):
@@ -447,7 +472,10 @@ def test_nothing_is_accepted_once_its_prompts_are_gone(opened, nodes, settle):
     assert not correction.isWorking
     correction.addPoint(ras(correction, 10, 20, 7))
     settle()
-    assert correction.accepted == set() and (held(segmentation, "liver", volume) == before).all()
+    assert (
+        correction.session.accepted == set()
+        and (held(segmentation, "liver", volume) == before).all()
+    )
 
 
 def test_losses_of_other_segments_are_summed_up(opened, nodes, settle):
@@ -460,7 +488,7 @@ def test_losses_of_other_segments_are_summed_up(opened, nodes, settle):
     correction.accept()
     assert len(correction.edits) == 2
     lost = sum(edit.lostVoxels["cyst"] for edit in correction.edits)
-    assert correction.words.endswith(f"Taken from other segments: cyst {lost} voxels.")
+    assert correction.status.text.endswith(f"Taken from other segments: cyst {lost} voxels.")
 
 
 def carried_on_both_sides(correction, settle) -> None:
@@ -469,7 +497,7 @@ def carried_on_both_sides(correction, settle) -> None:
     correction.accept()
     correction.propagate(3)
     settle()
-    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
+    assert sorted(correction.session.preview) == [1, 2, 5, 6, 7]
 
 
 def test_slices_apart_are_one_step_of_the_segment_editor(opened, nodes, settle, monkeypatch):
@@ -522,7 +550,7 @@ def test_the_latest_prompts_win(opened, settle):
         correction.addPoint(ras(correction, i, 20, 7))
     settle()
     expected = disc(20, 10) | disc(20, 20) | disc(20, 30)
-    assert (correction.preview[7] == expected).all()
+    assert (correction.session.preview[7] == expected).all()
 
 
 def test_a_model_shows_its_own_mask_and_says_where_it_is_uncertain(
@@ -535,28 +563,28 @@ def test_a_model_shows_its_own_mask_and_says_where_it_is_uncertain(
     _volume, segmentation = nodes
     segment = segmentation.GetSegmentation().GetSegment(segment_id(segmentation, "liver"))
     correction = opened(model="tuned")
-    assert correction.label is None
+    assert correction.session.label is None
     # What an apply calls a structure of a model that has no name for it.
     segment.SetName("Segment_2")
-    assert correction.label == 2
+    assert correction.session.label == 2
     segment.SetName("model")
-    assert correction.label == 1
+    assert correction.session.label == 1
     correction.look(0)
     settle()
-    assert correction.current.start == "model" and correction.preview[0].sum() == 9
+    assert correction.session.current.start == "model" and correction.session.preview[0].sum() == 9
     correction.look(4)
     settle()
-    assert correction.preview == {}
+    assert correction.session.preview == {}
     for number in (8, 7):
         correction.nextUncertain()
-        process_events(lambda number=number: correction.number == number)
-    assert "least certain" in correction.words
+        process_events(lambda number=number: correction.session.number == number)
+    assert "least certain" in correction.status.text
     settle()
     correction.accept()
-    assert correction.accepted == {7}
+    assert correction.session.accepted == {7}
     correction.look(8)
     correction.startFrom("nothing")
-    assert correction.preview == {}
+    assert correction.session.preview == {}
 
 
 @pytest.fixture
@@ -598,33 +626,33 @@ def test_a_slice_that_was_accepted_is_not_called_in_question(opened_with_model, 
     correction.accept()
     correction.look(8)
     settle()
-    assert correction.preview[8].any()
+    assert correction.session.preview[8].any()
     correction.look(7)
     settle()
-    assert correction.preview == {} and correction.accepted == {7}
+    assert correction.session.preview == {} and correction.session.accepted == {7}
     correction.addPoint(ras(correction, 25, 20, 7))
     settle()
-    assert correction.current.start == "model" and correction.preview[7][20, 25]
+    assert correction.session.current.start == "model" and correction.session.preview[7][20, 25]
 
 
 def test_what_was_carried_on_takes_the_place_of_the_models_own_mask(
     opened_with_model, nodes, settle
 ):
     correction = opened_with_model()
-    assert correction.current.start == "model" and correction.preview[7].sum() == 9
+    assert correction.session.current.start == "model" and correction.session.preview[7].sum() == 9
     correction.look(4)
     settle()
     correction.accept()
     correction.propagate(3)
     settle()
-    carried = correction.carried[7]
+    carried = correction.session.propagated[7]
     correction.look(7)
     settle()
-    assert carried.sum() > 9 and (correction.preview[7] == carried).all()
+    assert carried.sum() > 9 and (correction.session.preview[7] == carried).all()
     correction.addPoint(ras(correction, 30, 15, 7))
     settle()
-    assert correction.current.start == "given"
-    assert (correction.preview[7] == (carried | disc(15, 30))).all()
+    assert correction.session.current.start == "given"
+    assert (correction.session.preview[7] == (carried | disc(15, 30))).all()
     correction.undo()
     settle()
     correction.accept()
@@ -634,7 +662,7 @@ def test_what_was_carried_on_takes_the_place_of_the_models_own_mask(
     correction.look(4)
     correction.look(7)
     settle()
-    assert correction.carried == {} and correction.preview[7].sum() == 9
+    assert correction.session.propagated == {} and correction.session.preview[7].sum() == 9
 
 
 def test_what_was_painted_beside_the_models_own_mask_survives_its_accept(
@@ -662,8 +690,8 @@ def test_a_segment_that_is_renamed_stays_the_structure_it_was(
     model_segment.SetName("liver of Monday")
     correction.addPoint(ras(correction, 25, 20, 0))
     settle()
-    assert correction.label == 1 and correction.problem == ""
-    assert correction.preview[0][3, 3] and correction.preview[0][20, 25]
+    assert correction.session.label == 1 and correction.status.problem == ""
+    assert correction.session.preview[0][3, 3] and correction.session.preview[0][20, 25]
 
 
 def test_a_model_that_was_replaced_is_read_anew(
@@ -672,15 +700,15 @@ def test_a_model_that_was_replaced_is_read_anew(
     pretend(monkeypatch)
     correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
     settle()
-    first = correction.processID
+    first = correction.session.processID
     correction.close(keepWorker=True)
     correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
-    assert correction.processID == first
+    assert correction.session.processID == first
     correction.close(keepWorker=True)
     os.utime(tuned, ns=(1, 1))
     correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
     settle()
-    assert correction.state == "ready" and correction.processID != first
+    assert correction.session.state == "ready" and correction.session.processID != first
 
 
 @pytest.mark.parametrize("behaviour", ["die", "die+garbage"])
@@ -690,19 +718,21 @@ def test_a_worker_that_dies_is_started_again_and_nothing_is_lost(opened, nodes, 
     correction.addPoint(ras(correction, 25, 20, 4))
     settle()
     mask = held(nodes[1], "liver", nodes[0])[4] | disc(20, 25)
-    assert (correction.preview[4] == mask).all() and "started again" in heard.said
+    assert (correction.session.preview[4] == mask).all() and "started again" in heard.said
     assert "RuntimeError: pretended" in heard.said
     correction.accept()
-    assert correction.accepted == {4}
+    assert correction.session.accepted == {4}
 
 
 def test_a_worker_that_is_killed_between_question_and_answer(opened, settle):
     correction = opened("slow", start="nothing")
-    first = correction.processID
+    first = correction.session.processID
     correction.addPoint(ras(correction, 25, 20, 4))
     psutil.Process(first).kill()
     settle()
-    assert (correction.preview[4] == disc(20, 25)).all() and correction.processID != first
+    assert (
+        correction.session.preview[4] == disc(20, 25)
+    ).all() and correction.session.processID != first
 
 
 def test_a_second_death_closes_the_session_in_words(opened, nodes, process_events):
@@ -710,22 +740,28 @@ def test_a_second_death_closes_the_session_in_words(opened, nodes, process_event
     before = held(segmentation, "liver", volume)
     correction = opened("die_always")
     correction.addPoint(ras(correction, 25, 20, 4))
-    process_events(lambda: not correction.isOpen, 20)
-    assert "RuntimeError: pretended" in correction.problem and "closed" in correction.problem
+    process_events(lambda: not correction.session.isOpen, 20)
+    assert (
+        "RuntimeError: pretended" in correction.status.problem
+        and "closed" in correction.status.problem
+    )
     assert (held(segmentation, "liver", volume) == before).all()
     process_events(lambda: session_folders() == [])
 
 
 def test_a_worker_that_cannot_start_is_told(opened):
     correction = opened("leave")
-    assert not correction.isOpen and "ImportError: no network here" in correction.problem
+    assert (
+        not correction.session.isOpen
+        and "ImportError: no network here" in correction.status.problem
+    )
 
 
 def test_a_refusal_keeps_the_session(opened, settle, process_events):
     correction = opened("refuse")
     correction.addPoint(ras(correction, 25, 20, 4))
-    process_events(lambda: correction.problem)
-    assert correction.problem == "No. Ask another." and correction.isOpen
+    process_events(lambda: correction.status.problem)
+    assert correction.status.problem == "No. Ask another." and correction.session.isOpen
     assert not correction.isWorking
     correction.look(7)
     correction.addPoint(ras(correction, 25, 20, 7))
@@ -761,7 +797,7 @@ def test_slicer_stays_alive_while_a_large_volume_is_read(
         correction.addPoint(ras(correction, 200, 300, number))
         wait_until_idle(correction, process_events)
     correction.accept()
-    assert heartbeat.stop() < 0.25 and correction.accepted == {61}
+    assert heartbeat.stop() < 0.25 and correction.session.accepted == {61}
 
 
 def test_a_folder_that_is_removed_ends_the_session_at_the_next_death(opened, process_events):
@@ -769,8 +805,8 @@ def test_a_folder_that_is_removed_ends_the_session_at_the_next_death(opened, pro
     for folder in session_folders():
         shutil.rmtree(folder)
     correction.addPoint(ras(correction, 25, 20, 4))
-    process_events(lambda: not correction.isOpen, 20)
-    assert "folder was removed" in correction.problem
+    process_events(lambda: not correction.session.isOpen, 20)
+    assert "folder was removed" in correction.status.problem
 
 
 def test_a_full_disk_is_told(correction, nodes, monkeypatch, process_events):
@@ -785,8 +821,8 @@ def test_a_full_disk_is_told(correction, nodes, monkeypatch, process_events):
     pretend(monkeypatch)
     monkeypatch.setattr(raw_nrrd, "write", full)
     correction.open(*nodes, segment_id(nodes[1], "liver"))
-    process_events(lambda: not correction.isOpen)
-    assert "No space left" in correction.problem and session_folders() == []
+    process_events(lambda: not correction.session.isOpen)
+    assert "No space left" in correction.status.problem and session_folders() == []
 
 
 @pytest.mark.parametrize("what", ["volume", "segmentation", "segment"])
@@ -800,8 +836,8 @@ def test_what_is_removed_closes_the_session(opened, nodes, process_events, what)
         segmentation.GetSegmentation().RemoveSegment(segment_id(segmentation, "liver"))
     else:
         slicer.mrmlScene.RemoveNode(volume if what == "volume" else segmentation)
-    process_events(lambda: not correction.isOpen)
-    assert "removed" in correction.problem
+    process_events(lambda: not correction.session.isOpen)
+    assert "removed" in correction.status.problem
     process_events(lambda: session_folders() == [])
 
 
@@ -813,30 +849,30 @@ def test_a_prompt_right_after_a_removal_is_refused(opened, nodes):
     slicer.mrmlScene.RemoveNode(nodes[1])
     with pytest.raises(ValueError, match="removed"):
         correction.addPoint(place)
-    assert not correction.isOpen
+    assert not correction.session.isOpen
 
 
 def test_closing_the_scene_closes_the_session(opened, scene, process_events):
     correction = opened()
     correction.addPoint(ras(correction, 25, 20, 4))
     scene.Clear(0)
-    assert not correction.isOpen and correction.problem == ""
+    assert not correction.session.isOpen and correction.status.problem == ""
     process_events(lambda: session_folders() == [])
 
 
 def test_a_moved_volume_is_followed(opened, nodes, settle, process_events):
     volume, _segmentation = nodes
     correction = opened(start="nothing")
-    process = correction.processID
+    process = correction.session.processID
     correction.addPoint(ras(correction, 25, 20, 6))
     settle()
     heard = Heard(correction)
     add_transform(placement(origin=(100.0, 0.0, 0.0)), volume)
     process_events(lambda: "prompts" in heard.events)
-    assert correction.processID == process and correction.isOpen
+    assert correction.session.processID == process and correction.session.isOpen
     correction.addPoint(ras(correction, 10, 20, 6))
     settle()
-    assert (correction.preview[6] == (disc(20, 25) | disc(20, 10))).all()
+    assert (correction.session.preview[6] == (disc(20, 25) | disc(20, 10))).all()
 
 
 def test_an_edited_volume_is_read_anew_and_prompts_stay(opened, nodes, settle, process_events):
@@ -846,13 +882,13 @@ def test_an_edited_volume_is_read_anew_and_prompts_stay(opened, nodes, settle, p
     correction = opened(start="nothing")
     correction.addPoint(ras(correction, 25, 20, 6))
     settle()
-    process, heard = correction.processID, Heard(correction)
+    process, heard = correction.session.processID, Heard(correction)
     slicer.util.arrayFromVolume(volume)[:] = 7
     slicer.util.arrayFromVolumeModified(volume)
     process_events(lambda: "read anew" in heard.said)
     settle()
-    assert correction.processID not in (0, process)
-    assert (correction.preview[6] == disc(20, 25)).all()
+    assert correction.session.processID not in (0, process)
+    assert (correction.session.preview[6] == disc(20, 25)).all()
 
 
 def test_a_volume_of_another_size_closes_the_session(opened, nodes, settle, process_events):
@@ -863,8 +899,8 @@ def test_a_volume_of_another_size_closes_the_session(opened, nodes, settle, proc
     correction.addPoint(ras(correction, 25, 20, 4))
     settle()
     slicer.util.updateVolumeFromArray(volume, np.zeros((9, 20, 20), np.int16))
-    process_events(lambda: not correction.isOpen)
-    assert "another size" in correction.problem
+    process_events(lambda: not correction.session.isOpen)
+    assert "another size" in correction.status.problem
 
 
 def test_edits_of_others_are_not_taken_back(opened, nodes, settle):
@@ -882,17 +918,19 @@ def test_edits_of_others_are_not_taken_back(opened, nodes, settle):
     )
     with pytest.raises(ValueError, match="edited since"):
         correction.undo()
-    assert (held(segmentation, "liver", volume) == mask).all() and correction.history.canUndo()
+    assert (
+        held(segmentation, "liver", volume) == mask
+    ).all() and correction.session.history.canUndo()
 
 
 def test_another_segment_uses_the_same_worker(opened, nodes, correction, settle):
     volume, segmentation = nodes
     opened(start="nothing")
-    process = correction.processID
+    process = correction.session.processID
     correction.close(keepWorker=True)
-    assert not correction.isOpen
+    assert not correction.session.isOpen
     correction.open(volume, segmentation, segment_id(segmentation, "cyst"), start="nothing")
-    assert correction.state == "ready" and correction.processID == process
+    assert correction.session.state == "ready" and correction.session.processID == process
     correction.addPoint(ras(correction, 25, 20, 6))
     settle()
     correction.accept()
@@ -902,12 +940,15 @@ def test_another_segment_uses_the_same_worker(opened, nodes, correction, settle)
 def test_coronal_slices(opened, nodes, settle):
     volume, segmentation = nodes
     correction = opened(start="nothing", orientation="coronal")
-    assert correction.segment.orientation == "coronal" and correction.segment.count == SHAPE[1]
+    assert (
+        correction.session.segment.orientation == "coronal"
+        and correction.session.segment.count == SHAPE[1]
+    )
     correction.addPoint(ras(correction, 25, 20.2, 4))
     settle()
     correction.accept()
     changed = held(segmentation, "liver", volume)
-    assert correction.accepted == {20} and changed[4, 20, 25] and not changed[4, 21, 25]
+    assert correction.session.accepted == {20} and changed[4, 20, 25] and not changed[4, 21, 25]
 
 
 @pytest.fixture
@@ -929,7 +970,7 @@ def test_whoever_starts_sees_a_slice_to_click_on(slice_views, opened, nodes):
     red.GetSliceNode().SetOrientation("Axial")
     assert sliceInView(nodes[0], "axial").number is None
     correction = opened()
-    assert correction.number == SHAPE[0] // 2 == sliceInView(nodes[0], "axial").number
+    assert correction.session.number == SHAPE[0] // 2 == sliceInView(nodes[0], "axial").number
     assert red.GetSliceCompositeNode().GetBackgroundVolumeID() == nodes[0].GetID()
     correction.close()
     red.GetSliceCompositeNode().SetBackgroundVolumeID(other.GetID())
@@ -951,9 +992,9 @@ def test_a_view_that_moves_after_a_removal_is_not_followed(
     else:
         warp(segmentation)
     showSlice(volume, "axial", 7)
-    process_events(lambda: not correction.isOpen)
+    process_events(lambda: not correction.session.isOpen)
     expected = {"segment": "was removed from", "transform": "not linear. Harden it"}[what]
-    assert expected in correction.problem
+    assert expected in correction.status.problem
     with pytest.raises(ValueError, match="No correction is open"):
         correction.look(2)
 
@@ -981,16 +1022,16 @@ def test_only_the_slice_in_view_takes_clicks(slice_views, opened, nodes, settle,
     volume, _segmentation = nodes
     showSlice(volume, "axial", 6)
     correction = opened(start="nothing")
-    assert correction.number == 6
+    assert correction.session.number == 6
     with pytest.raises(ValueError, match="shows slice 6"):
         correction.addPoint(ras(correction, 25, 20, 5))
-    assert correction.number == 6 and correction.current.prompts == ()
+    assert correction.session.number == 6 and correction.session.current.prompts == ()
     correction.addPoint(ras(correction, 25, 20, 6))
     settle()
     showSlice(volume, "axial", 2)
-    process_events(lambda: correction.number == 2)
-    assert correction.preview == {}
+    process_events(lambda: correction.session.number == 2)
+    assert correction.session.preview == {}
     correction.undo()
-    assert correction.number == 6 and correction.current.prompts == ()
+    assert correction.session.number == 6 and correction.session.current.prompts == ()
     process_events()
-    assert correction.number == 6
+    assert correction.session.number == 6

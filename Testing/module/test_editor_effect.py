@@ -19,22 +19,30 @@ pytestmark = pytest.mark.usefixtures("module", "scene")
 SHAPE = (6, 14, 16)
 
 
-class Recorded:
-    """Stands for the correction; notes what it is asked. A test compares its names with it."""
+class RecordedSession:
+    """Stands for what is open."""
 
     def __init__(self) -> None:
         from SAMFineTunePanel.correction.correction_history import CorrectionHistory
         from SAMFineTunePanel.correction.slice_correction import SliceCorrection
 
-        self.asked, self.listeners = [], []
         self.history = CorrectionHistory()
-        self.state, self.words, self.problem, self.segment = "closed", "", "", None
-        self.accepted, self.refusal, self.editor = set(), "", None
-        self.preview, self.current = {}, SliceCorrection()
+        self.state, self.segment = "closed", None
+        self.accepted, self.preview, self.current = set(), {}, SliceCorrection()
 
     @property
     def isOpen(self):
         return self.state != "closed"
+
+
+class Recorded:
+    """Stands for the correction; notes what it is asked. A test compares its names with it."""
+
+    def __init__(self) -> None:
+        self.asked, self.listeners = [], []
+        self.session = RecordedSession()
+        self.status = types.SimpleNamespace(text="", problem="")
+        self.refusal, self.editor = "", None
 
     def addListener(self, listener):
         self.listeners.append(listener)
@@ -50,13 +58,13 @@ class Recorded:
         from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 
         self._note("open", segmentID, model)
-        self.segment = CorrectedSegment(volume, segmentation, segmentID)
-        self.state = "ready"
+        self.session.segment = CorrectedSegment(volume, segmentation, segmentID)
+        self.session.state = "ready"
         self.news()
 
     def close(self) -> None:
         self.asked.append(("close",))
-        self.state, self.segment = "closed", None
+        self.session.state, self.session.segment = "closed", None
         self.news()
 
     def addPoint(self, ras, positive):
@@ -100,6 +108,9 @@ def test_the_stand_in_has_only_names_of_the_correction():
     known = {*dir(Correction), *vars(Correction())}
     extra = {name for name in own if not name.startswith("_")} - known
     assert extra == {"asked", "listeners", "refusal", "editor", "news"}
+    own = {*vars(RecordedSession), *vars(RecordedSession())}
+    known = {*dir(Correction().session), *vars(Correction().session)}
+    assert {name for name in own if not name.startswith("_")} <= known
 
 
 @pytest.fixture
@@ -261,10 +272,10 @@ def test_a_segment_that_cannot_be_corrected_leaves_nothing_open(session, editor)
     session.begin(editor)
     correction.refusal = "made of surfaces"
     editor.SetSelectedSegmentID(spleen)
-    assert session.problem == "made of surfaces" and not correction.isOpen
+    assert session.problem == "made of surfaces" and not correction.session.isOpen
     correction.refusal = ""
     editor.SetSelectedSegmentID(liver)
-    assert session.problem == "" and correction.isOpen
+    assert session.problem == "" and correction.session.isOpen
 
 
 def test_without_a_selection_it_says_what_is_missing(session, editor):
@@ -273,9 +284,9 @@ def test_without_a_selection_it_says_what_is_missing(session, editor):
     session.begin(editor)
     assert correction.asked == [] and "Choose a source volume" in session.problem and changes
     editor.SetSelectedSegmentID(ids(editor)[0])
-    assert session.problem == "" and correction.isOpen
+    assert session.problem == "" and correction.session.isOpen
     editor.SetAndObserveSourceVolumeNode(None)
-    assert not correction.isOpen and session.problem
+    assert not correction.session.isOpen and session.problem
 
 
 def test_what_is_open_already_is_joined_and_not_closed(session, editor):
@@ -284,7 +295,7 @@ def test_what_is_open_already_is_joined_and_not_closed(session, editor):
     correction.open(editor.GetSourceVolumeNode(), editor.GetSegmentationNode(), liver)
     session.begin(editor)
     session.end()
-    assert correction.asked == [("open", liver, None)] and correction.isOpen
+    assert correction.asked == [("open", liver, None)] and correction.session.isOpen
 
 
 def test_a_correction_that_closed_itself_is_started_again_on_demand(session, editor):
@@ -292,9 +303,9 @@ def test_a_correction_that_closed_itself_is_started_again_on_demand(session, edi
     session.begin(editor)
     correction.close()
     editor.SetMaskMode(1)
-    assert not correction.isOpen
+    assert not correction.session.isOpen
     session.startAgain()
-    assert correction.isOpen
+    assert correction.session.isOpen
 
 
 def test_another_model_opens_it_anew(session, editor):
@@ -327,9 +338,9 @@ def test_mask_and_prompts_are_shown_while_the_effect_is_active(session, editor, 
     session, correction, _changes = session
     before = slicer.mrmlScene.GetNumberOfNodes()
     session.begin(editor)
-    correction.preview = {3: np.ones(SHAPE[1:], bool)}
+    correction.session.preview = {3: np.ones(SHAPE[1:], bool)}
     prompts = (Point(at=(4.0, 5.0, 3.0)), Box(corners=((0.0, 0.0, 3.0), (9.0, 9.0, 3.0))))
-    correction.current = SliceCorrection(prompts)
+    correction.session.current = SliceCorrection(prompts)
     correction.news()
     assert slicer.mrmlScene.GetNumberOfNodes() > before
     assert slicer.mrmlScene.GetFirstNodeByName("Proposed mask")
@@ -375,8 +386,8 @@ def options(session, editor):
 
 def test_buttons_do_what_they_say(options):
     made, correction, _reader = options
-    correction.history.add("a point", lambda: None, lambda: None)
-    correction.accepted = {3}
+    correction.session.history.add("a point", lambda: None, lambda: None)
+    correction.session.accepted = {3}
     correction.news()
     made.slicesSpinBox.value = 4
     del correction.asked[:]
@@ -423,12 +434,12 @@ def test_a_model_that_is_chosen_answers_from_then_on(options):
 def test_a_closed_correction_can_only_be_started_again(options):
     made, correction, _reader = options
     assert not made.startButton.visible
-    correction.problem = "The worker ended."
+    correction.status.problem = "The worker ended."
     correction.close()
     assert made.startButton.visible and not made.acceptButton.enabled
     assert made.problemLabel.text == "⚠ The worker ended."
     made.startButton.click()
-    assert correction.isOpen and not made.startButton.visible
+    assert correction.session.isOpen and not made.startButton.visible
 
 
 # The effect as Slicer holds it
@@ -437,11 +448,11 @@ def test_a_closed_correction_can_only_be_started_again(options):
 @pytest.fixture
 def effect(editor, monkeypatch):
     """The effect of the file that is registered, driving a recorded correction."""
-    from SAMFineTunePanel.session import theSession
+    from SAMFineTunePanel.module_state import theModuleState
 
     monkeypatch.setitem(sys.modules, "SegmentEditorEffects", effect_base())
     correction = Recorded()
-    monkeypatch.setattr(theSession(), "correction", correction, raising=False)
+    monkeypatch.setattr(theModuleState(), "correction", correction, raising=False)
     made = make_effect(editor)
     yield made, correction
     made.cleanup()
@@ -547,12 +558,12 @@ def test_a_click_in_the_editor_becomes_voxels_within_its_rules(
     node.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
     session.begin(node)
     wait_until_idle(correction, process_events)
-    assert session.problem == "" and correction.state == "ready"
+    assert session.problem == "" and correction.session.state == "ready"
     mouse.slice_node.SetSliceOffset(3.0)
     mouse.act(reader, "LeftButtonPress", 84, 64)
     wait_until_idle(correction, process_events)
-    assert session.problem == "" and len(correction.current.prompts) == 1
-    mask = correction.current.mask
+    assert session.problem == "" and len(correction.session.current.prompts) == 1
+    mask = correction.session.current.mask
     session.attempt(correction.accept)
 
     def held(number: int) -> np.ndarray:
@@ -562,11 +573,11 @@ def test_a_click_in_the_editor_becomes_voxels_within_its_rules(
     expected[3] = mask
     liver = box(SHAPE, (1, 5), (2, 8), (3, 9))
     assert np.array_equal(held(1) > 0, expected & ~liver) and (expected & liver).any()
-    assert np.array_equal(held(0) > 0, liver) and "kept" in session.words
+    assert np.array_equal(held(0) > 0, liver) and "kept" in session.text
     session.attempt(correction.undo)
     assert not held(1).any() and session.problem == ""
     session.cleanup()
-    assert not correction.isOpen
+    assert not correction.session.isOpen
     correction.endForClosing()
 
 
@@ -626,7 +637,7 @@ def test_an_editor_of_another_module_has_its_own_rules_and_undo(
         wait_until_idle(correction, process_events)
     session.attempt(session.accept)
     wait_until_idle(correction, process_events)
-    assert session.problem == "" and correction.accepted == {3}
+    assert session.problem == "" and correction.session.accepted == {3}
     assert held(spleen).any() and (held(spleen) & before).any()
     assert np.array_equal(held(liver), before)
     assert len(saved) == 1 and not saved[0].any() and saved_by_slicer == []

@@ -98,11 +98,11 @@ def share_layers(segmentation) -> None:
 
 def write(volume, segmentation, mask=None, place=SLICE, name="liver", **rules):
     """As an accept does, with the rules given, else those of Slicer's Segment Editor."""
-    from SAMFineTunePanel.segment_editing.masking_settings import EditRules, rulesOf
+    from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings, maskingSettingsOf
     from SAMFineTunePanel.segment_editing.segment_editor import slicersEditor
 
     editor = slicersEditor(segmentation)
-    given = EditRules(**rules) if rules else rulesOf(editor.node)
+    given = MaskingSettings(**rules) if rules else maskingSettingsOf(editor.node)
     edit = planned(volume, segmentation, mask, place, name, given)
     carry_out([edit], editor.saveState)
     return edit
@@ -156,7 +156,7 @@ def test_a_slice_becomes_the_mask_and_nothing_else_changes(ijk_to_ras, transform
     assert np.array_equal(after["liver"], corrected(before["liver"], wanted()))
     assert np.array_equal(after["spleen"], before["spleen"])
     assert edit.changedVoxels == (after["liver"] != before["liver"]).sum() > 0
-    assert edit.words == "" and edit.lostVoxels == {}
+    assert edit.text == "" and edit.lostVoxels == {}
     edit.undo()
     assert same(voxels(segmentation, volume), before) and not edit.canUndo()
     edit.redo()
@@ -175,7 +175,7 @@ def test_a_small_box_leaves_the_rest_of_its_slice():
 
 @pytest.mark.parametrize("fine", [False, True], ids=["own lattice", "finer lattice"])
 def test_only_a_part_of_a_slice_changes(fine):
-    from SAMFineTunePanel.segment_editing.masking_settings import EditRules
+    from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings
 
     volume = add_volume(values(), placement())
     half = placement((0.5, 0.5, 1), origin=(-0.25, -0.25, 0))
@@ -188,7 +188,7 @@ def test_only_a_part_of_a_slice_changes(fine):
     segmentation = add_segmentation(of, {"liver": finer(liver())})
     part = np.zeros_like(wanted())
     part[:, :, 7:] = True
-    edit = planned(volume, segmentation, wanted(), SLICE, "liver", EditRules(), part)
+    edit = planned(volume, segmentation, wanted(), SLICE, "liver", MaskingSettings(), part)
     assert np.array_equal(voxels(segmentation, of)["liver"], finer(liver()))
     carry_out([edit])
     expected = liver()
@@ -412,7 +412,7 @@ def test_other_segments_give_way_as_the_overwrite_mode_says(shared, mode, losers
         assert np.array_equal(after[name], expected), name
     lost = {name: int((before[name] & gained).sum()) for name in losers}
     assert edit.lostVoxels == lost and all(lost.values())
-    assert all(f"{name} {count} voxels" in edit.words for name, count in lost.items())
+    assert all(f"{name} {count} voxels" in edit.text for name, count in lost.items())
     for _round in range(2):
         edit.undo()
         assert same(voxels(segmentation, volume), before)
@@ -516,8 +516,8 @@ def test_editable_area_is_that_of_slicer(mode, shared):
     assert np.array_equal(after["liver"], corrected(before["liver"], wanted(), allowed))
     assert not same(after, before)
     unlimited = (corrected(before["liver"], wanted()) != before["liver"]).sum()
-    assert edit.keptByRules == unlimited - edit.changedVoxels > 0
-    assert f"kept {edit.keptByRules} voxels" in edit.words
+    assert edit.keptByMasking == unlimited - edit.changedVoxels > 0
+    assert f"kept {edit.keptByMasking} voxels" in edit.text
     edit.undo()
     assert same(voxels(segmentation, volume), before)
 
@@ -532,7 +532,7 @@ def test_editable_intensities():
     allowed = (values() >= low) & (values() <= high)
     after = voxels(segmentation, volume)["liver"]
     assert np.array_equal(after, corrected(liver(), wanted(), allowed))
-    assert edit.changedVoxels > 0 and edit.keptByRules > 0
+    assert edit.changedVoxels > 0 and edit.keptByMasking > 0
 
 
 def test_intensities_of_another_volume():
@@ -549,7 +549,7 @@ def test_intensities_of_another_volume():
 
 def test_the_rules_are_those_of_the_editor_that_edits_this_segmentation():
     import slicer
-    from SAMFineTunePanel.segment_editing.masking_settings import rulesOf
+    from SAMFineTunePanel.segment_editing.masking_settings import maskingSettingsOf
     from SAMFineTunePanel.segment_editing.segment_editor import slicersEditor
 
     node = slicer.vtkMRMLSegmentationNode
@@ -557,7 +557,7 @@ def test_the_rules_are_those_of_the_editor_that_edits_this_segmentation():
     segmentation, another = overlapping(volume), overlapping(volume)
 
     def described(segmentation):
-        rules = rulesOf(slicersEditor(segmentation).node)
+        rules = maskingSettingsOf(slicersEditor(segmentation).node)
         return (
             rules.maskMode,
             rules.maskSegmentID,
@@ -596,7 +596,7 @@ def test_slicer_itself_would_have_done_the_same(masked):
     """Slicer's own editing logic as the judge: what it adds and removes with the same choices."""
     import slicer
     import vtk
-    from SAMFineTunePanel.segment_editing.masking_settings import rulesOf
+    from SAMFineTunePanel.segment_editing.masking_settings import maskingSettingsOf
     from vtk.util.numpy_support import numpy_to_vtk
 
     volume = add_volume(values(), OBLIQUE)
@@ -630,7 +630,7 @@ def test_slicer_itself_would_have_done_the_same(masked):
         logic.ModifySegmentByLabelmap(
             slicers, segment_id(slicers, "liver"), image, mode, True, False
         )
-    carry_out([planned(volume, mine, wanted(), SLICE, "liver", rulesOf(editor))])
+    carry_out([planned(volume, mine, wanted(), SLICE, "liver", maskingSettingsOf(editor))])
     expected, got = voxels(slicers, volume), voxels(mine, volume)
     assert not same(expected, voxels(overlapping(volume), volume))
     assert same(got, expected)
@@ -737,7 +737,7 @@ def test_the_open_segment_editor_can_undo_too(monkeypatch):
 
 
 def test_edits_of_one_step_are_kept_once_by_the_editor_and_done_all_or_none(monkeypatch):
-    from SAMFineTunePanel.segment_editing.masking_settings import EditRules
+    from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings
     from SAMFineTunePanel.segment_editing.segment_edit import SegmentEdit
 
     volume = add_volume(values(), placement())
@@ -748,7 +748,12 @@ def test_edits_of_one_step_are_kept_once_by_the_editor_and_done_all_or_none(monk
     def edits():
         return [
             planned(
-                volume, segmentation, wanted(), (slice(k, k + 1), *SLICE[1:]), "liver", EditRules()
+                volume,
+                segmentation,
+                wanted(),
+                (slice(k, k + 1), *SLICE[1:]),
+                "liver",
+                MaskingSettings(),
             )
             for k in (1, 3)
         ]

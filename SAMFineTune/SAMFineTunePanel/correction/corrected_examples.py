@@ -19,10 +19,9 @@ def addAcceptedSlices(logic, correction: Correction) -> str:
     Raises:
         ValueError: nothing is accepted, or the example is cut in another orientation.
     """
-    segment = correction.segment
-    if segment is None or not correction.accepted:
+    segment, accepted = correction.session.segment, sorted(correction.session.accepted)
+    if segment is None or not accepted:
         raise ValueError(_("Accept a slice first: accepted slices are learnt from."))
-    accepted = sorted(correction.accepted)
     examples = list(logic.getParameterNode().examples)
     index = next(
         (

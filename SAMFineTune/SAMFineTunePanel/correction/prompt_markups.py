@@ -12,9 +12,9 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from SAMFineTunePanel.scene.place_mode import PlaceOfClicks
+from SAMFineTunePanel.scene.place_mode import PlaceMode
 from SAMFineTunePanel.scene.scene_removal import removeNode
-from SAMFineTunePanel.scene.transient_node import addPassingMarkups
+from SAMFineTunePanel.scene.transient_node import addTransientMarkups
 
 POSITIVE, NEGATIVE, BOX = "positive", "negative", "box"
 
@@ -64,7 +64,7 @@ class PromptMarkups(VTKObservationMixin):
         self._shown: dict[str, list[_Shown]] = {POSITIVE: [], NEGATIVE: [], BOX: []}
         self._firstCorner: np.ndarray | None = None
         self._isQuiet = self._isDragged = self._wasMoved = False
-        self._placedBefore: PlaceOfClicks | None = None
+        self._placedBefore: PlaceMode | None = None
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
@@ -76,16 +76,16 @@ class PromptMarkups(VTKObservationMixin):
 
     def place(self, kind: str) -> None:
         """Have clicks in slice views set prompts of a kind; "" none any more."""
-        if not self._correction.isOpen:
+        if not self._correction.session.isOpen:
             kind = ""
         self._dropFirstCorner()
         interaction = slicer.app.applicationLogic().GetInteractionNode()
         if kind:
             node = self._node(kind)
             if not self.placing:
-                self._placedBefore = PlaceOfClicks.now()
+                self._placedBefore = PlaceMode.now()
             with self._quiet():
-                PlaceOfClicks(_POINTS, node.GetID(), True).apply()
+                PlaceMode(_POINTS, node.GetID(), True).apply()
                 interaction.SwitchToPersistentPlaceMode()
         elif self.placing:
             interaction.SwitchToViewTransformMode()
@@ -93,7 +93,7 @@ class PromptMarkups(VTKObservationMixin):
 
     def update(self) -> None:
         """Show the prompts of the slice in view."""
-        if not self._correction.isOpen:
+        if not self._correction.session.isOpen:
             self._removeNodes()
             return
         wanted = self._wanted()
@@ -111,9 +111,10 @@ class PromptMarkups(VTKObservationMixin):
 
     def _wanted(self) -> dict[str, list[tuple[int, int, np.ndarray]]]:
         """Of each kind: index of the prompt, corner, where it lies."""
-        rasOf = self._correction.segment.rasOf
+        session = self._correction.session
+        rasOf = session.segment.rasOf
         wanted: dict[str, list[tuple[int, int, np.ndarray]]] = {POSITIVE: [], NEGATIVE: [], BOX: []}
-        for index, prompt in enumerate(self._correction.current.prompts):
+        for index, prompt in enumerate(session.current.prompts):
             if prompt.kind == "box":
                 wanted[BOX] += [(index, corner, rasOf(place)) for corner, place in enumerate(prompt.corners)]
             else:
@@ -161,7 +162,7 @@ class PromptMarkups(VTKObservationMixin):
                 self._outline = _addNode(_CURVE, _("Box"), _COLOURS[BOX])
             self._outline.SetCurveTypeToLinear()
             self._outline.SetLocked(True)
-        around = _around(self._correction.segment, corners[-2], corners[-1])
+        around = _around(self._correction.session.segment, corners[-2], corners[-1])
         with self._quiet():
             for number, ras in enumerate(around):
                 if number < self._outline.GetNumberOfControlPoints():
@@ -211,7 +212,7 @@ class PromptMarkups(VTKObservationMixin):
     # From control points to prompts
 
     def _lookAtNodes(self) -> None:
-        if self._correction.state != "ready":
+        if self._correction.session.state != "ready":
             return
         for kind, node in list(self._nodes.items()):
             if slicer.mrmlScene.IsNodePresent(node):
@@ -285,7 +286,7 @@ class PromptMarkups(VTKObservationMixin):
         if kind == self.placing:
             return
         self.placing = kind
-        if not kind and self._placedBefore is not None and PlaceOfClicks.now().nodeID in self._ownIDs():
+        if not kind and self._placedBefore is not None and PlaceMode.now().nodeID in self._ownIDs():
             # What the user's own clicks were for is again what they are for.
             with self._quiet():
                 self._placedBefore.apply()
@@ -323,7 +324,7 @@ class PromptMarkups(VTKObservationMixin):
 
     def _onOtherPlaced(self, caller=None, event=None) -> None:
         """The user has chosen other markups to be placed by clicks; the mode stays theirs."""
-        if self._isQuiet or not self.placing or PlaceOfClicks.now().nodeID == self._nodes[self.placing].GetID():
+        if self._isQuiet or not self.placing or PlaceMode.now().nodeID == self._nodes[self.placing].GetID():
             return
         self._stopPlacing()
 
@@ -365,7 +366,7 @@ def _around(segment, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
 
 
 def _addNode(className: str, name: str, colour: tuple[float, float, float]) -> slicer.vtkMRMLMarkupsNode:
-    node = addPassingMarkups(className, name)
+    node = addTransientMarkups(className, name)
     display = node.GetDisplayNode()
     display.SetPointLabelsVisibility(False)
     display.SetPropertiesLabelVisibility(False)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import slicer
 
-from SAMFineTunePanel.scene.place_mode import PlaceOfClicks
+from SAMFineTunePanel.scene.place_mode import PlaceMode
 
 
-def makePassingNode(className: str, name: str) -> slicer.vtkMRMLNode:
+def makeTransientNode(className: str, name: str) -> slicer.vtkMRMLNode:
     """A new node that is not yet in the scene."""
     node = slicer.mrmlScene.CreateNodeByClass(className)
     node.UnRegister(None)
@@ -19,11 +19,11 @@ def makePassingNode(className: str, name: str) -> slicer.vtkMRMLNode:
     return node
 
 
-def addPassingMarkups(className: str, name: str) -> slicer.vtkMRMLMarkupsNode:
+def addTransientMarkups(className: str, name: str) -> slicer.vtkMRMLMarkupsNode:
     """New markups in the scene, with their display, to be seen in slice views only."""
-    node = makePassingNode(className, name)
+    node = makeTransientNode(className, name)
     # Slicer makes every new node of markups the one into which clicks place points.
-    place = PlaceOfClicks.now()
+    place = PlaceMode.now()
     slicer.mrmlScene.AddNode(node)
     node.CreateDefaultDisplayNodes()
     place.apply()

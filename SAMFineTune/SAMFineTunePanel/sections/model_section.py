@@ -17,7 +17,7 @@ from SAMFineTunePanel.sections.panel_section import (
     showWords,
 )
 from SAMFineTunePanel.texts.backbone_text import backboneTitle, canBeFetched, weightsText
-from SAMFineTunePanel.texts.preset_text import PRESETS, presetTitle, presetWords
+from SAMFineTunePanel.texts.preset_text import PRESETS, presetText, presetTitle
 from SAMFineTunePanel.texts.sizes_and_times import sizeText
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice, SpinBoxChoice
 
@@ -162,7 +162,7 @@ class ModelSection(PanelSection):
             automatic = _("Suited to this computer ({preset})").format(preset=hardware["preset"])
         self._preset.setItems([("", automatic), *((each, presetTitle(each)) for each in PRESETS)])
         chosen = self.parameterNode.preset or (hardware["preset"] if hardware is not None else "")
-        words = presetWords(chosen) if chosen in PRESETS else self._wordsWithoutHardware()
+        words = presetText(chosen) if chosen in PRESETS else self._wordsWithoutHardware()
         if hardware is not None and not self.parameterNode.preset and hardware.get("why"):
             words = f"{hardware['why'][:1].upper()}{hardware['why'][1:]}. {words}"
         showWords(self.ui.presetWordsLabel, words)

@@ -16,7 +16,7 @@ def presetTitle(preset: str) -> str:
     }[preset]
 
 
-def presetWords(preset: str) -> str:
+def presetText(preset: str) -> str:
     """What it costs and needs."""
     return {
         "laptop": _("Costs about 3 minutes and 1 GB of memory with the starter network. Needs two processor cores."),
