@@ -38,6 +38,8 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/files.py
   SAMFineTuneLib/geometry/__init__.py
   SAMFineTuneLib/geometry/axes.py
+  SAMFineTuneLib/geometry/bounding_box.py
+  SAMFineTuneLib/geometry/drawn_axis.py
   SAMFineTuneLib/geometry/grid.py
   SAMFineTuneLib/geometry/nifti_forms.py
   SAMFineTuneLib/geometry/polygon_fill.py
@@ -48,6 +50,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/heads/class_mask_decoder.py
   SAMFineTuneLib/heads/context_class_decoder.py
   SAMFineTuneLib/heads/prompted_segmenter.py
+  SAMFineTuneLib/image_endings.py
   SAMFineTuneLib/interactive/__init__.py
   SAMFineTuneLib/interactive/appearance.py
   SAMFineTuneLib/interactive/client.py
@@ -67,6 +70,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/interactive/stale_sessions.py
   SAMFineTuneLib/interactive/worker.py
   SAMFineTuneLib/jobs/__init__.py
+  SAMFineTuneLib/jobs/client.py
   SAMFineTuneLib/jobs/control.py
   SAMFineTuneLib/jobs/folder.py
   SAMFineTuneLib/jobs/interrupted.py
@@ -189,6 +193,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/gantry_tilt.py
   SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
+  SAMFineTuneLib/volumes/image_grid.py
   SAMFineTuneLib/volumes/label_matching.py
   SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py
@@ -214,6 +219,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/weights/official.py
   SAMFineTuneLib/weights/resumable_download.py
   SAMFineTuneLib/worker/__init__.py
+  SAMFineTuneLib/worker/ending.py
   SAMFineTuneLib/worker/environment.py
   SAMFineTuneLib/worker/events.py
   SAMFineTuneLib/worker/failure.py
@@ -224,6 +230,8 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/worker/processor_sharing.py
   SAMFineTuneLib/worker/standard_input.py
   SAMFineTuneLib/worker/standard_output.py
+  SAMFineTuneLib/worker/subprocess_transport.py
+  SAMFineTuneLib/worker/transport.py
   )
 
 # Weights that come with the program, and what they are.

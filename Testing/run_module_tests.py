@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
     words, for_pytest = arguments[:cut], arguments[cut + 1 :]
     files = [
         path
-        for path in sorted(FOLDER.glob("test_*.py"))
+        for path in sorted(FOLDER.rglob("test_*.py"))
         if not words or any(word in path.name for word in words)
     ]
     if not files:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from monai.metrics import compute_dice
 from numpy.typing import NDArray
+
+from SAMFineTuneLib.geometry.bounding_box import bounding_box
 
 
 def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float | None:
@@ -21,15 +21,3 @@ def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float |
     pair = [torch.from_numpy(np.ascontiguousarray(mask[box])) for mask in (prediction, reference)]
     predicted, true = (mask[None, None].float() for mask in pair)
     return float(compute_dice(predicted, true, include_background=True, ignore_empty=False))
-
-
-def bounding_box(mask: NDArray[Any]) -> tuple[slice, ...] | None:
-    """The smallest box around the voxels of a mask, None where it has none."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        places = np.flatnonzero(mask.any(axis=others))
-        if not places.size:
-            return None
-        box.append(slice(int(places[0]), int(places[-1]) + 1))
-    return tuple(box)

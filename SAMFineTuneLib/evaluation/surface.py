@@ -10,7 +10,7 @@ import torch
 from monai.metrics import compute_surface_dice
 from numpy.typing import NDArray
 
-from SAMFineTuneLib.evaluation.overlap import bounding_box
+from SAMFineTuneLib.geometry.bounding_box import bounding_box
 
 
 def surface_dice(

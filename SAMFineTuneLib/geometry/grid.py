@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.geometry.nifti_forms import NiftiForms
@@ -47,13 +46,6 @@ class Geometry:
         direction = (affine[:3, :3] / lengths).ravel().tolist()
         return cls(size, tuple(lengths.tolist()), tuple(affine[:3, 3].tolist()), tuple(direction))
 
-    @classmethod
-    def from_image(cls, image: sitk.Image) -> Geometry:
-        """Geometry of a 3-D SimpleITK image."""
-        if image.GetDimension() != 3:
-            raise ValueError(f"a 3-D image is needed, not one of {image.GetDimension()} dimensions")
-        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape (k, j, i) of the array of voxels."""
@@ -87,13 +79,6 @@ class Geometry:
     def same_as(self, other: Geometry, tolerance: float = 1e-3) -> bool:
         """Whether both have the same voxels: no corner moves by more than `tolerance` voxels."""
         return tuple(self.size) == tuple(other.size) and farthest_move(self, other) <= tolerance
-
-    def place(self, image: sitk.Image) -> sitk.Image:
-        """Give `image` this geometry (in place) and return it."""
-        image.SetSpacing([float(value) for value in self.spacing])
-        image.SetOrigin([float(value) for value in self.origin])
-        image.SetDirection([float(value) for value in self.direction])
-        return image
 
 
 def index_map(source: Geometry, target: Geometry) -> NDArray[np.float64]:

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from SAMFineTuneLib.interactive.protocol import (
     Answer,
@@ -26,6 +25,8 @@ from SAMFineTuneLib.interactive.protocol import (
     Stop,
     parse_message,
 )
+from SAMFineTuneLib.worker.ending import how_it_ended, with_last_words
+from SAMFineTuneLib.worker.transport import Transport
 
 STARTING, READY, ENDED = "starting", "ready", "ended"
 
@@ -39,23 +40,6 @@ def serve_command(folder: Path, python: Path | None = None) -> list[str]:
     """The command line of a correction worker for this process."""
     program = str(python or sys.executable)
     return [program, "-m", "SAMFineTuneLib", "serve", str(folder), "--parent", str(os.getpid())]
-
-
-class Transport(Protocol):
-    """A worker process that a conversation starts, writes to and ends.
-
-    Whoever makes it hands the worker's lines to `Conversation.take_output` and `take_error`, and
-    its end to `take_end`.
-    """
-
-    def start(self) -> None:
-        """Start a new process; returns at once."""
-
-    def write(self, line: str) -> None:
-        """Write a line, whose end is added, on its standard input."""
-
-    def kill(self) -> None:
-        """End the process now, with its children; its end is not told any more."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +61,7 @@ class Conversation:
         on_message: called with each message that is no answer to a question.
         on_restart: called with what the worker said last, when it died and is started again.
         on_end: called once, when the session cannot go on, with why. Not after `close`.
+        on_gone: called when the process has gone after the session ended.
     """
 
     def __init__(
@@ -85,8 +70,10 @@ class Conversation:
         on_message: Callable[[Message], None],
         on_restart: Callable[[str], None],
         on_end: Callable[[Failure], None],
+        on_gone: Callable[[], None] | None = None,
     ) -> None:
         self.state = STARTING
+        self._on_gone = on_gone
         self._transport = transport
         self._on_message = on_message
         self._on_restart = on_restart
@@ -104,7 +91,7 @@ class Conversation:
 
     def start(self) -> None:
         """Start the worker; questions may be asked from now on, and wait for it."""
-        self._transport.start()
+        self._transport.start(self)
 
     def ask(
         self,
@@ -159,7 +146,7 @@ class Conversation:
         self._transport.write(Close().model_dump_json())
 
     def take_output(self, line: str) -> None:
-        """Hear a line of the worker's standard output."""
+        """Receive a line of the worker's standard output."""
         if self.state == ENDED:
             return
         message = parse_message(line)
@@ -175,19 +162,18 @@ class Conversation:
             self._on_message(message)
 
     def take_error(self, line: str) -> None:
-        """Hear a line of the worker's standard error."""
+        """Receive a line of the worker's standard error."""
         if line.strip():
             self._error_lines.append(line.strip())
 
-    def take_end(self, how: str) -> None:
-        """The process has gone.
-
-        Args:
-            how: in words, such as "exit code 1".
-        """
+    def take_end(self, returned: int, reason: str) -> None:
+        """The process has gone; see `Receiver.take_end`."""
         if self.state == ENDED:
+            if self._on_gone is not None:
+                self._on_gone()
             return
-        words = self._last_words(how)
+        how = reason or how_it_ended(returned)
+        words = with_last_words(f"The correction worker ended ({how})", self._error_lines)
         if self._restarted:
             self._end()
             remedy = "start the correction again; what was accepted is in the segment"
@@ -200,7 +186,7 @@ class Conversation:
         self._on_restart(words)
         # Whoever was told may have closed the session.
         if self.state == STARTING:
-            self._transport.start()
+            self._transport.start(self)
 
     def _ask_again(self) -> None:
         """Have what was at work wait again, ahead of the rest."""
@@ -254,12 +240,6 @@ class Conversation:
         self.state = ENDED
         self._waiting.clear()
         self._at_work.clear()
-
-    def _last_words(self, how: str) -> str:
-        telling = [line for line in self._error_lines if "error" in line.lower()]
-        last = (telling or list(self._error_lines) or [""])[-1]
-        words = f"The correction worker ended ({how})"
-        return f"{words}; its last words: {last}" if last else words
 
 
 def _replaces(newer: Question, older: Question) -> bool:

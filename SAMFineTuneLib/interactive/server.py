@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.geometry.axes import AXIS_NAMES, axis_name
+from SAMFineTuneLib.geometry.drawn_axis import widest_axis
 from SAMFineTuneLib.interactive import mask_files
 from SAMFineTuneLib.interactive.failure import failure_of
 from SAMFineTuneLib.interactive.networks import load_networks
@@ -37,7 +38,7 @@ from SAMFineTuneLib.interactive.protocol import (
 )
 from SAMFineTuneLib.interactive.session import CorrectionSession, Mask
 from SAMFineTuneLib.interactive.settings_file import read_settings
-from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
+from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Geometry, read_volume
 from SAMFineTuneLib.weights.official import embeddings_folder
 from SAMFineTuneLib.worker.events import Log
@@ -273,7 +274,7 @@ class CorrectionServer:
 
 def _axis_of_thickest(geometry: Geometry) -> str:
     """Along which slices lie farthest apart; axial where they do along no single axis."""
-    widest = widest_axis(geometry)
+    widest = widest_axis(geometry.spacing[::-1])
     return "axial" if widest is None else axis_name(geometry, widest)
 
 

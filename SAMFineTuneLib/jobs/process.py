@@ -1,38 +1,16 @@
-"""The client's side of a worker: start it, hear its events, cancel it, learn how it ended.
-
-Imports neither torch nor a user interface: Slicer's process and the shell use it alike.
-"""
+"""A job in a process of its own, for programs that wait for it: the shell, and Python."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
-import psutil
-
-from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.jobs.folder import RUNNING, JobFolder
-from SAMFineTuneLib.jobs.worker_output import Outcome, WorkerEar
-from SAMFineTuneLib.worker.environment import worker_environment
+from SAMFineTuneLib.jobs.client import CANCEL_GRACE_S, JobClient, worker_command
+from SAMFineTuneLib.jobs.folder import JobFolder
+from SAMFineTuneLib.jobs.worker_output import Outcome
 from SAMFineTuneLib.worker.events import Event
-from SAMFineTuneLib.worker.line_splitter import LineSplitter
-from SAMFineTuneLib.worker.process_tree import descendants, end_processes
-
-CANCEL_GRACE_S = 2.0
-_EXIT_GRACE_S = 10.0
-
-
-def worker_command(folder: Path, python: Path | None = None) -> list[str]:
-    """The command line that does the job of a folder for this process."""
-    program = str(python or sys.executable)
-    return [program, "-m", "SAMFineTuneLib", "run", str(folder), "--parent", str(os.getpid())]
+from SAMFineTuneLib.worker.subprocess_transport import SubprocessTransport
 
 
 class WorkerProcess:
@@ -55,19 +33,21 @@ class WorkerProcess:
         command: Sequence[str] | None = None,
     ) -> None:
         self.folder = JobFolder(Path(folder).absolute())
-        self._command = list(command or worker_command(self.folder.path, python))
-        self._ear = WorkerEar(self.folder, on_event)
-        self._grace_s = grace_s
-        self._process: subprocess.Popen[bytes] | None = None
-        self._readers: list[threading.Thread] = []
-        self.cancel_asked = False
-        self._ender: threading.Thread | None = None
-        self._outcome: Outcome | None = None
+        self._transport = SubprocessTransport(command or worker_command(self.folder.path, python))
+        self._ended = threading.Event()
+        self._client = JobClient(
+            self.folder, self._transport, on_event, lambda _: self._ended.set(), grace_s
+        )
 
     @property
     def pid(self) -> int:
         """Process id of the worker (of its launcher, where Python is behind one)."""
-        return self._started().pid
+        return self._transport.pid
+
+    @property
+    def cancel_asked(self) -> bool:
+        """Whether the worker was asked to stop, or ended."""
+        return self._client.cancel_asked
 
     def start(self) -> None:
         """Start the worker.
@@ -75,58 +55,26 @@ class WorkerProcess:
         Raises:
             InputError: the Python to run cannot be started.
         """
-        try:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=worker_environment(os.environ),
-                creationflags=_creation_flags(),
-            )
-        except OSError as error:
-            raise InputError(
-                f"cannot start {self._command[0]}: {error.strerror or error}",
-                "Name the Python in which SAMFineTune is installed",
-                code="no_python",
-            ) from error
-        for stream, take in (
-            (self._process.stdout, self._ear.take_output),
-            (self._process.stderr, self._ear.take_error),
-        ):
-            reader = threading.Thread(target=_read, args=(stream, take), daemon=True)
-            reader.start()
-            self._readers.append(reader)
+        self._client.start()
 
     def running(self) -> bool:
         """Whether the worker still runs."""
-        return self._process is not None and self._process.poll() is None
+        return self._transport.is_running
 
     def cancel(self) -> None:
         """Ask the worker to stop; after the grace time end it with all its children.
 
         Returns at once; `wait` tells when it is over.
         """
-        if self.cancel_asked:
-            return
-        # Also when it has just ended: Ctrl-C in a shell reaches the worker too.
-        self.cancel_asked = True
-        if not self.running():
-            return
-        family = self._family()
-        self._ask("cancel", self.folder.cancel_file)
-        self._ender = threading.Thread(target=self._end_after_grace, args=(family,), daemon=True)
-        self._ender.start()
+        self._client.cancel()
 
     def finish_early(self) -> None:
         """Ask the worker to stop early and keep the best so far."""
-        if self.running():
-            self._ask("finish", self.folder.finish_file)
+        self._client.finish_early()
 
     def end_now(self) -> None:
         """End the worker with all its children, without asking."""
-        self.cancel_asked = True
-        end_processes(self._family())
+        self._client.end_now()
 
     def wait(self, timeout_s: float | None = None) -> Outcome | None:
         """How the job ended; None when it has not after `timeout_s`.
@@ -134,87 +82,8 @@ class WorkerProcess:
         Raises:
             BaseException: what `on_event` raised, if it did.
         """
-        if self._outcome is None:
-            if not self._wait_for_exit(timeout_s):
-                return None
-            self._outcome = self._close()
-        if self._ear.listener_fault is not None:
-            raise self._ear.listener_fault
-        return self._outcome
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            raise RuntimeError("the worker has not been started")
-        return self._process
-
-    def _ask(self, word: str, file: Path) -> None:
-        with suppress(OSError):
-            file.touch()
-        stdin = self._started().stdin
-        with suppress(OSError, ValueError):
-            if stdin is not None:
-                stdin.write(f"{word}\n".encode())
-                stdin.flush()
-
-    def _family(self) -> list[psutil.Process]:
-        pid = self._started().pid
-        with suppress(psutil.Error):
-            if self.running():
-                return [*descendants(pid), psutil.Process(pid)]
-        return []
-
-    def _end_after_grace(self, family: list[psutil.Process]) -> None:
-        with suppress(subprocess.TimeoutExpired):
-            self._started().wait(self._grace_s)
-        # Both lists: what was started since, and what has outlived its parent.
-        end_processes({*self._family(), *family})
-
-    def _wait_for_exit(self, timeout_s: float | None) -> bool:
-        process = self._started()
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        while process.poll() is None:
-            now = time.monotonic()
-            if until is not None and now >= until:
-                return False
-            spoke_last_at = self._ear.spoke_last_at
-            if spoke_last_at is not None and now > spoke_last_at + _EXIT_GRACE_S:
-                # It has said how the job ended, and hangs while it ends.
-                end_processes(self._family())
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(0.05 if until is None else min(0.05, max(until - now, 0.001)))
-        return True
-
-    def _close(self) -> Outcome:
-        if self._ender is not None:
-            self._ender.join()
-        for reader in self._readers:
-            # A grandchild that is left may keep the pipe open.
-            reader.join(timeout=2.0)
-        process = self._started()
-        if process.stdin is not None:
-            with suppress(OSError):
-                process.stdin.close()
-        outcome = self._ear.outcome(process.returncode, self.cancel_asked)
-        # Where another worker has the folder, requests there are for that one.
-        mine = outcome.error is None or outcome.error.code != RUNNING
-        if mine and self.folder.path.is_dir():
-            with suppress(OSError):
-                self.folder.clear_requests()
-        return outcome
-
-
-def _read(stream: IO[bytes], take: Callable[[str], None]) -> None:
-    splitter = LineSplitter()
-    with stream:
-        while data := os.read(stream.fileno(), 65536):
-            for line in splitter.feed(data):
-                take(line)
-        for line in splitter.rest():
-            take(line)
-
-
-def _creation_flags() -> int:
-    """On Windows: Ctrl-C in the shell reaches the client alone, and no console window opens."""
-    if sys.platform == "win32":
-        return subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-    return 0
+        if not self._ended.wait(timeout_s):
+            return None
+        if self._client.listener_fault is not None:
+            raise self._client.listener_fault
+        return self._client.outcome

@@ -25,14 +25,12 @@ from pydantic import (
 from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
+from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, SEGMENTATION_ENDINGS
 from SAMFineTuneLib.worker.json_text import to_json, write_json
 
 SCHEMA_VERSION = 1
 JOB_FILE = "job.json"
 _LONGEST_UID = 64
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
-# A DICOM segmentation (SEG) holds segments and no image.
-SEGMENTATION_SUFFIXES = (*IMAGE_SUFFIXES, ".dcm")
 
 
 def _numbers_or(*words: str, minimum: int) -> PlainValidator:
@@ -269,8 +267,8 @@ class ApplyJob(_Record):
     @model_validator(mode="after")
     def _outputs_fit(self) -> ApplyJob:
         for name, path, suffixes in (
-            ("output", self.output, SEGMENTATION_SUFFIXES),
-            ("uncertainty", self.uncertainty, IMAGE_SUFFIXES),
+            ("output", self.output, SEGMENTATION_ENDINGS),
+            ("uncertainty", self.uncertainty, IMAGE_ENDINGS),
         ):
             if path is None:
                 continue
@@ -325,7 +323,7 @@ _KINDS: dict[str, type[_Record]] = {
 
 def names_an_image(path: Path) -> bool:
     """Whether a path ends as the file formats do in which images are written."""
-    return path.name.lower().endswith(IMAGE_SUFFIXES)
+    return path.name.lower().endswith(IMAGE_ENDINGS)
 
 
 def names_a_dicom_segmentation(path: Path) -> bool:

@@ -1,12 +1,10 @@
-"""What a client makes of a worker's words, whichever way it started the worker.
+"""What a client learns from the lines of a worker on a job, and how it judges the job's end.
 
 Imports neither torch nor a user interface: Slicer's process and the shell use it alike.
 """
 
 from __future__ import annotations
 
-import signal
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from SAMFineTuneLib.jobs.folder import JobFolder
+from SAMFineTuneLib.worker.ending import how_it_ended, with_last_words
 from SAMFineTuneLib.worker.events import ErrorEvent, Event, Log, Result, parse_line
 from SAMFineTuneLib.worker.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT
 
@@ -35,8 +34,8 @@ class Outcome:
     error: ErrorEvent | None = None
 
 
-class WorkerEar:
-    """Hears a worker's lines, tells its events, and judges how the job ended.
+class WorkerOutput:
+    """Receives a worker's lines, reports its events, and judges how the job ended.
 
     Args:
         folder: the job's folder; the last words of a worker that died are kept in its log.
@@ -49,13 +48,12 @@ class WorkerEar:
         self._error_lines: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)
         self._result: dict[str, Any] | None = None
         self._error: ErrorEvent | None = None
-        self._spoke_last_at: float | None = None
         self._listener_fault: BaseException | None = None
 
     @property
-    def spoke_last_at(self) -> float | None:
-        """When, on the monotonic clock, the worker told its result or error; None before."""
-        return self._spoke_last_at
+    def gave_ending(self) -> bool:
+        """Whether the worker has given its result or its error, after which it ends."""
+        return self._result is not None or self._error is not None
 
     @property
     def listener_fault(self) -> BaseException | None:
@@ -63,20 +61,18 @@ class WorkerEar:
         return self._listener_fault
 
     def take_output(self, line: str) -> None:
-        """Hear a line of the worker's standard output."""
+        """Receive a line of the worker's standard output."""
         event = parse_line(line)
         if isinstance(event, Result):
             self._result = event.result
-            self._spoke_last_at = time.monotonic()
         elif isinstance(event, ErrorEvent):
             self._error = event
-            self._spoke_last_at = time.monotonic()
-        self._tell(event)
+        self._report(event)
 
     def take_error(self, line: str) -> None:
-        """Hear a line of the worker's standard error."""
+        """Receive a line of the worker's standard error."""
         self._error_lines.append(line)
-        self._tell(Log(level="debug", message=line))
+        self._report(Log(level="debug", message=line))
 
     def outcome(self, returned: int, cancel_asked: bool) -> Outcome:
         """How the job ended, once the process has gone and its last line was handed over.
@@ -94,7 +90,7 @@ class WorkerEar:
             return Outcome(EXIT_CANCELLED, error=cancelled)
         return self._died(returned)
 
-    def _tell(self, event: Event) -> None:
+    def _report(self, event: Event) -> None:
         if self._on_event is None or self._listener_fault is not None:
             return
         try:
@@ -104,16 +100,14 @@ class WorkerEar:
             self._listener_fault = error
 
     def _died(self, returned: int) -> Outcome:
-        message = f"The worker ended without a result ({_how_it_ended(returned)})"
+        message = f"The worker ended without a result ({how_it_ended(returned)})"
         lines = [line for line in self._error_lines if line.strip()]
-        telling = [line for line in lines if "error" in line.lower()]
-        last = (telling or lines or [""])[-1].strip()
         self._keep_error_lines(message, lines)
         return Outcome(
             EXIT_OUR_FAULT,
             error=ErrorEvent(
                 code="worker_died",
-                message=f"{message}; its last words: {last}" if last else message,
+                message=with_last_words(message, lines),
                 remedy="If memory ran out, take a smaller batch or input size; else see worker.log "
                 "of the job folder",
                 exit_code=EXIT_OUR_FAULT,
@@ -126,12 +120,3 @@ class WorkerEar:
             self._folder.log_file.open("a", encoding="utf-8", errors="replace") as file,
         ):
             file.write("\n".join([message, *lines, ""]))
-
-
-def _how_it_ended(returned: int) -> str:
-    if returned >= 0:
-        return f"exit code {returned}"
-    try:
-        return f"killed by {signal.Signals(-returned).name}"
-    except ValueError:
-        return f"killed by signal {-returned}"

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.geometry.axes import AXIS_NAMES, axis_name
+from SAMFineTuneLib.geometry.drawn_axis import widest_axis
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.models.model_file import ModelCard
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
@@ -19,7 +20,7 @@ from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
 from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty, voxel_uncertainty
 from SAMFineTuneLib.slices.intensity import sample_voxels
 from SAMFineTuneLib.slices.square import SquareFit
-from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
+from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Labelmap, Volume
 from SAMFineTuneLib.volumes.labelmap import smallest_label_type
 
@@ -147,7 +148,7 @@ def slice_axis(card: ModelCard, volume: Volume) -> str:
     """The axis along which a model cuts a volume."""
     if card.axis in AXIS_NAMES:
         return card.axis
-    widest = widest_axis(volume.geometry)
+    widest = widest_axis(volume.geometry.spacing[::-1])
     return axis_name(volume.geometry, widest) if widest is not None else "axial"
 
 

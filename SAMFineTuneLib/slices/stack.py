@@ -8,13 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from SAMFineTuneLib.geometry.axes import PlaneAxis, array_axis, axis_name, plane_axes
+from SAMFineTuneLib.geometry.bounding_box import occupied_slices
+from SAMFineTuneLib.geometry.drawn_axis import drawn_axis, sparser_axis
 from SAMFineTuneLib.volumes import Geometry, Labelmap, Volume
-
-# Spacings that differ by less are the same for the choice of an axis.
-_SAME_SPACING = 1.05
-
-# Shares of labelled slices, from the first to the last, that tell single slices from whole ones.
-_SPARSE, _DENSE = 0.5, 0.9
 
 
 @dataclass(frozen=True)
@@ -88,43 +84,23 @@ class SliceStack:
         return plane_axes(self.geometry, self.axis)
 
 
-def widest_axis(geometry: Geometry) -> int | None:
-    """Axis of the array with the largest spacing, or None where two or three share it."""
-    spacing = np.asarray(geometry.spacing[::-1], dtype=float)
-    widest = np.flatnonzero(spacing * _SAME_SPACING >= spacing.max())
-    return int(widest[0]) if len(widest) == 1 else None
-
-
 def suggest_axis(labelmap: Labelmap) -> str:
-    """The axis along which a labelmap was most likely labelled slice by slice.
-
-    That is the axis of the largest spacing, or that of a single slice; where spacings are equal,
-    the one along which the labels skip the most slices.
-    """
-    axis = widest_axis(labelmap.geometry)
-    if 1 in labelmap.array.shape:
-        axis = labelmap.array.shape.index(1)
-    if axis is None:
-        axis = min(range(3), key=lambda each: _labelled_share(labelmap.array, each))
-    return axis_name(labelmap.geometry, axis)
+    """The axis along which a labelmap was most likely labelled slice by slice; see `drawn_axis`."""
+    geometry = labelmap.geometry
+    axis = drawn_axis(
+        occupied_slices(labelmap.array > 0),
+        geometry.shape,
+        geometry.spacing[::-1],
+        array_axis(geometry, "axial"),
+    )
+    return axis_name(geometry, axis)
 
 
-def sparser_axis(labelmap: Labelmap, name: str) -> str | None:
+def drawn_instead(labelmap: Labelmap, name: str) -> str | None:
     """Another axis along which the labels lie on single slices, as they do not along `name`.
 
     None where there is none, so where the labels look as if they were drawn along `name`.
     """
-    along = _labelled_share(labelmap.array, array_axis(labelmap.geometry, name))
-    shares = {axis: _labelled_share(labelmap.array, axis) for axis in range(3)}
-    sparsest = min(shares, key=lambda axis: shares[axis])
-    is_sparse = shares[sparsest] <= _SPARSE and along > _DENSE
-    return axis_name(labelmap.geometry, sparsest) if is_sparse else None
-
-
-def _labelled_share(labels: np.ndarray, axis: int) -> float:
-    """Labelled slices among those from the first to the last labelled one."""
-    others = tuple(other for other in range(3) if other != axis)
-    labelled = np.flatnonzero((labels > 0).any(axis=others))
-    if not len(labelled):
-        return 1.0
-    return len(labelled) / float(labelled[-1] - labelled[0] + 1)
+    occupied = occupied_slices(labelmap.array > 0)
+    axis = sparser_axis(occupied, array_axis(labelmap.geometry, name))
+    return None if axis is None else axis_name(labelmap.geometry, axis)

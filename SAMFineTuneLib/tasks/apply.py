@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.image_endings import volume_stem
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_a_dicom_segmentation, names_an_image
@@ -60,10 +61,6 @@ _COMPRESSED_ENDINGS = _Endings("_segmentation.nii.gz", "_uncertainty.nii.gz")
 _RAW_ENDINGS = _Endings("_segmentation.seg.nrrd", "_uncertainty.nrrd")
 
 _SLICES_AT_A_TIME = 4
-_IMAGE_SUFFIXES = (
-    *(".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".nhdr"),
-    *(".mgz", ".mgh", ".img.gz", ".hdr.gz", ".img", ".hdr"),
-)
 
 
 def run_apply(
@@ -253,7 +250,7 @@ def _outputs(volumes: list[Path], output: Path, endings: list[str]) -> list[Path
     names: list[str] = []
     taken: set[str] = set()
     for volume in volumes:
-        name = stem = _stem(volume)
+        name = stem = volume_stem(volume)
         number = 1
         # Volumes of one name from different folders keep apart by a number.
         # Neither do they where the disk makes no difference between cases.
@@ -263,10 +260,3 @@ def _outputs(volumes: list[Path], output: Path, endings: list[str]) -> list[Path
         taken.add(name.casefold())
         names.append(name)
     return [output / f"{name}{ending}" for name, ending in zip(names, endings, strict=True)]
-
-
-def _stem(volume: Path) -> str:
-    for suffix in _IMAGE_SUFFIXES:
-        if volume.name.lower().endswith(suffix):
-            return volume.name[: -len(suffix)]
-    return volume.name

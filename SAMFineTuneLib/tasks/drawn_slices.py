@@ -12,7 +12,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
 from SAMFineTuneLib.slices.labelled import known_labels, tells_of_slices
-from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis
+from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead
 from SAMFineTuneLib.volumes import Labelmap, Volume, labelmap_onto, read_labelmap
 from SAMFineTuneLib.volumes.dicom_frame_of_reference import other_frame_of_reference
 from SAMFineTuneLib.volumes.dicom_series import series_uid
@@ -101,7 +101,7 @@ def known_structures(
         if not _same_volume(example.volume, example.series, path, series):
             continue
         labelmap, labels = _of_model(example, volume, model, warn)
-        along = (sparser_axis(labelmap, axis) or axis) if example.axis == "auto" else example.axis
+        along = (drawn_instead(labelmap, axis) or axis) if example.axis == "auto" else example.axis
         if along != axis and labelmap.labels:
             warn(
                 f"{example.segmentation.name} was drawn on {along} slices, and the model looks at "

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.geometry.drawn_axis import widest_axis
 from SAMFineTuneLib.slices.intensity import (
     IntensityNormalisation,
     IntensityWindow,
@@ -25,7 +26,7 @@ from SAMFineTuneLib.slices.labelled import (
     known_labels,
     tells_of_slices,
 )
-from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis, suggest_axis, widest_axis
+from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead, suggest_axis
 from SAMFineTuneLib.training.example_labels import Label, LabelsOfExample, number_labels
 from SAMFineTuneLib.volumes import (
     Geometry,
@@ -292,9 +293,13 @@ def _open(source: ExampleSource, labelmap: Labelmap, axis: str = "axial", most: 
     labelmap = _onto(labelmap, volume.geometry)
     if source.axis != "auto":
         axis = source.axis
-    elif not nothing or widest_axis(volume.geometry) is not None or 1 in volume.array.shape:
+    elif (
+        not nothing
+        or widest_axis(volume.geometry.spacing[::-1]) is not None
+        or 1 in volume.array.shape
+    ):
         axis = suggest_axis(_only(labelmap, labels or []))
-    sparser = sparser_axis(_only(labelmap, labels or []), axis)
+    sparser = drawn_instead(_only(labelmap, labels or []), axis)
     images = SliceStack.of(volume, axis)
     # A number that no voxel has stands for all labels.
     asked = [1] if labels is None else labels

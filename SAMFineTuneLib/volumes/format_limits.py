@@ -13,10 +13,9 @@ import SimpleITK as sitk
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import ON_GRID, Geometry, farthest_move
+from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, image_ending
+from SAMFineTuneLib.volumes.image_grid import grid_of
 from SAMFineTuneLib.volumes.quiet import itk_quiet
-
-# The endings of the formats that are written, the longer of two that end alike first.
-FORMATS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
 
 # How far a corner of the image may lie from where it is meant to lie, in voxels. Single precision,
 # in which NIfTI keeps its numbers, costs some 0.0001 voxels of a common image; labels that are off
@@ -38,12 +37,12 @@ def require_holdable(path: str | os.PathLike[str], geometry: Geometry) -> None:
         InputError: voxels would lie elsewhere; it names formats in which they do not.
     """
     path = Path(path)
-    suffix = _suffix(path)
+    suffix = image_ending(path)
     if suffix is None:
         return
     why = _why_not(suffix, geometry)
     if why:
-        others = [each for each in FORMATS if not _why_not(each, geometry)]
+        others = [each for each in IMAGE_ENDINGS if not _why_not(each, geometry)]
         raise InputError(
             f"'{path.name}' cannot hold the image: {why}",
             "End the file's name in " + ", ".join(others)
@@ -55,12 +54,8 @@ def require_holdable(path: str | os.PathLike[str], geometry: Geometry) -> None:
 
 def can_hold(path: str | os.PathLike[str], geometry: Geometry) -> bool:
     """Whether a file of this name can hold the geometry; formats not known here are not asked."""
-    suffix = _suffix(Path(path))
+    suffix = image_ending(Path(path))
     return suffix is None or not _why_not(suffix, geometry)
-
-
-def _suffix(path: Path) -> str | None:
-    return next((each for each in FORMATS if path.name.lower().endswith(each)), None)
 
 
 def _why_not(suffix: str, geometry: Geometry) -> str:
@@ -102,7 +97,7 @@ def _of_one_voxel(
             back = sitk.ReadImage(file)
         except RuntimeError:
             return None
-    return Geometry.from_image(back)
+    return grid_of(back)
 
 
 def _distance(geometry: Geometry, held: Geometry) -> float:

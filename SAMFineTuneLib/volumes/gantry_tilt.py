@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.geometry.grid import Geometry
+from SAMFineTuneLib.volumes.image_grid import placed
 
 
 def tilt_degrees(shear: tuple[float, float], step: float) -> float:
@@ -42,7 +43,7 @@ def straightened(
 
     grid = _grid_around(geometry, shear)
     straight = sitk.Image(grid.size, sitk.sitkFloat32)
-    grid.place(straight)
+    placed(straight, grid)
     found = sitk.GetArrayFromImage(
         sitk.Resample(
             sheared,

@@ -16,6 +16,7 @@ from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.geometry.nifti_forms import read_forms
 from SAMFineTuneLib.volumes.dicom_header import is_dicom
 from SAMFineTuneLib.volumes.dicom_series import read_dicom_file, read_series
+from SAMFineTuneLib.volumes.image_grid import grid_of
 from SAMFineTuneLib.volumes.nibabel_file import (
     geometry_with_nibabel,
     is_for_nibabel,
@@ -133,12 +134,12 @@ def read_geometry(path: Path, series: str | None = None) -> Geometry:
 def _place(path: Path, image: sitk.Image) -> Place:
     """Where ITK says that the voxels of `image` lie, and what there is to say of it."""
     if image.GetDimension() != 2:
-        return Place(Geometry.from_image(_three_dimensional(image)), ())
+        return Place(grid_of(_three_dimensional(image)), ())
     remark = (
         f"{path.name} is 2-D and does not say where it lies along the third axis, nor how thick "
         "its slice is; 0 and 1 mm are taken"
     )
-    return Place(Geometry.from_image(sitk.JoinSeries([image])), (remark,))
+    return Place(grid_of(sitk.JoinSeries([image])), (remark,))
 
 
 def _refuse_series(path: Path, series: str | None) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import ON_GRID, Geometry, index_map
+from SAMFineTuneLib.volumes.image_grid import placed
 
 Colour = tuple[float, float, float]
 
@@ -164,7 +165,7 @@ def _sampled(labelmap: Labelmap, target: Geometry) -> NDArray[Any]:
     resample.SetOutputSpacing(list(target.spacing))
     resample.SetOutputOrigin(list(target.origin))
     resample.SetOutputDirection(list(target.direction))
-    image = labelmap.geometry.place(sitk.GetImageFromArray(labelmap.array))
+    image = placed(sitk.GetImageFromArray(labelmap.array), labelmap.geometry)
     return sitk.GetArrayFromImage(resample.Execute(image))
 
 

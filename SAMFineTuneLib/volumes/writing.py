@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.geometry.nifti_forms import read_forms, stamp_forms
-from SAMFineTuneLib.volumes.format_limits import FORMATS, TOLERANCE, require_holdable
+from SAMFineTuneLib.image_endings import IMAGE_ENDINGS
+from SAMFineTuneLib.volumes.format_limits import TOLERANCE, require_holdable
+from SAMFineTuneLib.volumes.image_grid import grid_of, placed
 from SAMFineTuneLib.volumes.labelmap import Labelmap
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
 from SAMFineTuneLib.volumes.nifti_place import nifti_place
 from SAMFineTuneLib.volumes.quiet import itk_quiet
 from SAMFineTuneLib.volumes.segment_header import segment_fields
-
-SUFFIXES = FORMATS
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if os.name != "nt" else {errno.ENOSPC}
 
@@ -33,7 +33,7 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if os.name != "nt" else {e
 def write_volume(
     path: str | os.PathLike[str], array: NDArray[Any], geometry: Geometry, *, compress: bool = True
 ) -> None:
-    """Write an array of shape (k, j, i); the file's name says the format (`SUFFIXES`).
+    """Write an array of shape (k, j, i); the file's name says the format (`IMAGE_ENDINGS`).
 
     Missing folders are made. The file appears at once, complete, in place of an older one.
 
@@ -117,7 +117,7 @@ def _write(
     if array.shape != tuple(geometry.shape):
         raise ValueError(f"array {array.shape} does not fit grid {geometry.shape}")
     require_holdable(path, geometry)
-    image = geometry.place(sitk.GetImageFromArray(array))
+    image = placed(sitk.GetImageFromArray(array), geometry)
     for key, value in fields.items():
         image.SetMetaData(key, value)
     with _place_beside(path) as folder, itk_quiet():
@@ -151,7 +151,7 @@ def _same_where_finite(found: NDArray[Any], array: NDArray[Any]) -> bool:
 def _check_place(path: Path, written: Path, back: sitk.Image, geometry: Geometry) -> None:
     """Refuse a file that does not say what was meant of where its voxels lie."""
     forms = read_forms(written)
-    meant, told = [geometry], [Geometry.from_image(back)]
+    meant, told = [geometry], [grid_of(back)]
     if forms is not None:
         found = nifti_place(path, forms).geometry
         meant, told = [geometry, *geometry.others], [found, *found.others]
@@ -167,10 +167,10 @@ def _check_place(path: Path, written: Path, back: sitk.Image, geometry: Geometry
 
 
 def _check_suffix(path: Path) -> None:
-    if not path.name.lower().endswith(SUFFIXES):
+    if not path.name.lower().endswith(IMAGE_ENDINGS):
         raise InputError(
             f"'{path.name}' does not name an image format",
-            "End the file's name in " + ", ".join(SUFFIXES),
+            "End the file's name in " + ", ".join(IMAGE_ENDINGS),
             code="unknown_format",
         )
     try:
@@ -202,7 +202,7 @@ def _place_beside(path: Path) -> Iterator[Path]:
 
 
 def _lower_case_ending(name: str) -> str:
-    ending = next(each for each in SUFFIXES if name.lower().endswith(each))
+    ending = next(each for each in IMAGE_ENDINGS if name.lower().endswith(each))
     return name[: -len(ending)] + ending
 
 

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from SAMFineTuneLib.geometry.axes import axis_name
+from SAMFineTuneLib.geometry.drawn_axis import widest_axis
 from SAMFineTuneLib.slices.intensity import IntensityWindow, find_normalisation, sample_voxels
-from SAMFineTuneLib.slices.stack import SliceStack, widest_axis
+from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Geometry, labelmap_onto, read_labelmap, read_volume
 from Testing.benchmarks.abdomen import STRUCTURES as ABDOMEN
 from Testing.benchmarks.hippocampus import STRUCTURES as HIPPOCAMPUS
@@ -134,7 +135,7 @@ def read_targets(source: Source) -> TargetVolume:
 
 def cut_along(geometry: Geometry) -> str:
     """The axis of the thickest slices; axial where no spacing is the largest."""
-    axis = widest_axis(geometry)
+    axis = widest_axis(geometry.spacing[::-1])
     return "axial" if axis is None else axis_name(geometry, axis)
 
 

@@ -26,6 +26,8 @@ CLIENT_SIDE = (
     "SAMFineTuneLib.jobs.folder",
     "SAMFineTuneLib.jobs.interrupted",
     "SAMFineTuneLib.worker.line_splitter",
+    "SAMFineTuneLib.worker.transport",
+    "SAMFineTuneLib.jobs.client",
     "SAMFineTuneLib.jobs.process",
     "SAMFineTuneLib.worker.process_tree",
     "SAMFineTuneLib.jobs.schema",

@@ -111,6 +111,29 @@ def test_orientations_are_those_of_the_library(logic):
             assert grid.voxelAxis(name) == 2 - array_axis(geometry, name)
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 3.0), (1.0, 1.0, 1.0), (2.5, 1.0, 1.0)])
+@pytest.mark.parametrize(("axis", "numbers"), [(0, [2, 5, 9]), (1, [2, 8, 15]), (2, [5, 13, 17])])
+def test_the_panel_and_the_shell_find_the_same_orientation(logic, spacing, axis, numbers):
+    """Labels on single slices along an axis, and whole structures in two pieces."""
+    from SAMFineTuneLib.geometry.grid import Geometry
+    from SAMFineTuneLib.slices.stack import suggest_axis
+    from SAMFineTuneLib.volumes import Labelmap
+
+    geometry = Geometry(SHAPE[::-1], spacing, (0.0, 0.0, 0.0), (-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    keep = np.zeros(SHAPE[axis], bool)
+    keep[numbers] = True
+    single = np.zeros(SHAPE, bool)
+    single[1:11, 1:15, 2:19] = True
+    single &= keep.reshape([-1 if each == axis else 1 for each in range(3)])
+    pieces = np.zeros(SHAPE, bool)
+    pieces[1:4, 2:9, 3:9] = pieces[6:11, 3:14, 4:15] = True
+    for number, mask in enumerate((single, pieces)):
+        volume = add_volume(np.zeros(SHAPE, np.int16), placement(spacing))
+        logic.addExample(volume, add_segmentation(volume, {"liver": mask}))
+        found = logic.exampleSlices(logic.getParameterNode().examples[number]).orientation
+        assert found == suggest_axis(Labelmap(mask.astype(np.uint8), geometry))
+
+
 def test_marks_are_kept_and_take_each_other_back(logic):
     add_example(logic, liver=painted(2, 5, 8))
     logic.markComplete(0, 5, False)

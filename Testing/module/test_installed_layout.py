@@ -36,9 +36,9 @@ found = {}
 from SAMFineTunePanel.folders import resourcePath
 found["icon"] = resourcePath("Icons/SAMFineTune.png")
 
-from SAMFineTuneLib.jobs.process import worker_command
+from SAMFineTuneLib.jobs.client import worker_command
 from SAMFineTuneLib.worker.environment import worker_environment
-from SAMFineTunePanel.worker.line_process import environmentFor, pythonProgram
+from SAMFineTunePanel.worker.python_program import environmentFor, pythonProgram
 from SAMFineTunePanel.worker.worker_process import WorkerProcess
 program = pythonProgram()
 words = worker_command(Path(work), program)

@@ -275,9 +275,9 @@ def test_a_worker_that_dies_before_its_first_checkpoint(logic, phantom, process_
 
 def test_python_that_cannot_be_started(logic, phantom, monkeypatch):
     from SAMFineTunePanel.jobs.job import JobFailedError
-    from SAMFineTunePanel.worker import worker_process
+    from SAMFineTunePanel.worker import qprocess_transport
 
-    monkeypatch.setattr(worker_process, "pythonProgram", lambda: Path("/no/such/python"))
+    monkeypatch.setattr(qprocess_transport, "pythonProgram", lambda: Path("/no/such/python"))
     with pytest.raises(JobFailedError, match="Python cannot be started"):
         logic.fineTune(*phantom[:2])
 

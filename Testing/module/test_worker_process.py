@@ -35,12 +35,12 @@ def run(process_events, tmp_path, monkeypatch):
     def run(script: str):
         from SAMFineTunePanel.worker import worker_process
 
-        from SAMFineTuneLib.jobs import process
+        from SAMFineTuneLib.jobs import client
 
         file = tmp_path / "worker.py"
         file.write_text(script, encoding="utf-8")
         monkeypatch.setattr(
-            process, "worker_command", lambda folder, python: [sys.executable, str(file)]
+            client, "worker_command", lambda folder, python: [sys.executable, str(file)]
         )
         events, outcomes = [], []
         worker = worker_process.WorkerProcess(tmp_path, events.append, outcomes.append)
@@ -97,7 +97,7 @@ def test_every_ending_has_words(run, script, code, words):
 
 
 def test_slicers_python_keeps_its_settings_and_another_does_not_get_them(module, monkeypatch):
-    from SAMFineTunePanel.worker.line_process import environmentFor
+    from SAMFineTunePanel.worker.python_program import environmentFor
 
     monkeypatch.setenv("PYTHONHOME", "/slicer/lib/Python")
     monkeypatch.setenv("PYTHONPATH", "/slicer/bin/Python")
@@ -108,7 +108,7 @@ def test_slicers_python_keeps_its_settings_and_another_does_not_get_them(module,
 
 
 def test_the_program_is_slicers_python_where_there_is_one(module, tmp_path, monkeypatch):
-    from SAMFineTunePanel.worker.line_process import pythonProgram
+    from SAMFineTunePanel.worker.python_program import pythonProgram
 
     monkeypatch.setenv("PATH", str(tmp_path))
     assert pythonProgram() == Path(sys.executable)

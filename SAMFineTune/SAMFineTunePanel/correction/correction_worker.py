@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -16,11 +14,11 @@ from SAMFineTunePanel.scene.volume_writing import writeVolume
 from SAMFineTunePanel.scene.voxel_grid import gridOf
 from SAMFineTunePanel.texts.error_text import errorWords, wordsOf
 from SAMFineTunePanel.worker.chunked_task import ChunkedTask
-from SAMFineTunePanel.worker.line_process import LineProcess, pythonProgram
+from SAMFineTunePanel.worker.qprocess_transport import QProcessTransport
 
 _VOLUME_FILE = "volume.nrrd"
 # A worker that was told to close and does not is ended from here.
-_CLOSE_GRACE_MS = 1500
+_CLOSE_GRACE_S = 1.5
 
 # Qt's objects live as long as something refers to them, and a worker that is ending is nobody's.
 _ending: set[CorrectionWorker] = set()
@@ -59,18 +57,20 @@ class CorrectionWorker:
         self._settings = dict(settings)
         self._about = _aboutOf(volumeNode, self._settings)
         self._modelFile = _stampOf(self._settings)
-        self._process: LineProcess | None = None
+        self._transport = QProcessTransport(self._command)
         self._folder = None
         self._preparing: ChunkedTask | None = None
         self._given: dict[int, np.ndarray] = {}
         self._givenMasks = self._foundMasks = None
         self._closed = False
-        self._conversation = Conversation(self, self._takeMessage, self._onWorkerDied, self._onWorkerEnd)
+        self._conversation = Conversation(
+            self._transport, self._takeMessage, self._onWorkerDied, self._onWorkerEnd, self._onWorkerGone
+        )
 
     @property
     def processID(self) -> int:
         """Of the worker; 0 when it does not run."""
-        return self._process.processID if self._process is not None else 0
+        return self._transport.processID
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -137,47 +137,27 @@ class CorrectionWorker:
         if self._preparing is not None:
             self._preparing.stop()
         self._forgetFiles()
-        if self._process is None or self._process.hasEnded:
+        if self._transport.hasEnded:
             self._conversation.close()
             self._removeFolder()
             return
         _ending.add(self)
         self._conversation.close()
-        qt.QTimer.singleShot(_CLOSE_GRACE_MS, self._process.endNow)
+        self._transport.call_later(_CLOSE_GRACE_S, self._transport.kill)
 
     def endForClosing(self) -> None:
         """End it and wait, at most a second: Slicer is closing, and nothing may stay behind."""
         self.close()
-        if self._process is not None and not self._process.hasEnded:
-            self._process.endNow()
-            self._process.waitUntilEnded(1000)
+        if not self._transport.hasEnded:
+            self._transport.kill()
+            self._transport.waitUntilEnded(1000)
         self._removeFolder()
         _ending.discard(self)
 
-    # What the conversation needs of a process
+    def _command(self, program: Path) -> list[str]:
+        from SAMFineTuneLib.interactive import client
 
-    def start(self) -> None:
-        """Start a process; for the conversation."""
-        from SAMFineTuneLib.interactive.client import serve_command
-
-        process = LineProcess(
-            self._conversation.take_output,
-            self._conversation.take_error,
-            lambda returned, reason: self._onProcessEnded(process, returned, reason),
-        )
-        self._process = process
-        program = pythonProgram()
-        process.start(program, serve_command(self._folder.path, program))
-
-    def write(self, line: str) -> None:
-        """Write to the process; for the conversation."""
-        if self._process is not None and not self._process.hasEnded:
-            self._process.write(line)
-
-    def kill(self) -> None:
-        """End the process; for the conversation."""
-        if self._process is not None:
-            self._process.endNow()
+        return client.serve_command(self._folder.path, program)
 
     def _writeSession(self) -> Iterator[None]:
         from SAMFineTuneLib.interactive.protocol import SESSION_FILE, SessionSettings
@@ -265,12 +245,9 @@ class CorrectionWorker:
         self.close()
         self._onEnd(words)
 
-    def _onProcessEnded(self, process: LineProcess, returned: int, reason: str) -> None:
-        if self._closed:
-            self._removeFolder()
-            _ending.discard(self)
-        elif process is self._process:
-            self._conversation.take_end(reason or _howItEnded(returned))
+    def _onWorkerGone(self) -> None:
+        self._removeFolder()
+        _ending.discard(self)
 
     def _removeFolder(self) -> None:
         """It holds a patient's image, which does not stay on the disk."""
@@ -292,12 +269,3 @@ def _stampOf(settings: dict[str, Any]) -> tuple[int, int] | None:
     except (KeyError, OSError):
         return None
     return status.st_mtime_ns, status.st_size
-
-
-def _howItEnded(returned: int) -> str:
-    if returned >= 0:
-        return _("exit code {code}").format(code=returned)
-    try:
-        return _("killed by {signal}").format(signal=signal.Signals(-returned).name)
-    except ValueError:
-        return _("killed by signal {signal}").format(signal=-returned)

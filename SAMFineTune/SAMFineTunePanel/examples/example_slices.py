@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP, SegmentVoxels, segmentName, segmentVoxels
-from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS, gridOf
+from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS, VoxelGrid, gridOf
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class ExampleSlices:
     """The slices of one example; numbers count from 0 along the volume's own voxel axis.
 
     Attributes:
-        orientation: "axial", "coronal" or "sagittal"; where the user left it open, that of the fewest
-            labelled slices, which is the one in which they were drawn.
+        orientation: "axial", "coronal" or "sagittal"; where the user left it open, the one in
+            which the labels were drawn, by the library's rule.
         count: slices of the volume in this orientation.
         bySegment: name of each chosen segment → slices on which it is painted.
         complete, unfinished, empty: as the user marked them.
@@ -181,19 +181,13 @@ def _missing(example) -> str:
     return ""
 
 
-def _orientationDrawn(grid, axes: dict[str, int], painted: list[list[np.ndarray]]) -> str:
-    """The orientation in which the labelled slices are fewest for the length they span."""
+def _orientationDrawn(grid: VoxelGrid, axes: dict[str, int], painted: list[list[np.ndarray]]) -> str:
+    """The orientation in which the labelled slices were drawn, by the library's rule."""
+    from SAMFineTuneLib.geometry.drawn_axis import drawn_axis
 
-    def share(orientation: str) -> float:
-        axis = axes[orientation]
-        numbers = np.unique(np.concatenate([along[axis] for along in painted]))
-        return len(numbers) / (numbers[-1] - numbers[0] + 1) if len(numbers) else 1.0
-
-    widest = max(ORIENTATIONS, key=lambda each: (grid.spacing[axes[each]], ORIENTATIONS.index(each) == 0))
-    shares = {each: share(each) for each in ORIENTATIONS}
-    sparsest = min(ORIENTATIONS, key=lambda each: shares[each])
-    # Whole labelled regions have no gaps along any axis; then slices are cut where they are thickest.
-    return sparsest if shares[sparsest] < shares[widest] - 0.05 else widest
+    occupied = [np.unique(np.concatenate([along[axis] for along in painted])) for axis in range(3)]
+    drawn = drawn_axis(occupied, grid.size, grid.spacing.tolist(), axes["axial"])
+    return next(name for name, axis in axes.items() if axis == drawn)
 
 
 def _judged(slices: ExampleSlices) -> ExampleSlices:

@@ -13,12 +13,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.texts.error_text import errorWords, wordsOf
-from SAMFineTunePanel.worker.worker_process import CANCEL_GRACE_MS, WorkerProcess
+from SAMFineTunePanel.worker.worker_process import WorkerProcess
 
 # Of work on the scene at a time; Slicer draws and listens in between.
 _PIECE_S = 0.02
 _KEPT_LOG_LINES = 2000
 
+# A worker that was asked to stop is ended after so long; as SAMFineTuneLib.jobs.client has it.
+_CANCEL_GRACE_MS = 2000
 PREPARING, RUNNING, IMPORTING = "preparing", "running", "importing"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 _ENDED = (DONE, FAILED, CANCELLED)
@@ -168,7 +170,7 @@ class Job:
         if not self._cancelAsked:
             self._isClosing = True
             self.cancel()
-        if self._process is not None and not self._process.waitUntilEnded(CANCEL_GRACE_MS):
+        if self._process is not None and not self._process.waitUntilEnded(_CANCEL_GRACE_MS):
             self._process.endNow()
             self._process.waitUntilEnded(1000)
 

@@ -186,28 +186,21 @@ def _toSegmentation(node: slicer.vtkMRMLSegmentationNode) -> np.ndarray:
 def _boxes(voxels: np.ndarray, values: list[int]) -> Iterator[None]:
     """The smallest box (k, j, i) around each label that occurs; yields between slabs of slices."""
     thickness = max(1, _SLAB_BYTES // max(1, voxels[0].nbytes))
+    from SAMFineTuneLib.geometry.bounding_box import bounding_box
+
     found: dict[int, np.ndarray] = {}
     for start in range(0, len(voxels), thickness):
         slab = np.asarray(voxels[start : start + thickness])
         for value in values:
-            where = slab == value
-            if where.any():
-                box = _box(where) + np.array([[start], [0], [0]])
+            inside = bounding_box(slab == value)
+            if inside is not None:
+                box = np.array([[each.start, each.stop] for each in inside]) + np.array([[start], [0], [0]])
                 known = found.get(value, box)
                 found[value] = np.stack(
                     [np.minimum(known[:, 0], box[:, 0]), np.maximum(known[:, 1], box[:, 1])], axis=1
                 )
         yield
     return {value: tuple(slice(int(low), int(high)) for low, high in box) for value, box in found.items()}
-
-
-def _box(where: np.ndarray) -> np.ndarray:
-    sides = []
-    for axis in range(3):
-        others = tuple(each for each in range(3) if each != axis)
-        held = np.flatnonzero(where.any(axis=others))
-        sides.append([held[0], held[-1] + 1])
-    return np.array(sides)
 
 
 @dataclass

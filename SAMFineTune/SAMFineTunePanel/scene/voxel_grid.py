@@ -12,8 +12,8 @@ from slicer.i18n import tr as _
 # Of directions that should be at right angles, and of lattices that should be the same (in voxels).
 _TOLERANCE = 1e-3
 
-# World directions (RAS) along which the slices of each orientation are stacked.
-_STACKING = {"sagittal": 0, "coronal": 1, "axial": 2}
+# Slicer's coordinates grow to the right and to the front, the library's to the left and to the back.
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +43,10 @@ class VoxelGrid:
 
         Each axis of an oblique volume belongs to the orientation that it is nearest to, none twice.
         """
-        directions = np.abs(self.ijkToRas[:3, :3] / self.spacing)
-        axes: dict[int, int] = {}
-        # The clearest case first, so that two axes never claim one orientation.
-        for flat in np.argsort(-directions, axis=None):
-            world, voxel = np.unravel_index(flat, (3, 3))
-            if world not in axes and voxel not in axes.values():
-                axes[int(world)] = int(voxel)
-        return axes[_STACKING[orientation]]
+        from SAMFineTuneLib.geometry.axes import array_axis
+        from SAMFineTuneLib.geometry.grid import Geometry
+
+        return 2 - array_axis(Geometry.from_affine(self.size, _RAS_TO_LPS @ self.ijkToRas), orientation)
 
 
 def gridOf(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> VoxelGrid:

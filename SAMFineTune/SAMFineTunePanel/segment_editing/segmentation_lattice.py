@@ -64,10 +64,11 @@ class LatticeBox:
 
     def around(self, mask: np.ndarray) -> tuple[LatticeBox, tuple[slice, slice, slice]]:
         """The smallest box that holds what is set in a mask of this box, and where it lies in the mask."""
-        sides = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-        if min(len(each) for each in sides) == 0:
+        from SAMFineTuneLib.geometry.bounding_box import bounding_box
+
+        inside = bounding_box(mask)
+        if inside is None:
             return LatticeBox(self.start, (0, 0, 0), self.matrix), (slice(0), slice(0), slice(0))
-        inside = tuple(slice(int(each[0]), int(each[-1]) + 1) for each in sides)
         start = tuple(first + each.start for first, each in zip(self.start, inside[::-1], strict=True))
         return LatticeBox(start, tuple(each.stop - each.start for each in inside), self.matrix), inside
 

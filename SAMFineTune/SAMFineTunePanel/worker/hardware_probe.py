@@ -6,10 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import qt
-
 from SAMFineTunePanel.worker.library_parts import importLibraryParts
-from SAMFineTunePanel.worker.line_process import bytesOf, processEnvironment, pythonProgram
+from SAMFineTunePanel.worker.qprocess_transport import QProcessTransport
 
 
 class HardwareProbe:
@@ -19,7 +17,8 @@ class HardwareProbe:
         self.found: dict[str, Any] | None = None
         self.hasFailed = False
         # Kept after its end: a sender must not be deleted by what it calls.
-        self._process: qt.QProcess | None = None
+        self._transport = QProcessTransport(lambda program: [str(program), "-m", "SAMFineTuneLib", "hardware"])
+        self._lines: list[str] = []
         self._asking = False
         self._callbacks: list[Callable[[dict[str, Any] | None], None]] = []
 
@@ -35,34 +34,35 @@ class HardwareProbe:
     def _ask(self) -> None:
         importLibraryParts()
         self._asking = True
-        program = pythonProgram()
-        self._process = qt.QProcess()
-        self._process.setProcessEnvironment(processEnvironment(program))
-        self._process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
-        self._process.connect("errorOccurred(QProcess::ProcessError)", self._onError)
-        self._process.start(str(program), ["-m", "SAMFineTuneLib", "hardware"])
+        self._lines = []
+        self._transport.start(self)
 
     def end(self) -> None:
         """Stop asking; for the moment at which Slicer closes."""
         if self._asking:
             self._asking = False
             self._callbacks = []
-            self._process.disconnect("finished(int,QProcess::ExitStatus)", self._onFinished)
-            self._process.disconnect("errorOccurred(QProcess::ProcessError)", self._onError)
-            self._process.kill()
-            self._process.waitForFinished(1000)
+            self._transport.kill()
+            self._transport.waitUntilEnded(1000)
 
-    def _onFinished(self, exitCode: int, exitStatus) -> None:
-        text = bytesOf(self._process.readAllStandardOutput()).decode("utf-8", "replace")
+    # What the transport hands over
+
+    def take_output(self, line: str) -> None:
+        """Receive a line of the answer."""
+        self._lines.append(line)
+
+    def take_error(self, line: str) -> None:
+        """Receive a line of standard error, which tells nothing here."""
+
+    def take_end(self, returned: int, reason: str) -> None:
+        """The answer is whole, or there is none."""
+        if not self._asking:
+            return
         try:
-            self.found = json.loads(text) if exitCode == 0 else None
+            self.found = json.loads("\n".join(self._lines)) if returned == 0 else None
         except ValueError:
             self.found = None
         self._answer()
-
-    def _onError(self, error) -> None:
-        if error == qt.QProcess.FailedToStart:
-            self._answer()
 
     def _answer(self) -> None:
         self._asking = False

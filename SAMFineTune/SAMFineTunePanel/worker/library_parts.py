@@ -13,8 +13,8 @@ def importLibraryParts() -> None:
     """
     import SAMFineTuneLib.interactive.client
     import SAMFineTuneLib.interactive.mask_files
+    import SAMFineTuneLib.jobs.client
     import SAMFineTuneLib.jobs.interrupted
-    import SAMFineTuneLib.jobs.process
     import SAMFineTuneLib.jobs.schema
     import SAMFineTuneLib.models.library
     import SAMFineTuneLib.slices.suggestion  # noqa: F401

@@ -30,8 +30,14 @@ class Script:
         self.written: list[dict[str, Any]] = []
         self.starts = self.kills = 0
 
-    def start(self) -> None:
+    def start(self, receiver: Any) -> None:
         self.starts += 1
+
+    def note_children(self) -> None:
+        raise AssertionError("only who cancels a job asks for this")
+
+    def call_later(self, seconds: float, action: Any) -> None:
+        raise AssertionError("only who cancels a job asks for this")
 
     def write(self, line: str) -> None:
         parse_request(line)
@@ -170,7 +176,7 @@ def test_a_dead_worker_is_started_again_and_asked_again(heard: Heard) -> None:
     waiting = heard.find(2)
     heard.talk.take_error("RuntimeError: out of memory")
     heard.talk.take_error("  in some other line")
-    heard.talk.take_end("killed by SIGKILL")
+    heard.talk.take_end(-9, "")
     assert heard.restarts == [
         "The correction worker ended (killed by SIGKILL); its last words: "
         "RuntimeError: out of memory"
@@ -189,7 +195,7 @@ def test_a_newer_prompt_takes_the_place_of_one_that_death_has_left_open(heard: H
     heard.ready()
     heard.find(1, 1)
     heard.find(1, 2)
-    heard.talk.take_end("exit code 1")
+    heard.talk.take_end(1, "")
     newer = heard.find(1, 3)
     heard.ready()
     assert [each["id"] for each in heard.script.written[1:]] == [newer]
@@ -198,21 +204,21 @@ def test_a_newer_prompt_takes_the_place_of_one_that_death_has_left_open(heard: H
 def test_a_second_death_ends_the_session_with_its_last_words(heard: Heard) -> None:
     heard.ready()
     heard.find(1)
-    heard.talk.take_end("exit code 1")
+    heard.talk.take_end(1, "")
     heard.talk.take_error("ImportError: no torch")
-    heard.talk.take_end("exit code 1")
+    heard.talk.take_end(1, "")
     assert len(heard.restarts) == 1 and len(heard.ends) == 1 and heard.script.starts == 2
     assert "ImportError: no torch" in heard.ends[0] and heard.talk.state == ENDED
     assert heard.ends[0].endswith("what was accepted is in the segment")
     assert heard.find(1) == 0 and heard.talk.open_questions == 0
-    heard.talk.take_end("exit code 1")
+    heard.talk.take_end(1, "")
     assert len(heard.ends) == 1
 
 
 def test_a_failure_without_an_id_ends_the_session_at_once(heard: Heard) -> None:
     failure = Failure(code="no_such_file", message="volume.nrrd is missing", remedy="Start again")
     heard.talk.take_output(failure.model_dump_json())
-    heard.talk.take_end("exit code 2")
+    heard.talk.take_end(2, "")
     assert heard.ends == ["volume.nrrd is missing. Start again"]
     assert heard.script.kills == 1 and heard.script.starts == 1 and heard.restarts == []
 
@@ -223,7 +229,7 @@ def test_close_tells_the_worker_and_hears_nothing_more(heard: Heard) -> None:
     heard.talk.close()
     heard.talk.close()
     heard.answer(first)
-    heard.talk.take_end("exit code 0")
+    heard.talk.take_end(0, "")
     assert heard.script.kinds == ["find_mask", "close"]
     assert heard.answers == [] and heard.ends == [] and heard.restarts == []
 

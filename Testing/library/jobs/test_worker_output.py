@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from SAMFineTuneLib.jobs.folder import JobFolder
-from SAMFineTuneLib.jobs.worker_output import WorkerEar
+from SAMFineTuneLib.jobs.worker_output import WorkerOutput
 from SAMFineTuneLib.worker.environment import worker_environment
 from SAMFineTuneLib.worker.events import ErrorEvent, Event, Log, Progress, Result
 from SAMFineTuneLib.worker.json_text import to_json
@@ -79,53 +79,53 @@ def test_a_long_event_is_whole() -> None:
     data = to_json(event).encode() + b"\n"
     assert len(data) > 3_000_000
     (line,) = lines_of([data[n : n + 65536] for n in range(0, len(data), 65536)])
-    ear = WorkerEar(JobFolder(Path("absent")))
-    ear.take_output(line)
-    assert ear.outcome(0, False).result == event.result
+    output = WorkerOutput(JobFolder(Path("absent")))
+    output.take_output(line)
+    assert output.outcome(0, False).result == event.result
 
 
 class Heard:
-    """An ear with what it told."""
+    """A worker's output with what it reported."""
 
     def __init__(self, folder: Path) -> None:
         self.events: list[Event] = []
-        self.ear = WorkerEar(JobFolder(folder), self.events.append)
+        self.output = WorkerOutput(JobFolder(folder), self.events.append)
 
 
 def test_events_are_told_in_their_order(tmp_path: Path) -> None:
     heard = Heard(tmp_path)
     lines = [to_json(Progress(step=1, steps=2)), "printed by a library", "{"]
     for line in lines:
-        heard.ear.take_output(line)
-    heard.ear.take_error("a warning")
+        heard.output.take_output(line)
+    heard.output.take_error("a warning")
     assert heard.events == [
         Progress(step=1, steps=2),
         Log(level="debug", message="printed by a library"),
         Log(level="debug", message="{"),
         Log(level="debug", message="a warning"),
     ]
-    assert heard.ear.spoke_last_at is None
+    assert not heard.output.gave_ending
 
 
 def test_a_result_counts_whatever_the_process_returns(tmp_path: Path) -> None:
     heard = Heard(tmp_path)
-    heard.ear.take_output(to_json(Result(result={"model": "m"})))
-    assert heard.ear.spoke_last_at is not None
+    heard.output.take_output(to_json(Result(result={"model": "m"})))
+    assert heard.output.gave_ending
     for returned, cancel_asked in ((0, False), (-9, True), (1, False)):
-        outcome = heard.ear.outcome(returned, cancel_asked)
+        outcome = heard.output.outcome(returned, cancel_asked)
         assert (outcome.exit_code, outcome.result, outcome.error) == (0, {"model": "m"}, None)
 
 
 def test_an_error_tells_its_own_exit_code(tmp_path: Path) -> None:
     heard = Heard(tmp_path)
     error = ErrorEvent(code="no_label", message="label 7 is absent", exit_code=2)
-    heard.ear.take_output(to_json(error))
-    outcome = heard.ear.outcome(0, True)
+    heard.output.take_output(to_json(error))
+    outcome = heard.output.outcome(0, True)
     assert (outcome.exit_code, outcome.error) == (2, error)
 
 
 def test_a_worker_that_was_cancelled_and_said_nothing_is_cancelled(tmp_path: Path) -> None:
-    outcome = Heard(tmp_path).ear.outcome(-9, True)
+    outcome = Heard(tmp_path).output.outcome(-9, True)
     assert outcome.exit_code == 3 and outcome.error is not None
     assert outcome.error.code == "cancelled"
     assert not JobFolder(tmp_path).log_file.exists()
@@ -138,8 +138,8 @@ def test_a_worker_that_was_cancelled_and_said_nothing_is_cancelled(tmp_path: Pat
 def test_a_worker_that_died_leaves_its_last_words(returned: int, how: str, tmp_path: Path) -> None:
     heard = Heard(tmp_path)
     for line in ("MemoryError: 2 GiB für nichts", "", "goodbye"):
-        heard.ear.take_error(line)
-    outcome = heard.ear.outcome(returned, False)
+        heard.output.take_error(line)
+    outcome = heard.output.outcome(returned, False)
     assert outcome.exit_code == 1 and outcome.error is not None
     assert outcome.error.code == "worker_died"
     assert how in outcome.error.message
@@ -149,7 +149,7 @@ def test_a_worker_that_died_leaves_its_last_words(returned: int, how: str, tmp_p
 
 
 def test_a_folder_that_went_away_does_not_hide_how_it_ended(tmp_path: Path) -> None:
-    outcome = Heard(tmp_path / "gone").ear.outcome(1, False)
+    outcome = Heard(tmp_path / "gone").output.outcome(1, False)
     assert outcome.error is not None and outcome.error.code == "worker_died"
 
 
@@ -160,13 +160,13 @@ def test_a_listener_at_fault_is_told_and_not_called_again(tmp_path: Path) -> Non
         calls.append(event)
         raise LookupError("mine")
 
-    ear = WorkerEar(JobFolder(tmp_path), listener)
-    assert ear.listener_fault is None
-    ear.take_output("one")
-    ear.take_output(to_json(Result(result={})))
-    assert isinstance(ear.listener_fault, LookupError)
+    output = WorkerOutput(JobFolder(tmp_path), listener)
+    assert output.listener_fault is None
+    output.take_output("one")
+    output.take_output(to_json(Result(result={})))
+    assert isinstance(output.listener_fault, LookupError)
     assert len(calls) == 1
-    assert ear.outcome(0, False).result == {}
+    assert output.outcome(0, False).result == {}
 
 
 def test_the_environment_lets_a_worker_find_the_library() -> None:

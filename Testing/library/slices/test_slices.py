@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.axes import AXIS_NAMES, array_axis, axis_name
+from SAMFineTuneLib.geometry.drawn_axis import widest_axis
 from SAMFineTuneLib.slices.intensity import (
     IntensityNormalisation,
     VoxelSample,
@@ -20,7 +21,7 @@ from SAMFineTuneLib.slices.intensity import (
 from SAMFineTuneLib.slices.labelled import known_labels
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
-from SAMFineTuneLib.slices.stack import SliceStack, sparser_axis, suggest_axis, widest_axis
+from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead, suggest_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume
 from Testing.support.synthetic_volumes import geometry_of, head, keep_slices
 
@@ -196,10 +197,11 @@ def test_slices_are_turned_as_images_are_looked_at(
 
 def test_the_axis_is_the_widest_else_the_one_with_gaps() -> None:
     _, labelmap = head((12, 20, 20))
-    assert widest_axis(labelmap.geometry) == 0
-    assert suggest_axis(keep_slices(labelmap, [5, 9], axis=2)) == "axial"
+    assert widest_axis(labelmap.geometry.spacing[::-1]) == 0
+    assert suggest_axis(labelmap) == "axial"
+    assert suggest_axis(keep_slices(labelmap, [5, 9], axis=2)) == "sagittal", "drawn on thin slices"
     cube = geometry_of((20, 20, 20), spacing=(1.0, 1.0, 1.03))
-    assert widest_axis(cube) is None
+    assert widest_axis(cube.spacing[::-1]) is None
     array = head((20, 20, 20))[1].array
     for axis, name in enumerate(AXIS_NAMES):
         few = keep_slices(Labelmap(array, cube), [6, 9, 12], axis)
@@ -216,10 +218,10 @@ def test_a_volume_of_one_slice_is_that_slice() -> None:
 
 def test_labels_drawn_along_another_axis_are_noticed() -> None:
     _, labelmap = head((12, 20, 20))
-    assert sparser_axis(labelmap, "axial") is None
-    assert sparser_axis(keep_slices(labelmap, [3, 6, 9], axis=0), "axial") is None
+    assert drawn_instead(labelmap, "axial") is None
+    assert drawn_instead(keep_slices(labelmap, [3, 6, 9], axis=0), "axial") is None
     drawn = keep_slices(labelmap, [6, 9, 12], axis=1)
-    assert sparser_axis(drawn, "axial") == "coronal" and sparser_axis(drawn, "coronal") is None
+    assert drawn_instead(drawn, "axial") == "coronal" and drawn_instead(drawn, "coronal") is None
 
 
 def stack_of(slices: dict[int, list[int]], count: int = 12) -> SliceStack:

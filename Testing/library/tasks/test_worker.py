@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
+from SAMFineTuneLib.jobs.client import worker_command
 from SAMFineTuneLib.jobs.folder import JobFolder
-from SAMFineTuneLib.jobs.process import Outcome, WorkerProcess, worker_command
+from SAMFineTuneLib.jobs.process import Outcome, WorkerProcess
 from SAMFineTuneLib.jobs.schema import EvaluateJob, FinetuneJob, make_job, write_job
 from SAMFineTuneLib.worker.events import ErrorEvent, Event, Log, Progress, Result, parse_line
 
@@ -283,10 +284,7 @@ def test_finish_early_keeps_the_result(job: Path, way: str) -> None:
     if way == "file":
         (job / "finish").touch()
     elif way == "line":
-        stdin = client.worker._started().stdin
-        assert stdin is not None
-        stdin.write(b"finish\n")
-        stdin.flush()
+        client.worker._transport.write("finish")
     else:
         client.worker.finish_early()
     outcome = client.wait(10)
@@ -357,7 +355,7 @@ def test_a_finished_job_is_never_lost(job: Path) -> None:
 def test_a_worker_that_hangs_after_its_result_is_ended(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("SAMFineTuneLib.jobs.process._EXIT_GRACE_S", 0.5)
+    monkeypatch.setattr("SAMFineTuneLib.jobs.client.EXIT_GRACE_S", 0.5)
     outcome = Client("hang_at_end", job).wait(15)
     assert (outcome.exit_code, outcome.result) == (0, {"done": True})
 

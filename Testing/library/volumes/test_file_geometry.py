@@ -30,6 +30,7 @@ from SAMFineTuneLib.volumes import (
     write_labelmap,
     write_volume,
 )
+from SAMFineTuneLib.volumes.image_grid import grid_of
 from Testing.support.in_process import Shell, shell_of
 from Testing.support.synthetic_volumes import geometry_of, head, keep_slices
 from Testing.support.tuned_starter import write_model
@@ -127,7 +128,7 @@ class TestOneRule:
         path = nifti(tmp_path / "v.nii", VOXELS, (PLAIN, codes[0]), (qform, codes[1]))
         image = sitk.ReadImage(str(path))
         volume = read_volume(path)
-        assert same_place(volume.geometry.affine, Geometry.from_image(image).affine)
+        assert same_place(volume.geometry.affine, grid_of(image).affine)
         assert same_place(read_grid(path).affine, volume.geometry.affine, 1e-9)
         two = min(codes) > 0 and qform is TURNED
         assert any("two places" in remark for remark in volume.remarks) == two
@@ -229,7 +230,7 @@ class TestLabelsSavedByOthers:
         assert np.allclose(out.get_sform(), there.get_sform(), atol=1e-4)
         assert np.allclose(out.get_qform(), there.get_qform(), atol=1e-4)
         itk = (sitk.ReadImage(str(each)) for each in (tmp_path / name, volume))
-        one, other = (Geometry.from_image(each).affine for each in itk)
+        one, other = (grid_of(each).affine for each in itk)
         assert same_place(one, other)
         assert (np.asanyarray(out.dataobj) == LABELS).all()
         assert (tmp_path / name).read_bytes()[:2] == b"\x1f\x8b" or name == "out.nii"
@@ -530,7 +531,7 @@ class TestCommands:
         ]
         assert names(tmp_path / "u") == ["a_uncertainty.nii.gz", "v_uncertainty.nrrd"]
         for name in ("out/v_segmentation.seg.nrrd", "u/v_uncertainty.nrrd"):
-            back = Geometry.from_image(sitk.ReadImage(str(tmp_path / name)))
+            back = grid_of(sitk.ReadImage(str(tmp_path / name)))
             assert np.allclose(back.affine, sheared[2], atol=1e-9)
 
     def test_a_damaged_volume_is_found_before_the_first_is_segmented(self, shell, tmp_path):

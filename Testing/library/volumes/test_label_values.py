@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes import read_labelmap, read_volume
 from SAMFineTuneLib.volumes.image_as_labels import require_structures
+from SAMFineTuneLib.volumes.image_grid import placed
 from Testing.support.synthetic_volumes import geometry_of, head, keep_slices, write_pair
 
 nibabel = pytest.importorskip("nibabel")
@@ -210,7 +211,7 @@ class TestTheImageAsItsOwnSegmentation:
 
     def write(self, folder: Path, image: np.ndarray, labels: np.ndarray) -> None:
         for name, array in (("v.nrrd", image), ("s.nrrd", labels)):
-            picture = geometry_of(array.shape).place(sitk.GetImageFromArray(array))
+            picture = placed(sitk.GetImageFromArray(array), geometry_of(array.shape))
             sitk.WriteImage(picture, str(folder / name))
 
     def test_a_copy_with_few_values_is_asked_back(self, tmp_path):

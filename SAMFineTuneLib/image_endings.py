@@ -1,0 +1,32 @@
+"""The endings of image files, by which formats are told apart.
+
+Of two that end alike the longer comes first.
+Imports nothing, so that the description of jobs and Slicer's process can name them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Formats that images are written in.
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+# A DICOM segmentation (SEG) holds segments and no image.
+SEGMENTATION_ENDINGS = (*IMAGE_ENDINGS, ".dcm")
+# Formats that volumes are read from.
+_VOLUME_ENDINGS = (
+    *(".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".nhdr"),
+    *(".mgz", ".mgh", ".img.gz", ".hdr.gz", ".img", ".hdr"),
+)
+
+
+def image_ending(path: Path) -> str | None:
+    """The ending, in lower case, of a file that an image can be written to; None for another."""
+    return next((each for each in IMAGE_ENDINGS if path.name.lower().endswith(each)), None)
+
+
+def volume_stem(path: Path) -> str:
+    """The name of a volume's file or folder without the ending of its format."""
+    for ending in _VOLUME_ENDINGS:
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)]
+    return path.name
