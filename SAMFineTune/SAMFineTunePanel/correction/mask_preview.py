@@ -8,7 +8,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from SAMFineTunePanel.scene.scene_removal import removeNode
+from SAMFineTunePanel.scene.scene_removal import removeDisplayable
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.scene.transient_node import makeTransientNode
 
@@ -84,10 +84,7 @@ class MaskPreview:
     def _removeNode(self) -> None:
         node, self._node = self._node, None
         self._shown = {}
-        if node is not None:
-            display = node.GetDisplayNode()
-            removeNode(node)
-            removeNode(display)
+        removeDisplayable(node)
 
     def _onCorrection(self, correction, event: str) -> None:
         if event in ("mask", "slice", "state"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,17 +11,17 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from SAMFineTunePanel.scene.place_mode import PlaceMode
-from SAMFineTunePanel.scene.scene_removal import removeNode
+from SAMFineTunePanel.correction.box_markup import BoxMarkup
+from SAMFineTunePanel.correction.control_points import definedPoints, isApart, setControlPoints
+from SAMFineTunePanel.correction.own_changes import OwnChanges
+from SAMFineTunePanel.correction.prompt_placing import PromptPlacing
+from SAMFineTunePanel.scene.scene_removal import removeDisplayable
 from SAMFineTunePanel.scene.transient_node import addTransientMarkups
 
 POSITIVE, NEGATIVE, BOX = "positive", "negative", "box"
 
 _COLOURS = {POSITIVE: (0.1, 0.9, 0.2), NEGATIVE: (1.0, 0.15, 0.1), BOX: (1.0, 0.85, 0.1)}
-# Millimetres; a point that is not farther from where it should be has not been moved.
-_TOLERANCE = 1e-3
 _POINTS = "vtkMRMLMarkupsFiducialNode"
-_CURVE = "vtkMRMLMarkupsClosedCurveNode"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +55,15 @@ class PromptMarkups(VTKObservationMixin):
 
     def __init__(self, correction, complain: Callable[[str], None], onPlacing: Callable[[], None]) -> None:
         VTKObservationMixin.__init__(self)
-        self.placing = ""
         self._correction = correction
-        self._complain, self._onPlacing = complain, onPlacing
+        self._complain = complain
         self._nodes: dict[str, slicer.vtkMRMLMarkupsNode] = {}
-        self._outline: slicer.vtkMRMLMarkupsClosedCurveNode | None = None
+        self._outline = BoxMarkup(_COLOURS[BOX])
         self._shown: dict[str, list[_Shown]] = {POSITIVE: [], NEGATIVE: [], BOX: []}
         self._firstCorner: np.ndarray | None = None
-        self._isQuiet = self._isDragged = self._wasMoved = False
-        self._placedBefore: PlaceMode | None = None
+        self._isDragged = self._wasMoved = False
+        self._ownChanges = OwnChanges()
+        self._placing = PromptPlacing(_POINTS, self._nodes, self._ownChanges, onPlacing, self._dropFirstCorner)
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
@@ -74,22 +73,19 @@ class PromptMarkups(VTKObservationMixin):
 
     # What is seen from outside
 
+    @property
+    def placing(self) -> str:
+        """The kind of prompts that clicks in slice views set; "" for none."""
+        return self._placing.kind
+
     def place(self, kind: str) -> None:
         """Have clicks in slice views set prompts of a kind; "" none any more."""
-        if not self._correction.session.isOpen:
-            kind = ""
         self._dropFirstCorner()
-        interaction = slicer.app.applicationLogic().GetInteractionNode()
-        if kind:
-            node = self._node(kind)
-            if not self.placing:
-                self._placedBefore = PlaceMode.now()
-            with self._quiet():
-                PlaceMode(_POINTS, node.GetID(), True).apply()
-                interaction.SwitchToPersistentPlaceMode()
-        elif self.placing:
-            interaction.SwitchToViewTransformMode()
-        self._setPlacing(kind)
+        if kind and self._correction.session.isOpen:
+            self._node(kind)
+            self._placing.start(kind)
+        else:
+            self._placing.stop()
 
     def update(self) -> None:
         """Show the prompts of the slice in view."""
@@ -100,7 +96,7 @@ class PromptMarkups(VTKObservationMixin):
         for kind in (POSITIVE, NEGATIVE, BOX):
             if wanted[kind] or kind in self._nodes:
                 self._show(kind, wanted[kind])
-        self._showOutline([ras for _index, _corner, ras in wanted[BOX]])
+        self._showBox([ras for _index, _corner, ras in wanted[BOX]])
 
     def remove(self) -> None:
         """Show nothing any more, and take the nodes away."""
@@ -124,61 +120,22 @@ class PromptMarkups(VTKObservationMixin):
         return wanted
 
     def _show(self, kind: str, wanted: list[tuple[int, int, np.ndarray]]) -> None:
-        node = self._node(kind)
-        with self._quiet():
-            surplus = _definedPoints(node)[len(wanted) :]
-            if surplus:
-                self._removePoints(node, surplus)
-            for _index, _corner, ras in wanted[len(_definedPoints(node)) :]:
-                node.AddControlPointWorld(*ras)
-            points = _definedPoints(node)
-            for number, (_index, _corner, ras) in zip(points, wanted, strict=True):
-                if np.abs(np.subtract(node.GetNthControlPointPositionWorld(number), ras)).max() > _TOLERANCE:
-                    node.SetNthControlPointPositionWorld(number, *ras)
-        self._shown[kind] = [
-            _Shown(node.GetNthControlPointID(number), *each) for number, each in zip(points, wanted, strict=True)
-        ]
+        node, places = self._node(kind), [ras for _index, _corner, ras in wanted]
+        with self._ownChanges:
+            pointIDs = setControlPoints(node, places, lambda: self._placing.pausedFor(kind))
+        self._shown[kind] = [_Shown(pointID, *each) for pointID, each in zip(pointIDs, wanted, strict=True)]
 
-    def _removePoints(self, node: slicer.vtkMRMLMarkupsNode, numbers: list[int]) -> None:
-        interaction = slicer.app.applicationLogic().GetInteractionNode()
-        isPlacing = bool(self.placing) and self._nodes.get(self.placing) is node
-        if isPlacing:
-            # The view knows the point under the mouse by its number, which would change.
-            interaction.SwitchToViewTransformMode()
-        points = [node.GetNthControlPointID(number) for number in numbers]
-        for point in points:
-            node.RemoveNthControlPoint(node.GetNthControlPointIndexByID(point))
-        if isPlacing:
-            interaction.SwitchToPersistentPlaceMode()
-
-    def _showOutline(self, corners: list[np.ndarray]) -> None:
-        """A line around the last two corners of a box."""
-        if len(corners) < 2:
-            if self._outline is not None:
-                self._outline.GetDisplayNode().SetVisibility(False)
-            return
-        if self._outline is None or not slicer.mrmlScene.IsNodePresent(self._outline):
-            with self._quiet():
-                self._outline = _addNode(_CURVE, _("Box"), _COLOURS[BOX])
-            self._outline.SetCurveTypeToLinear()
-            self._outline.SetLocked(True)
-        around = _around(self._correction.session.segment, corners[-2], corners[-1])
-        with self._quiet():
-            for number, ras in enumerate(around):
-                if number < self._outline.GetNumberOfControlPoints():
-                    self._outline.SetNthControlPointPositionWorld(number, *ras)
-                else:
-                    self._outline.AddControlPointWorld(*ras)
-                    self._outline.SetNthControlPointVisibility(number, False)
-        self._outline.GetDisplayNode().SetVisibility(True)
+    def _showBox(self, corners: list[np.ndarray]) -> None:
+        with self._ownChanges:
+            self._outline.show(self._correction.session.segment, corners)
 
     def _node(self, kind: str) -> slicer.vtkMRMLMarkupsNode:
         node = self._nodes.get(kind)
         if node is not None and slicer.mrmlScene.IsNodePresent(node):
             return node
         names = {POSITIVE: _("Positive points"), NEGATIVE: _("Negative points"), BOX: _("Corners of the box")}
-        with self._quiet():
-            node = _addNode(_POINTS, names[kind], _COLOURS[kind])
+        with self._ownChanges:
+            node = addTransientMarkups(_POINTS, names[kind], _COLOURS[kind])
         self._nodes[kind] = node
         self._shown[kind] = []
         markups = slicer.vtkMRMLMarkupsNode
@@ -186,28 +143,18 @@ class PromptMarkups(VTKObservationMixin):
             self.addObserver(node, event, self._onPoints)
         self.addObserver(node, markups.PointStartInteractionEvent, self._onDragStart)
         self.addObserver(node, markups.PointEndInteractionEvent, self._onDragEnd)
-        interaction = slicer.app.applicationLogic().GetInteractionNode()
-        changed = slicer.vtkMRMLInteractionNode.InteractionModeChangedEvent
-        if not self.hasObserver(interaction, changed, self._onModeChanged):
-            self.addObserver(interaction, changed, self._onModeChanged)
-            selection = slicer.app.applicationLogic().GetSelectionNode()
-            self.addObserver(selection, selection.ActivePlaceNodeIDChangedEvent, self._onOtherPlaced)
         return node
 
     def _removeNodes(self) -> None:
         self._timer.stop()
         self._firstCorner = None
-        if self.placing:
-            slicer.app.applicationLogic().GetInteractionNode().SwitchToViewTransformMode()
+        self._placing.stop()
+        self._placing.removeObservers()
         self.removeObservers()
-        for node in (*self._nodes.values(), self._outline):
-            if node is not None:
-                display = node.GetDisplayNode()
-                removeNode(node)
-                removeNode(display)
+        for node in self._nodes.values():
+            removeDisplayable(node)
         self._nodes.clear()
-        self._outline = None
-        self._setPlacing("")
+        self._outline.remove()
 
     # From control points to prompts
 
@@ -222,11 +169,11 @@ class PromptMarkups(VTKObservationMixin):
     def _lookAt(self, kind: str, node: slicer.vtkMRMLMarkupsNode) -> None:
         found = {
             node.GetNthControlPointID(number): np.array(node.GetNthControlPointPositionWorld(number))
-            for number in _definedPoints(node)
+            for number in definedPoints(node)
         }
         shown = {each.pointID: each for each in self._shown[kind]}
         removed = [each for pointID, each in shown.items() if pointID not in found]
-        moved = [each for each in shown.values() if each not in removed and _isApart(each.ras, found[each.pointID])]
+        moved = [each for each in shown.values() if each not in removed and isApart(each.ras, found[each.pointID])]
         placed = [ras for pointID, ras in found.items() if pointID not in shown]
         if not removed and not moved and not placed:
             self._followMouse(kind, node)
@@ -275,36 +222,15 @@ class PromptMarkups(VTKObservationMixin):
         if kind == BOX and self._firstCorner is not None:
             for number in range(node.GetNumberOfControlPoints()):
                 if node.GetNthControlPointPositionStatus(number) == node.PositionPreview:
-                    self._showOutline([self._firstCorner, np.array(node.GetNthControlPointPositionWorld(number))])
+                    self._showBox([self._firstCorner, np.array(node.GetNthControlPointPositionWorld(number))])
 
     def _dropFirstCorner(self) -> None:
         if self._firstCorner is not None:
             self._firstCorner = None
             self.update()
 
-    def _setPlacing(self, kind: str) -> None:
-        if kind == self.placing:
-            return
-        self.placing = kind
-        if not kind and self._placedBefore is not None and PlaceMode.now().nodeID in self._ownIDs():
-            # What the user's own clicks were for is again what they are for.
-            with self._quiet():
-                self._placedBefore.apply()
-        self._onPlacing()
-
-    def _ownIDs(self) -> set[str]:
-        return {node.GetID() for node in self._nodes.values()}
-
-    @contextmanager
-    def _quiet(self) -> Iterator[None]:
-        was, self._isQuiet = self._isQuiet, True
-        try:
-            yield
-        finally:
-            self._isQuiet = was
-
     def _onPoints(self, caller=None, event=None) -> None:
-        if not self._isQuiet:
+        if not self._ownChanges.areMade:
             self._timer.start()
 
     def _onDragStart(self, caller=None, event=None) -> None:
@@ -314,62 +240,8 @@ class PromptMarkups(VTKObservationMixin):
         self._isDragged = False
         self._timer.start()
 
-    def _onModeChanged(self, caller=None, event=None) -> None:
-        if self._isQuiet or not self.placing:
-            return
-        interaction = slicer.app.applicationLogic().GetInteractionNode()
-        if interaction.GetCurrentInteractionMode() != interaction.Place:
-            # The user has left it, by a right click or in the tool bar.
-            self._stopPlacing()
-
-    def _onOtherPlaced(self, caller=None, event=None) -> None:
-        """The user has chosen other markups to be placed by clicks; the mode stays theirs."""
-        if self._isQuiet or not self.placing or PlaceMode.now().nodeID == self._nodes[self.placing].GetID():
-            return
-        self._stopPlacing()
-
-    def _stopPlacing(self) -> None:
-        # In this order: while placing, to take the corner away is to place again behind it.
-        self._setPlacing("")
-        self._dropFirstCorner()
-
     def _onCorrection(self, correction, event: str) -> None:
         if event == "slice":
             self._firstCorner = None
         if event in ("slice", "prompts", "state"):
             self.update()
-
-
-def _definedPoints(node: slicer.vtkMRMLMarkupsNode) -> list[int]:
-    """Numbers of the control points that are set; one that follows the mouse is not."""
-    return [
-        number
-        for number in range(node.GetNumberOfControlPoints())
-        if node.GetNthControlPointPositionStatus(number) == node.PositionDefined
-    ]
-
-
-def _isApart(first: np.ndarray, second: np.ndarray) -> bool:
-    return bool(np.abs(first - second).max() > _TOLERANCE)
-
-
-def _around(segment, first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
-    """The four corners of the box of a slice that has these two as opposite ones."""
-    places = np.stack([(np.linalg.inv(segment.grid.ijkToRas) @ [*each, 1.0])[:3] for each in (first, second)])
-    across, down = (axis for axis in range(3) if axis != segment.axis)
-    corners = []
-    for a, b in ((0, 0), (1, 0), (1, 1), (0, 1)):
-        place = places[0].copy()
-        place[across], place[down] = places[a, across], places[b, down]
-        corners.append(segment.rasOf(place))
-    return corners
-
-
-def _addNode(className: str, name: str, colour: tuple[float, float, float]) -> slicer.vtkMRMLMarkupsNode:
-    node = addTransientMarkups(className, name)
-    display = node.GetDisplayNode()
-    display.SetPointLabelsVisibility(False)
-    display.SetPropertiesLabelVisibility(False)
-    for setColour in (display.SetColor, display.SetSelectedColor):
-        setColour(*colour)
-    return node

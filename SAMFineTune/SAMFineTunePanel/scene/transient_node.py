@@ -19,8 +19,14 @@ def makeTransientNode(className: str, name: str) -> slicer.vtkMRMLNode:
     return node
 
 
-def addTransientMarkups(className: str, name: str) -> slicer.vtkMRMLMarkupsNode:
-    """New markups in the scene, with their display, to be seen in slice views only."""
+def addTransientMarkups(className: str, name: str, colour: tuple[float, float, float]) -> slicer.vtkMRMLMarkupsNode:
+    """New markups in the scene, without labels, to be seen in slice views only.
+
+    Args:
+        className: of the node.
+        name: of the node.
+        colour: red, green, blue, from 0 to 1.
+    """
     node = makeTransientNode(className, name)
     # Slicer makes every new node of markups the one into which clicks place points.
     place = PlaceMode.now()
@@ -30,4 +36,8 @@ def addTransientMarkups(className: str, name: str) -> slicer.vtkMRMLMarkupsNode:
     display = node.GetDisplayNode()
     display.SetSaveWithScene(False)
     display.SetVisibility3D(False)
+    display.SetPointLabelsVisibility(False)
+    display.SetPropertiesLabelVisibility(False)
+    for setColour in (display.SetColor, display.SetSelectedColor):
+        setColour(*colour)
     return node
