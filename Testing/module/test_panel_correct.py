@@ -287,7 +287,7 @@ def test_keys_go_with_their_window(slicer_app, monkeypatch, process_events):
     import qt
     import slicer
     from PySide6.QtTest import QTest
-    from SAMFineTunePanel.correction.correction_keys import CorrectionKeys
+    from SAMFineTunePanel.correction_display.correction_keys import CorrectionKeys
 
     window, pressed = qt.QWidget(), []
     button, edit = qt.QPushButton(window), qt.QLineEdit(window)

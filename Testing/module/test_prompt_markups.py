@@ -63,7 +63,7 @@ def complaints():
 
 @pytest.fixture
 def markups(correction, complaints):
-    from SAMFineTunePanel.correction.prompt_markups import PromptMarkups
+    from SAMFineTunePanel.correction_display.prompt_markups import PromptMarkups
 
     markups = PromptMarkups(correction, complaints.append, lambda: None)
     yield markups
@@ -404,7 +404,7 @@ def test_nothing_of_it_is_saved_offered_or_left_behind(
     correction, markups, settle, scene, nodes, tmp_path
 ):
     import slicer
-    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
     from SAMFineTunePanel.scene.scene_pairs import nextPair
 
     taken = {(nodes[0].GetID(), nodes[1].GetID())}
@@ -446,7 +446,7 @@ def shown(preview) -> np.ndarray:
 
 
 def test_the_preview_has_the_segments_colour_made_paler(correction, settle, nodes):
-    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
 
     preview = MaskPreview(correction)
     correction.addPoint(correction.session.segment.rasOf((40, 40, 4)))
@@ -462,7 +462,7 @@ def test_the_preview_has_the_segments_colour_made_paler(correction, settle, node
 def test_the_preview_is_seen_in_the_view_and_moves_with_the_slice(
     correction, settle, nodes, process_events
 ):
-    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
     from SAMFineTunePanel.scene.slice_view import showSlice
 
     def colour():
@@ -496,7 +496,7 @@ def test_a_new_mask_costs_slicer_little(correction, markups, settle, process_eve
     """What Slicer adds to the network's own time, without drawing, which a graphics card does."""
     import time
 
-    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
 
     preview = MaskPreview(correction)
     correction.addPoint(correction.session.segment.rasOf((20, 30, 4)))
@@ -518,7 +518,7 @@ def test_a_new_mask_costs_slicer_little(correction, markups, settle, process_eve
 
 
 def test_views_are_drawn_anew_for_another_mask_only(correction, settle):
-    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
 
     preview = MaskPreview(correction)
     correction.addPoint(correction.session.segment.rasOf((20, 30, 4)))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction_session import CorrectionSession
-from SAMFineTunePanel.correction.slices_text import slicesText
 from SAMFineTunePanel.segment_editing.proposed_mask import ProposedMask, packed
 from SAMFineTunePanel.segment_editing.segment_edit import SegmentEdit, editsText, redoAll, undoAll
 from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor
 from SAMFineTunePanel.texts.counted_text import counted
+from SAMFineTunePanel.texts.slices_text import slicesText
 
 
 class Acceptance:

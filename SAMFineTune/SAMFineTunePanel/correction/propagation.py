@@ -9,9 +9,9 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction_session import CorrectionSession
-from SAMFineTunePanel.correction.slices_text import slicesText
 from SAMFineTunePanel.segment_editing.proposed_mask import ProposedMask, packed
 from SAMFineTunePanel.texts.error_text import asSentence
+from SAMFineTunePanel.texts.slices_text import slicesText
 
 if TYPE_CHECKING:
     from SAMFineTuneLib.interactive.protocol import Answer, Failure

@@ -11,8 +11,8 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from SAMFineTunePanel.correction.mask_preview import MaskPreview
-from SAMFineTunePanel.correction.prompt_markups import PromptMarkups
+from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
+from SAMFineTunePanel.correction_display.prompt_markups import PromptMarkups
 from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor
 from SAMFineTunePanel.texts.error_text import wordsOf
 from SAMFineTunePanel.worker.python_packages import missingPackages

@@ -8,11 +8,11 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.corrected_examples import addAcceptedSlices
 from SAMFineTunePanel.correction.correction import Correction
-from SAMFineTunePanel.correction.correction_keys import CorrectionKeys
 from SAMFineTunePanel.correction.correction_session import OPENING, READY
-from SAMFineTunePanel.correction.mask_preview import MaskPreview
-from SAMFineTunePanel.correction.prompt_markups import BOX, NEGATIVE, POSITIVE, PromptMarkups
 from SAMFineTunePanel.correction.slice_corrections import AUTO, MODEL, NOTHING, SEGMENT
+from SAMFineTunePanel.correction_display.correction_keys import CorrectionKeys
+from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
+from SAMFineTunePanel.correction_display.prompt_markups import BOX, NEGATIVE, POSITIVE, PromptMarkups
 from SAMFineTunePanel.scene.scene_pairs import volumesOfScene
 from SAMFineTunePanel.sections.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
 from SAMFineTunePanel.texts.error_text import wordsOf

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import slicer
 from slicer.util import VTKObservationMixin
 
-from SAMFineTunePanel.correction.own_changes import OwnChanges
+from SAMFineTunePanel.correction_display.own_changes import OwnChanges
 from SAMFineTunePanel.scene.place_mode import PlaceMode
 
 

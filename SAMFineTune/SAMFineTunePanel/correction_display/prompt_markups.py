@@ -11,10 +11,10 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from SAMFineTunePanel.correction.box_markup import BoxMarkup
-from SAMFineTunePanel.correction.control_points import definedPoints, isApart, setControlPoints
-from SAMFineTunePanel.correction.own_changes import OwnChanges
-from SAMFineTunePanel.correction.prompt_placing import PromptPlacing
+from SAMFineTunePanel.correction_display.box_markup import BoxMarkup
+from SAMFineTunePanel.correction_display.control_points import definedPoints, isApart, setControlPoints
+from SAMFineTunePanel.correction_display.own_changes import OwnChanges
+from SAMFineTunePanel.correction_display.prompt_placing import PromptPlacing
 from SAMFineTunePanel.scene.scene_removal import removeDisplayable
 from SAMFineTunePanel.scene.transient_node import addTransientMarkups
 
