@@ -130,7 +130,7 @@ class _AcceptedMasks:
         slices.restore(self._works)
         if self._session.currentSlice.number not in self._numbers:
             self._session.look(self._numbers[0])
-        self._session.notifyMasks()
+        self._session.status.notifyMasks()
 
     def _redo(self) -> None:
         redoAll(self._edits)
@@ -141,4 +141,4 @@ class _AcceptedMasks:
         slices.propagated = {}
         slices.accepted = self._accepted | set(self._numbers)
         slices.drop(self._works)
-        self._session.notifyMasks()
+        self._session.status.notifyMasks()

@@ -302,7 +302,7 @@ class Correction:
 
     def _onNotFound(self, failure: Failure) -> None:
         self._acceptance.withdraw()
-        self.session.reportFailure(failure)
+        self.status.reportFailure(failure)
 
     def _onInterrupted(self) -> None:
         self._acceptance.withdraw()

@@ -17,7 +17,6 @@ from SAMFineTunePanel.correction.current_slice import CurrentSlice
 from SAMFineTunePanel.correction.slice_correction import SliceCorrection
 from SAMFineTunePanel.correction.slice_corrections import SliceCorrections
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
-from SAMFineTunePanel.texts.error_text import errorWords
 
 CLOSED, OPENING, READY = "closed", "opening", "ready"
 
@@ -177,15 +176,6 @@ class CorrectionSession:
         self.requireReady()
         self.currentSlice.show(number)
 
-    def reportFailure(self, failure) -> None:
-        """Report what the worker could not do."""
-        self.status.reportProblem(errorWords(failure.message, failure.remedy, failure.code))
-
-    def notifyMasks(self) -> None:
-        """Prompts and masks have changed."""
-        self.status.notify("prompts")
-        self.status.notify("mask")
-
     def _setState(self, state: str) -> None:
         self.state = state
         self.status.notify("state")
@@ -262,7 +252,7 @@ class CorrectionSession:
         elif not self.worker.isAbout(self.segment.volume, self._settings):
             self._reopen()
         else:
-            self.notifyMasks()
+            self.status.notifyMasks()
             self._onViewMoved()
 
     def _reopen(self) -> None:
@@ -291,6 +281,6 @@ class CorrectionSession:
         from SAMFineTuneLib.interactive.protocol import LookAt
 
         if number is not None:
-            self.worker.ask(LookAt(id=0, slice=number), lambda answer: None, self.reportFailure)
+            self.worker.ask(LookAt(id=0, slice=number), lambda answer: None, self.status.reportFailure)
             self.slices.look(number)
         self.status.notify("slice")

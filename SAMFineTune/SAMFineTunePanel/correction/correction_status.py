@@ -6,7 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from SAMFineTunePanel.texts.error_text import errorWords
+
 if TYPE_CHECKING:
+    from SAMFineTuneLib.interactive.protocol import Failure
     from SAMFineTunePanel.correction.correction import Correction
 
 Listener = Callable[["Correction", str], None]
@@ -46,6 +49,15 @@ class CorrectionStatus:
         """Something could not be done; what was done last stays reported beside it."""
         self.problem = problem
         self.notify("status")
+
+    def reportFailure(self, failure: Failure) -> None:
+        """The worker could not do what it was asked for."""
+        self.reportProblem(errorWords(failure.message, failure.remedy, failure.code))
+
+    def notifyMasks(self) -> None:
+        """Prompts and masks have changed."""
+        self.notify("prompts")
+        self.notify("mask")
 
     def notify(self, event: str) -> None:
         """Call the listeners with one of the events that `Correction` names."""

@@ -126,7 +126,7 @@ class PromptEditing:
     def _put(self, number: int, work: SliceCorrection) -> None:
         self._session.slices.put(number, work)
         self._acceptance.withdrawUnlessSought(number)
-        self._session.notifyMasks()
+        self._session.status.notifyMasks()
 
 
 def _promptAt(work: SliceCorrection, index: int) -> Point | Box:

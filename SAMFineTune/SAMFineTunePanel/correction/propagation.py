@@ -114,7 +114,7 @@ class Propagation:
         if failure.code == "stopped":
             self._session.status.report(_("Stopped; nothing was propagated."))
         else:
-            self._session.reportFailure(failure)
+            self._session.status.reportFailure(failure)
 
     def _propose(self, masks: Mapping[int, ProposedMask], text: str) -> None:
         """Put masks in the place of those that were propagated before, as a step of the history."""

@@ -32,7 +32,7 @@ class UncertainSlices:
         if self._session.model is None:
             raise ValueError(_("Only a tuned model can tell of which slices it is uncertain. Choose one."))
         question = RankSlices(id=0, label=self._session.label)
-        self._session.worker.ask(question, self._onRanked, self._session.reportFailure)
+        self._session.worker.ask(question, self._onRanked, self._session.status.reportFailure)
 
     def forget(self) -> None:
         """The session is over."""
