@@ -8,6 +8,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/adaptation/method.py
   SAMFineTuneLib/adaptation/parameter_count.py
   SAMFineTuneLib/adaptation/strategy.py
+  SAMFineTuneLib/api.py
   SAMFineTuneLib/cli/__init__.py
   SAMFineTuneLib/cli/apply.py
   SAMFineTuneLib/cli/arguments.py
@@ -145,6 +146,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/apply.py
   SAMFineTuneLib/tasks/checkpoint.py
   SAMFineTuneLib/tasks/drawn_slices.py
+  SAMFineTuneLib/tasks/evaluate.py
   SAMFineTuneLib/tasks/finetune.py
   SAMFineTuneLib/tasks/finetune_card.py
   SAMFineTuneLib/tasks/finetune_events.py
@@ -189,6 +191,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py
   SAMFineTuneLib/training/weight_interpolation.py
+  SAMFineTuneLib/user_folders.py
   SAMFineTuneLib/volumes/__init__.py
   SAMFineTuneLib/volumes/coded_term.py
   SAMFineTuneLib/volumes/dicom_contours.py

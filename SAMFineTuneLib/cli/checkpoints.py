@@ -60,7 +60,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _list(chosen: argparse.Namespace) -> int:
-    from SAMFineTuneLib.weights.official import cache_folder, list_checkpoints
+    from SAMFineTuneLib.user_folders import cache_folder
+    from SAMFineTuneLib.weights.official import list_checkpoints
 
     entries = list_checkpoints()
     for entry in entries:
