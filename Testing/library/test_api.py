@@ -22,6 +22,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, l
         [{"volume": volume, "segmentation": labels, "complete": [0]}],
         folder / "head.safetensors",
         steps=40,
+        prompts=False,
         batch=2,
         input_size=256,
         on_event=lambda event: kinds.append(event.type),
