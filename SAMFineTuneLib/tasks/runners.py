@@ -1,4 +1,4 @@
-"""From a job to the code that does it: one function for each kind of job."""
+"""The functions that do the work of a job, one for each kind of job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Runner = Callable[[Any, JobFolder, EventWriter, Control], dict[str, Any]]
 def run_evaluate(
     job: EvaluateJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
-    """Measure a segmentation against a reference; writes the figures to `job.output` if given.
+    """Compares a segmentation with a reference; writes the figures to `job.output` if given.
 
     Raises:
         InputError: a file that is no segmentation, segmentations that do not overlap, a label or
@@ -42,7 +42,7 @@ def run_evaluate(
     for remark in (*prediction.remarks, *reference.remarks, *same):
         events.warning(remark)
     control.raise_if_cancelled()
-    # After reading: it takes seconds to load, and a wrong file is to be told at once.
+    # Imported after reading, because this takes seconds, and a wrong file is reported at once.
     from SAMFineTuneLib.evaluation.label_numbers import in_numbers_of_reference
     from SAMFineTuneLib.evaluation.report import evaluate
 
@@ -60,7 +60,7 @@ def run_evaluate(
 
 
 def _read_pair(job: EvaluateJob, labels: list[int] | None) -> tuple[Labelmap, Labelmap]:
-    """Segmentation and reference; contours, which have no grid, on that of the other."""
+    """Segmentation and reference; contours, which have no grid, are drawn on the other's grid."""
     from SAMFineTuneLib.volumes import read_labelmap
     from SAMFineTuneLib.volumes.dicom_labels import needs_grid
 
@@ -70,8 +70,8 @@ def _read_pair(job: EvaluateJob, labels: list[int] | None) -> tuple[Labelmap, La
         grid = None if over is None else over.geometry
         return read_labelmap(path, empty_ok=empty_ok, over=grid, wanted=wanted, on_top=job.on_top)
 
-    # Without a label in the reference, nobody could know what to measure. The labels are those of
-    # the reference: in the prediction, structures of the same names may have other numbers.
+    # Without labels, an empty reference leaves open what to measure. The labels are numbers of the
+    # reference; in the prediction, structures of the same names may have other numbers.
     reference_may_be_empty = labels is not None
     if needs_grid(job.prediction):
         reference = read(job.reference, reference_may_be_empty, labels)
@@ -83,7 +83,7 @@ def _read_pair(job: EvaluateJob, labels: list[int] | None) -> tuple[Labelmap, La
 def run_finetune(
     job: FinetuneJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
-    """Fine-tune a network; see `finetune_runner`. Tensor libraries load only now."""
+    """Fine-tunes a network; tensor libraries are imported only now."""
     from SAMFineTuneLib.tasks import finetune as finetune_runner
 
     return finetune_runner.run_finetune(job, folder, events, control)
@@ -92,7 +92,7 @@ def run_finetune(
 def run_apply(
     job: ApplyJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
-    """Segment volumes; see `apply_runner`. Tensor libraries load only now."""
+    """Segments volumes; tensor libraries are imported only now."""
     from SAMFineTuneLib.tasks import apply as apply_runner
 
     return apply_runner.run_apply(job, folder, events, control)
@@ -101,7 +101,7 @@ def run_apply(
 def run_checkpoint(
     job: CheckpointJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
-    """Fetch weights; see `checkpoint_runner`."""
+    """Fetches official weights."""
     from SAMFineTuneLib.tasks import checkpoint as checkpoint_runner
 
     return checkpoint_runner.run_checkpoint(job, folder, events, control)
