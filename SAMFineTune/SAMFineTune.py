@@ -33,12 +33,12 @@ from SAMFineTunePanel.jobs.apply_request import ApplyRequest
 from SAMFineTunePanel.jobs.finetune_request import FinetuneRequest, finetuneJob, unclaimedOutput, writeJob
 from SAMFineTunePanel.jobs.job import Job
 from SAMFineTunePanel.jobs.result_import import segmentIDByName
+from SAMFineTunePanel.module_state import closeModuleState, theModuleState
 from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode, beginsAtRandom
 from SAMFineTunePanel.scene.node_kinds import requireOrientation, requireSegmentation, requireVolume
 from SAMFineTunePanel.scene.sample_data import registerSampleData
 from SAMFineTunePanel.scene.slice_view import SliceInView, showSlice, sliceInView
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
-from SAMFineTunePanel.session import closeTheSession, theSession
 
 makeLibraryImportable()
 
@@ -132,7 +132,7 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onReload(self) -> None:
         """Developer mode: the parts of the panel are loaded anew too."""
-        closeTheSession()
+        closeModuleState()
         for name in [name for name in sys.modules if name.split(".")[0] == "SAMFineTunePanel"]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
@@ -160,16 +160,16 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
-        self._session = theSession()
+        self._state = theModuleState()
 
     @property
     def job(self) -> Job | None:
         """The job that was started last, from the panel or by a script; None before the first."""
-        return self._session.job
+        return self._state.job
 
     def cleanup(self) -> None:
         """End what runs; called before the module is unloaded."""
-        self._session.end()
+        self._state.end()
 
     def getParameterNode(self) -> SAMFineTuneParameterNode:
         """What the scene remembers: examples and choices."""
@@ -216,7 +216,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
     def exampleSlices(self, example: Example) -> ExampleSlices:
         """Which slices of an example are labelled, empty, or not to be used, and why."""
-        return slicesOf(example, self._session.painted)
+        return slicesOf(example, self._state.painted)
 
     def markComplete(self, index: int, number: int, on: bool = True) -> None:
         """Say that every chosen segment is complete on a slice; those not to be seen are not there.
@@ -259,7 +259,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
         example = self.getParameterNode().examples[index]
         slices = self.exampleSlices(example)
-        orientation, uncertainty = self._session.uncertainty.get(example.volume.GetID(), ("", []))
+        orientation, uncertainty = self._state.uncertainty.get(example.volume.GetID(), ("", []))
         fits = orientation == slices.orientation and len(uncertainty) == slices.count
         return next_slice(
             slices.count, slices.labelled, list(slices.empty), slices.extent, uncertainty if fits else None
@@ -284,7 +284,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
     def problemWithFineTune(self) -> str:
         """What a fine-tune with the choices of the scene lacks, in words; "" when it can start."""
-        return self._finetuneRequest().problem(self._session.painted)
+        return self._finetuneRequest().problem(self._state.painted)
 
     def startFineTune(self) -> Job:
         """Fine-tune with the choices of the scene; returns at once.
@@ -293,7 +293,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             ValueError: something is missing, in words.
             JobRunningError: another job is at work.
         """
-        return self._session.start(lambda: self._finetuneRequest().job(self._session.painted))
+        return self._state.start(lambda: self._finetuneRequest().job(self._state.painted))
 
     def fineTune(
         self,
@@ -343,7 +343,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             chosen = _segmentIDs(segmentation, segments)
             examples = [Example(volume=volume, segmentation=segmentation, segmentIDs=chosen, orientation=orientation)]
         request = FinetuneRequest(list(examples), name, getattr(startFrom, "name", startFrom), _fields(settings))
-        return self._run(lambda: request.job(self._session.painted), blocking, progress)
+        return self._run(lambda: request.job(self._state.painted), blocking, progress)
 
     def interruptedFineTunes(self) -> list[Any]:
         """Fine-tunes that the closing of Slicer, a crash or a power cut has stopped and that can go on."""
@@ -357,7 +357,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         Raises:
             JobRunningError: another job is at work.
         """
-        return self._session.start(
+        return self._state.start(
             lambda: finetuneJob(interrupted.folder, unclaimedOutput(interrupted.folder, interrupted.output))
         )
 
@@ -382,7 +382,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             ValueError: something is missing, in words.
             JobRunningError: another job is at work.
         """
-        return self._session.start(lambda: self._applyJob(self._applyRequest()))
+        return self._state.start(lambda: self._applyJob(self._applyRequest()))
 
     def apply(
         self,
@@ -446,7 +446,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
     def canUndoApply(self, segmentation: slicer.vtkMRMLSegmentationNode | None) -> bool:
         """Whether an apply to a segmentation can be taken back."""
-        return self._session.undo.canUndo(segmentation)
+        return self._state.undo.canUndo(segmentation)
 
     def undoApply(self, segmentation: slicer.vtkMRMLSegmentationNode) -> None:
         """Take the last apply to a segmentation back; one that it had made is removed.
@@ -454,14 +454,14 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         Raises:
             ValueError: there is none.
         """
-        self._session.undo.undo(segmentation)
+        self._state.undo.undo(segmentation)
 
     # Correct
 
     @property
     def correction(self) -> Correction:
         """The correction of the panel and of the Segment Editor, open or not."""
-        return self._session.correction
+        return self._state.correction
 
     def problemWithCorrecting(self) -> str:
         """What a correction with the choices of the scene lacks, in words; "" when it can start."""
@@ -503,9 +503,9 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             ValueError: something is missing, in words.
             JobRunningError: another job is at work.
         """
-        if self.correction.accepted:
+        if self.correction.session.accepted:
             addAcceptedSlices(self, self.correction)
-        model = self.correction.model
+        model = self.correction.session.model
         self.getParameterNode().startFrom = model.name if model is not None else ""
         return self.startFineTune()
 
@@ -632,36 +632,36 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             title = _("Fetch weights of {name}").format(name=backbone)
             return Job("checkpoint", title, folder, (), lambda result: iter([result]))
 
-        return self._session.start(job)
+        return self._state.start(job)
 
     # Hardware
 
     @property
     def hardware(self) -> dict[str, Any] | None:
         """Processors, memory, GPUs that the worker can use, and the preset for them; None until probed."""
-        return self._session.hardware.found
+        return self._state.hardware.found
 
     @property
     def isHardwareUnknown(self) -> bool:
         """Whether it was probed in vain: the packages that the worker needs do not load."""
-        return self._session.hardware.hasFailed
+        return self._state.hardware.hasFailed
 
     def probeHardware(self, callback: Callable[[dict[str, Any] | None], None]) -> None:
         """Look at the hardware in a process of its own; `callback` gets what was found, or None."""
-        self._session.hardware.probe(callback)
+        self._state.hardware.probe(callback)
 
     # Jobs
 
     def addJobListener(self, listener: Callable[[Job], None]) -> None:
         """Call `listener` with each job that starts."""
-        self._session.addJobListener(listener)
+        self._state.addJobListener(listener)
 
     def removeJobListener(self, listener: Callable[[Job], None]) -> None:
         """Call `listener` no more."""
-        self._session.removeJobListener(listener)
+        self._state.removeJobListener(listener)
 
     def _run(self, make: Callable[[], Job], blocking: bool, progress: Callable[[Job], None] | None) -> Any:
-        job = self._session.start(make)
+        job = self._state.start(make)
         if blocking:
             return job.wait(progress)
         if progress is not None:
@@ -682,17 +682,17 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         requireSegmentation(segmentation)
         requireOrientation(orientation)
         (segmentID,) = _segmentIDs(segmentation, [segment])
-        correction = self._session.scriptedCorrection
+        correction = self._state.scriptedCorrection
         settings = _fields({"device": device if device != "auto" else ""})
         correction.open(volume, segmentation, segmentID, model, start, orientation, **settings)
         return correction
 
     def _applyJob(self, request: ApplyRequest) -> Job:
         examples = list(self.getParameterNode().examples)
-        return request.job(self._session.undo, examples, self._session.painted, self._noteUncertainty)
+        return request.job(self._state.undo, examples, self._state.painted, self._noteUncertainty)
 
     def _noteUncertainty(self, volume: slicer.vtkMRMLScalarVolumeNode, orientation: str, bySlice: list[float]) -> None:
-        self._session.uncertainty[volume.GetID()] = (orientation, bySlice)
+        self._state.uncertainty[volume.GetID()] = (orientation, bySlice)
 
     def _finetuneRequest(self) -> FinetuneRequest:
         node = self.getParameterNode()

@@ -5,6 +5,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/adaptation/__init__.py
   SAMFineTuneLib/adaptation/adapter.py
   SAMFineTuneLib/adaptation/lora.py
+  SAMFineTuneLib/adaptation/method.py
   SAMFineTuneLib/adaptation/parameter_count.py
   SAMFineTuneLib/adaptation/strategy.py
   SAMFineTuneLib/cli/__init__.py
@@ -14,11 +15,13 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/cli/describe.py
   SAMFineTuneLib/cli/evaluate.py
   SAMFineTuneLib/cli/execution.py
+  SAMFineTuneLib/cli/field_option.py
   SAMFineTuneLib/cli/finetune.py
   SAMFineTuneLib/cli/hardware.py
   SAMFineTuneLib/cli/models.py
   SAMFineTuneLib/cli/pretrain.py
   SAMFineTuneLib/cli/progress_display.py
+  SAMFineTuneLib/cli/remedies.py
   SAMFineTuneLib/cli/run.py
   SAMFineTuneLib/cli/serve.py
   SAMFineTuneLib/cli/storage.py

@@ -1,7 +1,7 @@
 """The Segment Editor's effect "SAM correct": clicks and boxes correct the selected segment, slice by slice.
 
 Slicer makes one object of the class for each Segment Editor. It cannot be made without Slicer's C++ effects, so
-it only hands on: what it does is in SAMFineTunePanel (effect_clicks, effect_options, editor_correction).
+it only hands on: what it does is in SAMFineTunePanel/effect.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
         scriptedEffect.perSegment = True
         scriptedEffect.requireSegments = True
         AbstractScriptedSegmentEditorEffect.__init__(self, scriptedEffect)
-        self._session = None
+        self._editorCorrection = None
         self._clicks = None
         self._options = None
         self._outlines = {}
@@ -56,16 +56,16 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
         from SAMFineTunePanel.effect.clicks import EffectClicks
         from SAMFineTunePanel.effect.editor_correction import EditorCorrection
         from SAMFineTunePanel.effect.options import EffectOptions
-        from SAMFineTunePanel.session import theSession
+        from SAMFineTunePanel.module_state import theModuleState
 
-        correction = theSession().correction
-        self._session = EditorCorrection(correction, self._onChanged, self.scriptedEffect.saveStateForUndo)
+        correction = theModuleState().correction
+        self._editorCorrection = EditorCorrection(correction, self._onChanged, self.scriptedEffect.saveStateForUndo)
         self._clicks = EffectClicks(
-            lambda ras, positive: self._session.attempt(lambda: correction.addPoint(ras, positive)),
-            lambda first, second: self._session.attempt(lambda: correction.addBox(first, second)),
-            self._session.isOnPrompt,
+            lambda ras, positive: self._editorCorrection.attempt(lambda: correction.addPoint(ras, positive)),
+            lambda first, second: self._editorCorrection.attempt(lambda: correction.addBox(first, second)),
+            self._editorCorrection.isOnPrompt,
         )
-        self._options = EffectOptions(self._session, self._clicks)
+        self._options = EffectOptions(self._editorCorrection, self._clicks)
         self.scriptedEffect.addOptionsWidget(self._options.widget)
 
     def createCursor(self, widget):
@@ -86,7 +86,7 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
         return self.scriptedEffect.parameter(_MODEL) if self.scriptedEffect.parameterDefined(_MODEL) else ""
 
     def activate(self) -> None:
-        if not self._session.lookAtPackages():
+        if not self._editorCorrection.lookAtPackages():
             self._options.update()
             return
         from SAMFineTuneLib.models.library import list_models
@@ -94,22 +94,22 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
         # The disk is read here only; updateGUIFromMRML() is called all the time.
         self._options.setModels([model.name for model in list_models() if model.card is not None])
         self.updateGUIFromMRML()
-        self._session.chooseModel(self._options.chosenModel())
-        self._session.begin(self.scriptedEffect.parameterSetNode())
+        self._editorCorrection.chooseModel(self._options.chosenModel())
+        self._editorCorrection.begin(self.scriptedEffect.parameterSetNode())
 
     def deactivate(self) -> None:
         self._clicks.cancelBox()
         for viewWidget, outline in self._outlines.items():
             self.scriptedEffect.removeActor2D(viewWidget, outline.actor)
         self._outlines.clear()
-        self._session.end()
+        self._editorCorrection.end()
 
     def cleanup(self) -> None:
-        if self._session is not None:
-            self._session.cleanup()
+        if self._editorCorrection is not None:
+            self._editorCorrection.cleanup()
 
     def processInteractionEvents(self, callerInteractor, eventId, viewWidget) -> bool:
-        if not self._session.isActive or viewWidget.className() != "qMRMLSliceWidget":
+        if not self._editorCorrection.isActive or viewWidget.className() != "qMRMLSliceWidget":
             return False
         isHandled = self._clicks.handle(eventId, callerInteractor, self.scriptedEffect.viewNode(viewWidget))
         if isHandled:

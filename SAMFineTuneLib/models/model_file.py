@@ -237,8 +237,9 @@ def load_model(
     if expected_backbone is not None and card.backbone != expected_backbone:
         raise InputError(
             f"{path.name} was tuned from backbone {card.backbone}, not {expected_backbone}",
-            f"use --backbone {card.backbone}, or another model",
+            f"choose backbone {card.backbone}, or another model",
             code="other_backbone",
+            backbone=card.backbone,
         )
     segmenter = _automatic_network(card, find_checkpoint)
     _fill(path, segmenter, card, prefix="")
@@ -310,7 +311,7 @@ def _backbone_of(card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]) 
                 f"the model was tuned from other {card.backbone} weights "
                 f"(SHA-256 {card.checkpoint_sha256[:12]}…) than {loaded.path.name} "
                 f"({loaded.sha256[:12]}…)",
-                "give the weights it was tuned from with --checkpoint",
+                "give the weights that it was tuned from",
                 code="other_checkpoint",
             )
     return network

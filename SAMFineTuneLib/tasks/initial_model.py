@@ -71,8 +71,9 @@ class InitialModel:
                 raise InputError(
                     f"{self.path.name} was tuned with {name.replace('_', ' ')} {value}, not "
                     f"{chosen}",
-                    f"leave out --{name.replace('_', '-')}, or go without --initial-model",
+                    f"leave the {name.replace('_', ' ')} to the model, or start from the backbone",
                     code="other_strategy",
+                    field=name,
                 )
         return job.model_copy(update={**tuned, "rank": self.card.strategy.rank})
 
@@ -90,7 +91,7 @@ class InitialModel:
             raise InputError(
                 f"{self.path.name} finds labels {_listed(self.card.labels)}, "
                 f"the examples have {_listed(labels)}",
-                "fine-tune on the same labels, or without --initial-model",
+                "fine-tune on the same labels, or start from the backbone",
                 code="other_labels",
             )
         return load_model(self.path, self._checkpoint_of, backbone, self.card)[0]

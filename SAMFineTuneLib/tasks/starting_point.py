@@ -103,11 +103,13 @@ def weights_to_start_from(job: FinetuneJob) -> Path | None:
     if job.weights == "pretrained":
         has_initial = job.initial_model is not None
         return None if has_initial else find_weights(job.backbone, job.checkpoint)
-    for name, given in (("checkpoint", job.checkpoint), ("initial model", job.initial_model)):
+    for field in ("checkpoint", "initial_model"):
+        given = getattr(job, field)
         if given is not None:
             raise InputError(
-                f"random weights and the {name} {given.name} exclude each other",
-                f"give --weights random or --{name.replace(' ', '-')}",
+                f"random weights and the {field.replace('_', ' ')} {given.name} exclude each other",
+                "give one of the two",
                 code="contrary_options",
+                field=field,
             )
     return None

@@ -40,10 +40,8 @@ def refuse_absent_labels(
 def _absent(label: int, opened: OpenedExample, shown_elsewhere: bool) -> InputError:
     file = opened.example.segmentation.name
     has = ", ".join(map(str, opened.present)) or "no label"
-    return InputError(
-        f"label {label} does not occur in {file}, which has {has}",
-        "say on which slices it is absent (complete or empty ones, or the extent)"
-        if shown_elsewhere
-        else "choose with --labels among those",
-        code="label_absent",
-    )
+    message = f"label {label} does not occur in {file}, which has {has}"
+    if shown_elsewhere:
+        remedy = "say on which slices it is absent (complete or empty ones, or the extent)"
+        return InputError(message, remedy, code="label_absent")
+    return InputError(message, "choose among those", code="label_absent", absent=label)

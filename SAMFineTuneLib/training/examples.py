@@ -109,6 +109,6 @@ def _require_labelled(slices: Sequence[LabelledSlice]) -> None:
     if not any(each.is_labelled for each in slices):
         raise InputError(
             "none of the slices to learn from is labelled",
-            "label at least one slice, or check the numbers given to --labelled",
+            "label at least one slice, or check the numbers of the labelled slices",
             code="no_labelled_slice",
         )

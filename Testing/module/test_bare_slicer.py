@@ -110,12 +110,12 @@ importlib.metadata.version = real_version
 from SAMFineTuneLib.interactive import client as conversation
 conversation.serve_command = lambda folder, python: [sys.executable, str(FAKE), "well", str(folder)]
 effect.activate()
-correction = effect._session.correction
+correction = effect._editorCorrection.correction
 end = time.monotonic() + 30
-while correction.state != "ready" and time.monotonic() < end:
+while correction.session.state != "ready" and time.monotonic() < end:
     slicer.app.processEvents()
-print("ready", correction.state, options.problemLabel.text, options.moduleButton.visible)
-print("taken", click(), len(correction.current.prompts))
+print("ready", correction.session.state, options.problemLabel.text, options.moduleButton.visible)
+print("taken", click(), len(correction.session.current.prompts))
 effect.deactivate()
 effect.cleanup()
 slicer.app.aboutToQuit.emit()

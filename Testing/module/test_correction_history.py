@@ -34,9 +34,9 @@ def test_steps_go_back_and_forth(prompts):
     history = prompts.history
     prompts.give("a")
     prompts.give("b")
-    assert (history.undoWords, history.redoWords) == ("b", "")
+    assert (history.undoText, history.redoText) == ("b", "")
     assert history.undo() == "b" and prompts.given == ["a"]
-    assert (history.undoWords, history.redoWords) == ("a", "b")
+    assert (history.undoText, history.redoText) == ("a", "b")
     assert history.undo() == "a" and prompts.given == []
     assert not history.canUndo() and history.canRedo()
     assert [history.redo(), history.redo()] == ["a", "b"] and prompts.given == ["a", "b"]
@@ -67,7 +67,7 @@ def test_a_step_that_cannot_be_taken_back_stays(prompts):
     prompts.locked = True
     with pytest.raises(ValueError, match="edited since"):
         prompts.history.undo()
-    assert prompts.history.undoWords == "a" and not prompts.history.canRedo()
+    assert prompts.history.undoText == "a" and not prompts.history.canRedo()
     prompts.locked = False
     assert prompts.history.undo() == "a" and prompts.given == []
 
@@ -80,7 +80,7 @@ def test_what_happens_during_a_replay_is_no_step(prompts):
     assert seen == [True] and not history.isReplaying
     with pytest.raises(RuntimeError, match="while another one"):
         history.redo()
-    assert history.redoWords == "x" and not history.isReplaying
+    assert history.redoText == "x" and not history.isReplaying
 
 
 def test_everything_can_be_forgotten(prompts):

@@ -18,7 +18,7 @@ def logic(module, scene):
 
     logic = SAMFineTuneLogic()
     yield logic
-    logic._session.scriptedCorrection.endForClosing()
+    logic._state.scriptedCorrection.endForClosing()
     assert session_folders() == []
 
 
@@ -57,11 +57,11 @@ def test_points_and_boxes_on_a_slice(logic, nodes, monkeypatch):
     assert found.slices == [6] and (after[6] == found.masks[6]).all() and after[6, 20, 6]
     assert not after[6, 20, 14] and found.changedVoxels == (after != before).sum() > 20
     assert found.confidence == 0.5 and "Accepted slice 6" in found.words
-    worker = logic._session.scriptedCorrection.processID
+    worker = logic._state.scriptedCorrection.session.processID
     corners = [ras(volume, 5, 5, 2), ras(volume, 9, 8, 2)]
     boxed = logic.correct(volume, segmentation, "other", box=corners, start="nothing")
     assert (held(nodes, "other")[2] == box(SHAPE, (2, 3), (5, 9), (5, 10))[2]).all()
-    assert logic._session.scriptedCorrection.processID == worker
+    assert logic._state.scriptedCorrection.session.processID == worker
     boxed.undo()
     found.undo()
     assert (held(nodes, "liver") == before).all() and not held(nodes, "other").any()
@@ -121,11 +121,11 @@ def test_what_cannot_be_is_an_exception_in_words(logic, nodes, monkeypatch):
     with pytest.raises(ValueError, match="at least one"):
         logic.propagate(volume, segmentation, "liver", -1)
     pretend(monkeypatch, "refuse")
-    logic._session.scriptedCorrection.close()
+    logic._state.scriptedCorrection.close()
     with pytest.raises(ValueError, match=r"No\. Ask another"):
         logic.correct(volume, segmentation, "liver", points=[inside])
     pretend(monkeypatch, "die_always")
-    logic._session.scriptedCorrection.close()
+    logic._state.scriptedCorrection.close()
     with pytest.raises(ValueError, match="RuntimeError: pretended"):
         logic.correct(volume, segmentation, "liver", points=[inside])
     assert (held(nodes, "liver") == before).all()
@@ -152,10 +152,10 @@ def test_the_real_worker_answers_and_outlives_a_kill(logic, nodes):
     expected = box(SHAPE, (7, 8), (12, 28), (15, 35))[7]
     both = (found.masks[7] & expected).sum()
     assert 2 * both / (found.masks[7].sum() + expected.sum()) > 0.8
-    correction = logic._session.scriptedCorrection
-    for process in psutil.Process(correction.processID).children(recursive=True):
+    correction = logic._state.scriptedCorrection
+    for process in psutil.Process(correction.session.processID).children(recursive=True):
         process.kill()
-    psutil.Process(correction.processID).kill()
+    psutil.Process(correction.session.processID).kill()
     again = logic.correct(volume, segmentation, "liver", points=[middle], slice=7, accept=False)
     assert again.masks[7][20, 25]
     between = logic.propagate(volume, segmentation, "liver", 1)
@@ -167,4 +167,4 @@ def test_an_image_without_contrast_is_refused_by_the_real_worker(logic, nodes):
     with pytest.raises(ValueError, match="same value") as refused:
         logic.correct(volume, nodes[1], "liver", points=[[20, 20, 4]])
     assert "--" not in str(refused.value)
-    assert not logic._session.scriptedCorrection.isOpen
+    assert not logic._state.scriptedCorrection.session.isOpen

@@ -181,14 +181,14 @@ def test_closing_the_scene_stops_what_needs_it(logic, phantom, process_events):
 def test_a_download_outlives_the_scene(module, tmp_path):
     import slicer
     from SAMFineTunePanel.jobs.job import Job
-    from SAMFineTunePanel.session import theSession
+    from SAMFineTunePanel.module_state import theModuleState
 
     def download() -> Job:
         return Job(
             "checkpoint", "Fetch weights", tmp_path / "job", (), lambda result: iter([result])
         )
 
-    job = theSession().start(download)
+    job = theModuleState().start(download)
     slicer.mrmlScene.Clear(0)
     assert not job.isFinished
     job.cancel()

@@ -88,7 +88,7 @@ def click(section, i: float, j: float) -> None:
     to_xy = vtk.vtkMatrix4x4()
     vtk.vtkMatrix4x4.Invert(widget.mrmlSliceNode().GetXYToRAS(), to_xy)
     correction = section.correction
-    ras = correction.segment.rasOf((i, j, correction.number))
+    ras = correction.session.segment.rasOf((i, j, correction.session.number))
     x, y, _z, _w = to_xy.MultiplyPoint((*ras, 1.0))
     view = widget.sliceView()
     where = qt.QPoint(round(x), round(view.renderWindow().GetSize()[1] - 1 - y))
@@ -144,7 +144,7 @@ def test_click_accept_undo_with_buttons(opened, nodes, process_events):
     assert "slice 6 of 0 to 8" in ui.sliceLabel.text and not ui.undoButton.enabled
     assert not ui.fineTuneButton.enabled and "Accept a slice" in ui.fineTuneButton.toolTip
     click(opened, 20, 30)
-    process_events(lambda: correction.current.isFound)
+    process_events(lambda: correction.session.current.isFound)
     assert "50%" in ui.sliceLabel.text and ui.clearButton.enabled
     assert "positive point on slice 6" in ui.undoButton.toolTip
     ui.acceptButton.click()
@@ -158,8 +158,8 @@ def test_click_accept_undo_with_buttons(opened, nodes, process_events):
     assert held(nodes, "liver")[6].any()
     ui.slicesSpinBox.value = 1
     ui.propagateButton.click()
-    process_events(lambda: correction.carried)
-    assert sorted(correction.carried) == [5, 7] and not ui.propagateButton.enabled
+    process_events(lambda: correction.session.propagated)
+    assert sorted(correction.session.propagated) == [5, 7] and not ui.propagateButton.enabled
     ui.acceptButton.click()
     assert held(nodes, "liver")[5:8, 30, 20].all()
     ui.negativeButton.click()
@@ -167,12 +167,14 @@ def test_click_accept_undo_with_buttons(opened, nodes, process_events):
     ui.boxButton.click()
     click(opened, 30, 30)
     click(opened, 40, 40)
-    process_events(lambda: correction.current.prompts)
-    assert correction.current.prompts[0].kind == "box" and ui.positiveButton.checked
+    process_events(lambda: correction.session.current.prompts)
+    assert correction.session.current.prompts[0].kind == "box" and ui.positiveButton.checked
     ui.clearButton.click()
-    assert correction.current.prompts == ()
+    assert correction.session.current.prompts == ()
     ui.startButton.click()
-    assert not correction.isOpen and not ui.toolsWidget.visible and ui.volumeSelector.enabled
+    assert (
+        not correction.session.isOpen and not ui.toolsWidget.visible and ui.volumeSelector.enabled
+    )
     assert held(nodes, "liver")[6].any()
 
 
@@ -190,9 +192,9 @@ def test_keys_work_over_the_slice_views_while_a_session_is_open(
     assert opened._markups.placing == "negative"
     press("X")
     click(opened, 20, 30)
-    process_events(lambda: correction.current.isFound)
+    process_events(lambda: correction.session.current.isFound)
     press("Return")
-    assert correction.accepted == {6} and held(nodes, "liver")[6].any()
+    assert correction.session.accepted == {6} and held(nodes, "liver")[6].any()
     press("Z", "ControlModifier")
     assert not held(nodes, "liver")[6].any()
     press("Y", "ControlModifier")
@@ -203,10 +205,12 @@ def test_keys_work_over_the_slice_views_while_a_session_is_open(
     assert opened.ui.errorLabel.text == "" or not opened.ui.errorLabel.visible
     # Elsewhere they are somebody else's.
     module.widgetRepresentation().exit()
-    assert not opened._keys.areOn and correction.isOpen
-    before = len(correction.accepted)
+    assert not opened._keys.areOn and correction.session.isOpen
+    before = len(correction.session.accepted)
     press("Z", "ControlModifier")
-    assert len(correction.accepted) == before and slicer.util.getNodes("Proposed mask") == {}
+    assert (
+        len(correction.session.accepted) == before and slicer.util.getNodes("Proposed mask") == {}
+    )
     module.widgetRepresentation().enter()
     process_events(lambda: opened._keys.areOn)
     opened.ui.startButton.click()
@@ -220,14 +224,14 @@ def test_b_draws_and_other_ways_lead_to_the_previous_slice(opened, process_event
 
     correction = opened.correction
     press("B")
-    assert opened._markups.placing == "box" and correction.number == 6
+    assert opened._markups.placing == "box" and correction.session.number == 6
     interactor = slicer.app.layoutManager().sliceWidget("Red").sliceView().interactor()
     for number, key in ((5, "Left"), (4, "Down"), (5, "Right")):
         interactor.SetKeySym(key)
         interactor.InvokeEvent("KeyPressEvent")
-        process_events(lambda number=number: correction.number == number)
+        process_events(lambda number=number: correction.session.number == number)
     interactor.InvokeEvent("MouseWheelBackwardEvent")
-    process_events(lambda: correction.number == 4)
+    process_events(lambda: correction.session.number == 4)
     assert "mouse wheel or the left arrow key" in opened.ui.boxButton.toolTip
 
 
@@ -283,7 +287,7 @@ def test_keys_go_with_their_window(slicer_app, monkeypatch, process_events):
     import qt
     import slicer
     from PySide6.QtTest import QTest
-    from SAMFineTunePanel.correction.correction_keys import CorrectionKeys
+    from SAMFineTunePanel.correction_display.correction_keys import CorrectionKeys
 
     window, pressed = qt.QWidget(), []
     button, edit = qt.QPushButton(window), qt.QLineEdit(window)
@@ -317,7 +321,7 @@ def test_accepted_slices_are_learnt_from(opened, nodes, entered, process_events)
     correction, logic = opened.correction, entered.logic
     assert not opened.ui.examplesButton.enabled
     click(opened, 20, 30)
-    process_events(lambda: correction.current.isFound)
+    process_events(lambda: correction.session.current.isFound)
     opened.ui.acceptButton.click()
     opened.ui.examplesButton.click()
     examples = logic.getParameterNode().examples
@@ -330,7 +334,7 @@ def test_accepted_slices_are_learnt_from(opened, nodes, entered, process_events)
     correction.look(3)
     opened.ui.acceptButton.click()
     correction.look(1)
-    correction.addPoint(correction.segment.rasOf((30, 30, 1)), positive=False)
+    correction.addPoint(correction.session.segment.rasOf((30, 30, 1)), positive=False)
     wait_until_idle(correction, process_events)
     opened.ui.acceptButton.click()
     opened.ui.examplesButton.click()
@@ -353,7 +357,7 @@ def test_an_example_of_several_segments_does_not_call_a_slice_empty(
     correction, logic = opened.correction, entered.logic
     logic.addExample(*nodes, orientation="axial")
     correction.look(1)
-    correction.addPoint(correction.segment.rasOf((30, 30, 1)), positive=False)
+    correction.addPoint(correction.session.segment.rasOf((30, 30, 1)), positive=False)
     wait_until_idle(correction, process_events)
     opened.ui.acceptButton.click()
     opened.ui.examplesButton.click()
@@ -375,13 +379,13 @@ def test_a_model_that_was_tuned_is_offered_and_used(
     ui.modelComboBox.currentIndex = 1
     ui.startButton.click()
     wait_until_idle(correction, process_events)
-    assert correction.model.name == "tuned" and correction.preview[6].sum() == 9
+    assert correction.session.model.name == "tuned" and correction.session.preview[6].sum() == 9
     process_events(lambda: ui.nextButton.enabled)
     press("N")
-    process_events(lambda: correction.number == 8)
+    process_events(lambda: correction.session.number == 8)
     assert "least certain" in ui.statusLabel.text
     ui.startComboBox.currentIndex = 3
-    assert correction.preview == {}
+    assert correction.session.preview == {}
 
 
 def test_what_hinders_the_start_is_said_in_the_panels_words(
@@ -390,7 +394,7 @@ def test_what_hinders_the_start_is_said_in_the_panels_words(
     (tmp_path / "cache").write_text("no folder")
     monkeypatch.setenv("SAMFINETUNE_CACHE", str(tmp_path / "cache"))
     section.ui.startButton.click()
-    assert not section.correction.isOpen
+    assert not section.correction.session.isOpen
     words = section.ui.errorLabel.text
     assert "Cannot make the job folder" in words and "--job" not in words
     assert words.endswith("Free some space, or ask for the right to write there.")
@@ -403,7 +407,7 @@ def test_closing_the_scene_or_deleting_nodes_closes_the_section(
     import slicer
 
     slicer.mrmlScene.RemoveNode(nodes[1])
-    process_events(lambda: not opened.correction.isOpen)
+    process_events(lambda: not opened.correction.session.isOpen)
     assert "was removed" in opened.ui.errorLabel.text and not opened.ui.toolsWidget.visible
     assert not opened._keys.areOn and slicer.util.getNodes("Positive points") == {}
     scene.Clear(0)
@@ -415,14 +419,14 @@ def test_a_scene_that_is_added_leaves_a_correction_open(opened, nodes, scene, pr
     scene.StartState(scene.ImportState)
     scene.EndState(scene.ImportState)
     click(opened, 20, 30)
-    process_events(lambda: correction.current.isFound)
+    process_events(lambda: correction.session.current.isFound)
     assert ui.startButton.text == "Stop correcting" and ui.toolsWidget.visible
     assert ui.volumeSelector.currentNode() is nodes[0] and opened._keys.areOn
     assert ui.segmentationSelector.currentNode() is nodes[1]
     ui.acceptButton.click()
     assert held(nodes, "liver")[6, 30, 20]
     ui.startButton.click()
-    process_events(lambda: ui.startButton.enabled and not correction.isOpen)
+    process_events(lambda: ui.startButton.enabled and not correction.session.isOpen)
 
 
 def test_a_worker_that_dies_is_told_in_the_section(section, monkeypatch, process_events):
@@ -430,13 +434,13 @@ def test_a_worker_that_dies_is_told_in_the_section(section, monkeypatch, process
     section.ui.startButton.click()
     wait_until_idle(section.correction, process_events)
     click(section, 20, 30)
-    process_events(lambda: not section.correction.isOpen, 20)
+    process_events(lambda: not section.correction.session.isOpen, 20)
     assert "RuntimeError: pretended" in section.ui.errorLabel.text
     process_events(lambda: section.ui.startButton.enabled)
     pretend(monkeypatch)
     section.ui.startButton.click()
     wait_until_idle(section.correction, process_events)
-    assert section.correction.isOpen and section.ui.errorLabel.text == ""
+    assert section.correction.session.isOpen and section.ui.errorLabel.text == ""
 
 
 def test_choices_are_saved_with_the_scene(section, entered, process_events):

@@ -56,7 +56,7 @@ class StubJob:
 @pytest.fixture
 def section(bundle, panel, monkeypatch):
 
-    monkeypatch.setattr(panel.logic._session.hardware, "found", None)
+    monkeypatch.setattr(panel.logic._state.hardware, "found", None)
     monkeypatch.setattr(panel.logic, "probeHardware", lambda callback: None)
     panel.panel.updateSoon()
     yield panel.panel.model
@@ -74,13 +74,13 @@ def weights(slicer_app) -> Path:
 @pytest.fixture
 def fetching(section, weights, monkeypatch):
     """MobileSAM is chosen, and "Get the weights" starts a stub."""
-    from SAMFineTunePanel.session import theSession
+    from SAMFineTunePanel.module_state import theModuleState
 
     started = []
 
     def startWeights(backbone):
         started.append(backbone)
-        return theSession().start(StubJob)
+        return theModuleState().start(StubJob)
 
     monkeypatch.setattr(section.logic, "startWeights", startWeights)
     choose(section.ui.backboneComboBox, "vit_t")
@@ -88,7 +88,7 @@ def fetching(section, weights, monkeypatch):
     section.ui.getWeightsButton.click()
     assert started == ["vit_t"]
     yield section.logic.job
-    theSession().job = None
+    theModuleState().job = None
 
 
 @pytest.fixture
@@ -124,10 +124,10 @@ def test_the_preset_is_chosen_by_the_hardware_found(section, process_events, mon
     section.update()
     assert section.ui.presetComboBox.currentText == "Suited to this computer"
     assert "Looking" in section.ui.presetWordsLabel.text
-    monkeypatch.setattr(section.logic._session.hardware, "hasFailed", True)
+    monkeypatch.setattr(section.logic._state.hardware, "hasFailed", True)
     section._onHardware(None)
     assert "PyTorch does not load" in section.ui.presetWordsLabel.text
-    monkeypatch.setattr(section.logic._session.hardware, "found", HARDWARE)
+    monkeypatch.setattr(section.logic._state.hardware, "found", HARDWARE)
     section._onHardware(HARDWARE)
     assert section.ui.presetComboBox.currentText == "Suited to this computer (study)"
     words = section.ui.presetWordsLabel.text

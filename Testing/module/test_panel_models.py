@@ -130,7 +130,7 @@ def test_nothing_is_cleared_while_a_job_is_prepared(section, panel, monkeypatch)
     section.update()
     assert section.ui.clearStorageButton.enabled
     preparing = Job("finetune", "Fine-tune", Path("no such folder"), iter(()), iter)
-    monkeypatch.setattr(panel.logic._session, "job", preparing)
+    monkeypatch.setattr(panel.logic._state, "job", preparing)
     section.update()
     assert "at work" in section.ui.clearStorageButton.toolTip
     assert not section.ui.clearStorageButton.enabled

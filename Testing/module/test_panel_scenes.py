@@ -93,7 +93,7 @@ def test_an_opened_scene_shows_models_that_came_meanwhile(
 def test_what_the_computer_has_is_known_in_the_next_scene(
     panel, scene, process_events, monkeypatch
 ):
-    monkeypatch.setattr(panel.logic._session.hardware, "found", HARDWARE)
+    monkeypatch.setattr(panel.logic._state.hardware, "found", HARDWARE)
     model = panel.panel.model.ui
     panel.panel.updateSoon()
     for _ in range(2):

@@ -63,7 +63,7 @@ def complaints():
 
 @pytest.fixture
 def markups(correction, complaints):
-    from SAMFineTunePanel.correction.prompt_markups import PromptMarkups
+    from SAMFineTunePanel.correction_display.prompt_markups import PromptMarkups
 
     markups = PromptMarkups(correction, complaints.append, lambda: None)
     yield markups
@@ -94,7 +94,7 @@ def in_view(correction, i: float, j: float, k: float = 4, name: str = "Red"):
     widget = view_of(name)
     to_xy = vtk.vtkMatrix4x4()
     vtk.vtkMatrix4x4.Invert(widget.mrmlSliceNode().GetXYToRAS(), to_xy)
-    x, y, _z, _w = to_xy.MultiplyPoint((*correction.segment.rasOf((i, j, k)), 1.0))
+    x, y, _z, _w = to_xy.MultiplyPoint((*correction.session.segment.rasOf((i, j, k)), 1.0))
     return qt.QPoint(round(x), round(widget.sliceView().renderWindow().GetSize()[1] - 1 - y))
 
 
@@ -123,7 +123,7 @@ def drag(correction, start, end) -> None:
 def places(correction) -> list:
     return [
         (round(each.at[0]), round(each.at[1]), each.positive) if each.kind == "point" else each.kind
-        for each in correction.current.prompts
+        for each in correction.session.current.prompts
     ]
 
 
@@ -139,7 +139,7 @@ def test_clicks_are_prompts_and_the_mask_is_shown(correction, markups, settle, c
     markups.place("positive")
     click(correction, 20, 30)
     settle()
-    assert places(correction) == [(20, 30, True)] and correction.preview[4][30, 20]
+    assert places(correction) == [(20, 30, True)] and correction.session.preview[4][30, 20]
     click(correction, 40, 30)
     settle()
     markups.place("negative")
@@ -164,11 +164,11 @@ def test_two_clicks_are_a_box(correction, markups, settle):
     click(correction, 30, 25)
     settle()
     assert places(correction) == ["box"] and set_points("box") == 2
-    corners = np.round(correction.current.prompts[0].corners)
+    corners = np.round(correction.session.current.prompts[0].corners)
     assert np.allclose(corners, [(10, 15, 4), (30, 25, 4)], atol=1)
     outline = slicer.util.getNode("Box")
     assert outline.GetNumberOfControlPoints() == 4 and outline.GetDisplayNode().GetVisibility()
-    assert correction.preview[4][20, 20] and markups.placing == "positive"
+    assert correction.session.preview[4][20, 20] and markups.placing == "positive"
     click(correction, 40, 40)
     settle()
     markups.place("box")
@@ -204,8 +204,10 @@ def test_prompts_of_another_kind_that_come_into_view_take_no_clicks(correction, 
     markups.place("positive")
     click(correction, 20, 30)
     settle()
-    correction.addPoint(correction.segment.rasOf((40, 30, 4)), False)
-    correction.addBox(correction.segment.rasOf((5, 5, 4)), correction.segment.rasOf((9, 9, 4)))
+    correction.addPoint(correction.session.segment.rasOf((40, 30, 4)), False)
+    correction.addBox(
+        correction.session.segment.rasOf((5, 5, 4)), correction.session.segment.rasOf((9, 9, 4))
+    )
     settle()
     click(correction, 30, 10)
     settle()
@@ -270,8 +272,8 @@ def test_drags_move_prompts_as_one_step(correction, markups, settle):
     markups.place("")
     drag(correction, (20, 30), (35, 40))
     settle()
-    assert places(correction) == [(35, 40, True)] and correction.preview[4][40, 35]
-    assert not correction.preview[4][30, 20]
+    assert places(correction) == [(35, 40, True)] and correction.session.preview[4][40, 35]
+    assert not correction.session.preview[4][30, 20]
     correction.undo()
     settle()
     assert places(correction) == [(20, 30, True)] and set_points("positive") == 1
@@ -289,8 +291,10 @@ def test_deleted_points_are_deleted_prompts(correction, markups, settle):
     import slicer
 
     for i in (10, 20, 30):
-        correction.addPoint(correction.segment.rasOf((i, 30, 4)))
-    correction.addBox(correction.segment.rasOf((5, 5, 4)), correction.segment.rasOf((9, 9, 4)))
+        correction.addPoint(correction.session.segment.rasOf((i, 30, 4)))
+    correction.addBox(
+        correction.session.segment.rasOf((5, 5, 4)), correction.session.segment.rasOf((9, 9, 4))
+    )
     settle()
     slicer.util.getNode("Positive points").RemoveNthControlPoint(1)
     settle()
@@ -300,7 +304,7 @@ def test_deleted_points_are_deleted_prompts(correction, markups, settle):
     assert places(correction) == [(10, 30, True), (30, 30, True)] and set_points("box") == 0
     slicer.util.getNode("Positive points").RemoveAllControlPoints()
     settle()
-    assert places(correction) == [] and correction.preview == {}
+    assert places(correction) == [] and correction.session.preview == {}
     correction.undo()
     correction.undo()
     assert set_points("positive") == 2
@@ -329,13 +333,13 @@ def test_only_prompts_of_the_slice_in_view_are_shown(
     click(correction, 20, 30)
     settle()
     showSlice(nodes[0], "axial", 6)
-    process_events(lambda: correction.number == 6)
+    process_events(lambda: correction.session.number == 6)
     assert set_points("positive") == 0
     click(correction, 25, 35, 6)
     settle()
     assert places(correction) == [(25, 35, True)] and set_points("positive") == 1
     showSlice(nodes[0], "axial", 4)
-    process_events(lambda: correction.number == 4)
+    process_events(lambda: correction.session.number == 4)
     assert places(correction) == [(20, 30, True)] and set_points("positive") == 1
 
 
@@ -367,30 +371,30 @@ def test_clicks_that_cannot_be_are_taken_back_in_words(correction, markups, sett
 def test_points_stay_inside_the_volume_and_on_their_slice(correction, markups, settle, complaints):
     import slicer
 
-    correction.addPoint(correction.segment.rasOf((20, 30, 4)))
+    correction.addPoint(correction.session.segment.rasOf((20, 30, 4)))
     settle()
     node = slicer.util.getNode("Positive points")
     node.SetNthControlPointPositionWorld(0, 500.0, 0.0, 0.0)
     settle()
     assert "outside" in complaints[-1] and places(correction) == [(20, 30, True)]
-    expected = correction.segment.rasOf((20, 30, 4))
+    expected = correction.session.segment.rasOf((20, 30, 4))
     assert np.allclose(node.GetNthControlPointPositionWorld(0), expected)
-    node.SetNthControlPointPositionWorld(0, *correction.segment.rasOf((22, 30, 6)))
+    node.SetNthControlPointPositionWorld(0, *correction.session.segment.rasOf((22, 30, 6)))
     settle()
-    assert np.allclose(correction.current.prompts[0].at, (22, 30, 4), atol=0.01)
-    expected = correction.segment.rasOf((22, 30, 4))
+    assert np.allclose(correction.session.current.prompts[0].at, (22, 30, 4), atol=0.01)
+    expected = correction.session.segment.rasOf((22, 30, 4))
     assert np.allclose(node.GetNthControlPointPositionWorld(0), expected, atol=0.01)
 
 
 def test_points_follow_a_volume_that_is_moved(correction, markups, settle, nodes, process_events):
     import slicer
 
-    correction.addPoint(correction.segment.rasOf((20, 30, 4)))
+    correction.addPoint(correction.session.segment.rasOf((20, 30, 4)))
     add_transform(placement(origin=(50.0, 0.0, 0.0)), nodes[0])
     node = slicer.util.getNode("Positive points")
     process_events(
         lambda: np.allclose(
-            node.GetNthControlPointPositionWorld(0), correction.segment.rasOf((20, 30, 4))
+            node.GetNthControlPointPositionWorld(0), correction.session.segment.rasOf((20, 30, 4))
         )
     )
     assert places(correction) == [(20, 30, True)]
@@ -400,15 +404,17 @@ def test_nothing_of_it_is_saved_offered_or_left_behind(
     correction, markups, settle, scene, nodes, tmp_path
 ):
     import slicer
-    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
     from SAMFineTunePanel.scene.scene_pairs import nextPair
 
     taken = {(nodes[0].GetID(), nodes[1].GetID())}
     before = {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLNode")}
     preview = MaskPreview(correction)
     markups.place("negative")
-    correction.addPoint(correction.segment.rasOf((20, 30, 4)))
-    correction.addBox(correction.segment.rasOf((5, 5, 4)), correction.segment.rasOf((9, 9, 4)))
+    correction.addPoint(correction.session.segment.rasOf((20, 30, 4)))
+    correction.addBox(
+        correction.session.segment.rasOf((5, 5, 4)), correction.session.segment.rasOf((9, 9, 4))
+    )
     settle()
     made = [
         node
@@ -440,10 +446,10 @@ def shown(preview) -> np.ndarray:
 
 
 def test_the_preview_has_the_segments_colour_made_paler(correction, settle, nodes):
-    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
 
     preview = MaskPreview(correction)
-    correction.addPoint(correction.segment.rasOf((40, 40, 4)))
+    correction.addPoint(correction.session.segment.rasOf((40, 40, 4)))
     settle()
     nodes[1].GetSegmentation().GetNthSegment(0).SetColor(0.0, 0.0, 1.0)
     preview.update()
@@ -456,7 +462,7 @@ def test_the_preview_has_the_segments_colour_made_paler(correction, settle, node
 def test_the_preview_is_seen_in_the_view_and_moves_with_the_slice(
     correction, settle, nodes, process_events
 ):
-    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
     from SAMFineTunePanel.scene.slice_view import showSlice
 
     def colour():
@@ -468,16 +474,16 @@ def test_the_preview_is_seen_in_the_view_and_moves_with_the_slice(
     assert preview.node is None
     bare = colour()
     assert bare.red() == bare.green() == bare.blue()
-    correction.addPoint(correction.segment.rasOf((40, 40, 4)))
+    correction.addPoint(correction.session.segment.rasOf((40, 40, 4)))
     settle()
     assert colour().green() > bare.green() + 10
     showSlice(nodes[0], "axial", 6)
-    process_events(lambda: correction.number == 6)
+    process_events(lambda: correction.session.number == 6)
     assert colour().red() == colour().green()
     showSlice(nodes[0], "axial", 4)
-    process_events(lambda: correction.number == 4)
+    process_events(lambda: correction.session.number == 4)
     assert colour().green() > bare.green() + 10
-    found = correction.preview[4]
+    found = correction.session.preview[4]
     correction.accept()
     assert not shown(preview).any()
     correction.undo()
@@ -490,18 +496,18 @@ def test_a_new_mask_costs_slicer_little(correction, markups, settle, process_eve
     """What Slicer adds to the network's own time, without drawing, which a graphics card does."""
     import time
 
-    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
 
     preview = MaskPreview(correction)
-    correction.addPoint(correction.segment.rasOf((20, 30, 4)))
+    correction.addPoint(correction.session.segment.rasOf((20, 30, 4)))
     settle()
     window.hide()
     seconds = []
     for i in range(12):
-        before, found = time.thread_time(), correction.preview[4]
-        correction.addPoint(correction.segment.rasOf((25 + i, 30, 4)))
+        before, found = time.thread_time(), correction.session.preview[4]
+        correction.addPoint(correction.session.segment.rasOf((25 + i, 30, 4)))
         seconds.append(time.thread_time() - before)
-        while correction.preview[4] is found or not correction.current.isFound:
+        while correction.session.preview[4] is found or not correction.session.current.isFound:
             before = time.thread_time()
             process_events()
             seconds[-1] += time.thread_time() - before
@@ -512,10 +518,10 @@ def test_a_new_mask_costs_slicer_little(correction, markups, settle, process_eve
 
 
 def test_views_are_drawn_anew_for_another_mask_only(correction, settle):
-    from SAMFineTunePanel.correction.mask_preview import MaskPreview
+    from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
 
     preview = MaskPreview(correction)
-    correction.addPoint(correction.segment.rasOf((20, 30, 4)))
+    correction.addPoint(correction.session.segment.rasOf((20, 30, 4)))
     settle()
     times = []
     segmentation = preview.node.GetSegmentation()
@@ -524,7 +530,7 @@ def test_views_are_drawn_anew_for_another_mask_only(correction, settle):
     preview.update()
     preview.update()
     assert times == []
-    correction.addPoint(correction.segment.rasOf((25, 30, 4)))
+    correction.addPoint(correction.session.segment.rasOf((25, 30, 4)))
     settle()
     preview.node.RemoveObserver(tag)
     preview.remove()

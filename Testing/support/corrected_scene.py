@@ -20,8 +20,8 @@ class Heard:
 
     def _take(self, correction, event: str) -> None:
         self.events.append(event)
-        if event == "words":
-            self.words.append(correction.problem or correction.words)
+        if event == "status":
+            self.words.append(correction.status.problem or correction.status.text)
 
     @property
     def said(self) -> str:
@@ -42,7 +42,7 @@ def held(segmentation, name: str, volume) -> np.ndarray:
 
 
 def ras(correction, i: float, j: float, k: float) -> np.ndarray:
-    return correction.segment.rasOf((i, j, k))
+    return correction.session.segment.rasOf((i, j, k))
 
 
 def paint(nodes, number: int, rows, columns, value: bool = True) -> None:

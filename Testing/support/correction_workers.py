@@ -31,6 +31,9 @@ def session_folders() -> list:
 def wait_until_idle(correction, process_events: Callable[..., None], timeout_s: float = 20) -> None:
     """Wait until the session is ready and nothing is being looked for."""
     process_events(
-        lambda: not correction.isOpen or (correction.state == "ready" and not correction.isWorking),
+        lambda: (
+            not correction.session.isOpen
+            or (correction.session.state == "ready" and not correction.isWorking)
+        ),
         timeout_s,
     )

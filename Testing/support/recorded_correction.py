@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 
 SHAPE = (6, 14, 16)
+
+
+class RecordedSession:
+    """Stands for what is open."""
+
+    def __init__(self) -> None:
+        from SAMFineTunePanel.correction.correction_history import CorrectionHistory
+        from SAMFineTunePanel.correction.slice_correction import SliceCorrection
+
+        self.history = CorrectionHistory()
+        self.state, self.segment = "closed", None
+        self.accepted, self.preview, self.current = set(), {}, SliceCorrection()
+
+    @property
+    def isOpen(self):
+        return self.state != "closed"
 
 
 class Recorded:
     """Stands for the correction; notes what it is asked. A test compares its names with it."""
 
     def __init__(self) -> None:
-        from SAMFineTunePanel.correction.correction_history import CorrectionHistory
-        from SAMFineTunePanel.correction.slice_correction import SliceCorrection
-
         self.asked, self.listeners = [], []
-        self.history = CorrectionHistory()
-        self.state, self.words, self.problem, self.segment = "closed", "", "", None
-        self.accepted, self.refusal, self.editor = set(), "", None
-        self.preview, self.current = {}, SliceCorrection()
-
-    @property
-    def isOpen(self):
-        return self.state != "closed"
+        self.session = RecordedSession()
+        self.status = SimpleNamespace(text="", problem="")
+        self.refusal, self.editor = "", None
 
     def addListener(self, listener):
         self.listeners.append(listener)
@@ -38,13 +48,13 @@ class Recorded:
         from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 
         self._note("open", segmentID, model)
-        self.segment = CorrectedSegment(volume, segmentation, segmentID)
-        self.state = "ready"
+        self.session.segment = CorrectedSegment(volume, segmentation, segmentID)
+        self.session.state = "ready"
         self.news()
 
     def close(self) -> None:
         self.asked.append(("close",))
-        self.state, self.segment = "closed", None
+        self.session.state, self.session.segment = "closed", None
         self.news()
 
     def addPoint(self, ras, positive):

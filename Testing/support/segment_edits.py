@@ -80,11 +80,11 @@ def share_layers(segmentation) -> None:
 
 def write(volume, segmentation, mask=None, place=SLICE, name="liver", **rules):
     """As an accept does, with the rules given, else those of Slicer's Segment Editor."""
-    from SAMFineTunePanel.segment_editing.masking_settings import EditRules, rulesOf
+    from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings, maskingSettingsOf
     from SAMFineTunePanel.segment_editing.segment_editor import slicersEditor
 
     editor = slicersEditor(segmentation)
-    given = EditRules(**rules) if rules else rulesOf(editor.node)
+    given = MaskingSettings(**rules) if rules else maskingSettingsOf(editor.node)
     edit = planned(volume, segmentation, mask, place, name, given)
     carry_out([edit], editor.saveState)
     return edit

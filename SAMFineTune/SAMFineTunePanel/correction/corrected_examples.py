@@ -6,6 +6,7 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction import Correction
 from SAMFineTunePanel.examples.example_slices import chosenSegmentIDs
+from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 from SAMFineTunePanel.texts.counted_text import counted
 
 
@@ -19,35 +20,15 @@ def addAcceptedSlices(logic, correction: Correction) -> str:
     Raises:
         ValueError: nothing is accepted, or the example is cut in another orientation.
     """
-    segment = correction.segment
-    if segment is None or not correction.accepted:
+    segment, accepted = correction.session.segment, sorted(correction.session.accepted)
+    if segment is None or not accepted:
         raise ValueError(_("Accept a slice first: accepted slices are learnt from."))
-    accepted = sorted(correction.accepted)
-    examples = list(logic.getParameterNode().examples)
-    index = next(
-        (
-            number
-            for number, each in enumerate(examples)
-            if each.volume is segment.volume and each.segmentation is segment.segmentation
-        ),
-        -1,
-    )
-    if index < 0:
-        example = logic.addExample(segment.volume, segment.segmentation, [segment.segmentID], segment.orientation)
-        painted = logic.exampleSlices(example).found
-        example.unfinished = [number for number in painted if number not in accepted]
-        index = len(examples)
+    index = _indexOf(logic, segment)
+    if index is None:
+        index = len(logic.getParameterNode().examples)
+        _addExample(logic, segment, accepted)
     else:
-        example = examples[index]
-        orientation = logic.exampleSlices(example).orientation
-        if orientation != segment.orientation:
-            raise ValueError(
-                _("{volume} is an example of {other} slices already; {orientation} ones cannot be added to it.").format(
-                    volume=segment.volume.GetName(), other=orientation, orientation=segment.orientation
-                )
-            )
-        if example.segmentIDs and segment.segmentID not in example.segmentIDs:
-            example.segmentIDs = [*example.segmentIDs, segment.segmentID]
+        _addSegment(logic, index, segment)
     _count(logic, index, accepted, segment.segmentID)
     return counted(
         len(accepted),
@@ -55,6 +36,35 @@ def addAcceptedSlices(logic, correction: Correction) -> str:
         _("{count} slices are learnt from: {numbers}."),
         numbers=", ".join(map(str, accepted)),
     )
+
+
+def _indexOf(logic, segment: CorrectedSegment) -> int | None:
+    """Of the example with this volume and this segmentation; None where there is none."""
+    for index, each in enumerate(logic.getParameterNode().examples):
+        if each.volume is segment.volume and each.segmentation is segment.segmentation:
+            return index
+    return None
+
+
+def _addExample(logic, segment: CorrectedSegment, accepted: list[int]) -> None:
+    """Make an example of the corrected segment alone, in which only accepted slices count."""
+    example = logic.addExample(segment.volume, segment.segmentation, [segment.segmentID], segment.orientation)
+    painted = logic.exampleSlices(example).found
+    example.unfinished = [number for number in painted if number not in accepted]
+
+
+def _addSegment(logic, index: int, segment: CorrectedSegment) -> None:
+    """Have an example teach the corrected segment, too."""
+    example = logic.getParameterNode().examples[index]
+    orientation = logic.exampleSlices(example).orientation
+    if orientation != segment.orientation:
+        raise ValueError(
+            _("{volume} is an example of {other} slices already; {orientation} ones cannot be added to it.").format(
+                volume=segment.volume.GetName(), other=orientation, orientation=segment.orientation
+            )
+        )
+    if example.segmentIDs and segment.segmentID not in example.segmentIDs:
+        example.segmentIDs = [*example.segmentIDs, segment.segmentID]
 
 
 def _count(logic, index: int, accepted: list[int], segmentID: str) -> None:

@@ -1,4 +1,4 @@
-"""What was done while correcting, step by step: a prompt, an accepted mask, masks carried on; back and forth."""
+"""What was done while correcting, step by step: a prompt, an accepted mask, propagated masks; back and forth."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Step:
     """Something that was done.
 
     Attributes:
-        words: what, for a tool tip: "point on slice 12".
+        text: what, for a tool tip: "point on slice 12".
         undo: takes it back; raises ValueError, in words, where it cannot, with nothing changed.
         redo: does it again; raises as `undo`.
     """
 
-    words: str
+    text: str
     undo: Callable[[], None]
     redo: Callable[[], None]
 
@@ -41,14 +41,14 @@ class CorrectionHistory:
         return self._isReplaying
 
     @property
-    def undoWords(self) -> str:
+    def undoText(self) -> str:
         """What `undo` would take back; "" for nothing."""
-        return self._done[-1].words if self._done else ""
+        return self._done[-1].text if self._done else ""
 
     @property
-    def redoWords(self) -> str:
+    def redoText(self) -> str:
         """What `redo` would do again; "" for nothing."""
-        return self._undone[-1].words if self._undone else ""
+        return self._undone[-1].text if self._undone else ""
 
     def canUndo(self) -> bool:
         """Whether there is a step to take back."""
@@ -58,7 +58,7 @@ class CorrectionHistory:
         """Whether there is a step to do again."""
         return bool(self._undone)
 
-    def add(self, words: str, undo: Callable[[], None], redo: Callable[[], None]) -> None:
+    def add(self, text: str, undo: Callable[[], None], redo: Callable[[], None]) -> None:
         """A step was just done; what had been taken back before cannot be done again.
 
         Raises:
@@ -66,12 +66,12 @@ class CorrectionHistory:
         """
         if self._isReplaying:
             raise RuntimeError("a step cannot be added while another one is taken back or done again")
-        self._done.append(Step(words, undo, redo))
+        self._done.append(Step(text, undo, redo))
         del self._done[: -self._limit]
         self._undone.clear()
 
     def undo(self) -> str:
-        """Take the last step back; its words.
+        """Take the last step back; its text.
 
         Raises:
             ValueError: there is none, or it cannot be taken back; all steps stay.
@@ -81,10 +81,10 @@ class CorrectionHistory:
         with self._replaying():
             self._done[-1].undo()
         self._undone.append(self._done.pop())
-        return self._undone[-1].words
+        return self._undone[-1].text
 
     def redo(self) -> str:
-        """Do the step that was taken back last again; its words.
+        """Do the step that was taken back last again; its text.
 
         Raises:
             ValueError: there is none, or it cannot be done again; all steps stay.
@@ -94,7 +94,7 @@ class CorrectionHistory:
         with self._replaying():
             self._undone[-1].redo()
         self._done.append(self._undone.pop())
-        return self._done[-1].words
+        return self._done[-1].text
 
     def forget(self) -> None:
         """Drop all steps, when the session that they belong to is over."""

@@ -13,23 +13,23 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction import Correction
 from SAMFineTunePanel.correction.correction_session import READY
-from SAMFineTunePanel.segment_editing.segment_edit import SegmentEdit
+from SAMFineTunePanel.segment_editing.segment_edit import SegmentEdit, undoAll
 
-_NAP_S = 0.002
-# Nobody waits longer for a mask.
-_PATIENCE_S = 600.0
+_SLEEP_S = 0.002
+# A worker that takes longer for a mask is taken not to answer.
+_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, eq=False)
 class CorrectedSlices:
-    """What a correction came to.
+    """The result of a correction.
 
     Attributes:
         slices: their numbers.
         masks: slice → bool (rows, columns), as they were found.
         changedVoxels: how many the segment has gained or lost; 0 where the masks were not to be kept.
-        words: what there is to know of it.
-        confidence: of the mask of one slice, from 0 to 1; None where nothing is said of it.
+        words: what the user should know of it.
+        confidence: of the mask of one slice, from 0 to 1; None where it is not known.
     """
 
     slices: list[int]
@@ -45,11 +45,9 @@ class CorrectedSlices:
         Raises:
             ValueError: it was not kept, was taken back already, or the segment was edited since at the same place.
         """
-        problem = next((each.problemWithUndo() for each in self._edits if each.problemWithUndo()), "")
-        if not self._edits or problem:
-            raise ValueError(problem or _("Nothing was kept that could be taken back."))
-        for edit in reversed(self._edits):
-            edit.undo()
+        if not self._edits:
+            raise ValueError(_("Nothing was kept that could be taken back."))
+        undoAll(self._edits)
 
 
 def correctSlice(
@@ -73,6 +71,29 @@ def correctSlice(
     Raises:
         ValueError: what cannot be, or what ended the correction, in words.
     """
+    signedPoints = _signedPoints(points, labels)
+    if box is not None and len(box) != 2:
+        raise ValueError(_("A box is two opposite corners."))
+    if not signedPoints and box is None and number is None:
+        raise ValueError(_("Give points, a box, or a slice to take the model's own mask of."))
+    _wait(correction, lambda: correction.session.state == READY)
+    if number is not None:
+        correction.look(int(number))
+    if box is not None:
+        correction.addBox(*box, number=number)
+        number = correction.session.number
+    for ras, sign in signedPoints:
+        correction.addPoint(ras, sign, number=number)
+        # Points of one call are of one slice.
+        number = correction.session.number
+    _wait(correction, lambda: not correction.isWorking)
+    if not correction.session.preview:
+        raise ValueError(_("Without points and boxes there is a mask only where a tuned model finds the segment."))
+    return _kept(correction, accept)
+
+
+def _signedPoints(points: Iterable[Iterable[float]], labels: Iterable[Any] | None) -> list[tuple[np.ndarray, bool]]:
+    """RAS of each point, and whether it is on the structure."""
     places = [np.asarray(list(each), float) for each in points]
     signs = [bool(each) for each in labels] if labels is not None else [True] * len(places)
     if len(signs) != len(places):
@@ -81,28 +102,11 @@ def correctSlice(
                 points=len(places), labels=len(signs)
             )
         )
-    if box is not None and len(box) != 2:
-        raise ValueError(_("A box is two opposite corners."))
-    if not places and box is None and number is None:
-        raise ValueError(_("Give points, a box, or a slice to take the model's own mask of."))
-    _wait(correction, lambda: correction.state == READY)
-    if number is not None:
-        correction.look(int(number))
-    if box is not None:
-        correction.addBox(*box, number=number)
-        number = correction.number
-    for ras, sign in zip(places, signs, strict=True):
-        correction.addPoint(ras, sign, number=number)
-        # Points of one call are of one slice.
-        number = correction.number
-    _wait(correction, lambda: not correction.isWorking)
-    if not correction.preview:
-        raise ValueError(_("Without points and boxes there is a mask only where a tuned model finds the segment."))
-    return _kept(correction, accept)
+    return list(zip(places, signs, strict=True))
 
 
 def propagate(correction: Correction, slices: int | None, between: bool) -> CorrectedSlices:
-    """Carry a segment on from the slices on which it has voxels, in a correction that was just opened.
+    """Propagate a segment from the slices on which it has voxels, in a correction that was just opened.
 
     Args:
         correction: of scripts.
@@ -112,37 +116,38 @@ def propagate(correction: Correction, slices: int | None, between: bool) -> Corr
     Raises:
         ValueError: as `correctSlice`.
     """
-    _wait(correction, lambda: correction.state == READY)
+    _wait(correction, lambda: correction.session.state == READY)
     correction.acceptPainted()
-    correction.carryOn(slices, between)
+    correction.startPropagation(slices, between)
     try:
-        _wait(correction, lambda: not correction.isCarrying)
+        _wait(correction, lambda: not correction.isPropagating)
     except KeyboardInterrupt:
         correction.stop()
         raise
-    if not correction.carried:
-        return CorrectedSlices([], {}, 0, correction.words, None, ())
+    if not correction.session.propagated:
+        return CorrectedSlices([], {}, 0, correction.status.text, None, ())
     return _kept(correction, accept=True)
 
 
 def _kept(correction: Correction, accept: bool) -> CorrectedSlices:
-    masks = {number: mask.copy() for number, mask in correction.preview.items()}
-    words, confidence = correction.words, correction.current.confidence if not correction.carried else None
+    session = correction.session
+    masks = {number: mask.copy() for number, mask in session.preview.items()}
+    text, confidence = correction.status.text, None if session.propagated else session.current.confidence
     edits: list[SegmentEdit] = []
     if accept:
         correction.accept()
-        edits, words = correction.edits, correction.words
+        edits, text = correction.edits, correction.status.text
     changed = sum(edit.changedVoxels for edit in edits)
-    return CorrectedSlices(sorted(masks), masks, changed, words, confidence, edits)
+    return CorrectedSlices(sorted(masks), masks, changed, text, confidence, edits)
 
 
 def _wait(correction: Correction, isSo: Callable[[], bool]) -> None:
     """Wait while Slicer stays alive; what goes wrong meanwhile is raised."""
-    until = time.monotonic() + _PATIENCE_S
-    while not isSo() or correction.problem:
-        if correction.problem or not correction.isOpen:
-            raise ValueError(correction.problem or _("The correction was closed."))
+    until = time.monotonic() + _TIMEOUT_S
+    while not isSo() or correction.status.problem:
+        if correction.status.problem or not correction.session.isOpen:
+            raise ValueError(correction.status.problem or _("The correction was closed."))
         if time.monotonic() > until:
             raise ValueError(_("The correction worker does not answer."))
         slicer.app.processEvents()
-        time.sleep(_NAP_S)
+        time.sleep(_SLEEP_S)

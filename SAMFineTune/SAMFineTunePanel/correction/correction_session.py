@@ -1,166 +1,171 @@
-"""A correction session in the scene: what it is about, its worker, the slice in view; opened, closed, reopened."""
+"""What is open while a segment is corrected: segment, model, worker, slices and history; opened, closed, reopened."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction_history import CorrectionHistory
+from SAMFineTunePanel.correction.correction_status import CorrectionStatus
 from SAMFineTunePanel.correction.correction_watch import CorrectionWatch
 from SAMFineTunePanel.correction.correction_worker import CorrectionWorker, endAllNow
-from SAMFineTunePanel.correction.slice_corrections import AUTO, SliceCorrections, requireStart
-from SAMFineTunePanel.scene.slice_view import showSlice, sliceInView
+from SAMFineTunePanel.correction.current_slice import CurrentSlice
+from SAMFineTunePanel.correction.slice_correction import SliceCorrection
+from SAMFineTunePanel.correction.slice_corrections import SliceCorrections
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
-from SAMFineTunePanel.texts.error_text import errorWords
 
 CLOSED, OPENING, READY = "closed", "opening", "ready"
 
-Ras = Iterable[float]
-
 
 class CorrectionSession:
-    """What lies under a correction; `Correction` says what is done in it.
+    """Holds what belongs to one correction, and keeps it in step with the scene and the worker.
+
+    `Correction` is what users do with it. One object serves one session after the other, so that a worker that has
+    read the volume can serve the next.
 
     Args:
+        status: where it reports.
         followsViews: whether the slice in view is worked on; without, that of the last prompt or `look`.
+        onFound: called with a slice, whether its mask belongs to all prompts given by now, and a text.
+        onNotFound: called with the worker's Failure when a mask was not found.
+        onInterrupted: called when what was asked of the worker will not be answered.
+        onClosed: called when a session is over.
 
     Attributes:
         state: "closed", "opening" or "ready".
-        words: what happened last, for the user.
-        problem: what went wrong last; "" when nothing did.
+        segment: what is corrected; None while no session is open.
+        model: the tuned model at work; None where it is the backbone.
+        worker: finds masks; None while there is none.
+        slices: prompts and masks of the slices.
         history: the steps to take back and to do again.
-        number: the slice that is worked on: the one in view; None while no view shows one.
+        currentSlice: the slice that is worked on.
         embedded: how many slices of how many are ready for prompts.
     """
 
-    def __init__(self, followsViews: bool = True) -> None:
+    def __init__(
+        self,
+        status: CorrectionStatus,
+        followsViews: bool,
+        onFound: Callable[[int, bool, str], None],
+        onNotFound: Callable,
+        onInterrupted: Callable[[], None],
+        onClosed: Callable[[], None],
+    ) -> None:
+        self.status = status
         self.state = CLOSED
-        self.words = self.problem = ""
+        self.segment: CorrectedSegment | None = None
+        self.model: Any = None
+        self.worker: CorrectionWorker | None = None
+        self.slices = SliceCorrections(onFound, onNotFound)
         self.history = CorrectionHistory()
-        self.number: int | None = None
+        self.currentSlice = CurrentSlice(followsViews, self._onSliceChanged)
         self.embedded = (0, 0)
-        self._followsViews = followsViews
-        self._segment: CorrectedSegment | None = None
-        self._model: Any = None
+        self._onInterrupted, self._onClosed = onInterrupted, onClosed
         self._settings: dict[str, Any] = {}
-        self._worker: CorrectionWorker | None = None
-        self._slices = SliceCorrections(self._onFound, self._onNotFound)
-        self._listeners: list[Callable[[Any, str], None]] = []
-        self._watch = CorrectionWatch(self._onNodesChanged, self._onViewMoved, self._onSceneClose)
+        self._watch = CorrectionWatch(self._onNodesChanged, self._onViewMoved, self.close)
 
     @property
     def isOpen(self) -> bool:
-        """Whether there is a session."""
+        """Whether a segment is being corrected."""
         return self.state != CLOSED
 
     @property
-    def segment(self) -> CorrectedSegment | None:
-        """What is corrected; None while there is no session."""
-        return self._segment
+    def number(self) -> int | None:
+        """The slice that is worked on: the one in view; None while no view shows one."""
+        return self.currentSlice.number
 
     @property
-    def model(self) -> Any:
-        """The tuned model at work; None where it is the backbone."""
-        return self._model
+    def current(self) -> SliceCorrection:
+        """Prompts and mask of the slice that is worked on."""
+        return self.slices.at(self.number)
+
+    @property
+    def preview(self) -> dict[int, np.ndarray]:
+        """Slice → mask that is not accepted yet: of the slice in view, and as they were propagated and corrected."""
+        return {number: each.mask for number, each in self.slices.proposed(self.number).items()}
+
+    @property
+    def propagated(self) -> dict[int, np.ndarray]:
+        """Slice → mask propagated to it, to be corrected, and to be accepted or cleared as a whole."""
+        return {number: each.mask for number, each in self.slices.propagated.items()}
+
+    @property
+    def accepted(self) -> set[int]:
+        """Slices that the user said are right."""
+        return set(self.slices.accepted)
 
     @property
     def label(self) -> int | None:
         """The segment's number in the tuned model; None where that does not find it."""
-        return self._slices.label if self.state == READY else None
-
-    @property
-    def tunedForPrompts(self) -> bool:
-        """Whether weights tuned for prompts answer."""
-        return self.state == READY and self._worker.ready.tuned_for_prompts
+        return self.slices.label if self.state == READY else None
 
     @property
     def processID(self) -> int:
         """Of the worker; 0 when there is none."""
-        return self._worker.processID if self._worker is not None else 0
-
-    def addListener(self, listener: Callable[[Any, str], None]) -> None:
-        """Call `listener` at every change."""
-        self._listeners.append(listener)
-
-    def removeListener(self, listener: Callable[[Any, str], None]) -> None:
-        """Call `listener` no more."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        return self.worker.processID if self.worker is not None else 0
 
     # Opening and closing
 
-    def open(
-        self,
-        volume: slicer.vtkMRMLScalarVolumeNode,
-        segmentation: slicer.vtkMRMLSegmentationNode,
-        segmentID: str,
-        model: Any = None,
-        start: str = AUTO,
-        orientation: str = "auto",
-        **settings: Any,
-    ) -> None:
-        """Begin to correct a segment; returns at once, and "state" tells when prompts can be given.
+    def open(self, segment: CorrectedSegment, model: Any, start: str, settings: dict[str, Any]) -> None:
+        """Begin to correct a segment; returns at once, and the event "state" tells when prompts can be given.
 
         Args:
-            volume: the image.
-            segmentation: holds the segment.
-            segmentID: of the segment.
-            model: a tuned model, or its name; None or "" for the backbone as it is.
-            start: where prompts start from: "segment", "model", "nothing", or "auto", which is the segment where
-                the slice has voxels of it, else the model where it finds such a structure.
-            orientation: of the slices; "auto" is the model's, or that of the thickest slices.
-            settings: device, backbone, checkpoint.
+            segment: one that can be corrected.
+            model: a tuned model that can be used; None for the backbone as it is.
+            start: where prompts start from, one of `slice_corrections.STARTS`.
+            settings: as `workerSettings` makes them.
 
         Raises:
-            ValueError: something does not fit, in words.
-            InputError: no such model, or no folder to work in.
+            InputError: no folder to work in.
         """
-        segment = CorrectedSegment(volume, segmentation, segmentID)
-        segment.require()
-        requireStart(start)
-        model = _usableModel(model)
-        chosen = _settings(model, orientation, settings)
-        keeps = self._worker is not None and self._worker.canGoOnWith(volume, chosen)
-        self._leave(keepWorker=keeps)
-        self._segment, self._model, self._settings = segment, model, chosen
-        self._slices.startChoice = start
-        self._watch.follow(volume, segmentation)
-        if keeps and self._worker.ready is not None:
-            self._onReady(self._worker.ready)
+        keepsWorker = self.worker is not None and self.worker.canGoOnWith(segment.volume, settings)
+        self._leave(keepsWorker)
+        self.segment, self.model, self._settings = segment, model, settings
+        self.slices.startChoice = start
+        self._watch.follow(segment.volume, segment.segmentation)
+        if keepsWorker and self.worker.ready is not None:
+            self._onReady(self.worker.ready)
             return
-        if not keeps:
+        if not keepsWorker:
             try:
                 self._startWorker()
             except BaseException:
                 self._leave()
                 raise
         self._setState(OPENING)
-        self._say(_("Reading the volume and starting the network…"))
+        self.status.report(_("Reading the volume and starting the network…"))
 
     def close(self, keepWorker: bool = False) -> None:
-        """End the session. What was accepted stays; prompts and masks that were not are gone.
-
-        Args:
-            keepWorker: for another session on the same volume with the same model.
-        """
+        """End the session; see `Correction.close`."""
         wasOpen = self.isOpen
         self._leave(keepWorker)
         if wasOpen:
-            self._say("")
-            self._notify("state")
+            self.status.report("")
+            self.status.notify("state")
 
     def endForClosing(self) -> None:
         """Slicer closes: nothing may stay behind."""
         self._leave()
         endAllNow()
 
-    # The slice in view
+    def requireReady(self) -> None:
+        """Refuse what cannot be done at present.
+
+        Raises:
+            ValueError: no session is open, it is not ready yet, or what it is about was removed, which closes it.
+        """
+        if self.state == CLOSED:
+            raise ValueError(_("No correction is open. Start one first."))
+        if self.state == OPENING:
+            raise ValueError(_("The correction is being opened; wait a moment."))
+        problem = self.segment.problem()
+        if problem:
+            self._closeBecause(problem)
+            raise ValueError(problem)
 
     def look(self, number: int) -> None:
         """Work on a slice, and show it where there is a slice view.
@@ -168,238 +173,114 @@ class CorrectionSession:
         Raises:
             ValueError: there is no such slice, or no session that is ready.
         """
-        self._requireReady()
-        if not 0 <= number < self._segment.count:
-            raise ValueError(
-                _("Volume {volume} has no {orientation} slice {number}.").format(
-                    volume=self._segment.volume.GetName(), orientation=self._segment.orientation, number=number
-                )
-            )
-        if self._hasViews:
-            showSlice(self._segment.volume, self._segment.orientation, number)
-        self._setNumber(number)
+        self.requireReady()
+        self.currentSlice.show(number)
 
-    def _requireReady(self) -> None:
-        if self.state == CLOSED:
-            raise ValueError(_("No correction is open. Start one first."))
-        if self.state == OPENING:
-            raise ValueError(_("The correction is being opened; wait a moment."))
-        problem = self._segment.problem()
-        if problem:
-            self._closeBecause(problem)
-            raise ValueError(problem)
+    def _setState(self, state: str) -> None:
+        self.state = state
+        self.status.notify("state")
 
-    def _requireSlice(self, place: np.ndarray, number: int | None) -> int:
-        ofPlace = self._segment.numberOf(place)
-        if number is not None:
-            if not 0 <= number < self._segment.count:
-                raise ValueError(_("There is no slice {number}.").format(number=number))
-            if ofPlace != number:
-                raise ValueError(
-                    _("The point lies on {orientation} slice {other}, not on slice {number}.").format(
-                        orientation=self._segment.orientation, other=ofPlace, number=number
-                    )
-                )
-            return number
-        if not self._hasViews:
-            return ofPlace
-        view = sliceInView(self._segment.volume, self._segment.orientation)
-        if view.number is None:
-            raise ValueError(view.problem)
-        if view.number != ofPlace:
-            raise ValueError(
-                _(
-                    "{orientation} slices are corrected, and view {view} shows slice {number} of them. Click there, "
-                    "on the slice that is in view."
-                ).format(orientation=self._segment.orientation.capitalize(), view=view.viewName, number=view.number)
-            )
-        return ofPlace
+    def _closeBecause(self, reason: str) -> None:
+        self._leave()
+        self.status.text, self.status.problem = "", _("The correction was closed. {words}").format(words=reason)
+        self.status.notify("status")
+        self.status.notify("state")
 
-    @property
-    def _hasViews(self) -> bool:
-        nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode") if self._followsViews else []
-        return any(node.IsMappedInLayout() for node in nodes)
-
-    def _viewProblem(self) -> str:
-        if self._hasViews:
-            return sliceInView(self._segment.volume, self._segment.orientation).problem
-        return _("Say which slice is meant first.")
-
-    def _onViewMoved(self) -> None:
-        if self.state != READY or not self._hasViews or self._segment.problem():
-            # Of a problem `_onNodesChanged` hears too, a moment later.
-            return
-        self._setNumber(sliceInView(self._segment.volume, self._segment.orientation).number)
-
-    def _setNumber(self, number: int | None) -> None:
-        if number == self.number:
-            return
-        self.number = number
-        if number is not None:
-            self._lookAt(number)
-        self._notify("slice")
-
-    def _lookAt(self, number: int) -> None:
-        from SAMFineTuneLib.interactive.protocol import LookAt
-
-        self._worker.ask(LookAt(id=0, slice=number), lambda answer: None, self._onFailure)
-        self._slices.look(number)
-
-    def _onFound(self, number: int, isLatest: bool, words: str) -> None:
-        """A mask of a slice was found."""
-        raise NotImplementedError
-
-    def _onNotFound(self, failure) -> None:
-        self._onFailure(failure)
-
-    def _onFailure(self, failure) -> None:
-        self._complain(errorWords(failure.message, failure.remedy, failure.code))
+    def _leave(self, keepWorker: bool = False) -> None:
+        self._watch.leave()
+        if self.worker is not None:
+            if keepWorker:
+                self.worker.dropMasks()
+                self.worker.stopPropagation()
+            else:
+                self.worker.close()
+                self.worker = None
+        self.state = CLOSED
+        self.embedded = (0, 0)
+        self.currentSlice.forget()
+        self.slices.forget()
+        self.history.forget()
+        self.segment = self.model = None
+        self.status.problem = ""
+        self._onInterrupted()
+        self._onClosed()
 
     # The worker
 
     def _startWorker(self) -> None:
-        self._worker = CorrectionWorker(
-            self._segment.volume, self._settings, self._onMessage, self._onRestart, self._onWorkerEnd
+        self.worker = CorrectionWorker(
+            self.segment.volume, self._settings, self._onMessage, self._onRestart, self._closeBecause
         )
-        self._worker.open()
+        self.worker.open()
 
     def _onMessage(self, message) -> None:
         if message.type == "embedded":
             self.embedded = (message.done, message.slices)
-            self._notify("progress")
+            self.status.notify("progress")
         elif message.type == "log":
             if message.level in ("warning", "error"):
-                self._say(message.message)
+                self.status.report(message.message)
         elif self.isOpen:
             self._onReady(message)
 
     def _onReady(self, ready) -> None:
-        self._segment = replace(self._segment, axis=2 - ready.array_axis)
-        self._slices.begin(self._segment, self._worker)
-        number, self.number = self.number, None
+        self.segment = replace(self.segment, axis=2 - ready.array_axis)
+        self.slices.begin(self.segment, self.worker)
+        number = self.currentSlice.begin(self.segment)
         if self.state != READY:
             self._setState(READY)
-            self._say(_("Ready: click on the structure, or draw a box around it."))
-        self._setNumber(number)
+            self.status.report(_("Ready: click on the structure, or draw a box around it."))
+        self.currentSlice.take(number)
         self._onViewMoved()
-        if number is None and self._hasViews:
+        if number is None and self.currentSlice.hasViews:
             # Views that lie across an oblique volume, or show another one, show no slice to click on.
-            self.look(self._segment.count // 2 if self.number is None else self.number)
+            inView = self.currentSlice.number
+            self.look(self.segment.count // 2 if inView is None else inView)
 
-    def _onRestart(self, words: str) -> None:
-        self._say(_("{words}. It is started again; nothing is lost.").format(words=words))
-
-    def _onWorkerEnd(self, words: str) -> None:
-        self._closeBecause(words)
+    def _onRestart(self, reason: str) -> None:
+        self.status.report(_("{words}. It is started again; nothing is lost.").format(words=reason))
 
     # The scene
 
     def _onNodesChanged(self) -> None:
-        """Something of the nodes has changed: what, is seen here."""
+        """A node has changed; which, and how, is looked at here."""
         if not self.isOpen:
             return
-        problem = self._segment.problem()
+        problem = self.segment.problem()
         if problem:
             self._closeBecause(problem)
-        elif not self._worker.isAbout(self._segment.volume, self._settings):
+        elif not self.worker.isAbout(self.segment.volume, self._settings):
             self._reopen()
         else:
-            self._notify("prompts")
-            self._notify("mask")
+            self.status.notifyMasks()
             self._onViewMoved()
 
     def _reopen(self) -> None:
         """The volume has other voxels: read it anew, and find the masks of all prompts anew."""
-        self._worker.close()
-        if self._worker.shape != self._segment.grid.shape:
+        self.worker.close()
+        if self.worker.shape != self.segment.grid.shape:
             self._closeBecause(_("The volume has another size now."))
             return
-        self._dropWork()
+        self._onInterrupted()
         self.history.forget()
-        self._slices.forgetMasks()
+        self.slices.forgetMasks()
         try:
             self._startWorker()
         except Exception as error:
             self._closeBecause(str(error))
             raise
         self._setState(OPENING)
-        self._say(_("The volume was changed: it is read anew, the prompts stay."))
+        self.status.report(_("The volume was changed: it is read anew, the prompts stay."))
 
-    def _onSceneClose(self) -> None:
-        self.close()
+    def _onViewMoved(self) -> None:
+        # `_onNodesChanged` is called for a problem too, a moment later.
+        if self.state == READY and not self.segment.problem():
+            self.currentSlice.followView()
 
-    def _closeBecause(self, words: str) -> None:
-        self._leave()
-        self.words, self.problem = "", _("The correction was closed. {words}").format(words=words)
-        self._notify("words")
-        self._notify("state")
+    def _onSliceChanged(self, number: int | None) -> None:
+        from SAMFineTuneLib.interactive.protocol import LookAt
 
-    def _leave(self, keepWorker: bool = False) -> None:
-        self._watch.leave()
-        if self._worker is not None:
-            if keepWorker:
-                self._worker.dropMasks()
-                self._worker.stopCarryingOn()
-            else:
-                self._worker.close()
-                self._worker = None
-        self.state = CLOSED
-        self.number = None
-        self.embedded = (0, 0)
-        self._dropWork()
-        self._slices.forget()
-        self.history.forget()
-        self._segment = self._model = None
-        self.problem = ""
-
-    def _dropWork(self) -> None:
-        """Nobody waits any more for what was asked of the worker."""
-
-    # Telling
-
-    def _setState(self, state: str) -> None:
-        self.state = state
-        self._notify("state")
-
-    def tell(self, words: str) -> None:
-        """Have listeners show what was done with the correction from outside."""
-        self._say(words)
-
-    def _say(self, words: str) -> None:
-        self.words, self.problem = words, ""
-        self._notify("words")
-
-    def _complain(self, problem: str) -> None:
-        self.problem = problem
-        self._notify("words")
-
-    def _notify(self, event: str) -> None:
-        for listener in list(self._listeners):
-            try:
-                listener(self, event)
-            # A listener at fault must not stop the correction: its fault goes where Slicer shows faults.
-            except Exception:
-                sys.excepthook(*sys.exc_info())
-
-
-def _usableModel(model: Any) -> Any:
-    """A tuned model that can be used; None for the backbone."""
-    if not model:
-        return None
-    if isinstance(model, str):
-        from SAMFineTuneLib.models.library import find_model
-
-        model = find_model(model)
-    if model.card is None:
-        raise ValueError(model.fault)
-    return model
-
-
-def _settings(model: Any, orientation: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """As SessionSettings has them, without those left to the program."""
-    chosen = {name: value for name, value in settings.items() if value and value != "auto"}
-    if model is not None:
-        chosen["model"] = str(model.path)
-    if orientation != "auto":
-        chosen["axis"] = orientation
-    return chosen
+        if number is not None:
+            self.worker.ask(LookAt(id=0, slice=number), lambda answer: None, self.status.reportFailure)
+            self.slices.look(number)
+        self.status.notify("slice")

@@ -9,12 +9,12 @@ import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
-# Changes come in flocks: one look serves them all.
+# One edit makes a node report several changes; they are handled together, this long after the last.
 _REST_MS = 50
 
 
 class CorrectionWatch(VTKObservationMixin):
-    """Looks after a volume, a segmentation and the slice views.
+    """Observes a volume, a segmentation and the slice views.
 
     Args:
         onNodesChanged: called some time after a node was edited, moved or removed, or a segment was.
@@ -39,7 +39,7 @@ class CorrectionWatch(VTKObservationMixin):
     def follow(
         self, volumeNode: slicer.vtkMRMLScalarVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode
     ) -> None:
-        """Look after these from now on."""
+        """Observe these from now on."""
         self.leave()
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._onSceneStartClose)
@@ -55,7 +55,7 @@ class CorrectionWatch(VTKObservationMixin):
         self._observeViews()
 
     def leave(self) -> None:
-        """Look after nothing."""
+        """Observe nothing any more."""
         self._timer.stop()
         self._viewTimer.stop()
         self.removeObservers()

@@ -12,8 +12,8 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.scene.volume_writing import writeVolume
 from SAMFineTunePanel.scene.voxel_grid import gridOf
-from SAMFineTunePanel.texts.error_text import errorWords, wordsOf
-from SAMFineTunePanel.worker.chunked_task import Piecework
+from SAMFineTunePanel.texts.error_text import errorText, textOf
+from SAMFineTunePanel.worker.chunked_task import ChunkedTask
 from SAMFineTunePanel.worker.qprocess_transport import QProcessTransport
 
 _VOLUME_FILE = "volume.nrrd"
@@ -59,7 +59,7 @@ class CorrectionWorker:
         self._modelFile = _stampOf(self._settings)
         self._transport = QProcessTransport(self._command)
         self._folder = None
-        self._preparing: Piecework | None = None
+        self._preparing: ChunkedTask | None = None
         self._given: dict[int, np.ndarray] = {}
         self._givenMasks = self._foundMasks = None
         self._closed = False
@@ -95,7 +95,7 @@ class CorrectionWorker:
         self._folder = new_job_folder(CORRECTION)
         # Who clears the cache sees that it is in use: by Slicer itself, for workers may come and go.
         self._folder.lock()
-        self._preparing = Piecework(self._writeSession(), self._conversation.start, self._onCannotWrite)
+        self._preparing = ChunkedTask(self._writeSession(), self._conversation.start, self._onCannotWrite)
         self._preparing.start()
 
     def canGoOnWith(self, volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any]) -> bool:
@@ -114,8 +114,8 @@ class CorrectionWorker:
         """Nobody wants the masks that were asked for, of a slice or of all."""
         self._conversation.drop_masks(number)
 
-    def stopCarryingOn(self) -> None:
-        """Break off what carries masks on to other slices."""
+    def stopPropagation(self) -> None:
+        """Break off what propagates masks to other slices."""
         self._conversation.stop()
 
     def give(self, number: int, mask: np.ndarray) -> None:
@@ -184,7 +184,7 @@ class CorrectionWorker:
         try:
             masks = [opened(self._folder.path / name, ready.shape) for name in (GIVEN_FILE, FOUND_FILE)]
         except InputError as error:
-            self._fail(wordsOf(error))
+            self._fail(textOf(error))
             return False
         self.ready = ready
         self._givenMasks, self._foundMasks = masks
@@ -211,7 +211,7 @@ class CorrectionWorker:
                 if path.exists():
                     require_whole(path, self.ready.shape)
         except InputError as error:
-            self._fail(wordsOf(error))
+            self._fail(textOf(error))
             return False
         return True
 
@@ -229,7 +229,7 @@ class CorrectionWorker:
         self._onRestart(words)
 
     def _onWorkerEnd(self, failure) -> None:
-        self._fail(errorWords(failure.message, failure.remedy, failure.code))
+        self._fail(errorText(failure.message, failure.remedy, failure.code, failure.facts))
 
     def _onCannotWrite(self, error: Exception) -> None:
         words = str(error)

@@ -1,4 +1,4 @@
-"""What was said of one slice while it is corrected, and the mask that was found for it."""
+"""The correction of one slice: its prompts, and the mask that was found for them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class SliceCorrection:
 
     Attributes:
         prompts: Point and Box of SAMFineTuneLib.interactive.protocol, in the order in which they were given.
-        start: "nothing", "model" or "given": the mask that they correct; "" while nothing was said.
+        start: "nothing", "model" or "given": the mask that they correct; "" before the first prompt.
         given: bool (rows, columns), that mask, where `start` is "given".
-        base: what the segment held when the slice was begun, `packed`; None while nothing was said.
+        base: what the segment held when the slice was begun, `packed`; None before the first prompt.
         mask: bool (rows, columns), the last that was found; None before.
         confidence: of the mask, from 0 to 1.
         isFound: whether `mask` belongs to these prompts.
@@ -46,7 +46,7 @@ class SliceCorrection:
         return replace(self, mask=mask, confidence=confidence, isFound=True)
 
 
-def promptWords(prompt) -> str:
+def promptText(prompt) -> str:
     """What a prompt is called."""
     if prompt.kind == "box":
         return _("box")

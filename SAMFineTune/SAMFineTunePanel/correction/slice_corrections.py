@@ -1,4 +1,4 @@
-"""What was said of the slices of a volume while a segment is corrected, and the search for their masks."""
+"""The corrections of the slices of a volume: their prompts, and the search for their masks."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class SliceCorrections:
     """The slices of a session. A mask that is not there is looked for by the worker.
 
     Args:
-        onFound: called with a slice, whether its mask belongs to all prompts given by now, and words.
+        onFound: called with a slice, whether its mask belongs to all prompts given by now, and a text.
         onNotFound: called with the worker's Failure.
 
     Attributes:
         startChoice: one of `STARTS`.
-        carried: slice → mask carried on to it, which prompts there correct.
+        propagated: slice → mask propagated to it, which prompts there correct.
         accepted: slices that the user said are right.
     """
 
     def __init__(self, onFound: Callable[[int, bool, str], None], onNotFound: Callable) -> None:
         self.startChoice = AUTO
-        self.carried: Mapping[int, ProposedMask] = {}
+        self.propagated: Mapping[int, ProposedMask] = {}
         self.accepted: set[int] = set()
         self._label: int | None = None
         self._onFound, self._onNotFound = onFound, onNotFound
@@ -70,25 +70,37 @@ class SliceCorrections:
     def forget(self) -> None:
         """The session is over."""
         self._slices.clear()
-        self.carried, self.accepted, self._label = {}, set(), None
+        self.propagated, self.accepted, self._label = {}, set(), None
         self._segment = self._worker = None
 
     def forgetMasks(self) -> None:
         """The volume is another one: all masks are to be found anew."""
+        self.propagated = {}
         self._slices = {number: replace(work, mask=None, isFound=False) for number, work in self._slices.items()}
 
     def at(self, number: int | None) -> SliceCorrection:
-        """What was said of a slice; where a mask was carried on to it, that stands for the model's own."""
+        """The correction of a slice; where a mask was propagated to it, that stands for the model's own."""
         work = self._slices.get(number, SliceCorrection())
-        return SliceCorrection() if number in self.carried and not work.prompts else work
+        return SliceCorrection() if number in self.propagated and not work.prompts else work
 
     def withPrompts(self, numbers: Collection[int]) -> dict[int, SliceCorrection]:
         """Those of these slices that have prompts."""
-        return {number: work for number, work in self.said(numbers).items() if work.prompts}
+        return {number: work for number, work in self.begun(numbers).items() if work.prompts}
 
-    def said(self, numbers: Collection[int]) -> dict[int, SliceCorrection]:
-        """Those of these slices of which something was said."""
+    def begun(self, numbers: Collection[int]) -> dict[int, SliceCorrection]:
+        """Those of these slices whose correction was begun."""
         return {number: self._slices[number] for number in numbers if number in self._slices}
+
+    def proposed(self, number: int | None) -> dict[int, ProposedMask]:
+        """Slice → mask that is not accepted yet: of one slice, and those that were propagated, as they were corrected.
+
+        Args:
+            number: of the one slice; None for none.
+        """
+        works = self.withPrompts(self.propagated)
+        if number is not None:
+            works[number] = self.at(number)
+        return {**self.propagated} | {each: work.proposed for each, work in works.items() if work.proposed}
 
     def isSought(self, number: int | None) -> bool:
         """Whether the mask of a slice is not there yet."""
@@ -106,7 +118,7 @@ class SliceCorrections:
             self._seek(number)
 
     def put(self, number: int, work: SliceCorrection) -> None:
-        """Say something else of a slice, and have its mask looked for."""
+        """Put another correction of a slice in place, and have its mask looked for."""
         if work.prompts and not work.start:
             work = self._begun(number, work)
         if work.prompts:
@@ -120,13 +132,13 @@ class SliceCorrections:
             self._worker.dropMasks(number)
 
     def drop(self, numbers: Collection[int]) -> None:
-        """Nothing more is to be said of slices: their masks were accepted."""
+        """Forget the corrections of slices: their masks were accepted."""
         for number in numbers:
             self._slices.pop(number, None)
             self._worker.dropMasks(number)
 
     def restore(self, works: Mapping[int, SliceCorrection]) -> None:
-        """Say again what was dropped."""
+        """Put corrections that were dropped in place again."""
         self._slices |= works
 
     def _reset(self, number: int) -> None:
@@ -137,9 +149,9 @@ class SliceCorrections:
 
     def _begun(self, number: int, work: SliceCorrection) -> SliceCorrection:
         """With the mask that prompts start from, and what the segment holds now."""
-        if number in self.carried:
-            carried = self.carried[number]
-            return replace(work, start="given", given=carried.mask, base=carried.base)
+        if number in self.propagated:
+            propagated = self.propagated[number]
+            return replace(work, start="given", given=propagated.mask, base=propagated.base)
         held = self._segment.mask(number)
         start = self._startFor(held)
         return replace(work, start=start, given=held if start == "given" else None, base=packed(held))

@@ -11,10 +11,10 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from SAMFineTunePanel.correction.mask_preview import MaskPreview
-from SAMFineTunePanel.correction.prompt_markups import PromptMarkups
+from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
+from SAMFineTunePanel.correction_display.prompt_markups import PromptMarkups
 from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor
-from SAMFineTunePanel.texts.error_text import wordsOf
+from SAMFineTunePanel.texts.error_text import textOf
 from SAMFineTunePanel.worker.python_packages import missingPackages
 
 # Of a control point that can be taken hold of, in pixels.
@@ -54,9 +54,9 @@ class EditorCorrection(VTKObservationMixin):
         correction.addListener(self._onCorrection)
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """What happened last, for the user."""
-        return self.correction.words
+        return self.correction.status.text
 
     @property
     def problem(self) -> str:
@@ -65,7 +65,7 @@ class EditorCorrection(VTKObservationMixin):
             return _(
                 "Python packages are missing. Install them in the module SAM FineTune, then choose this effect again."
             )
-        return self._problem or self.correction.problem
+        return self._problem or self.correction.status.problem
 
     def lookAtPackages(self) -> bool:
         """Look at what is installed; whether everything is there, so that it can begin."""
@@ -128,17 +128,17 @@ class EditorCorrection(VTKObservationMixin):
         try:
             act()
         except (ValueError, RuntimeError, InputError) as error:
-            self._problem = wordsOf(error)
+            self._problem = textOf(error)
         self._changed()
 
     def isOnPrompt(self, xy: tuple[int, int], sliceNode: slicer.vtkMRMLSliceNode) -> bool:
         """Whether a pixel of a slice view is on a prompt, which can be dragged there."""
-        if not self.correction.isOpen:
+        if not self.correction.session.isOpen:
             return False
         toXy = np.linalg.inv(slicer.util.arrayFromVTKMatrix(sliceNode.GetXYToRAS()))
-        for prompt in self.correction.current.prompts:
+        for prompt in self.correction.session.current.prompts:
             for place in prompt.corners if prompt.kind == "box" else (prompt.at,):
-                shown = toXy @ [*self.correction.segment.rasOf(place), 1.0]
+                shown = toXy @ [*self.correction.session.segment.rasOf(place), 1.0]
                 if np.hypot(*(shown[:2] - xy)) <= _REACH:
                     return True
         return False
@@ -177,14 +177,14 @@ class EditorCorrection(VTKObservationMixin):
 
     def _editor(self) -> SegmentEditor | None:
         """The editor, where what is corrected is what it edits."""
-        node, segment = self._editorNode, self.correction.segment
+        node, segment = self._editorNode, self.correction.session.segment
         if node is None or segment is None or node.GetSegmentationNode() is not segment.segmentation:
             return None
         return SegmentEditor(node, self._saveState)
 
     def _isOpenOn(self, volume, segmentation, segmentID: str) -> bool:
-        segment = self.correction.segment
-        if not self.correction.isOpen or segment is None:
+        segment = self.correction.session.segment
+        if not self.correction.session.isOpen or segment is None:
             return False
         return (segment.volume, segment.segmentation, segment.segmentID) == (volume, segmentation, segmentID)
 

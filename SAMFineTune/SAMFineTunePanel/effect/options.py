@@ -20,15 +20,15 @@ class EffectOptions:
     """A frame of buttons; it shows and asks, the correction does.
 
     Args:
-        session: the correction of what the editor has selected.
+        editorCorrection: the correction of what the editor has selected.
         clicks: what the mouse does.
 
     Attributes:
         widget: the frame.
     """
 
-    def __init__(self, session: EditorCorrection, clicks: EffectClicks) -> None:
-        self._session = session
+    def __init__(self, editorCorrection: EditorCorrection, clicks: EffectClicks) -> None:
+        self._editorCorrection = editorCorrection
         self._clicks = clicks
         self.widget = qt.QWidget()
         layout = qt.QVBoxLayout(self.widget)
@@ -38,7 +38,7 @@ class EffectOptions:
         self._models = [""]
         self.setModels([])
         layout.addWidget(self.modelComboBox)
-        correction = session.correction
+        correction = editorCorrection.correction
         self.positiveButton = self._button(_("Point +"), self._toPositive, checkable=True)
         self.negativeButton = self._button(_("Point -"), self._toNegative, checkable=True)
         self.boxButton = self._button(_("Box"), self._toBox, checkable=True)
@@ -46,18 +46,18 @@ class EffectOptions:
         self.undoButton = self._button(_("Undo"), correction.undo)
         self.redoButton = self._button(_("Redo"), correction.redo)
         self.clearButton = self._button(_("Clear"), correction.clearPrompts)
-        self.acceptButton = self._button(_("Accept"), session.accept)
+        self.acceptButton = self._button(_("Accept"), editorCorrection.accept)
         _addRow(layout, self.undoButton, self.redoButton, self.clearButton, self.acceptButton)
         self.slicesSpinBox = qt.QSpinBox()
         self.slicesSpinBox.setRange(1, _MOST_SLICES)
         self.slicesSpinBox.value = _SLICES
-        self.slicesSpinBox.toolTip = _("How many slices to carry accepted masks on to, each way, at most")
+        self.slicesSpinBox.toolTip = _("How many slices to propagate accepted masks to, each way, at most")
         self.propagateButton = self._button(_("Propagate"), lambda: correction.propagate(int(self.slicesSpinBox.value)))
         self.betweenButton = self._button(_("Fill between"), correction.fillBetween)
         self.nextButton = self._button(_("Next uncertain slice"), correction.nextUncertain)
         _addRow(layout, self.propagateButton, self.slicesSpinBox, self.betweenButton)
         _addRow(layout, self.nextButton)
-        self.startButton = self._button(_("Start again"), session.startAgain)
+        self.startButton = self._button(_("Start again"), editorCorrection.startAgain)
         layout.addWidget(self.startButton)
         self.statusLabel, self.problemLabel = _label(layout), _label(layout)
         self.moduleButton = qt.QPushButton(_("Open SAM FineTune"))
@@ -89,36 +89,37 @@ class EffectOptions:
 
     def update(self) -> None:
         """Show what the correction is at."""
-        session, correction = self._session, self._session.correction
-        isReady = session.isActive and correction.state == "ready"
+        editing = self._editorCorrection
+        session = editing.correction.session
+        isReady = editing.isActive and session.state == "ready"
         waiting = "" if isReady else _("Wait until the correction is ready")
         self.positiveButton.checked = self._clicks.isPositive and not self._clicks.drawsBox
         self.negativeButton.checked = not self._clicks.isPositive and not self._clicks.drawsBox
         self.boxButton.checked = self._clicks.drawsBox
-        nothing = "" if isReady and correction.accepted else _("Accept a slice first")
+        nothing = "" if isReady and session.accepted else _("Accept a slice first")
         allow(self.positiveButton, waiting, _("A left click says: the structure is here"))
         allow(self.negativeButton, waiting, _("A left click says: the structure is not here; so does Ctrl + click"))
         allow(self.boxButton, waiting, _("Drag a box around the structure with the left button"))
         allow(self.clearButton, waiting, _("Take the prompts of this slice away"))
         allow(self.acceptButton, waiting, _("Write the mask into the segment"))
-        allow(self.propagateButton, waiting or nothing, _("Carry accepted masks on to the slices beyond"))
+        allow(self.propagateButton, waiting or nothing, _("Propagate accepted masks to the slices beyond"))
         allow(self.betweenButton, waiting or nothing, _("Fill the slices between accepted ones"))
         allow(
             self.nextButton,
-            waiting or ("" if session.model else _("Only a tuned model knows where it is uncertain")),
+            waiting or ("" if editing.model else _("Only a tuned model knows where it is uncertain")),
             _("Show the slice of which the model is least certain"),
         )
-        _allowStep(self.undoButton, correction.history.undoWords, _("Take back: {step}"), _("Nothing to take back"))
-        _allowStep(self.redoButton, correction.history.redoWords, _("Do again: {step}"), _("Nothing to do again"))
-        self.startButton.visible = session.isActive and not correction.isOpen
-        showWords(self.statusLabel, session.words)
-        showProblem(self.problemLabel, session.problem)
-        self.moduleButton.visible = session.lacksPackages
+        _allowStep(self.undoButton, session.history.undoText, _("Take back: {step}"), _("Nothing to take back"))
+        _allowStep(self.redoButton, session.history.redoText, _("Do again: {step}"), _("Nothing to do again"))
+        self.startButton.visible = editing.isActive and not session.isOpen
+        showWords(self.statusLabel, editing.text)
+        showProblem(self.problemLabel, editing.problem)
+        self.moduleButton.visible = editing.lacksPackages
 
     def _button(self, title: str, act: Callable[[], None], checkable: bool = False):
         button = qt.QPushButton(title)
         button.checkable = checkable
-        button.connect("clicked(bool)", lambda checked=False: self._session.attempt(act))
+        button.connect("clicked(bool)", lambda checked=False: self._editorCorrection.attempt(act))
         return button
 
     def _toPositive(self) -> None:
@@ -134,7 +135,7 @@ class EffectOptions:
         slicer.util.selectModule("SAMFineTune")
 
     def _onModel(self, index: int) -> None:
-        self._session.chooseModel(self.chosenModel())
+        self._editorCorrection.chooseModel(self.chosenModel())
 
 
 def _addRow(layout, *widgets) -> None:

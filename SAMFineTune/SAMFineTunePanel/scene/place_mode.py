@@ -7,7 +7,7 @@ from typing import NamedTuple
 import slicer
 
 
-class PlaceOfClicks(NamedTuple):
+class PlaceMode(NamedTuple):
     """Into which node of markups clicks place points, and whether more than one of them does."""
 
     className: str | None
@@ -15,7 +15,7 @@ class PlaceOfClicks(NamedTuple):
     isPersistent: bool
 
     @classmethod
-    def now(cls) -> PlaceOfClicks:
+    def now(cls) -> PlaceMode:
         """As it is at present."""
         logic = slicer.app.applicationLogic()
         selection = logic.GetSelectionNode()

@@ -13,3 +13,11 @@ def removeNode(node: slicer.vtkMRMLNode | None) -> None:
     """
     if node is not None and slicer.mrmlScene.IsNodePresent(node):
         slicer.mrmlScene.RemoveNode(node)
+
+
+def removeDisplayable(node: slicer.vtkMRMLDisplayableNode | None) -> None:
+    """Remove a node from the scene, and the node that says how it is displayed."""
+    if node is not None:
+        display = node.GetDisplayNode()
+        removeNode(node)
+        removeNode(display)

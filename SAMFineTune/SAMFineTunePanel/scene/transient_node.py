@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import slicer
 
-from SAMFineTunePanel.scene.place_mode import PlaceOfClicks
+from SAMFineTunePanel.scene.place_mode import PlaceMode
 
 
-def makePassingNode(className: str, name: str) -> slicer.vtkMRMLNode:
+def makeTransientNode(className: str, name: str) -> slicer.vtkMRMLNode:
     """A new node that is not yet in the scene."""
     node = slicer.mrmlScene.CreateNodeByClass(className)
     node.UnRegister(None)
@@ -19,15 +19,25 @@ def makePassingNode(className: str, name: str) -> slicer.vtkMRMLNode:
     return node
 
 
-def addPassingMarkups(className: str, name: str) -> slicer.vtkMRMLMarkupsNode:
-    """New markups in the scene, with their display, to be seen in slice views only."""
-    node = makePassingNode(className, name)
+def addTransientMarkups(className: str, name: str, colour: tuple[float, float, float]) -> slicer.vtkMRMLMarkupsNode:
+    """New markups in the scene, without labels, to be seen in slice views only.
+
+    Args:
+        className: of the node.
+        name: of the node.
+        colour: red, green, blue, from 0 to 1.
+    """
+    node = makeTransientNode(className, name)
     # Slicer makes every new node of markups the one into which clicks place points.
-    place = PlaceOfClicks.now()
+    place = PlaceMode.now()
     slicer.mrmlScene.AddNode(node)
     node.CreateDefaultDisplayNodes()
     place.apply()
     display = node.GetDisplayNode()
     display.SetSaveWithScene(False)
     display.SetVisibility3D(False)
+    display.SetPointLabelsVisibility(False)
+    display.SetPropertiesLabelVisibility(False)
+    for setColour in (display.SetColor, display.SetSelectedColor):
+        setColour(*colour)
     return node

@@ -8,21 +8,21 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.corrected_examples import addAcceptedSlices
 from SAMFineTunePanel.correction.correction import Correction
-from SAMFineTunePanel.correction.correction_keys import CorrectionKeys
 from SAMFineTunePanel.correction.correction_session import OPENING, READY
-from SAMFineTunePanel.correction.mask_preview import MaskPreview
-from SAMFineTunePanel.correction.prompt_markups import BOX, NEGATIVE, POSITIVE, PromptMarkups
 from SAMFineTunePanel.correction.slice_corrections import AUTO, MODEL, NOTHING, SEGMENT
+from SAMFineTunePanel.correction_display.correction_keys import CorrectionKeys
+from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
+from SAMFineTunePanel.correction_display.prompt_markups import BOX, NEGATIVE, POSITIVE, PromptMarkups
 from SAMFineTunePanel.scene.scene_pairs import volumesOfScene
 from SAMFineTunePanel.sections.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
-from SAMFineTunePanel.texts.error_text import wordsOf
+from SAMFineTunePanel.texts.error_text import textOf
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice, SpinBoxChoice
 
 _LISTED_SLICES = 12
 
 
 class CorrectSection(PanelSection):
-    """What is corrected; start and stop; prompts, accepting, carrying on, learning from it."""
+    """What is corrected; start and stop; prompts, accepting, propagating, learning from it."""
 
     uiFile = "SAMFineTuneCorrectSection.ui"
 
@@ -97,7 +97,7 @@ class CorrectSection(PanelSection):
         self._showSegments()
         for choice in (self._model, self._start, self._slices):
             choice.update()
-        isOpen = self.correction.isOpen
+        isOpen = self.correction.session.isOpen
         self.ui.startButton.text = _("Stop correcting") if isOpen else _("Start correcting")
         allow(
             self.ui.startButton,
@@ -115,7 +115,7 @@ class CorrectSection(PanelSection):
         self.ui.toolsWidget.visible = isOpen
         self._showProgress()
         self._showTools()
-        self._showWords()
+        self._showStatus()
 
     def updateFromFiles(self, models: list) -> None:
         usable = [model for model in models if model.card is not None]
@@ -126,14 +126,14 @@ class CorrectSection(PanelSection):
 
     def onStart(self, checked: bool = False) -> None:
         """Start with the choices of the panel, or stop."""
-        if self.correction.isOpen:
+        if self.correction.session.isOpen:
             self.correction.close(keepWorker=False)
         else:
             self._attempt(self.logic.startCorrecting)
 
     def onStartFrom(self, index: int = 0) -> None:
         """Prompts start from something else."""
-        if self.correction.state == READY and self.parameterNode is not None:
+        if self.correction.session.state == READY and self.parameterNode is not None:
             self._attempt(lambda: self.correction.startFrom(self.parameterNode.correctStart))
 
     def onPoint(self) -> None:
@@ -176,7 +176,7 @@ class CorrectSection(PanelSection):
         self._attempt(self.correction.redo)
 
     def onPropagate(self, checked: bool = False) -> None:
-        """Carry accepted masks on to the slices beyond."""
+        """Propagate accepted masks to the slices beyond."""
         self._attempt(lambda: self.correction.propagate(self.parameterNode.propagateSlices or None))
 
     def onBetween(self, checked: bool = False) -> None:
@@ -184,7 +184,7 @@ class CorrectSection(PanelSection):
         self._attempt(self.correction.fillBetween)
 
     def onStop(self, checked: bool = False) -> None:
-        """Break off carrying on."""
+        """Break the propagation off."""
         self.correction.stop()
 
     def onNext(self, checked: bool = False) -> None:
@@ -195,7 +195,7 @@ class CorrectSection(PanelSection):
         """Have accepted slices learnt from."""
 
         def add() -> None:
-            self.correction.tell(addAcceptedSlices(self.logic, self.correction))
+            self.correction.report(addAcceptedSlices(self.logic, self.correction))
 
         self._attempt(add)
         self.changed()
@@ -205,7 +205,7 @@ class CorrectSection(PanelSection):
 
         def start() -> None:
             self.logic.fineTuneAgain()
-            self.correction.tell(
+            self.correction.report(
                 _(
                     "Fine-tuning, see section Fine-tune. This correction goes on with the model that it began with; "
                     "stop and start it to have the new one."
@@ -243,7 +243,7 @@ class CorrectSection(PanelSection):
         try:
             act()
         except (ValueError, RuntimeError, InputError) as error:
-            self._problem = wordsOf(error)
+            self._problem = textOf(error)
         self._showProblem()
         self._showTools()
 
@@ -252,13 +252,13 @@ class CorrectSection(PanelSection):
         self._showProblem()
 
     def _place(self, kind: str) -> None:
-        if self._markups is not None and self.correction.state == READY:
+        if self._markups is not None and self.correction.session.state == READY:
             self._markups.place(kind)
         self._showPlacing()
 
     def _follow(self) -> None:
         """While the panel is in view, have the scene show what is open, and the keys work for it."""
-        if not self.correction.isOpen or not self._isEntered:
+        if not self.correction.session.isOpen or not self._isEntered:
             # The Segment Editor, which shows the same correction, has its own ways.
             self._letGo()
             return
@@ -281,12 +281,12 @@ class CorrectSection(PanelSection):
             self.update()
             # Prepared slices come and go with it, and while it is open they cannot be deleted.
             self.filesChanged()
-            if correction.state == READY and self._markups is not None and not self._markups.placing:
+            if correction.session.state == READY and self._markups is not None and not self._markups.placing:
                 self._place(self._sign)
         elif event == "progress":
             self._showProgress()
-        elif event == "words":
-            self._showWords()
+        elif event == "status":
+            self._showStatus()
         else:
             self._showTools()
 
@@ -305,25 +305,25 @@ class CorrectSection(PanelSection):
         node = self.parameterNode.correctSegmentation
         segmentation = node.GetSegmentation() if node is not None else None
         segmentIDs = list(segmentation.GetSegmentIDs()) if segmentation is not None else []
-        if self.parameterNode.correctSegment not in segmentIDs and not self.correction.isOpen:
+        if self.parameterNode.correctSegment not in segmentIDs and not self.correction.session.isOpen:
             self.parameterNode.correctSegment = segmentIDs[0] if segmentIDs else ""
         self._segment.setItems([(each, segmentation.GetSegment(each).GetName()) for each in segmentIDs])
 
     def _showProgress(self) -> None:
-        done, slices = self.correction.embedded
-        isOpening = self.correction.state == OPENING
-        self.ui.progressBar.visible = isOpening or (self.correction.isOpen and done < slices)
+        done, slices = self.correction.session.embedded
+        isOpening = self.correction.session.state == OPENING
+        self.ui.progressBar.visible = isOpening or (self.correction.session.isOpen and done < slices)
         # Without an end, while nobody knows how long it takes.
         self.ui.progressBar.setRange(0, 0 if isOpening else max(slices, 1))
         self.ui.progressBar.value = done
         self.ui.progressBar.toolTip = _("Slices that answer clicks at once; the one in view comes first")
 
     def _showTools(self) -> None:
-        correction = self.correction
-        if not correction.isOpen:
+        session = self.correction.session
+        if not session.isOpen:
             return
-        wait = _("The network is being started") if correction.state != READY else ""
-        showWords(self.ui.sliceLabel, "" if wait else self._sliceWords())
+        wait = _("The network is being started") if session.state != READY else ""
+        showWords(self.ui.sliceLabel, "" if wait else self._sliceText())
         tips = (
             (self.ui.positiveButton, wait, _("Clicks on the structure (P; X switches to points beside it)")),
             (self.ui.negativeButton, wait, _("Clicks beside the structure (X switches to points on it)")),
@@ -337,43 +337,47 @@ class CorrectSection(PanelSection):
             ),
             (
                 self.ui.clearButton,
-                wait or ("" if correction.current.prompts or correction.carried else _("Nothing is set on this slice")),
-                _("Take all prompts of this slice away, or what was carried on"),
+                wait or ("" if session.current.prompts or session.propagated else _("Nothing is set on this slice")),
+                _("Take all prompts of this slice away, or the propagated masks"),
             ),
             (
                 self.ui.acceptButton,
-                wait or ("" if correction.number is not None else _("No slice of the volume is in view")),
+                wait or ("" if session.number is not None else _("No slice of the volume is in view")),
                 _("Write the mask into the segment (Enter)"),
             ),
             (
                 self.ui.undoButton,
-                wait or ("" if correction.history.canUndo() else _("There is nothing to undo")),
-                _("Undo: {step} (Ctrl+Z)").format(step=correction.history.undoWords),
+                wait or ("" if session.history.canUndo() else _("There is nothing to undo")),
+                _("Undo: {step} (Ctrl+Z)").format(step=session.history.undoText),
             ),
             (
                 self.ui.redoButton,
-                wait or ("" if correction.history.canRedo() else _("There is nothing to redo")),
-                _("Redo: {step} (Ctrl+Y)").format(step=correction.history.redoWords),
+                wait or ("" if session.history.canRedo() else _("There is nothing to redo")),
+                _("Redo: {step} (Ctrl+Y)").format(step=session.history.redoText),
             ),
             (
                 self.ui.propagateButton,
-                wait or self._problemWithCarrying(1),
-                _("Carry accepted masks on, slice by slice, until the structure ends; shown before it is kept"),
+                wait or self._problemWithPropagating(1),
+                _("Propagate accepted masks, slice by slice, until the structure ends; shown before it is kept"),
             ),
             (
                 self.ui.betweenButton,
-                wait or self._problemWithCarrying(2),
+                wait or self._problemWithPropagating(2),
                 _("Fill the slices between accepted ones; shown before it is kept"),
             ),
-            (self.ui.stopButton, "" if correction.isCarrying else _("Nothing is being carried on"), _("Break it off")),
+            (
+                self.ui.stopButton,
+                "" if self.correction.isPropagating else _("Nothing is being propagated"),
+                _("Break it off"),
+            ),
             (
                 self.ui.nextButton,
-                wait or ("" if correction.model is not None else _("Only a tuned model knows where it is uncertain")),
+                wait or ("" if session.model is not None else _("Only a tuned model knows where it is uncertain")),
                 _("Show the slice of which the model is least certain (N)"),
             ),
             (
                 self.ui.examplesButton,
-                wait or ("" if correction.accepted else _("Accept a slice first")),
+                wait or ("" if session.accepted else _("Accept a slice first")),
                 _("Have the accepted slices learnt from at the next fine-tune"),
             ),
             (
@@ -386,47 +390,47 @@ class CorrectSection(PanelSection):
             allow(button, problem, toolTip)
         self._showPlacing()
 
-    def _problemWithCarrying(self, least: int) -> str:
-        if self.correction.isCarrying:
-            return _("Masks are being carried on")
-        if self.correction.carried:
-            return _("Accept or clear what was carried on first")
-        if len(self.correction.accepted) < least:
+    def _problemWithPropagating(self, least: int) -> str:
+        if self.correction.isPropagating:
+            return _("Masks are being propagated")
+        if self.correction.session.propagated:
+            return _("Accept or clear the propagated masks first")
+        if len(self.correction.session.accepted) < least:
             return _("Accept a slice first") if least == 1 else _("Accept two slices first")
         return ""
 
     def _problemWithFineTuning(self) -> str:
-        if not self.correction.accepted and not self.logic.getParameterNode().examples:
+        if not self.correction.session.accepted and not self.logic.getParameterNode().examples:
             return _("Accept a slice first")
         return problemWithStarting(self.logic)
 
-    def _sliceWords(self) -> str:
-        correction = self.correction
-        segment = correction.segment
-        if correction.number is None:
+    def _sliceText(self) -> str:
+        session = self.correction.session
+        segment = session.segment
+        if session.number is None:
             return _("No view shows {orientation} slices of {volume} as they were taken.").format(
                 orientation=segment.orientation, volume=segment.volume.GetName()
             )
         words = [
             _("{orientation} slice {number} of 0 to {last}.").format(
-                orientation=segment.orientation.capitalize(), number=correction.number, last=segment.count - 1
+                orientation=segment.orientation.capitalize(), number=session.number, last=segment.count - 1
             )
         ]
-        if correction.current.confidence is not None and correction.current.isFound:
-            words.append(_("Expected overlap {share:.0%}.").format(share=correction.current.confidence))
-        accepted = sorted(correction.accepted)
+        if session.current.confidence is not None and session.current.isFound:
+            words.append(_("Expected overlap {share:.0%}.").format(share=session.current.confidence))
+        accepted = sorted(session.accepted)
         if accepted:
             numbers = ", ".join(map(str, accepted[:_LISTED_SLICES]))
             more = "…" if len(accepted) > _LISTED_SLICES else ""
             words.append(_("Accepted: {numbers}{more}.").format(numbers=numbers, more=more))
         return " ".join(words)
 
-    def _showWords(self) -> None:
-        if self.correction.words:
+    def _showStatus(self) -> None:
+        if self.correction.status.text:
             # Something went well: what went wrong before is of the past.
             self._problem = ""
-        showWords(self.ui.statusLabel, self.correction.words)
+        showWords(self.ui.statusLabel, self.correction.status.text)
         self._showProblem()
 
     def _showProblem(self) -> None:
-        showProblem(self.ui.errorLabel, self._problem or self.correction.problem)
+        showProblem(self.ui.errorLabel, self._problem or self.correction.status.problem)

@@ -161,7 +161,7 @@ class FineTuneSection(PanelSection):
             # The scene keeps it also while another module is shown.
             node = self.logic.getParameterNode()
             node.applyModel = job.result.name
-            if not self.logic.correction.isOpen:
+            if not self.logic.correction.session.isOpen:
                 # An open one goes on with the model that it was opened with.
                 node.correctModel = job.result.name
         self.filesChanged()

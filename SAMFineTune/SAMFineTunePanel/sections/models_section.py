@@ -149,7 +149,7 @@ class ModelsSection(PanelSection):
         if self._used is None or not self._used.bytes:
             return _("There is nothing to clear")
         # One of this Slicer need not have begun to use its folder.
-        isBusy = bool(problemWithStarting(self.logic)) or self.logic.correction.isOpen
+        isBusy = bool(problemWithStarting(self.logic)) or self.logic.correction.session.isOpen
         return _("A job or a correction is at work; end it first") if self._used.running or isBusy else ""
 
     def _try(self, act, done: str = ""):

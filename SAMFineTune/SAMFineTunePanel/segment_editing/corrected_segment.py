@@ -12,11 +12,14 @@ from slicer.i18n import tr as _
 from SAMFineTunePanel.scene.node_kinds import requireSegmentation, requireVolume
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP, hasVoxelsOnly, segmentName
 from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS, VoxelGrid, gridOf, worldTransform
-from SAMFineTunePanel.segment_editing.masking_settings import EditRules, rulesOf
+from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings, maskingSettingsOf
 from SAMFineTunePanel.segment_editing.proposed_mask import ProposedMask
 from SAMFineTunePanel.segment_editing.segment_edit import Box, SegmentEdit, carryOutAll, plannedEdit
 from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor, slicersEditor
 from SAMFineTunePanel.segment_editing.segmentation_lattice import LatticeBox, segmentIn
+
+# A point of the world in millimetres: right, anterior, superior.
+Ras = Iterable[float]
 
 # Of a box, in voxels: a little more than the worker asks for, which would refuse all prompts beside it too.
 _LEAST_SIDE = 1.001
@@ -97,7 +100,7 @@ class CorrectedSegment:
         grid = self.grid
         return next(each for each in ORIENTATIONS if grid.voxelAxis(each) == self.axis)
 
-    def placeOf(self, ras: Iterable[float]) -> np.ndarray:
+    def placeOf(self, ras: Ras) -> np.ndarray:
         """The place of a point of the world.
 
         Raises:
@@ -160,15 +163,15 @@ class CorrectedSegment:
             ValueError: as `plannedEdit` and `carryOutAll`.
         """
         editor = slicersEditor(self.segmentation) if editor is None else editor
-        rules = rulesOf(editor.node)
+        masking = maskingSettingsOf(editor.node)
         numbers = sorted(proposed)
         # Surfaces are made anew with each edit, which takes longer than looking at slices that do not change.
         parts = _runs(numbers) if hasVoxelsOnly(self.segmentation) else [numbers]
-        edits = [self._planned({number: proposed[number] for number in part}, rules) for part in parts]
+        edits = [self._planned({number: proposed[number] for number in part}, masking) for part in parts]
         carryOutAll(edits, editor.saveState)
         return edits
 
-    def _planned(self, proposed: Mapping[int, ProposedMask], rules: EditRules) -> SegmentEdit:
+    def _planned(self, proposed: Mapping[int, ProposedMask], masking: MaskingSettings) -> SegmentEdit:
         """One edit for slices, those between them included."""
         first, stop = min(proposed), max(proposed) + 1
         changes = {number: each.changed for number, each in proposed.items()}
@@ -182,7 +185,7 @@ class CorrectedSegment:
         box = list(inside)
         box.insert(2 - self.axis, slice(first, stop))
         mask, where = (np.moveaxis(each, 0, 2 - self.axis) for each in (mask, where))
-        return plannedEdit(self.volume, self.segmentation, self.segmentID, tuple(box), mask, where, rules)
+        return plannedEdit(self.volume, self.segmentation, self.segmentID, tuple(box), mask, where, masking)
 
     def _box(self, number: int) -> Box:
         """All of a slice: (k, j, i)."""

@@ -17,8 +17,8 @@ _OVERWRITE_ALL = slicer.vtkMRMLSegmentEditorNode.OverwriteAllSegments
 
 
 @dataclass(frozen=True, eq=False)
-class EditRules:
-    """What the Segment Editor allows; without arguments, what it allows when nobody has chosen anything.
+class MaskingSettings:
+    """The section Masking of the Segment Editor; without arguments, as it is when nobody has chosen anything.
 
     Attributes:
         maskMode: "Editable area", one of vtkMRMLSegmentationNode's EditAllowed….
@@ -42,7 +42,7 @@ class EditRules:
         As vtkMRMLSegmentationNode.GenerateEditMask: outside of segments means outside of the others.
 
         Raises:
-            ValueError: the rules name a segment or a volume that is gone, or as `gridOf`.
+            ValueError: the settings name a segment or a volume that is gone, or as `gridOf`.
         """
         area = self._area(segmentationNode, segmentID, box)
         if self.intensities is None:
@@ -91,12 +91,12 @@ class EditRules:
         return _held(segmentationNode, [self.maskSegmentID], box)
 
 
-def rulesOf(editorNode: slicer.vtkMRMLSegmentEditorNode | None) -> EditRules:
-    """The rules that an editor's node says at present; Slicer's own first values where there is none."""
+def maskingSettingsOf(editorNode: slicer.vtkMRMLSegmentEditorNode | None) -> MaskingSettings:
+    """The masking settings of an editor's node at present; Slicer's own first values where there is none."""
     if editorNode is None:
-        return EditRules()
+        return MaskingSettings()
     limited = editorNode.GetSourceVolumeIntensityMask()
-    return EditRules(
+    return MaskingSettings(
         maskMode=editorNode.GetMaskMode(),
         maskSegmentID=editorNode.GetMaskSegmentID() or "",
         source=editorNode.GetSourceVolumeNode(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.scene.voxel_grid import gridOf, worldTransform
-from SAMFineTunePanel.segment_editing.masking_settings import EditRules
+from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings
 from SAMFineTunePanel.segment_editing.segment_writing import addVoxels, removeVoxels
 from SAMFineTunePanel.segment_editing.segmentation_lattice import (
     LatticeBox,
@@ -70,14 +70,14 @@ class SegmentEdit:
     """A change of a segment, and of others that gave way; can be taken back and done again.
 
     Attributes:
-        keptByRules: how many voxels should have changed, but the Segment Editor's masking did not allow it.
+        keptByMasking: how many voxels should have changed, but the Segment Editor's masking did not allow it.
         isDone: False once it is taken back.
     """
 
     def __init__(
-        self, segmentationNode: slicer.vtkMRMLSegmentationNode, changes: list[_Change], keptByRules: int
+        self, segmentationNode: slicer.vtkMRMLSegmentationNode, changes: list[_Change], keptByMasking: int
     ) -> None:
-        self.keptByRules = keptByRules
+        self.keptByMasking = keptByMasking
         self.isDone = False
         self._changes = changes
         # Weak: the history of corrections must not keep a segmentation that the user has deleted.
@@ -98,9 +98,9 @@ class SegmentEdit:
         return losses
 
     @property
-    def words(self) -> str:
-        """As `wordsOf` this one."""
-        return wordsOf([self])
+    def text(self) -> str:
+        """What the user should know of it; see `editsText`."""
+        return editsText([self])
 
     def canUndo(self) -> bool:
         """Whether it is done and can be taken back."""
@@ -173,13 +173,13 @@ class SegmentEdit:
         self.isDone = not self.isDone
 
 
-def wordsOf(edits: Iterable[SegmentEdit]) -> str:
+def editsText(edits: Iterable[SegmentEdit]) -> str:
     """What the user should know of edits: other segments' losses, and what masking kept; "" for nothing."""
     losses: Counter[str] = Counter()
     kept = 0
     for edit in edits:
         losses.update(edit.lostVoxels)
-        kept += edit.keptByRules
+        kept += edit.keptByMasking
     lines = []
     if losses:
         each = [
@@ -204,7 +204,7 @@ def plannedEdit(
     box: Box,
     mask: np.ndarray,
     where: np.ndarray,
-    rules: EditRules,
+    masking: MaskingSettings,
 ) -> SegmentEdit:
     """What makes a segment equal a mask in a part of a volume's grid; nothing else changes. It is not done yet.
 
@@ -218,11 +218,11 @@ def plannedEdit(
         box: (k, j, i), first and behind the last voxel on the volume's grid.
         mask: (k, j, i), bool, of the size of the box.
         where: as `mask`; the part.
-        rules: where it may change.
+        masking: where it may change, and which other segments give way.
 
     Raises:
         ValueError: no such segment, a segmentation of surfaces, a box beyond the volume or of another size than
-            the mask, rules that name what is gone, or as `gridOf` and `worldTransform`.
+            the mask, masking settings that name what is gone, or as `gridOf` and `worldTransform`.
     """
     _requireVoxels(segmentationNode, segmentID)
     given = _boxOnGrid(volumeNode, segmentationNode, box, mask)
@@ -230,13 +230,13 @@ def plannedEdit(
     own = given.on(given.matrix if lattice is None else lattice)
     held = segmentIn(segmentationNode, segmentID, own)
     differs = brought(where, given, own) & (brought(mask, given, own) != held)
-    allowed = rules.allowed(segmentationNode, segmentID, own)
+    allowed = masking.allowed(segmentationNode, segmentID, own)
     changed = differs if allowed is None else differs & allowed
     changes = []
     if changed.any():
         gained = changed & ~held
         changes = [_Change.of(segmentationNode, segmentID, own, gained, changed & held)]
-        changes += _losses(segmentationNode, rules.overwritten(segmentationNode, segmentID), own, gained)
+        changes += _losses(segmentationNode, masking.overwritten(segmentationNode, segmentID), own, gained)
     return SegmentEdit(segmentationNode, changes, int(differs.sum() - changed.sum()))
 
 
@@ -259,6 +259,34 @@ def carryOutAll(edits: list[SegmentEdit], saveState: Callable[[], None]) -> None
         for edit in reversed([each for each in edits if each.isDone]):
             edit.undo()
         raise
+
+
+def undoAll(edits: Sequence[SegmentEdit]) -> None:
+    """Undo edits that were carried out in this order: all or none of them.
+
+    Raises:
+        ValueError: one of them cannot be undone, as its `problemWithUndo` says.
+    """
+    _refuse(edit.problemWithUndo() for edit in edits)
+    for edit in reversed(edits):
+        edit.undo()
+
+
+def redoAll(edits: Sequence[SegmentEdit]) -> None:
+    """Redo edits that `undoAll` has undone: all or none of them.
+
+    Raises:
+        ValueError: one of them cannot be redone, as its `problemWithRedo` says.
+    """
+    _refuse(edit.problemWithRedo() for edit in edits)
+    for edit in edits:
+        edit.redo()
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    problem = next(filter(None, problems), "")
+    if problem:
+        raise ValueError(problem)
 
 
 def _requireVoxels(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str) -> None:

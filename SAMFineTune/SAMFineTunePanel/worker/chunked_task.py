@@ -1,4 +1,4 @@
-"""Work on the scene in small pieces, between which Slicer draws and listens."""
+"""Work on the scene in small chunks, between which Slicer draws and handles events."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from collections.abc import Callable, Iterator
 
 import qt
 
-_PIECE_S = 0.02
+_TURN_S = 0.02
 
 
-class Piecework:
-    """Does pieces of work one after the other while Slicer stays alive.
+class ChunkedTask:
+    """Works through chunks, one after the other, while Slicer stays alive.
 
     Args:
-        pieces: each step does one.
+        chunks: each step does one.
         whenDone: called after the last.
-        whenFailed: called with an OSError or ValueError of a piece: a full disk, a node that changed.
+        whenFailed: called with an OSError or ValueError of a chunk: a full disk, a node that changed.
     """
 
     def __init__(
-        self, pieces: Iterator[None], whenDone: Callable[[], None], whenFailed: Callable[[Exception], None]
+        self, chunks: Iterator[None], whenDone: Callable[[], None], whenFailed: Callable[[Exception], None]
     ) -> None:
-        self._pieces = pieces
+        self._chunks = chunks
         self._whenDone, self._whenFailed = whenDone, whenFailed
         self._timer = qt.QTimer()
         self._timer.setInterval(0)
-        self._timer.connect("timeout()", self._doPieces)
+        self._timer.connect("timeout()", self._doChunks)
 
     def start(self) -> None:
         """Begin; returns at once."""
         self._timer.start()
 
     def stop(self) -> None:
-        """Do no more; files that a piece has open are closed."""
+        """Do no more; files that a chunk has open are closed."""
         self._timer.stop()
-        self._pieces.close()
+        self._chunks.close()
 
-    def _doPieces(self) -> None:
-        until = time.monotonic() + _PIECE_S
+    def _doChunks(self) -> None:
+        until = time.monotonic() + _TURN_S
         try:
             while time.monotonic() < until:
-                next(self._pieces)
+                next(self._chunks)
         except StopIteration:
             self._timer.stop()
             self._whenDone()

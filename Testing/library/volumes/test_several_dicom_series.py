@@ -57,7 +57,7 @@ def labels_for(folder: Path, number: int, path: Path, slices=range(8)) -> Path:
 class TestSeveralSeries:
     def test_they_are_told_apart(self, tmp_path):
         error = refused(two_series(tmp_path))
-        assert error.code == "several_series" and "--series" in error.remedy
+        assert error.code == "several_series" and "by its number" in error.remedy
         for number, uid in enumerate(SERIES, start=1):
             assert f"{number}: CT 'venous' (8 files), series number {number}" in error.message
             assert f"40 x 48 x 8, UID ...{uid[-8:]}" in error.message

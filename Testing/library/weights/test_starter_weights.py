@@ -97,7 +97,7 @@ def test_missing_weights_are_said_so_and_random_ones_offered(bundle: Path) -> No
     with pytest.raises(InputError, match="missing") as caught:
         find_weights("starter", None)
     assert str(bundle) in caught.value.message
-    assert "--weights random" in str(caught.value) and caught.value.code == "bundle_unusable"
+    assert "random weights" in str(caught.value) and caught.value.code == "bundle_unusable"
     assert not next(each for each in list_backbones() if each.name == "starter").present
 
 

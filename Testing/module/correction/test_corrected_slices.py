@@ -24,39 +24,51 @@ def test_point_mask_accept_and_back(opened, nodes, settle):
     correction = opened()
     before = {name: held(segmentation, name, volume) for name in ("liver", "cyst")}
     heard = Heard(correction)
-    assert correction.segment.orientation == "axial" and correction.embedded == (9, 9)
+    assert correction.session.segment.orientation == "axial" and correction.session.embedded == (
+        9,
+        9,
+    )
     correction.addPoint(ras(correction, 22.3, 12.1, 3.2))
-    assert correction.number == 3 and correction.current.start == "given"
-    assert correction.current.prompts[0].at == pytest.approx((22.3, 12.1, 3.0))
+    assert correction.session.number == 3 and correction.session.current.start == "given"
+    assert correction.session.current.prompts[0].at == pytest.approx((22.3, 12.1, 3.0))
     settle()
     expected = before["liver"][3] | disc(12.1, 22.3)
-    assert (correction.preview[3] == expected).all() and correction.current.confidence == 0.5
+    assert (
+        correction.session.preview[3] == expected
+    ).all() and correction.session.current.confidence == 0.5
     assert (held(segmentation, "liver", volume) == before["liver"]).all()
     assert {"slice", "prompts", "mask"} <= set(heard.events)
 
-    mask = correction.preview[3].copy()
+    mask = correction.session.preview[3].copy()
     correction.accept()
     after = before["liver"].copy()
     after[3] = mask
     assert (held(segmentation, "liver", volume) == after).all()
     assert (held(segmentation, "cyst", volume) == before["cyst"]).all()
     assert (
-        correction.accepted == {3} and correction.preview == {} and not correction.current.prompts
+        correction.session.accepted == {3}
+        and correction.session.preview == {}
+        and not correction.session.current.prompts
     )
-    assert "Accepted slice 3" in correction.words
+    assert "Accepted slice 3" in correction.status.text
 
     correction.undo()
     assert (held(segmentation, "liver", volume) == before["liver"]).all()
-    assert len(correction.current.prompts) == 1 and (correction.preview[3] == mask).all()
+    assert (
+        len(correction.session.current.prompts) == 1
+        and (correction.session.preview[3] == mask).all()
+    )
     correction.undo()
     settle()
-    assert correction.preview == {} and correction.accepted == set()
+    assert correction.session.preview == {} and correction.session.accepted == set()
     with pytest.raises(ValueError, match="nothing to undo"):
         correction.undo()
     correction.redo()
     correction.redo()
     settle()
-    assert (held(segmentation, "liver", volume) == after).all() and correction.accepted == {3}
+    assert (held(segmentation, "liver", volume) == after).all() and correction.session.accepted == {
+        3
+    }
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -100,7 +112,7 @@ def test_what_was_painted_since_a_mask_was_begun_survives_its_accept(opened, nod
     # Inside of what the mask adds, too: nobody loses anything there.
     paint(nodes, 3, (12, 13), (24, 26))
     painted = held(segmentation, "liver", volume)
-    found = correction.preview[3].copy()
+    found = correction.session.preview[3].copy()
     base = np.zeros_like(before) if start == "nothing" else before
     assert (found == (base | disc(12, 22) | disc(12, 24))).all()
     correction.accept()
@@ -122,7 +134,7 @@ def test_what_was_erased_since_a_mask_was_begun_stays_away(opened, nodes, settle
     correction.addPoint(ras(correction, 30, 12, 3))
     settle()
     paint(nodes, 3, (16, 20), (10, 14), False)
-    assert correction.preview[3][16:20, 10:14].all()
+    assert correction.session.preview[3][16:20, 10:14].all()
     correction.accept()
     after = held(segmentation, "liver", volume)[3]
     assert not after[16:20, 10:14].any() and after[10:16, 10:14].all() and after[12, 30]
@@ -133,29 +145,31 @@ def test_prompts_are_moved_deleted_replaced_and_cleared(opened, settle):
     correction.addPoint(ras(correction, 20, 10, 6))
     correction.addPoint(ras(correction, 30, 10, 6), positive=False)
     settle()
-    assert correction.current.start == "nothing" and correction.preview[6].sum() > 50
+    assert (
+        correction.session.current.start == "nothing" and correction.session.preview[6].sum() > 50
+    )
     correction.movePrompt(0, ras(correction, 25, 20, 6))
     correction.movePrompt(0, ras(correction, 26, 21, 6), isGoingOn=True)
     settle()
-    assert (correction.preview[6] == disc(21, 26)).all()
+    assert (correction.session.preview[6] == disc(21, 26)).all()
     correction.undo()
-    assert correction.current.prompts[0].at == pytest.approx((20, 10, 6))
+    assert correction.session.current.prompts[0].at == pytest.approx((20, 10, 6))
     correction.redo()
     correction.deletePrompt(1)
     correction.addBox(ras(correction, 2, 3, 6), ras(correction, 8, 5, 6))
     correction.addBox(ras(correction, 2, 3, 6), ras(correction, 9, 7, 6))
-    kinds = [each.kind for each in correction.current.prompts]
+    kinds = [each.kind for each in correction.session.current.prompts]
     assert kinds == ["point", "box"]
     correction.movePrompt(1, ras(correction, 0, 0, 6), corner=0)
     settle()
     expected = disc(21, 26)
     expected[:8, :10] = True
-    assert (correction.preview[6] == expected).all()
+    assert (correction.session.preview[6] == expected).all()
     correction.clearPrompts()
-    assert correction.preview == {} and correction.current.prompts == ()
+    assert correction.session.preview == {} and correction.session.current.prompts == ()
     correction.undo()
     settle()
-    assert (correction.preview[6] == expected).all()
+    assert (correction.session.preview[6] == expected).all()
     with pytest.raises(ValueError, match="no such prompt"):
         correction.deletePrompt(7)
 
@@ -192,12 +206,12 @@ def test_what_cannot_be_is_refused_in_words_and_changes_nothing(opened, nodes, s
         correction.nextUncertain()
     with pytest.raises(ValueError, match="no start"):
         correction.startFrom("anywhere")
-    assert correction.current.prompts == () and not correction.history.canUndo()
+    assert correction.session.current.prompts == () and not correction.session.history.canUndo()
     correction.addBox(first, ras(correction, 20, 15, 2))
     with pytest.raises(ValueError, match="no area"):
         correction.movePrompt(0, ras(correction, 5, 15, 2), corner=0)
     settle()
-    assert correction.current.prompts[0].corners[0] == pytest.approx((5, 5, 2))
+    assert correction.session.current.prompts[0].corners[0] == pytest.approx((5, 5, 2))
 
 
 def test_what_cannot_be_opened_is_refused_in_words(correction, nodes, monkeypatch, tmp_path):
@@ -224,7 +238,7 @@ def test_what_cannot_be_opened_is_refused_in_words(correction, nodes, monkeypatc
     empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Void")
     with pytest.raises(ValueError, match="no voxels"):
         correction.open(empty, segmentation, segment_id(segmentation, "liver"))
-    assert not correction.isOpen
+    assert not correction.session.isOpen
 
 
 def test_accept_waits_for_the_mask_that_is_sought(opened, nodes, process_events, settle):
@@ -232,12 +246,12 @@ def test_accept_waits_for_the_mask_that_is_sought(opened, nodes, process_events,
     correction = opened("slow", start="nothing")
     correction.addPoint(ras(correction, 25, 20, 7))
     correction.accept()
-    assert "as soon as" in correction.words and correction.accepted == set()
+    assert "as soon as" in correction.status.text and correction.session.accepted == set()
     # Who is quick is on another slice by then.
     correction.look(2)
-    process_events(lambda: correction.accepted)
-    assert correction.accepted == {7} and held(segmentation, "liver", volume)[7].any()
-    assert correction.number == 2 and not held(segmentation, "liver", volume)[2].any()
+    process_events(lambda: correction.session.accepted)
+    assert correction.session.accepted == {7} and held(segmentation, "liver", volume)[7].any()
+    assert correction.session.number == 2 and not held(segmentation, "liver", volume)[2].any()
 
 
 def test_nothing_is_accepted_once_its_prompts_are_gone(opened, nodes, settle):
@@ -250,7 +264,10 @@ def test_nothing_is_accepted_once_its_prompts_are_gone(opened, nodes, settle):
     assert not correction.isWorking
     correction.addPoint(ras(correction, 10, 20, 7))
     settle()
-    assert correction.accepted == set() and (held(segmentation, "liver", volume) == before).all()
+    assert (
+        correction.session.accepted == set()
+        and (held(segmentation, "liver", volume) == before).all()
+    )
 
 
 def test_losses_of_other_segments_are_summed_up(opened, nodes, settle):
@@ -263,7 +280,7 @@ def test_losses_of_other_segments_are_summed_up(opened, nodes, settle):
     correction.accept()
     assert len(correction.edits) == 2
     lost = sum(edit.lostVoxels["cyst"] for edit in correction.edits)
-    assert correction.words.endswith(f"Taken from other segments: cyst {lost} voxels.")
+    assert correction.status.text.endswith(f"Taken from other segments: cyst {lost} voxels.")
 
 
 def test_the_latest_prompts_win(opened, settle):
@@ -272,15 +289,18 @@ def test_the_latest_prompts_win(opened, settle):
         correction.addPoint(ras(correction, i, 20, 7))
     settle()
     expected = disc(20, 10) | disc(20, 20) | disc(20, 30)
-    assert (correction.preview[7] == expected).all()
+    assert (correction.session.preview[7] == expected).all()
 
 
 def test_coronal_slices(opened, nodes, settle):
     volume, segmentation = nodes
     correction = opened(start="nothing", orientation="coronal")
-    assert correction.segment.orientation == "coronal" and correction.segment.count == SHAPE[1]
+    assert (
+        correction.session.segment.orientation == "coronal"
+        and correction.session.segment.count == SHAPE[1]
+    )
     correction.addPoint(ras(correction, 25, 20.2, 4))
     settle()
     correction.accept()
     changed = held(segmentation, "liver", volume)
-    assert correction.accepted == {20} and changed[4, 20, 25] and not changed[4, 21, 25]
+    assert correction.session.accepted == {20} and changed[4, 20, 25] and not changed[4, 21, 25]

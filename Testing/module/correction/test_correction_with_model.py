@@ -21,28 +21,28 @@ def test_a_model_shows_its_own_mask_and_says_where_it_is_uncertain(
     _volume, segmentation = nodes
     segment = segmentation.GetSegmentation().GetSegment(segment_id(segmentation, "liver"))
     correction = opened(model="tuned")
-    assert correction.label is None
+    assert correction.session.label is None
     # What an apply calls a structure of a model that has no name for it.
     segment.SetName("Segment_2")
-    assert correction.label == 2
+    assert correction.session.label == 2
     segment.SetName("model")
-    assert correction.label == 1
+    assert correction.session.label == 1
     correction.look(0)
     settle()
-    assert correction.current.start == "model" and correction.preview[0].sum() == 9
+    assert correction.session.current.start == "model" and correction.session.preview[0].sum() == 9
     correction.look(4)
     settle()
-    assert correction.preview == {}
+    assert correction.session.preview == {}
     for number in (8, 7):
         correction.nextUncertain()
-        process_events(lambda number=number: correction.number == number)
-    assert "least certain" in correction.words
+        process_events(lambda number=number: correction.session.number == number)
+    assert "least certain" in correction.status.text
     settle()
     correction.accept()
-    assert correction.accepted == {7}
+    assert correction.session.accepted == {7}
     correction.look(8)
     correction.startFrom("nothing")
-    assert correction.preview == {}
+    assert correction.session.preview == {}
 
 
 @pytest.fixture
@@ -84,33 +84,33 @@ def test_a_slice_that_was_accepted_is_not_called_in_question(opened_with_model, 
     correction.accept()
     correction.look(8)
     settle()
-    assert correction.preview[8].any()
+    assert correction.session.preview[8].any()
     correction.look(7)
     settle()
-    assert correction.preview == {} and correction.accepted == {7}
+    assert correction.session.preview == {} and correction.session.accepted == {7}
     correction.addPoint(ras(correction, 25, 20, 7))
     settle()
-    assert correction.current.start == "model" and correction.preview[7][20, 25]
+    assert correction.session.current.start == "model" and correction.session.preview[7][20, 25]
 
 
 def test_what_was_carried_on_takes_the_place_of_the_models_own_mask(
     opened_with_model, nodes, settle
 ):
     correction = opened_with_model()
-    assert correction.current.start == "model" and correction.preview[7].sum() == 9
+    assert correction.session.current.start == "model" and correction.session.preview[7].sum() == 9
     correction.look(4)
     settle()
     correction.accept()
     correction.propagate(3)
     settle()
-    carried = correction.carried[7]
+    carried = correction.session.propagated[7]
     correction.look(7)
     settle()
-    assert carried.sum() > 9 and (correction.preview[7] == carried).all()
+    assert carried.sum() > 9 and (correction.session.preview[7] == carried).all()
     correction.addPoint(ras(correction, 30, 15, 7))
     settle()
-    assert correction.current.start == "given"
-    assert (correction.preview[7] == (carried | disc(15, 30))).all()
+    assert correction.session.current.start == "given"
+    assert (correction.session.preview[7] == (carried | disc(15, 30))).all()
     correction.undo()
     settle()
     correction.accept()
@@ -120,7 +120,7 @@ def test_what_was_carried_on_takes_the_place_of_the_models_own_mask(
     correction.look(4)
     correction.look(7)
     settle()
-    assert correction.carried == {} and correction.preview[7].sum() == 9
+    assert correction.session.propagated == {} and correction.session.preview[7].sum() == 9
 
 
 def test_what_was_painted_beside_the_models_own_mask_survives_its_accept(
@@ -148,8 +148,8 @@ def test_a_segment_that_is_renamed_stays_the_structure_it_was(
     model_segment.SetName("liver of Monday")
     correction.addPoint(ras(correction, 25, 20, 0))
     settle()
-    assert correction.label == 1 and correction.problem == ""
-    assert correction.preview[0][3, 3] and correction.preview[0][20, 25]
+    assert correction.session.label == 1 and correction.status.problem == ""
+    assert correction.session.preview[0][3, 3] and correction.session.preview[0][20, 25]
 
 
 def test_a_model_that_was_replaced_is_read_anew(
@@ -158,12 +158,12 @@ def test_a_model_that_was_replaced_is_read_anew(
     pretend(monkeypatch)
     correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
     settle()
-    first = correction.processID
+    first = correction.session.processID
     correction.close(keepWorker=True)
     correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
-    assert correction.processID == first
+    assert correction.session.processID == first
     correction.close(keepWorker=True)
     os.utime(tuned, ns=(1, 1))
     correction.open(*nodes, segment_id(nodes[1], "model"), model="tuned")
     settle()
-    assert correction.state == "ready" and correction.processID != first
+    assert correction.session.state == "ready" and correction.session.processID != first

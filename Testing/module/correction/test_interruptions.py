@@ -26,19 +26,21 @@ def test_a_worker_that_dies_is_started_again_and_nothing_is_lost(opened, nodes, 
     correction.addPoint(ras(correction, 25, 20, 4))
     settle()
     mask = held(nodes[1], "liver", nodes[0])[4] | disc(20, 25)
-    assert (correction.preview[4] == mask).all() and "started again" in heard.said
+    assert (correction.session.preview[4] == mask).all() and "started again" in heard.said
     assert "RuntimeError: pretended" in heard.said
     correction.accept()
-    assert correction.accepted == {4}
+    assert correction.session.accepted == {4}
 
 
 def test_a_worker_that_is_killed_between_question_and_answer(opened, settle):
     correction = opened("slow", start="nothing")
-    first = correction.processID
+    first = correction.session.processID
     correction.addPoint(ras(correction, 25, 20, 4))
     psutil.Process(first).kill()
     settle()
-    assert (correction.preview[4] == disc(20, 25)).all() and correction.processID != first
+    assert (
+        correction.session.preview[4] == disc(20, 25)
+    ).all() and correction.session.processID != first
 
 
 def test_a_second_death_closes_the_session_in_words(opened, nodes, process_events):
@@ -46,22 +48,28 @@ def test_a_second_death_closes_the_session_in_words(opened, nodes, process_event
     before = held(segmentation, "liver", volume)
     correction = opened("die_always")
     correction.addPoint(ras(correction, 25, 20, 4))
-    process_events(lambda: not correction.isOpen, 20)
-    assert "RuntimeError: pretended" in correction.problem and "closed" in correction.problem
+    process_events(lambda: not correction.session.isOpen, 20)
+    assert (
+        "RuntimeError: pretended" in correction.status.problem
+        and "closed" in correction.status.problem
+    )
     assert (held(segmentation, "liver", volume) == before).all()
     process_events(lambda: session_folders() == [])
 
 
 def test_a_worker_that_cannot_start_is_told(opened):
     correction = opened("leave")
-    assert not correction.isOpen and "ImportError: no network here" in correction.problem
+    assert (
+        not correction.session.isOpen
+        and "ImportError: no network here" in correction.status.problem
+    )
 
 
 def test_a_refusal_keeps_the_session(opened, settle, process_events):
     correction = opened("refuse")
     correction.addPoint(ras(correction, 25, 20, 4))
-    process_events(lambda: correction.problem)
-    assert correction.problem == "No. Ask another." and correction.isOpen
+    process_events(lambda: correction.status.problem)
+    assert correction.status.problem == "No. Ask another." and correction.session.isOpen
     assert not correction.isWorking
     correction.look(7)
     correction.addPoint(ras(correction, 25, 20, 7))
@@ -97,7 +105,7 @@ def test_slicer_stays_alive_while_a_large_volume_is_read(
         correction.addPoint(ras(correction, 200, 300, number))
         wait_until_idle(correction, process_events)
     correction.accept()
-    assert heartbeat.stop() < 0.25 and correction.accepted == {61}
+    assert heartbeat.stop() < 0.25 and correction.session.accepted == {61}
 
 
 def test_a_folder_that_is_removed_ends_the_session_at_the_next_death(opened, process_events):
@@ -105,8 +113,8 @@ def test_a_folder_that_is_removed_ends_the_session_at_the_next_death(opened, pro
     for folder in session_folders():
         shutil.rmtree(folder)
     correction.addPoint(ras(correction, 25, 20, 4))
-    process_events(lambda: not correction.isOpen, 20)
-    assert "folder was removed" in correction.problem
+    process_events(lambda: not correction.session.isOpen, 20)
+    assert "folder was removed" in correction.status.problem
 
 
 def test_a_full_disk_is_told(correction, nodes, monkeypatch, process_events):
@@ -121,8 +129,8 @@ def test_a_full_disk_is_told(correction, nodes, monkeypatch, process_events):
     pretend(monkeypatch)
     monkeypatch.setattr(raw_nrrd, "write", full)
     correction.open(*nodes, segment_id(nodes[1], "liver"))
-    process_events(lambda: not correction.isOpen)
-    assert "No space left" in correction.problem and session_folders() == []
+    process_events(lambda: not correction.session.isOpen)
+    assert "No space left" in correction.status.problem and session_folders() == []
 
 
 @pytest.mark.parametrize("what", ["volume", "segmentation", "segment"])
@@ -136,8 +144,8 @@ def test_what_is_removed_closes_the_session(opened, nodes, process_events, what)
         segmentation.GetSegmentation().RemoveSegment(segment_id(segmentation, "liver"))
     else:
         slicer.mrmlScene.RemoveNode(volume if what == "volume" else segmentation)
-    process_events(lambda: not correction.isOpen)
-    assert "removed" in correction.problem
+    process_events(lambda: not correction.session.isOpen)
+    assert "removed" in correction.status.problem
     process_events(lambda: session_folders() == [])
 
 
@@ -149,30 +157,30 @@ def test_a_prompt_right_after_a_removal_is_refused(opened, nodes):
     slicer.mrmlScene.RemoveNode(nodes[1])
     with pytest.raises(ValueError, match="removed"):
         correction.addPoint(place)
-    assert not correction.isOpen
+    assert not correction.session.isOpen
 
 
 def test_closing_the_scene_closes_the_session(opened, scene, process_events):
     correction = opened()
     correction.addPoint(ras(correction, 25, 20, 4))
     scene.Clear(0)
-    assert not correction.isOpen and correction.problem == ""
+    assert not correction.session.isOpen and correction.status.problem == ""
     process_events(lambda: session_folders() == [])
 
 
 def test_a_moved_volume_is_followed(opened, nodes, settle, process_events):
     volume, _segmentation = nodes
     correction = opened(start="nothing")
-    process = correction.processID
+    process = correction.session.processID
     correction.addPoint(ras(correction, 25, 20, 6))
     settle()
     heard = Heard(correction)
     add_transform(placement(origin=(100.0, 0.0, 0.0)), volume)
     process_events(lambda: "prompts" in heard.events)
-    assert correction.processID == process and correction.isOpen
+    assert correction.session.processID == process and correction.session.isOpen
     correction.addPoint(ras(correction, 10, 20, 6))
     settle()
-    assert (correction.preview[6] == (disc(20, 25) | disc(20, 10))).all()
+    assert (correction.session.preview[6] == (disc(20, 25) | disc(20, 10))).all()
 
 
 def test_an_edited_volume_is_read_anew_and_prompts_stay(opened, nodes, settle, process_events):
@@ -182,13 +190,13 @@ def test_an_edited_volume_is_read_anew_and_prompts_stay(opened, nodes, settle, p
     correction = opened(start="nothing")
     correction.addPoint(ras(correction, 25, 20, 6))
     settle()
-    process, heard = correction.processID, Heard(correction)
+    process, heard = correction.session.processID, Heard(correction)
     slicer.util.arrayFromVolume(volume)[:] = 7
     slicer.util.arrayFromVolumeModified(volume)
     process_events(lambda: "read anew" in heard.said)
     settle()
-    assert correction.processID not in (0, process)
-    assert (correction.preview[6] == disc(20, 25)).all()
+    assert correction.session.processID not in (0, process)
+    assert (correction.session.preview[6] == disc(20, 25)).all()
 
 
 def test_a_volume_of_another_size_closes_the_session(opened, nodes, settle, process_events):
@@ -199,8 +207,8 @@ def test_a_volume_of_another_size_closes_the_session(opened, nodes, settle, proc
     correction.addPoint(ras(correction, 25, 20, 4))
     settle()
     slicer.util.updateVolumeFromArray(volume, np.zeros((9, 20, 20), np.int16))
-    process_events(lambda: not correction.isOpen)
-    assert "another size" in correction.problem
+    process_events(lambda: not correction.session.isOpen)
+    assert "another size" in correction.status.problem
 
 
 def test_edits_of_others_are_not_taken_back(opened, nodes, settle):
@@ -218,17 +226,19 @@ def test_edits_of_others_are_not_taken_back(opened, nodes, settle):
     )
     with pytest.raises(ValueError, match="edited since"):
         correction.undo()
-    assert (held(segmentation, "liver", volume) == mask).all() and correction.history.canUndo()
+    assert (
+        held(segmentation, "liver", volume) == mask
+    ).all() and correction.session.history.canUndo()
 
 
 def test_another_segment_uses_the_same_worker(opened, nodes, correction, settle):
     volume, segmentation = nodes
     opened(start="nothing")
-    process = correction.processID
+    process = correction.session.processID
     correction.close(keepWorker=True)
-    assert not correction.isOpen
+    assert not correction.session.isOpen
     correction.open(volume, segmentation, segment_id(segmentation, "cyst"), start="nothing")
-    assert correction.state == "ready" and correction.processID == process
+    assert correction.session.state == "ready" and correction.session.processID == process
     correction.addPoint(ras(correction, 25, 20, 6))
     settle()
     correction.accept()

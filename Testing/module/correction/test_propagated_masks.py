@@ -16,7 +16,7 @@ def test_what_was_painted_while_masks_were_carried_on_survives_their_accept(
     correction.look(4)
     correction.accept()
     correction.propagate(3)
-    assert correction.isCarrying
+    assert correction.isPropagating
     paint(nodes, 5, (30, 35), (2, 7))
     settle()
     paint(nodes, 6, (30, 35), (2, 7))
@@ -25,8 +25,8 @@ def test_what_was_painted_while_masks_were_carried_on_survives_their_accept(
     correction.addPoint(ras(correction, 30, 15, 6))
     settle()
     painted = held(segmentation, "liver", volume)
-    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
-    assert not correction.preview[6][30:35, 2:7].any()
+    assert sorted(correction.session.preview) == [1, 2, 5, 6, 7]
+    assert not correction.session.preview[6][30:35, 2:7].any()
     correction.accept()
     after = painted.copy()
     after[1:8] |= before[4]
@@ -44,30 +44,39 @@ def test_masks_are_carried_on_shown_and_kept_as_one_step(opened, nodes, settle):
     before = held(segmentation, "liver", volume)
     correction.look(4)
     correction.accept()
-    assert correction.accepted == {4} and (held(segmentation, "liver", volume) == before).all()
+    assert (
+        correction.session.accepted == {4} and (held(segmentation, "liver", volume) == before).all()
+    )
     correction.propagate(3)
-    assert correction.isCarrying
+    assert correction.isPropagating
     with pytest.raises(ValueError, match="already"):
         correction.propagate()
     settle()
     # Slice 3 holds the same already.
-    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
+    assert sorted(correction.session.preview) == [1, 2, 5, 6, 7]
     assert (
-        "to 5 slices from 1 to 7. Accept" in correction.words and "ends there." in correction.words
+        "to 5 slices from 1 to 7. Accept" in correction.status.text
+        and "ends there." in correction.status.text
     )
     assert (held(segmentation, "liver", volume) == before).all()
     correction.clearPrompts()
-    assert correction.preview == {} and "dropped" in correction.words
+    assert correction.session.preview == {} and "dropped" in correction.status.text
     correction.undo()
-    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
+    assert sorted(correction.session.preview) == [1, 2, 5, 6, 7]
     correction.accept()
     after = before.copy()
     after[1:8] = before[4]
     assert (held(segmentation, "liver", volume) == after).all()
-    assert correction.accepted == {1, 2, 4, 5, 6, 7}
+    assert correction.session.accepted == {1, 2, 4, 5, 6, 7}
     correction.undo()
     assert (held(segmentation, "liver", volume) == before).all()
-    assert sorted(correction.preview) == [1, 2, 5, 6, 7] and correction.accepted == {4}
+    assert sorted(correction.session.preview) == [
+        1,
+        2,
+        5,
+        6,
+        7,
+    ] and correction.session.accepted == {4}
     correction.redo()
     assert (held(segmentation, "liver", volume) == after).all()
 
@@ -79,18 +88,20 @@ def test_a_mask_that_was_carried_on_is_corrected_before_it_is_kept(opened, nodes
     correction.accept()
     correction.propagate(2)
     settle()
-    assert sorted(correction.preview) == [2, 5, 6]
-    carried = correction.preview[5].copy()
+    assert sorted(correction.session.preview) == [2, 5, 6]
+    carried = correction.session.preview[5].copy()
     correction.addPoint(ras(correction, 30, 15, 5))
-    assert correction.current.start == "given"
+    assert correction.session.current.start == "given"
     correction.accept()
     settle()
     after = held(segmentation, "liver", volume)
     assert (after[5] == (carried | disc(15, 30))).all() and (after[6] == carried).all()
     correction.undo()
-    assert sorted(correction.preview) == [2, 5, 6] and correction.preview[5][15, 30]
+    assert sorted(correction.session.preview) == [2, 5, 6] and correction.session.preview[5][15, 30]
     correction.undo()
-    assert (correction.preview[5] == carried).all() and not correction.preview[5][15, 30]
+    assert (correction.session.preview[5] == carried).all() and not correction.session.preview[5][
+        15, 30
+    ]
 
 
 def test_between_accepted_slices_is_filled(opened, nodes, settle):
@@ -102,7 +113,7 @@ def test_between_accepted_slices_is_filled(opened, nodes, settle):
         correction.accept()
     correction.fillBetween()
     settle()
-    assert sorted(correction.preview) == [2, 3, 4, 5, 6]
+    assert sorted(correction.session.preview) == [2, 3, 4, 5, 6]
     correction.accept()
     mask = held(segmentation, "liver", volume)
     assert (mask[1:8] == mask[1]).all() and not mask[0].any() and not mask[8].any()
@@ -114,7 +125,7 @@ def carried_on_both_sides(correction, settle) -> None:
     correction.accept()
     correction.propagate(3)
     settle()
-    assert sorted(correction.preview) == [1, 2, 5, 6, 7]
+    assert sorted(correction.session.preview) == [1, 2, 5, 6, 7]
 
 
 def test_slices_apart_are_one_step_of_the_segment_editor(opened, nodes, settle, monkeypatch):

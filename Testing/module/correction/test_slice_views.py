@@ -19,7 +19,7 @@ def test_whoever_starts_sees_a_slice_to_click_on(slice_views, opened, nodes):
     red.GetSliceNode().SetOrientation("Axial")
     assert sliceInView(nodes[0], "axial").number is None
     correction = opened()
-    assert correction.number == SHAPE[0] // 2 == sliceInView(nodes[0], "axial").number
+    assert correction.session.number == SHAPE[0] // 2 == sliceInView(nodes[0], "axial").number
     assert red.GetSliceCompositeNode().GetBackgroundVolumeID() == nodes[0].GetID()
     correction.close()
     red.GetSliceCompositeNode().SetBackgroundVolumeID(other.GetID())
@@ -41,9 +41,9 @@ def test_a_view_that_moves_after_a_removal_is_not_followed(
     else:
         warp(segmentation)
     showSlice(volume, "axial", 7)
-    process_events(lambda: not correction.isOpen)
+    process_events(lambda: not correction.session.isOpen)
     expected = {"segment": "was removed from", "transform": "not linear. Harden it"}[what]
-    assert expected in correction.problem
+    assert expected in correction.status.problem
     with pytest.raises(ValueError, match="No correction is open"):
         correction.look(2)
 
@@ -71,16 +71,16 @@ def test_only_the_slice_in_view_takes_clicks(slice_views, opened, nodes, settle,
     volume, _segmentation = nodes
     showSlice(volume, "axial", 6)
     correction = opened(start="nothing")
-    assert correction.number == 6
+    assert correction.session.number == 6
     with pytest.raises(ValueError, match="shows slice 6"):
         correction.addPoint(ras(correction, 25, 20, 5))
-    assert correction.number == 6 and correction.current.prompts == ()
+    assert correction.session.number == 6 and correction.session.current.prompts == ()
     correction.addPoint(ras(correction, 25, 20, 6))
     settle()
     showSlice(volume, "axial", 2)
-    process_events(lambda: correction.number == 2)
-    assert correction.preview == {}
+    process_events(lambda: correction.session.number == 2)
+    assert correction.session.preview == {}
     correction.undo()
-    assert correction.number == 6 and correction.current.prompts == ()
+    assert correction.session.number == 6 and correction.session.current.prompts == ()
     process_events()
-    assert correction.number == 6
+    assert correction.session.number == 6

@@ -11,7 +11,7 @@ import types
 import numpy as np
 import pytest
 
-from Testing.support.recorded_correction import SHAPE, Recorded, ids
+from Testing.support.recorded_correction import SHAPE, Recorded, RecordedSession, ids
 from Testing.support.scene_builders import add_segmentation
 from Testing.support.scripted_effect import View, effect_base, make_effect
 
@@ -25,6 +25,9 @@ def test_the_stand_in_has_only_names_of_the_correction():
     known = {*dir(Correction), *vars(Correction())}
     extra = {name for name in own if not name.startswith("_")} - known
     assert extra == {"asked", "listeners", "refusal", "editor", "news"}
+    own = {*vars(RecordedSession), *vars(RecordedSession())}
+    known = {*dir(Correction().session), *vars(Correction().session)}
+    assert {name for name in own if not name.startswith("_")} <= known
 
 
 # The correction follows the editor
@@ -59,10 +62,10 @@ def test_a_segment_that_cannot_be_corrected_leaves_nothing_open(session, editor)
     session.begin(editor)
     correction.refusal = "made of surfaces"
     editor.SetSelectedSegmentID(spleen)
-    assert session.problem == "made of surfaces" and not correction.isOpen
+    assert session.problem == "made of surfaces" and not correction.session.isOpen
     correction.refusal = ""
     editor.SetSelectedSegmentID(liver)
-    assert session.problem == "" and correction.isOpen
+    assert session.problem == "" and correction.session.isOpen
 
 
 def test_without_a_selection_it_says_what_is_missing(session, editor):
@@ -71,9 +74,9 @@ def test_without_a_selection_it_says_what_is_missing(session, editor):
     session.begin(editor)
     assert correction.asked == [] and "Choose a source volume" in session.problem and changes
     editor.SetSelectedSegmentID(ids(editor)[0])
-    assert session.problem == "" and correction.isOpen
+    assert session.problem == "" and correction.session.isOpen
     editor.SetAndObserveSourceVolumeNode(None)
-    assert not correction.isOpen and session.problem
+    assert not correction.session.isOpen and session.problem
 
 
 def test_what_is_open_already_is_joined_and_not_closed(session, editor):
@@ -82,7 +85,7 @@ def test_what_is_open_already_is_joined_and_not_closed(session, editor):
     correction.open(editor.GetSourceVolumeNode(), editor.GetSegmentationNode(), liver)
     session.begin(editor)
     session.end()
-    assert correction.asked == [("open", liver, None)] and correction.isOpen
+    assert correction.asked == [("open", liver, None)] and correction.session.isOpen
 
 
 def test_a_correction_that_closed_itself_is_started_again_on_demand(session, editor):
@@ -90,9 +93,9 @@ def test_a_correction_that_closed_itself_is_started_again_on_demand(session, edi
     session.begin(editor)
     correction.close()
     editor.SetMaskMode(1)
-    assert not correction.isOpen
+    assert not correction.session.isOpen
     session.startAgain()
-    assert correction.isOpen
+    assert correction.session.isOpen
 
 
 def test_another_model_opens_it_anew(session, editor):
@@ -125,9 +128,9 @@ def test_mask_and_prompts_are_shown_while_the_effect_is_active(session, editor, 
     session, correction, _changes = session
     before = slicer.mrmlScene.GetNumberOfNodes()
     session.begin(editor)
-    correction.preview = {3: np.ones(SHAPE[1:], bool)}
+    correction.session.preview = {3: np.ones(SHAPE[1:], bool)}
     prompts = (Point(at=(4.0, 5.0, 3.0)), Box(corners=((0.0, 0.0, 3.0), (9.0, 9.0, 3.0))))
-    correction.current = SliceCorrection(prompts)
+    correction.session.current = SliceCorrection(prompts)
     correction.news()
     assert slicer.mrmlScene.GetNumberOfNodes() > before
     assert slicer.mrmlScene.GetFirstNodeByName("Proposed mask")
@@ -173,8 +176,8 @@ def options(session, editor):
 
 def test_buttons_do_what_they_say(options):
     made, correction, _reader = options
-    correction.history.add("a point", lambda: None, lambda: None)
-    correction.accepted = {3}
+    correction.session.history.add("a point", lambda: None, lambda: None)
+    correction.session.accepted = {3}
     correction.news()
     made.slicesSpinBox.value = 4
     del correction.asked[:]
@@ -221,12 +224,12 @@ def test_a_model_that_is_chosen_answers_from_then_on(options):
 def test_a_closed_correction_can_only_be_started_again(options):
     made, correction, _reader = options
     assert not made.startButton.visible
-    correction.problem = "The worker ended."
+    correction.status.problem = "The worker ended."
     correction.close()
     assert made.startButton.visible and not made.acceptButton.enabled
     assert made.problemLabel.text == "⚠ The worker ended."
     made.startButton.click()
-    assert correction.isOpen and not made.startButton.visible
+    assert correction.session.isOpen and not made.startButton.visible
 
 
 # The effect as Slicer holds it
@@ -235,11 +238,11 @@ def test_a_closed_correction_can_only_be_started_again(options):
 @pytest.fixture
 def effect(editor, monkeypatch):
     """The effect of the file that is registered, driving a recorded correction."""
-    from SAMFineTunePanel.session import theSession
+    from SAMFineTunePanel.module_state import theModuleState
 
     monkeypatch.setitem(sys.modules, "SegmentEditorEffects", effect_base())
     correction = Recorded()
-    monkeypatch.setattr(theSession(), "correction", correction, raising=False)
+    monkeypatch.setattr(theModuleState(), "correction", correction, raising=False)
     made = make_effect(editor)
     yield made, correction
     made.cleanup()

@@ -127,12 +127,12 @@ def test_a_click_in_the_editor_becomes_voxels_within_its_rules(
     node.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
     session.begin(node)
     wait_until_idle(correction, process_events)
-    assert session.problem == "" and correction.state == "ready"
+    assert session.problem == "" and correction.session.state == "ready"
     mouse.slice_node.SetSliceOffset(3.0)
     mouse.act(reader, "LeftButtonPress", 84, 64)
     wait_until_idle(correction, process_events)
-    assert session.problem == "" and len(correction.current.prompts) == 1
-    mask = correction.current.mask
+    assert session.problem == "" and len(correction.session.current.prompts) == 1
+    mask = correction.session.current.mask
     session.attempt(correction.accept)
 
     def held(number: int) -> np.ndarray:
@@ -142,11 +142,11 @@ def test_a_click_in_the_editor_becomes_voxels_within_its_rules(
     expected[3] = mask
     liver = box(SHAPE, (1, 5), (2, 8), (3, 9))
     assert np.array_equal(held(1) > 0, expected & ~liver) and (expected & liver).any()
-    assert np.array_equal(held(0) > 0, liver) and "kept" in session.words
+    assert np.array_equal(held(0) > 0, liver) and "kept" in session.text
     session.attempt(correction.undo)
     assert not held(1).any() and session.problem == ""
     session.cleanup()
-    assert not correction.isOpen
+    assert not correction.session.isOpen
     correction.endForClosing()
 
 
@@ -206,7 +206,7 @@ def test_an_editor_of_another_module_has_its_own_rules_and_undo(
         wait_until_idle(correction, process_events)
     session.attempt(session.accept)
     wait_until_idle(correction, process_events)
-    assert session.problem == "" and correction.accepted == {3}
+    assert session.problem == "" and correction.session.accepted == {3}
     assert held(spleen).any() and (held(spleen) & before).any()
     assert np.array_equal(held(liver), before)
     assert len(saved) == 1 and not saved[0].any() and saved_by_slicer == []

@@ -127,7 +127,7 @@ def test_the_open_segment_editor_can_undo_too(monkeypatch):
 
 
 def test_edits_of_one_step_are_kept_once_by_the_editor_and_done_all_or_none(monkeypatch):
-    from SAMFineTunePanel.segment_editing.masking_settings import EditRules
+    from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings
     from SAMFineTunePanel.segment_editing.segment_edit import SegmentEdit
 
     volume = add_volume(values(), placement())
@@ -138,7 +138,12 @@ def test_edits_of_one_step_are_kept_once_by_the_editor_and_done_all_or_none(monk
     def edits():
         return [
             planned(
-                volume, segmentation, wanted(), (slice(k, k + 1), *SLICE[1:]), "liver", EditRules()
+                volume,
+                segmentation,
+                wanted(),
+                (slice(k, k + 1), *SLICE[1:]),
+                "liver",
+                MaskingSettings(),
             )
             for k in (1, 3)
         ]

@@ -66,7 +66,7 @@ def test_other_segments_give_way_as_the_overwrite_mode_says(shared, mode, losers
         assert np.array_equal(after[name], expected), name
     lost = {name: int((before[name] & gained).sum()) for name in losers}
     assert edit.lostVoxels == lost and all(lost.values())
-    assert all(f"{name} {count} voxels" in edit.words for name, count in lost.items())
+    assert all(f"{name} {count} voxels" in edit.text for name, count in lost.items())
     for _round in range(2):
         edit.undo()
         assert same(voxels(segmentation, volume), before)
@@ -172,8 +172,8 @@ def test_editable_area_is_that_of_slicer(mode, shared):
     assert np.array_equal(after["liver"], corrected(before["liver"], wanted(), allowed))
     assert not same(after, before)
     unlimited = (corrected(before["liver"], wanted()) != before["liver"]).sum()
-    assert edit.keptByRules == unlimited - edit.changedVoxels > 0
-    assert f"kept {edit.keptByRules} voxels" in edit.words
+    assert edit.keptByMasking == unlimited - edit.changedVoxels > 0
+    assert f"kept {edit.keptByMasking} voxels" in edit.text
     edit.undo()
     assert same(voxels(segmentation, volume), before)
 
@@ -188,7 +188,7 @@ def test_editable_intensities():
     allowed = (values() >= low) & (values() <= high)
     after = voxels(segmentation, volume)["liver"]
     assert np.array_equal(after, corrected(liver(), wanted(), allowed))
-    assert edit.changedVoxels > 0 and edit.keptByRules > 0
+    assert edit.changedVoxels > 0 and edit.keptByMasking > 0
 
 
 def test_intensities_of_another_volume():
@@ -205,7 +205,7 @@ def test_intensities_of_another_volume():
 
 def test_the_rules_are_those_of_the_editor_that_edits_this_segmentation():
     import slicer
-    from SAMFineTunePanel.segment_editing.masking_settings import rulesOf
+    from SAMFineTunePanel.segment_editing.masking_settings import maskingSettingsOf
     from SAMFineTunePanel.segment_editing.segment_editor import slicersEditor
 
     node = slicer.vtkMRMLSegmentationNode
@@ -213,7 +213,7 @@ def test_the_rules_are_those_of_the_editor_that_edits_this_segmentation():
     segmentation, another = overlapping(volume), overlapping(volume)
 
     def described(segmentation):
-        rules = rulesOf(slicersEditor(segmentation).node)
+        rules = maskingSettingsOf(slicersEditor(segmentation).node)
         return (
             rules.maskMode,
             rules.maskSegmentID,
@@ -252,7 +252,7 @@ def test_slicer_itself_would_have_done_the_same(masked):
     """Slicer's own editing logic as the judge: what it adds and removes with the same choices."""
     import slicer
     import vtk
-    from SAMFineTunePanel.segment_editing.masking_settings import rulesOf
+    from SAMFineTunePanel.segment_editing.masking_settings import maskingSettingsOf
     from vtk.util.numpy_support import numpy_to_vtk
 
     volume = add_volume(values(), OBLIQUE)
@@ -286,7 +286,7 @@ def test_slicer_itself_would_have_done_the_same(masked):
         logic.ModifySegmentByLabelmap(
             slicers, segment_id(slicers, "liver"), image, mode, True, False
         )
-    carry_out([planned(volume, mine, wanted(), SLICE, "liver", rulesOf(editor))])
+    carry_out([planned(volume, mine, wanted(), SLICE, "liver", maskingSettingsOf(editor))])
     expected, got = voxels(slicers, volume), voxels(mine, volume)
     assert not same(expected, voxels(overlapping(volume), volume))
     assert same(got, expected)

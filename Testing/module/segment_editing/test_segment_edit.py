@@ -60,7 +60,7 @@ def test_a_slice_becomes_the_mask_and_nothing_else_changes(ijk_to_ras, transform
     assert np.array_equal(after["liver"], corrected(before["liver"], wanted()))
     assert np.array_equal(after["spleen"], before["spleen"])
     assert edit.changedVoxels == (after["liver"] != before["liver"]).sum() > 0
-    assert edit.words == "" and edit.lostVoxels == {}
+    assert edit.text == "" and edit.lostVoxels == {}
     edit.undo()
     assert same(voxels(segmentation, volume), before) and not edit.canUndo()
     edit.redo()
@@ -79,7 +79,7 @@ def test_a_small_box_leaves_the_rest_of_its_slice():
 
 @pytest.mark.parametrize("fine", [False, True], ids=["own lattice", "finer lattice"])
 def test_only_a_part_of_a_slice_changes(fine):
-    from SAMFineTunePanel.segment_editing.masking_settings import EditRules
+    from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings
 
     volume = add_volume(values(), placement())
     half = placement((0.5, 0.5, 1), origin=(-0.25, -0.25, 0))
@@ -92,7 +92,7 @@ def test_only_a_part_of_a_slice_changes(fine):
     segmentation = add_segmentation(of, {"liver": finer(liver())})
     part = np.zeros_like(wanted())
     part[:, :, 7:] = True
-    edit = planned(volume, segmentation, wanted(), SLICE, "liver", EditRules(), part)
+    edit = planned(volume, segmentation, wanted(), SLICE, "liver", MaskingSettings(), part)
     assert np.array_equal(voxels(segmentation, of)["liver"], finer(liver()))
     carry_out([edit])
     expected = liver()

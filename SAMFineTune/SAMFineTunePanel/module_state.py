@@ -1,4 +1,4 @@
-"""What the module knows while Slicer runs, one for all who ask: the panel, scripts, the console."""
+"""The state of the module while Slicer runs: one object that the panel, the effect, scripts and the console share."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
 from SAMFineTunePanel.worker.hardware_probe import HardwareProbe
 
 
-class Session(VTKObservationMixin):
-    """The job at work, and what was learnt of the scene.
+class ModuleState(VTKObservationMixin):
+    """The job at work, the corrections, and what was found out about the scene.
 
     Attributes:
         job: the last that was started; None before the first.
@@ -74,7 +74,7 @@ class Session(VTKObservationMixin):
             self.job.endForClosing()
 
     def close(self) -> None:
-        """Let go of Slicer: another session takes over."""
+        """Let go of Slicer: another state takes its place."""
         self.end()
         self.removeObservers()
         slicer.app.disconnect("aboutToQuit()", self.end)
@@ -89,20 +89,20 @@ class Session(VTKObservationMixin):
         self.uncertainty.clear()
 
 
-_session: Session | None = None
+_state: ModuleState | None = None
 
 
-def theSession() -> Session:
-    """The one session, made when first asked for."""
-    global _session
-    if _session is None:
-        _session = Session()
-    return _session
+def theModuleState() -> ModuleState:
+    """The one state, made when it is first asked for."""
+    global _state
+    if _state is None:
+        _state = ModuleState()
+    return _state
 
 
-def closeTheSession() -> None:
-    """End the session; the next to ask gets a new one."""
-    global _session
-    if _session is not None:
-        _session.close()
-    _session = None
+def closeModuleState() -> None:
+    """End what runs; who asks for the state next gets a new one."""
+    global _state
+    if _state is not None:
+        _state.close()
+    _state = None

@@ -8,9 +8,9 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from SAMFineTunePanel.scene.scene_removal import removeNode
+from SAMFineTunePanel.scene.scene_removal import removeDisplayable
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
-from SAMFineTunePanel.scene.transient_node import makePassingNode
+from SAMFineTunePanel.scene.transient_node import makeTransientNode
 
 _SEGMENT_ID = "preview"
 # Of the segment's colour; the rest is white, so that the two are told apart.
@@ -50,24 +50,25 @@ class MaskPreview:
 
     def update(self) -> None:
         """Show what the correction proposes at present."""
-        if not self._correction.isOpen:
+        if not self._correction.session.isOpen:
             self._removeNode()
             return
-        masks = self._correction.preview
-        colour = _paler(self._correction.segment)
+        session = self._correction.session
+        masks = session.preview
+        colour = _paler(session.segment)
         if self._node is not None and not self._isAsItShouldBe(colour):
             self._removeNode()
         if self._node is None:
             if not masks:
                 return
             self._node = _addNode(colour)
-        place = self._correction.segment.grid.ijkToRas.tobytes()
+        place = session.segment.grid.ijkToRas.tobytes()
         if _areSame(masks, self._shown) and (place == self._shownAt or not masks):
             return
         segmentation = self._node.GetSegmentation()
         image = segmentation.GetSegment(_SEGMENT_ID).GetRepresentation(BINARY_LABELMAP)
         if masks:
-            _fill(image, masks, self._correction.segment)
+            _fill(image, masks, session.segment)
         else:
             image.GetPointData().GetScalars().Fill(0)
             image.Modified()
@@ -83,10 +84,7 @@ class MaskPreview:
     def _removeNode(self) -> None:
         node, self._node = self._node, None
         self._shown = {}
-        if node is not None:
-            display = node.GetDisplayNode()
-            removeNode(node)
-            removeNode(display)
+        removeDisplayable(node)
 
     def _onCorrection(self, correction, event: str) -> None:
         if event in ("mask", "slice", "state"):
@@ -105,7 +103,7 @@ def _paler(corrected) -> list[float]:
 
 
 def _addNode(colour: list[float]) -> slicer.vtkMRMLSegmentationNode:
-    display = makePassingNode("vtkMRMLSegmentationDisplayNode", _("Proposed mask"))
+    display = makeTransientNode("vtkMRMLSegmentationDisplayNode", _("Proposed mask"))
     display.SetVisibility3D(False)
     display.SetOpacity2DFill(_FILL)
     display.SetOpacity2DOutline(_OUTLINE)
@@ -115,7 +113,7 @@ def _addNode(colour: list[float]) -> slicer.vtkMRMLSegmentationNode:
     segment.SetName(_("Proposed mask"))
     segment.SetColor(*colour)
     segment.AddRepresentation(BINARY_LABELMAP, slicer.vtkOrientedImageData())
-    node = makePassingNode("vtkMRMLSegmentationNode", _("Proposed mask"))
+    node = makeTransientNode("vtkMRMLSegmentationNode", _("Proposed mask"))
     node.GetSegmentation().AddSegment(segment, _SEGMENT_ID)
     # With the scene it finds its display now; else it would do so, and tell it, when Slicer listens already.
     node.SetScene(slicer.mrmlScene)
