@@ -1,4 +1,4 @@
-"""Random numbers and smooth random maps, on any device, from one seed."""
+"""A seeded source of random numbers and smooth random maps, on any device."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional
 
 
-class Chance:
-    """Everything random of one draw: the same seed gives the same draw on the same device.
+class RandomSource:
+    """A source of random numbers: the same seed gives the same numbers on the same device.
 
     Args:
-        seed: whole numbers, such as (seed, rank, step).
+        seed: whole numbers, such as (seed, step, rank).
         device: where tensors are made.
     """
 
@@ -23,15 +23,15 @@ class Chance:
         self._tensors.manual_seed(int(self._numbers.integers(2**62)))
 
     def happens(self, probability: float) -> bool:
-        """True as often as `probability` says."""
+        """True with the given probability."""
         return bool(self._numbers.random() < probability)
 
     def between(self, low: float, high: float) -> float:
-        """An evenly distributed number."""
+        """A uniformly distributed number."""
         return float(self._numbers.uniform(low, high))
 
     def scale_between(self, low: float, high: float) -> float:
-        """A number whose logarithm is evenly distributed."""
+        """A number whose logarithm is uniformly distributed."""
         return float(np.exp(self._numbers.uniform(np.log(low), np.log(high))))
 
     def whole(self, low: int, high: int) -> int:
@@ -43,7 +43,7 @@ class Chance:
         return [int(each) for each in self._numbers.permutation(count)]
 
     def each_between(self, low: float, high: float, *shape: int) -> Tensor:
-        """A tensor of evenly distributed numbers."""
+        """A tensor of uniformly distributed numbers."""
         return torch.rand(shape, generator=self._tensors, device=self.device) * (high - low) + low
 
     def each_whole(self, count: int, *shape: int) -> Tensor:
@@ -55,7 +55,7 @@ class Chance:
         return torch.randn(shape, generator=self._tensors, device=self.device)
 
     def smooth(self, count: int, points: int, size: int) -> Tensor:
-        """Smooth maps (count, size, size) through `points` × `points` normal numbers each."""
+        """Smooth maps (count, size, size), interpolated from `points` × `points` normal numbers."""
         coarse = self.normal(1, count, points, points)
         fine = functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)
         return fine[0]

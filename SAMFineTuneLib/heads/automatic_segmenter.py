@@ -38,12 +38,12 @@ class AutomaticSegmenter(nn.Module):
         network.prompt_encoder.requires_grad_(False)
 
     def decode(self, features: FeatureState) -> tuple[Tensor, Tensor]:
-        """Encoder output to class logits (B, classes, S/4, S/4) and expected overlaps."""
+        """Encoder output to class logits (B, classes, S/4, S/4) and IoU predictions."""
         prompts: Any = self.network.prompt_encoder
         dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        logits, overlaps = self.network.mask_decoder(features, prompts.get_dense_pe(), dense)
-        return logits, overlaps
+        logits, iou_predictions = self.network.mask_decoder(features, prompts.get_dense_pe(), dense)
+        return logits, iou_predictions
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, 3, S, S) to class logits and expected overlaps."""
+        """Normalised images (B, 3, S, S) to class logits and IoU predictions."""
         return self.decode(self.network.image_encoder(images))

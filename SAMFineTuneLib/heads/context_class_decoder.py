@@ -76,7 +76,7 @@ class ContextClassDecoder(ContextMaskDecoder):
     def forward(  # type: ignore[override]
         self, features: FeatureState, positions: Tensor, dense_prompt: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Class logits (B, classes, 4h, 4w), background first, and expected overlaps.
+        """Class logits (B, classes, 4h, 4w), background first, and IoU predictions.
 
         See `ContextMaskDecoder.forward`.
         """

@@ -42,28 +42,28 @@ class PromptedSegmenter(nn.Module):
             self._decode_one(features.x[number : number + 1], prompts.of_image(number))
             for number in range(len(features.x))
         ]
-        logits, overlaps = zip(*found, strict=True)
-        return torch.cat(logits), torch.cat(overlaps)
+        logits, iou_predictions = zip(*found, strict=True)
+        return torch.cat(logits), torch.cat(iou_predictions)
 
     def _decode_together(self, features: FeatureState, prompts: PromptSet) -> tuple[Tensor, Tensor]:
-        logits, overlaps = self.network.mask_decoder(
+        logits, iou_predictions = self.network.mask_decoder(
             features,
             self._positions(features.x),
             self._tokens(prompts),
             self._dense(prompts, features.x),
             draw_maps(prompts, features.skips[0].shape[-1]),
         )
-        return logits, overlaps
+        return logits, iou_predictions
 
     def _decode_one(self, embedding: Tensor, prompts: PromptSet) -> tuple[Tensor, Tensor]:
-        logits, overlaps = self.network.mask_decoder(
+        logits, iou_predictions = self.network.mask_decoder(
             image_embeddings=embedding,
             image_pe=self._positions(embedding),
             sparse_prompt_embeddings=self._official_tokens(prompts),
             dense_prompt_embeddings=self._dense(prompts, embedding),
             multimask_output=False,
         )
-        return logits, overlaps
+        return logits, iou_predictions
 
     def _positions(self, embedding: Tensor) -> Tensor:
         encoder: Any = self.network.prompt_encoder

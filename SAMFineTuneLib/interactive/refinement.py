@@ -109,7 +109,7 @@ def next_round(
         before: what was known before it.
         keep: whether what the new prompt does not point at has to stay as it was.
     """
-    logits, overlaps = decode(_as_asked(prompts, before, fit.size))
+    logits, iou_predictions = decode(_as_asked(prompts, before, fit.size))
     newest = prompts[-1]
     if keep and before is not None and isinstance(newest, SquarePoint):
         logits = _only_there(logits, before.logits, newest, fit.size)
@@ -120,7 +120,7 @@ def next_round(
     elif before is not None:
         mask = _finest(mask, before, newest, fit)
     mask = _told_pixels(mask, prompts, fit)
-    return Round(logits, mask, float(overlaps.reshape(-1)[0].clamp(0, 1)))
+    return Round(logits, mask, float(iou_predictions.reshape(-1)[0].clamp(0, 1)))
 
 
 def is_far_off(before: Round, newest: SquarePrompt, size: int) -> bool:

@@ -149,8 +149,8 @@ class CorrectionSession:
             None if prompts.mask is None else prompts.mask.to(device),
         )
         with autocast(device):
-            logits, overlaps = self.networks.prompted.decode(features, given)
-        return logits.float().cpu(), overlaps.float().cpu()
+            logits, iou_predictions = self.networks.prompted.decode(features, given)
+        return logits.float().cpu(), iou_predictions.float().cpu()
 
     def model_logits(self, number: int, label: int) -> Tensor:
         """The tuned model's mask logits (1, 1, s, s) of a structure, without any prompt."""

@@ -1,12 +1,12 @@
-"""How a structure looks in one volume, learnt from its labelled slices in a moment.
+"""The appearance of a structure in one volume, by regression on features of its labelled slices.
 
-Each place of a slice has the features that an image encoder made of it. A linear map from these to
+An image encoder computes features for every position of a slice. A linear map from these to
 "inside" and "outside" is fitted to labelled slices by ridge regression (Hoerl and Kennard 1970),
-which is one small system of equations: no training. What it is asked to tell apart is the
-structure from its surroundings, so it looks no farther.
+which takes the solution of one small system of equations and no training. It separates the
+structure from its surroundings, so only positions in and around the structure are used.
 
-Of each slice only sums of products are kept, which is all that the regression needs: memory does
-not grow with the places that were looked at, and a slice is left out by leaving out its sums.
+Only sums of products are kept of each slice, because the regression needs nothing else. So memory
+does not grow with the number of positions, and a slice can be left out by leaving out its sums.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from torch.nn import functional
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.slices.square import SquareFit, mask_shares
 
-# How far around the structure it looks, as a share of the square's side.
+# Width of the surroundings that are used, as a share of the square's side.
 _AROUND = 0.15
-# Of the ridge, beside features of unit variance.
+# Ridge penalty, for features of unit variance.
 _RIDGE = 0.1
-# "Inside" and "outside" are 1 and -1 to the map; as a logit they are this.
+# The regression's targets are 1 inside and -1 outside; multiplied by this they are logits.
 _SURE = 4.0
 
 
 def feature_maps(state: FeatureState, size: int) -> Tensor:
-    """All that an encoder made of one slice, (C, s, s) float32 on the CPU, s = `size` / 4."""
+    """All features of one slice, (C, s, s) float32 on the CPU, s = `size` / 4."""
     side = size // 4
     return torch.cat([_at(side, each) for each in (state.x, *state.skips)]).cpu()
 
@@ -45,11 +45,11 @@ def _at(side: int, features: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class FeatureSums:
-    """Of the places of one slice or of several, those outside the structure and those inside.
+    """Sums over the positions of one or several slices, separately outside and inside a structure.
 
     Attributes:
-        products: (2, C + 1, C + 1) of features and a constant 1 with one another.
-        sides: (2, C + 1) of these with how far a place is inside, from -1 to 1.
+        products: (2, C + 1, C + 1) products of features, and a constant 1, with one another.
+        sides: (2, C + 1) products of these with the target, from -1 outside to 1 inside.
     """
 
     products: Tensor
@@ -57,7 +57,7 @@ class FeatureSums:
 
     @classmethod
     def of(cls, features: Tensor, mask: NDArray[np.bool_], fit: SquareFit) -> FeatureSums:
-        """Of the places in and around a mask.
+        """The sums over the positions in and around a mask.
 
         Args:
             features: (C, s, s) of the slice, from `feature_maps`.
@@ -65,7 +65,7 @@ class FeatureSums:
             fit: of the slice on the square.
         """
         shares = mask_shares(mask, fit)[0, 0]
-        # What is smaller than the decoder's pixels has its inside there where it fills most.
+        # Of a structure smaller than a pixel, the pixel that it fills most counts as inside.
         shares = shares / shares.max()
         distance = ndimage.distance_transform_edt((shares < 0.1).numpy())
         near = torch.from_numpy(distance <= max(4.0, _AROUND * len(shares)))
@@ -80,7 +80,7 @@ class FeatureSums:
 
     @classmethod
     def total(cls, several: Iterable[FeatureSums]) -> FeatureSums:
-        """Of several slices, one at least, together."""
+        """The sums over several slices, at least one."""
         sums = list(several)
         return cls(
             torch.stack([each.products for each in sums]).sum(0),
@@ -90,23 +90,23 @@ class FeatureSums:
 
 @dataclass(frozen=True, eq=False)
 class FeatureRegression:
-    """Tells a structure from its surroundings on slices of the volume that it was fitted to.
+    """Separates a structure from its surroundings on slices of the volume that it was fitted to.
 
     Attributes:
-        weights: (C + 1,) of features and a constant.
+        weights: (C + 1,), for the features and a constant.
     """
 
     weights: Tensor
 
     @classmethod
     def fitted_to(cls, sums: FeatureSums) -> FeatureRegression:
-        """The ridge regression, inside and outside counting the same."""
+        """The ridge regression, in which inside and outside have equal weight."""
         products, sides = sums.products, sums.sides
         scaling = _scaling(products.sum(0))
         shares = 0.5 / products[:, -1, -1].clamp(min=1)
         normal = scaling @ (products * shares[:, None, None]).sum(0) @ scaling.T
         penalty = torch.full((len(normal),), _RIDGE, dtype=normal.dtype)
-        # The constant is free.
+        # The constant has no penalty.
         penalty[-1] = 0
         answer = scaling @ (sides * shares[:, None]).sum(0)
         return cls(scaling.T @ torch.linalg.solve(normal + torch.diag(penalty), answer))
@@ -121,12 +121,12 @@ class FeatureRegression:
 
 
 def _with_constant(features: Tensor) -> Tensor:
-    """(N, C) to (N, C + 1)."""
+    """Adds a constant 1 to features: (N, C) to (N, C + 1)."""
     return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
 
 
 def _scaling(products: Tensor) -> Tensor:
-    """(C + 1, C + 1) that makes of features and a constant such of mean 0 and unit variance."""
+    """The matrix (C + 1, C + 1) that scales features to mean 0 and unit variance."""
     count = products[-1, -1]
     mean = products[-1, :-1] / count
     variance = products.diagonal()[:-1] / count - mean.square()

@@ -1,4 +1,4 @@
-"""What a user has drawn of a structure in a volume, and on which slices nothing of it is."""
+"""A structure of a volume on the slices on which it is drawn or known to be absent."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Drawing(NamedTuple):
     """One labelmap in which a structure was drawn.
 
     Attributes:
-        labels: the labelmap on the volume's grid, cut as it was drawn.
-        known: (slices,) bool, where it tells the truth of the structure, be it that it is absent.
+        labels: the labelmap on the volume's grid, cut along the axis along which it was drawn.
+        known: (slices,) bool, where the labelmap is right about the structure; it may be absent.
     """
 
     labels: SliceStack
@@ -26,11 +26,11 @@ class Drawing(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class KnownStructure:
-    """One structure of a volume on the slices that a user has said something of.
+    """One structure of a volume on the slices on which it is known.
 
     Attributes:
         label: its number.
-        drawings: one at least, all cut along the same axis.
+        drawings: at least one; all are cut along the same axis.
     """
 
     label: int
@@ -38,16 +38,16 @@ class KnownStructure:
 
     @property
     def axis(self) -> int:
-        """Of the volume's array, along which it was drawn slice by slice."""
+        """The axis of the volume's array along which it was drawn slice by slice."""
         return self.drawings[0].labels.axis
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
-        """(slices,) bool, where it is known."""
+        """(slices,) bool, where the structure is known."""
         return reduce(np.logical_or, (each.known for each in self.drawings))
 
     def mask(self, number: int) -> NDArray[np.bool_]:
-        """(rows, columns) of a known slice."""
+        """The mask (rows, columns) of a known slice."""
         masks = [each.labels[number] == self.label for each in self.drawings if each.known[number]]
         return reduce(np.logical_or, masks)
 
@@ -59,8 +59,8 @@ class KnownStructure:
     def between(self, number: int) -> tuple[int, int] | None:
         """The drawn slices on both sides of a slice.
 
-        None where the slice is known itself, where nothing was drawn on one of its sides, and
-        where the structure is known to be absent before the next drawn slice comes.
+        None where the slice itself is known, where the structure is not drawn on one of its
+        sides, and where it is known to be absent between the slice and the next drawn one.
         """
         known = np.flatnonzero(self.known)
         before, after = known[known < number], known[known > number]

@@ -1,4 +1,4 @@
-"""Slices to class probabilities on their own pixels."""
+"""Predicting class probabilities of slices, on the pixels of the slices."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def embed(
     spacing: tuple[float, float],
     stages: int | None = None,
 ) -> FeatureState:
-    """What the image encoder makes of slices; with `stages`, what its first ones make of them."""
+    """The image encoder's features of slices; with `stages`, those after so many first stages."""
     device = next(network.parameters()).device
     rows, columns = images[0].shape
     fit = SquareFit(rows, columns, spacing, network.input_size)
@@ -68,7 +68,7 @@ def probabilities_from(
     spacing: tuple[float, float],
     stages_done: int | None = None,
 ) -> Tensor:
-    """Class probabilities from what `embed` gave, with the same `stages`, for slices of a shape."""
+    """Class probabilities from features of `embed`, computed with the same number of stages."""
     network = segmenter.network
     encoder = network.image_encoder
     count = len(encoder.stages())

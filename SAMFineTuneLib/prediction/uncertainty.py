@@ -1,16 +1,16 @@
-"""How sure a model is of what it found, voxel by voxel and slice by slice."""
+"""The uncertainty of a prediction, for each voxel and for each slice."""
 
 from __future__ import annotations
 
 import numpy as np
 from torch import Tensor
 
-# A voxel that some structure claims with less than this is plainly background.
+# A voxel counts as background where the probability of all structures together is below this.
 _CLAIM = 0.05
-# A slice is judged by this share of its voxels at the least, so that a few doubtful ones on an
-# otherwise clear slice do not outweigh a whole structure in doubt.
+# The mean of a slice is over at least this share of its voxels, so that a few uncertain voxels on
+# an otherwise certain slice do not outweigh a whole uncertain structure.
 _LEAST_SHARE = 0.001
-# Sampled pixels along the shorter side of a slice: enough for a mean, and it costs next to nothing.
+# Sampled pixels along the shorter side of a slice: enough for a mean, at negligible cost.
 _SAMPLES = 128
 
 
@@ -29,12 +29,12 @@ def voxel_uncertainty(probabilities: Tensor) -> Tensor:
 
 
 def slice_uncertainty(probabilities: Tensor) -> list[float]:
-    """One figure a slice, to compare slices by: where is it worth looking next?
+    """One figure for each slice, by which slices are compared to find the one to label next.
 
-    The mean of `voxel_uncertainty` over the voxels that some structure claims (the probability of
-    background is below 0.95), but over 0.1 % of the slice's voxels at the least. A slice of
-    plain background gets 0, and one whose structures are all sure nearly so, however large they
-    are; a faint structure weighs by how much of what is claimed is in doubt.
+    It is the mean of `voxel_uncertainty` over the voxels in which the probability of background is
+    below 0.95, but over at least 0.1 % of the slice's voxels. It is 0 for a slice of background,
+    and nearly 0 for a slice whose structures are all certain, however large they are. Where
+    structures are uncertain, it depends on how large a part of them is.
 
     Args:
         probabilities: (B, classes, rows, columns), background first.
@@ -44,6 +44,6 @@ def slice_uncertainty(probabilities: Tensor) -> list[float]:
     claimed = sample[:, 0] < 1 - _CLAIM
     doubt = (voxel_uncertainty(sample) * claimed).sum((1, 2))
     counted = claimed.sum((1, 2)).clamp_min(_LEAST_SHARE * claimed[0].numel())
-    # The logarithm's rounding must not make a sure slice doubtful, nor less than sure.
+    # Rounding of the logarithm must not give values below 0 or above 1.
     shares: list[float] = (doubt / counted).clamp(0, 1).tolist()
     return [round(share, 4) for share in shares]

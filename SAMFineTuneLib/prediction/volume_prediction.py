@@ -1,4 +1,4 @@
-"""A whole volume to a labelmap in the volume's own geometry."""
+"""Segmenting a whole volume: a labelmap in the volume's own geometry."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from SAMFineTuneLib.volumes.labelmap import smallest_label_type
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a tuned model sees in a volume.
+    """What a tuned model predicts in a volume.
 
     Attributes:
         labelmap: the labels the model was trained with, on the volume's grid.
         uncertainty: (k, j, i) float32 entropy of the class probabilities over its largest
             possible value: 0 certain, 1 every class equally likely. None unless asked for.
-        slice_uncertainty: one figure a slice along `axis`, in index order, as
-            `prediction.uncertainty` defines it: 0 where nothing is in doubt.
+        slice_uncertainty: one figure for each slice along `axis`, in index order, as
+            `prediction.uncertainty` defines it: 0 where nothing is uncertain.
         axis: along which the slices were cut.
     """
 
@@ -53,21 +53,22 @@ def predict_volume(
     progress: Callable[[int, int], None] = lambda done, total: None,
     known: Sequence[KnownStructure] = (),
 ) -> Prediction:
-    """Segments every slice; memory beside the result is that of one batch.
+    """Segments every slice; beside the result, memory holds one batch.
 
-    Slices of which the user has said what they show are given back as they are, and what lies
-    between drawn ones is as `BetweenSlices` says, which keeps two slices of each structure at a
-    time. What is uncertain is the model's own opinion on every slice, whatever is known of it.
+    On known slices the structures are as the user drew them, and between drawn slices they are
+    as `BetweenSlices` computes them, which keeps two slices of each structure in memory. The
+    uncertainty is that of the model alone on every slice, including known ones.
 
     Args:
         segmenter: the tuned network, in eval mode.
         card: the model's card.
         volume: any geometry.
         batch: slices at a time.
-        with_uncertainty: also give the entropy.
-        progress: called with slices done and in all; may raise to stop.
-        known: what the user has drawn in this volume; structures that the model does not know are
-            left out, and those drawn on slices along another axis are kept, but help nothing.
+        with_uncertainty: whether to compute the entropy, too.
+        progress: called with the numbers of finished and of all slices; may raise to stop.
+        known: what the user has drawn in this volume. Structures that the model does not know are
+            left out. Those drawn on slices along another axis are kept as they are drawn, but do
+            not change the slices between them.
 
     Raises:
         InputError: a volume with the same value in every voxel.
@@ -129,7 +130,7 @@ def _between_slices(
     encode: Callable[[range], FeatureState],
     progress: Callable[[int, int], None],
 ) -> BetweenSlices | None:
-    """None where nothing was drawn on slices like these."""
+    """The segmentation between drawn slices; None where none is drawn along this axis."""
     structures = [each for each in known if each.axis == stack.axis]
     if not structures:
         return None
@@ -153,7 +154,7 @@ def slice_axis(card: ModelCard, volume: Volume) -> str:
 
 
 def keep_largest_components(labelmap: Labelmap) -> Labelmap:
-    """Of each label, the connected region with the most voxels (26 neighbours)."""
+    """Keeps the connected region of each label with the most voxels (26 neighbours)."""
     kept = np.zeros_like(labelmap.array)
     for label in labelmap.labels:
         image = sitk.GetImageFromArray((labelmap.array == label).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""The automatic task: the classes of a few labelled images, found in others without prompts."""
+"""The automatic task: segmenting the classes of a few labelled images in other images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.networks.starter.context_decoder import ContextMaskDecoder
 from SAMFineTuneLib.pretraining.episode import Episode
-from SAMFineTuneLib.random_source import Chance
+from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 from SAMFineTuneLib.training.mask_loss import thinned
 
-_BY_LIKENESS = 0.4
+# Weight of the loss of the class similarities alone.
+_SIMILARITY_WEIGHT = 0.4
 
 
 def context_loss(
@@ -24,7 +25,7 @@ def context_loss(
     features: FeatureState,
     episode: Episode,
     loss: PartialLabelLoss,
-    chance: Chance,
+    random: RandomSource,
 ) -> tuple[Tensor, Tensor]:
     """Loss of one episode on its unlabelled images.
 
@@ -32,8 +33,8 @@ def context_loss(
         network: the starter network.
         features: of the episode's images, in their order.
         episode: the images' labels.
-        loss: as a fine-tune minimises it.
-        chance: everything random.
+        loss: the loss of a fine-tune.
+        random: source of all random numbers.
 
     Returns:
         The loss, and the mean DSC over the classes that the unlabelled images show (NaN where
@@ -50,15 +51,15 @@ def context_loss(
     )
     dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
     others = chosen(features, slice(labelled, None))
-    logits, overlaps = decoder(others, positions, dense, context)
-    by_likeness = decoder.similarities(others, positions, context).sum(2)
-    target = thinned(episode.classes[labelled:], chance)
+    logits, iou_predictions = decoder(others, positions, dense, context)
+    similarities = decoder.similarities(others, positions, context).sum(2)
+    target = thinned(episode.classes[labelled:], random)
     known = torch.ones(len(target), episode.class_count, dtype=torch.bool, device=target.device)
-    # Features that tell the classes apart by themselves learn sooner, and so do those on top.
-    in_all = loss(logits, overlaps, target, known)
-    return in_all + _BY_LIKENESS * loss(by_likeness, overlaps.detach(), target, known), _mean_dsc(
-        logits, target
-    )
+    # The loss of the similarities alone makes the features separate the classes by themselves, by
+    # which both these and the layers after them learn sooner.
+    of_logits = loss(logits, iou_predictions, target, known)
+    of_similarities = loss(similarities, iou_predictions.detach(), target, known)
+    return of_logits + _SIMILARITY_WEIGHT * of_similarities, _mean_dsc(logits, target)
 
 
 def _mean_dsc(logits: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A request to stop that waits for the step at work, so that what was learnt can be saved."""
+"""A request to stop that takes effect after the present step, so that the state can be saved."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Interruption:
-    """Ctrl+C, or the polite request to end that batch systems send; the second ends at once.
+    """Receives Ctrl+C and SIGTERM, which batch systems send; a second signal ends at once.
 
     Attributes:
-        asked: whether one has come while this was entered.
+        asked: whether a signal has been received while this context was entered.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Interruption:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
-        # Only the main thread may take signals.
+        # Only the main thread may set signal handlers.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._ask)

@@ -1,4 +1,4 @@
-"""Several processes that train one network, as torchrun starts them."""
+"""Training one network in several processes, which torchrun starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import nn
 
 
 class ProcessGroup:
-    """The processes of one training; alone unless torchrun started this one.
+    """The processes of one training; only one process unless torchrun started it.
 
     Attributes:
-        rank: this process, 0 … size - 1.
-        size: how many there are.
+        rank: number of this process, 0 … size - 1.
+        size: number of processes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,15 +29,15 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this is the first process, which writes files."""
         return self.rank == 0
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Every process gets the mean of all processes' gradients."""
+        """Replaces the gradients of every process by the mean over all processes."""
         if self.size == 1:
             return
         gradients = [each.grad for each in parameters if each.grad is not None]
-        # One message: there are hundreds of small tensors.
+        # All gradients are sent in one message, because there are hundreds of small tensors.
         joined = torch.cat([each.flatten() for each in gradients])
         distributed.all_reduce(joined)
         joined /= self.size
@@ -47,7 +47,7 @@ class ProcessGroup:
             start += each.numel()
 
     def any(self, here: bool) -> bool:
-        """Whether it is so in any process; asked in all of them alike."""
+        """Whether `here` is true in any process; all processes must call it."""
         if self.size == 1:
             return here
         flag = torch.tensor([float(here)], device=self._device)
@@ -55,6 +55,6 @@ class ProcessGroup:
         return bool(flag.item() > 0)
 
     def close(self) -> None:
-        """Leaves the others."""
+        """Leaves the group of processes."""
         if self.size > 1:
             distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""A pre-training in a folder: it goes on where it stopped, logs, and leaves the weights."""
+"""Running a pre-training in a folder, with its state, its log, and the weights at the end."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from SAMFineTuneLib.pretraining.training import Pretraining, PretrainingReport
 
 _LOG_EVERY_STEPS = 50
 _SAVE_EVERY_S = 120.0
-# What must stay when a run goes on: the images would be drawn a second time from another seed's
-# beginning. All else may change from stage to stage, such as larger images at the end.
+# Settings that must stay the same when a run is resumed: with another seed the random numbers would
+# begin anew. All others may change from stage to stage, such as larger images at the end.
 _MUST_STAY = ("seed",)
 
 
@@ -43,43 +43,49 @@ def run_pretraining(
     minutes: float | None = None,
     snapshot_images: int | None = None,
     start: Path | None = None,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> dict[str, Any] | None:
     """Runs to the end of the plan or of the time, and writes the weights.
 
     Args:
-        plan: how long and on what.
-        folder: for the state and the log; a state in it is gone on from.
-        output: the weights, in half precision.
+        plan: the settings.
+        folder: for the state and the log; a state in it is resumed.
+        output: file of the weights, in half precision.
         device_name: as `choose_device` takes it.
-        minutes: stop after so long, with the weights as they are then.
-        snapshot_images: keep the weights in the folder each time that so many images were seen.
-        start: weights of an earlier pre-training to begin with, where the folder holds no state.
-        say: told a line now and then.
+        minutes: time limit, after which the weights are written as they are; None for none.
+        snapshot_images: number of images after which the weights are saved in the folder each time.
+        start: weights of an earlier pre-training to start from, where the folder holds no state.
+        report: called with a line about the progress from time to time.
 
     Returns:
-        Where it stands; None in every process but the first, so that it is told once.
+        The progress; None in all processes but the first, so that it is reported once.
 
     Raises:
         InputError: no such device; a state that is damaged or of another plan; weights to start
-            from that do not fit; something cannot be written; another one is at work in the
-            folder.
-        KeyboardInterrupt: it was interrupted, and the state saved.
+            from that do not fit; a file cannot be written; another pre-training runs in the folder.
+        KeyboardInterrupt: it was interrupted, and the state is saved.
     """
     device = choose_device(device_name)
     processes = ProcessGroup(device)
     with _alone_in(folder, processes), Interruption() as interruption:
         training = Pretraining(plan, device, processes)
         history = _history(training, folder)
-        told = say if processes.is_first else _say_nothing
+        report_once = report if processes.is_first else _report_nothing
         if training.step:
             unused = "" if start is None else f"; {start.name} is where a new folder would begin"
-            told(f"going on at step {training.step}{unused}")
+            report_once(f"going on at step {training.step}{unused}")
         elif start is not None:
-            history = _start_from(training, start, told)
+            history = _start_from(training, start, report_once)
         history.append(_stage(training, processes.size))
         keeper = _Keeper(
-            training, history, folder, processes, interruption, minutes, snapshot_images, told
+            training,
+            history,
+            folder,
+            processes,
+            interruption,
+            minutes,
+            snapshot_images,
+            report_once,
         )
         training.run(keeper.after_step)
         interrupted = processes.any(interruption.asked)
@@ -89,19 +95,19 @@ def run_pretraining(
                 save_weights(output, training.averaged, training_card(training, history))
     processes.close()
     if interrupted:
-        told(f"interrupted; the same command goes on at step {training.step}")
+        report_once(f"interrupted; the same command goes on at step {training.step}")
         raise KeyboardInterrupt
-    report = asdict(training.report()) if training.step else {}
-    return {"weights": str(output), **report} if processes.is_first else None
+    progress = asdict(training.report()) if training.step else {}
+    return {"weights": str(output), **progress} if processes.is_first else None
 
 
-def _say_nothing(text: str) -> None:
-    """In processes whose words would be told by the first one too."""
+def _report_nothing(text: str) -> None:
+    """Takes the place of `report` in processes other than the first."""
 
 
 @contextmanager
 def _alone_in(folder: Path, processes: ProcessGroup) -> Iterator[None]:
-    """Keeps other pre-trainings out of a folder; the first process does it for all."""
+    """Locks a folder against other pre-trainings; the first process does it for all."""
     if not processes.is_first:
         yield
         return
@@ -118,14 +124,14 @@ def _alone_in(folder: Path, processes: ProcessGroup) -> Iterator[None]:
 
 
 def _history(training: Pretraining, folder: Path) -> list[dict[str, Any]]:
-    """The stages of earlier runs in the folder; the training is then where they ended."""
+    """Restores the training from the folder's state, and returns the stages of earlier runs."""
     state = load_state(folder)
     if state is None:
         return []
     _require_same_plan(state, training.plan, folder)
     try:
         training.restore(state)
-    # What torch raises for names, shapes and kinds of things that it does not expect.
+    # Exceptions of torch for unexpected names, shapes and types.
     except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise bad_state(folder) from error
     stages: list[dict[str, Any]] = state.get("stages", [])
@@ -133,9 +139,9 @@ def _history(training: Pretraining, folder: Path) -> list[dict[str, Any]]:
 
 
 def _start_from(
-    training: Pretraining, start: Path, say: Callable[[str], None]
+    training: Pretraining, start: Path, report: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """The stages that led to weights of an earlier training; the training then has these."""
+    """Loads the weights of an earlier training, and returns the stages that led to them."""
     tensors, card = read_weights(start)
     try:
         new = training.start_from(
@@ -147,13 +153,13 @@ def _start_from(
             "name weights that a pre-training wrote",
             code="bad_weights",
         ) from error
-    say(f"starting from {start.name}, {training.images} images; {len(new)} tensors are new")
+    report(f"starting from {start.name}, {training.images} images; {len(new)} tensors are new")
     stages: list[dict[str, Any]] = card.get("stages", [])
     return stages
 
 
 def _stage(training: Pretraining, processes: int) -> dict[str, Any]:
-    """What begins now, so that the card tells how to do it again."""
+    """The stage that begins now, for the card, from which it can be repeated."""
     return {
         "from_step": training.step,
         "command": shlex.join(["python", "-m", "SAMFineTuneLib", *sys.argv[1:]]),
@@ -163,7 +169,7 @@ def _stage(training: Pretraining, processes: int) -> dict[str, Any]:
 
 
 def _require_same_plan(state: dict[str, Any], plan: PretrainingPlan, folder: Path) -> None:
-    """Refuses to go on with another seed."""
+    """Refuses to resume with another seed."""
     stages: list[dict[str, Any]] = state.get("stages", [])
     before = stages[-1]["plan"] if stages else {}
     changed = [
@@ -180,7 +186,7 @@ def _require_same_plan(state: dict[str, Any], plan: PretrainingPlan, folder: Pat
 
 
 def training_card(training: Pretraining, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """How the weights came about, for their card."""
+    """How the weights were trained, for their card."""
     return {
         "stages": history,
         "seed": training.plan.seed,
@@ -191,7 +197,7 @@ def training_card(training: Pretraining, history: list[dict[str, Any]]) -> dict[
 
 
 class _Keeper:
-    """Logs and saves while a pre-training runs."""
+    """Logs and saves the state while a pre-training runs."""
 
     def __init__(
         self,
@@ -202,21 +208,21 @@ class _Keeper:
         interruption: Interruption,
         minutes: float | None,
         snapshot_images: int | None,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self._training = training
         self._history = history
         self._folder = folder
         self._processes = processes
         self._interruption = interruption
-        self._say = say
+        self._report = report
         self._end = None if minutes is None else time.monotonic() + 60 * minutes
         self._save_at = time.monotonic() + _SAVE_EVERY_S
         self._snapshot_images = snapshot_images
         self._snapshots = training.images // snapshot_images if snapshot_images else 0
 
     def after_step(self, report: PretrainingReport) -> bool:
-        """Whether to stop now."""
+        """Logs and saves where it is time to; returns whether to stop now."""
         if self._processes.is_first:
             self._keep(report)
         late = self._end is not None and time.monotonic() > self._end
@@ -225,7 +231,7 @@ class _Keeper:
     def _keep(self, report: PretrainingReport) -> None:
         if report.step % _LOG_EVERY_STEPS == 0:
             log(self._folder, asdict(report))
-            self._say(
+            self._report(
                 f"step {report.step}, {report.images} images, {report.seconds:.0f} s: "
                 f"loss {report.loss:.3f}, DSC in context {report.context_dsc:.3f}, "
                 f"prompted {report.prompt_dsc:.3f}, corrected {report.corrected_dsc:.3f}"

@@ -1,4 +1,4 @@
-"""Files of a pre-training: the state to go on from, and the weights that come of it."""
+"""Files of a pre-training: its state, from which it is resumed, its log, and its weights."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     try:
         with written_whole(folder / STATE_FILE) as unfinished:
             torch.save(state, unfinished)
-    # torch tells a full disk as a RuntimeError that does not name it.
+    # torch raises a RuntimeError for a full disk, without naming the cause.
     except (OSError, RuntimeError) as error:
         raise cannot_write(folder / STATE_FILE, error) from error
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The state of an earlier run in this folder, None if there was none.
+    """The state of an earlier run in this folder; None where there is none.
 
     Raises:
         InputError: the file is damaged.
@@ -50,7 +50,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged archive makes torch raise anything.
+    # For a damaged archive torch raises exceptions of many kinds.
     except Exception as error:
         raise bad_state(folder) from error
     if not isinstance(state, dict):
@@ -59,7 +59,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 
 def bad_state(folder: Path) -> InputError:
-    """That nothing can go on from the folder's state."""
+    """The error that the state in a folder cannot be used."""
     return InputError(
         f"{folder / STATE_FILE} is damaged, or of another version of the network",
         "remove it to begin anew, or choose another folder",
@@ -83,7 +83,7 @@ def log(folder: Path, entry: dict[str, Any]) -> None:
 
 
 def save_weights(path: Path, network: SamNetwork, training: dict[str, Any]) -> None:
-    """Writes the weights in half precision, ready to be tuned, and a card of how they came about.
+    """Writes the weights in half precision, ready to be tuned, with a card about their training.
 
     Raises:
         InputError: the file cannot be written.
@@ -131,7 +131,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def cannot_write(path: Path, error: Exception) -> InputError:
-    """That a file or folder of the training cannot be written, and why."""
+    """The error that a file or folder of the training cannot be written, and why."""
     why = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
     return InputError(
         f"cannot write {path}{why}",

@@ -1,4 +1,4 @@
-"""The pre-training: synthetic episodes in, starter weights out."""
+"""The pre-training: the starter network learns from synthetic episodes."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
 from SAMFineTuneLib.pretraining.plan import PretrainingPlan
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
 from SAMFineTuneLib.pretraining.prompt_task import Rounds, choose_masks, prompt_loss
-from SAMFineTuneLib.random_source import Chance
+from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 
+# Decay of the running average of the weights.
 _AVERAGED_OVER = 0.998
 _LARGEST_GRADIENT = 1.0
+# Decay of the running means that are reported.
 _RECENT = 0.99
 
 
 @dataclass(frozen=True)
 class PretrainingReport:
-    """Where a pre-training stands; the figures are running means on synthetic images.
+    """The progress of a pre-training; loss and DSC are running means on synthetic images.
 
     Attributes:
-        step: steps done.
-        images: synthetic images seen so far, by all processes.
-        seconds: spent.
-        context_dsc: of structures found automatically.
-        prompt_dsc: after one box or point.
-        corrected_dsc: after the last correcting click.
+        step: number of steps done.
+        images: number of synthetic images seen so far by all processes.
+        seconds: time spent.
+        loss: of both tasks.
+        context_dsc: DSC of the automatic task.
+        prompt_dsc: DSC of the prompted task after one box or point.
+        corrected_dsc: DSC of the prompted task after the last correcting click.
     """
 
     step: int
@@ -54,9 +57,9 @@ class Pretraining:
     """Trains a starter network from random weights, or goes on from a saved state.
 
     Args:
-        plan: how long and on what.
-        device: where.
-        processes: who trains with this process.
+        plan: the settings.
+        device: to train on.
+        processes: all processes of this training.
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class Pretraining:
 
     @property
     def averaged(self) -> SamNetwork:
-        """The running average of the weights, which is better than the last ones."""
+        """The network with the running average of its weights, better than the last ones."""
         network = self._average.module
         assert isinstance(network, SamNetwork)
         return network
@@ -99,7 +102,7 @@ class Pretraining:
             stop = after_step(self.report())
 
     def report(self) -> PretrainingReport:
-        """Where it stands."""
+        """The progress so far."""
         return PretrainingReport(self.step, self.images, self.seconds, **self._recent)
 
     def state(self) -> dict[str, Any]:
@@ -115,23 +118,24 @@ class Pretraining:
         }
 
     def start_from(self, tensors: Mapping[str, Tensor], images: int, seconds: float) -> list[str]:
-        """Begins with weights that earlier training left, and with a fresh optimiser.
+        """Starts from the weights of an earlier training, with a new optimiser.
 
         Args:
             tensors: by their names in the network.
-            images: seen in that training.
-            seconds: that it took.
+            images: number of images that were seen in that training.
+            seconds: time that it took.
 
         Returns:
-            Names of the tensors that the network has beyond these; they stay as they are.
+            Names of tensors of the network that are not among these; they are not changed.
 
         Raises:
-            RuntimeError: a tensor that the network has not, or of another shape; no image encoder.
+            RuntimeError: a tensor that the network lacks, or of another shape; tensors of the image
+                encoder are missing.
         """
         found = self.network.load_state_dict(tensors, strict=False)
         if found.unexpected_keys:
             raise RuntimeError(f"no tensor {found.unexpected_keys[0]} in the network")
-        # Decoders may have grown since; without its encoder it is another beginning.
+        # Decoders may have new tensors since that training, but the encoder must be complete.
         if any(name.startswith("image_encoder.") for name in found.missing_keys):
             raise RuntimeError("the image encoder is not whole")
         self._average.module.load_state_dict(self.network.state_dict())
@@ -139,7 +143,7 @@ class Pretraining:
         return list(found.missing_keys)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a state, under this plan."""
+        """Resumes from a state, with this plan."""
         self.step, self.images, self.seconds = state["step"], state["images"], state["seconds"]
         self._recent = state["recent"]
         self.network.load_state_dict(state["network"])
@@ -148,17 +152,17 @@ class Pretraining:
 
     def _take_step(self) -> None:
         plan = self.plan
-        # The size is drawn for all processes alike, the images for each by itself.
-        common = Chance((plan.seed, self.step))
+        # The size of images is the same in all processes; the images differ.
+        common = RandomSource((plan.seed, self.step))
         size = plan.sizes[common.whole(0, len(plan.sizes) - 1)]
         rounds = Rounds(common.whole(2, 3), common.whole(0, 4) if common.happens(0.3) else 0)
-        chance = Chance((plan.seed, self.step, self._processes.rank + 1), self._device)
-        episodes = [draw_episode(chance, plan.images_at(size), size) for _ in range(plan.episodes)]
+        random = RandomSource((plan.seed, self.step, self._processes.rank + 1), self._device)
+        episodes = [draw_episode(random, plan.images_at(size), size) for _ in range(plan.episodes)]
         for group in self._optimiser.param_groups:
             group["lr"] = plan.rate_at(self.step)
         set_input_size(self.network, size)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
-            loss, scores = self._losses(episodes, rounds, chance)
+            loss, scores = self._losses(episodes, rounds, random)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         parameters = list(self.network.parameters())
@@ -171,14 +175,14 @@ class Pretraining:
         self._note({"loss": loss, **scores})
 
     def _losses(
-        self, episodes: list[Episode], rounds: Rounds, chance: Chance
+        self, episodes: list[Episode], rounds: Rounds, random: RandomSource
     ) -> tuple[Tensor, dict[str, Tensor]]:
         images = torch.cat([each.images for each in episodes])
         features = self._segmenter.encode(images[:, None].expand(-1, 3, -1, -1))
-        masks = choose_masks(episodes, chance)
+        masks = choose_masks(episodes, random)
         shown = masks.flatten(1).any(1)
         loss, dsc = prompt_loss(
-            self._segmenter, chosen(features, shown), masks[shown], rounds, chance
+            self._segmenter, chosen(features, shown), masks[shown], rounds, random
         )
         scores = {"prompt_dsc": dsc[0].mean(), "corrected_dsc": dsc[-1].mean()}
         found = []
@@ -187,7 +191,7 @@ class Pretraining:
             own = slice(start, start + len(episode.images))
             start = own.stop
             part = chosen(features, own)
-            context, context_dsc = context_loss(self.network, part, episode, self._loss, chance)
+            context, context_dsc = context_loss(self.network, part, episode, self._loss, random)
             loss = loss + context / len(episodes)
             found.append(context_dsc)
         scores["context_dsc"] = torch.stack(found).nanmean()

@@ -1,23 +1,23 @@
-"""One connected part of a mask: a user points at one thing."""
+"""One connected part of a mask, because a prompt points at one object."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
 
-from SAMFineTuneLib.random_source import Chance
+from SAMFineTuneLib.random_source import RandomSource
 
 
-def random_component(mask: np.ndarray, smallest: float, chance: Chance) -> np.ndarray:
+def random_component(mask: np.ndarray, smallest: float, random: RandomSource) -> np.ndarray:
     """One of a mask's connected parts; pixels that share a side are connected.
 
     Args:
         mask: (rows, columns) bool.
-        smallest: share of the image that a part must exceed where there are several.
-        chance: which one.
+        smallest: share of the image that a part must exceed where the mask has several parts.
+        random: chooses the part.
 
     Returns:
-        The part, (rows, columns) bool; empty where several are all too small.
+        The part, (rows, columns) bool; empty where there are several and all are too small.
     """
     parts, count = ndimage.label(mask)
     if count < 2:
@@ -26,7 +26,7 @@ def random_component(mask: np.ndarray, smallest: float, chance: Chance) -> np.nd
     fitting = np.flatnonzero(sizes > smallest * mask.size)
     if not len(fitting):
         return np.zeros_like(mask)
-    part: np.ndarray = parts == fitting[chance.whole(0, len(fitting) - 1)] + 1
+    part: np.ndarray = parts == fitting[random.whole(0, len(fitting) - 1)] + 1
     return part
 
 

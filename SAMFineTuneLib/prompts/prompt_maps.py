@@ -1,4 +1,4 @@
-"""Prompts as pictures at stride 4: discs, filled boxes and the previous mask."""
+"""Prompts as maps at stride 4: discs for points, filled boxes, and the previous mask."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def draw_maps(prompts: PromptSet, side: int) -> Tensor:
     )
     left, top, right, bottom = (each[:, None, None] for each in prompts.boxes.unbind(1))
     x, y = axis[None, None, :], axis[None, :, None]
-    # Comparisons with what is not a number are false: no box, no map.
+    # The coordinates of a missing box are NaN. Comparisons with NaN are false, so its map is empty.
     box = ((x >= left) & (x <= right) & (y >= top) & (y <= bottom)).float()
     mask = torch.zeros_like(box) if prompts.mask is None else prompts.mask[:, 0].sigmoid() - 0.5
     return torch.stack([positive, negative, box, mask.to(box.dtype)], dim=1)
 
 
 def _discs(points: Tensor, axis: Tensor, radius: float) -> Tensor:
-    """(B, N, side, side), 1 at each point and falling off around it."""
+    """(B, N, side, side), 1 at each point and decreasing around it."""
     x = (axis - points[..., :1]) / radius
     y = (axis - points[..., 1:]) / radius
     return torch.exp(-(x.square()[..., None, :] + y.square()[..., :, None]))

@@ -1,4 +1,4 @@
-"""What a user points at: points and boxes, for a batch of images."""
+"""Prompts for a batch of images: points, boxes and the previous mask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Labels of points, as Segment Anything numbers them; padding stands where an image has fewer.
+# Labels of points, as Segment Anything numbers them. Padding fills the places of images that have
+# fewer points than others of the batch.
 POSITIVE, NEGATIVE, PADDING = 1, 0, -1
 
 
@@ -19,8 +20,7 @@ class PromptSet:
         points: (B, N, 2) positions (x, y) in pixels of the square; pixel centres are at
             half-integers.
         labels: (B, N) POSITIVE, NEGATIVE or PADDING.
-        boxes: (B, 4) left, top, right, bottom in the same pixels; not a number in an image that
-            has no box.
+        boxes: (B, 4) left, top, right, bottom in the same pixels; NaN in an image without a box.
         mask: (B, 1, S/4, S/4) logits of the previous mask, None before there is one.
     """
 
@@ -40,11 +40,11 @@ class PromptSet:
 
     @property
     def boxed(self) -> Tensor:
-        """Which images have a box, (B,) bool."""
+        """(B,) bool, which images have a box."""
         return ~self.boxes.isnan().any(1)
 
     def with_points(self, points: Tensor, labels: Tensor) -> PromptSet:
-        """One more point an image: (B, 2) and (B,)."""
+        """These prompts with one more point in each image: points (B, 2) and labels (B,)."""
         return PromptSet(
             torch.cat([self.points, points[:, None]], dim=1),
             torch.cat([self.labels, labels[:, None]], dim=1),
@@ -59,5 +59,5 @@ class PromptSet:
         return PromptSet(self.points[own], self.labels[own], self.boxes[own], mask)
 
     def with_mask(self, mask: Tensor | None) -> PromptSet:
-        """With another previous mask."""
+        """These prompts with another previous mask."""
         return PromptSet(self.points, self.labels, self.boxes, mask)

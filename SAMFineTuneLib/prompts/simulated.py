@@ -1,8 +1,9 @@
-"""Prompts as a user would give them, drawn from the true mask; for training and for measuring.
+"""Simulated prompts: what a user might click, derived from the true mask.
 
-Never for a result that is called automatic. The first prompt is a jittered box or a point well
-inside; the next points lie in the middle of the largest error of the previous mask, as Segment
-Anything was trained and as interactive segmentation is measured.
+They serve training and measurement, and are never used for a result that is called automatic. The
+first prompt is a jittered box or a point well inside the structure. Each further point lies in the
+middle of the largest error of the previous mask; Segment Anything was trained in this way, and
+interactive segmentation is measured in this way.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, PADDING, POSITIVE, PromptSet
 
-# Half-widths of the windows, as shares of the side, whose filling tells how deep a place lies.
+# Half-widths, as shares of the side, of the windows whose filling measures the depth of a pixel.
 _DEPTHS = (0.01, 0.03, 0.08, 0.2)
 
 
@@ -34,21 +35,22 @@ def jittered(boxes: Tensor, share: float, noise: Tensor, largest: float = 20.0) 
 
     Args:
         boxes: (B, 4).
-        share: deviation of the move as a share of width and height; the study's is a tenth.
-        noise: (B, 4) normal numbers.
-        largest: pixels.
+        share: standard deviation of the displacement as a share of width and height; 0.1 in the
+            published study.
+        noise: (B, 4) normally distributed numbers.
+        largest: the largest displacement in pixels.
     """
     sizes = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     moved = boxes + (noise * share * sizes).clamp(-largest, largest)
-    # A box keeps a pixel of area, however it was moved.
+    # Every box keeps a width and a height of at least one pixel.
     return torch.cat([moved[:, :2], torch.maximum(moved[:, 2:], moved[:, :2] + 1)], dim=1)
 
 
 def depth_of(masks: Tensor) -> Tensor:
-    """How deep each place lies in a mask (B, H, W): 0 outside, larger towards the middle.
+    """How deep each pixel lies in a mask (B, H, W): 0 outside, larger towards the middle.
 
-    The filling of windows of four sizes, which costs less than a distance and can be had on
-    every device.
+    The depth is the sum of the filled shares of windows of four sizes. This costs less than a
+    distance transform, and runs on every device.
     """
     inside = masks.float()
     depth = torch.zeros_like(inside)
@@ -72,29 +74,31 @@ def _window_sums(maps: Tensor, half: int) -> Tensor:
 
 
 def points_within(masks: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """A point (B, 2), x and y in pixels, well inside each mask; and which masks have any.
+    """A point (B, 2), x and y in pixels, well inside each mask; and which masks are not empty.
 
     Args:
         masks: (B, H, W) bool.
-        noise: (B, H, W) from 0 to 1, for the choice among deep places; zeros take the deepest.
+        noise: (B, H, W) from 0 to 1, for a random choice among deep pixels; zeros choose the
+            deepest one.
     """
     return _highest_places(depth_of(masks) + noise * masks), masks.flatten(1).any(1)
 
 
 def _highest_places(scores: Tensor) -> Tensor:
-    """Where maps (B, H, W) are highest: centres of pixels (B, 2), x and y."""
+    """The centres (B, 2), x and y, of the pixels at which maps (B, H, W) are highest."""
     position = scores.flatten(1).argmax(1)
     width = scores.shape[-1]
     return torch.stack([position % width, position // width], dim=1) + 0.5
 
 
 def correcting_points(found: Tensor, true: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The next click: in the middle of the largest error.
+    """The next click, in the middle of the largest error.
 
     Args:
         found: (B, H, W) bool, the previous mask.
         true: (B, H, W) bool.
-        noise: (B, H, W) from 0 to 1; zeros take the very middle.
+        noise: (B, H, W) from 0 to 1, for a random choice among deep pixels; zeros choose the
+            deepest one.
 
     Returns:
         Points (B, 2), and their labels (B,): POSITIVE where the mask lacks something, NEGATIVE
@@ -115,11 +119,11 @@ def first_prompts(masks: Tensor, boxed: Tensor, share: float, noise: Tensor) -> 
     Args:
         masks: (B, H, W) bool, none empty.
         boxed: (B,) bool.
-        share: of the jitter; see `jittered`.
+        share: of the jitter, as in `jittered`.
         noise: (B, H, W) from 0 to 1, for points and jitter.
     """
     points, _ = points_within(masks, noise)
-    # Four of the numbers, made normal.
+    # Four of the uniform numbers, transformed to normally distributed ones.
     normal = torch.erfinv(noise.flatten(1)[:, :4].clamp(0.001, 0.999) * 2 - 1) * 2**0.5
     boxes = jittered(boxes_around(masks), share, normal)
     boxes = torch.where(boxed[:, None], boxes, torch.nan)

@@ -1,10 +1,10 @@
-"""Random changes to a labelled slice that leave its meaning as it is.
+"""Augmentation: random changes to a labelled slice after which its labels still hold.
 
-Geometry: rotation, scale, shear, shift and a smooth elastic displacement, applied in one sampling
-together with the way to the model's square, so that a slice is interpolated once. There are no
-flips: a mirrored right kidney is a left kidney. Intensity: colour jitter and a random histogram
-curve, as in the study's recipe (Gu et al., MELBA 2025:006), with noise and blur, through MONAI. In
-calibrated images (CT) a grey level means a tissue, so there it changes little.
+Geometry: rotation, scale, shear, shift and a smooth elastic displacement. They are applied together
+with the mapping to the model's square, so that a slice is interpolated only once. There are no
+flips, because a mirrored right kidney is a left kidney. Intensity: colour jitter and a random
+histogram curve, as in the recipe of the published study (Gu et al., MELBA 2025:006), with noise and
+blur, by MONAI. In calibrated images (CT) a grey level stands for a tissue, so changes are small.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class GeometricRange:
 
 
 class SliceAugmentation:
-    """Draws one augmentation from one whole number, so that any of them can be drawn again.
+    """Draws an augmentation from a seed, so that it can be drawn again.
 
     Args:
         size: side of the square in pixels.
-        geometry: how far the geometry may change.
-        calibrated: whether grey levels mean the same in every image.
+        geometry: standard deviations of the changes of geometry.
+        calibrated: whether a grey level stands for the same tissue in every image.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SliceAugmentation:
         self._intensity = _calibrated_changes() if calibrated else _uncalibrated_changes()
 
     def positions(self, seed: int) -> Tensor:
-        """Where to look on the square instead of its regular positions, (S, S, 2)."""
+        """Displaced positions (S, S, 2) on the square, to sample instead of the regular ones."""
         generator = torch.Generator().manual_seed(seed)
         positions = self._positions @ self._random_matrix(generator).T
         positions = positions + self._normal(generator, 2) * 2 * self.geometry.shift

@@ -1,4 +1,4 @@
-"""Voxel values to the range that the networks expect."""
+"""Intensity windows: mapping voxel values to the grey levels that the networks expect."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from SAMFineTuneLib.errors import InputError
 if TYPE_CHECKING:
     from SAMFineTuneLib.volumes import Volume
 
-# In Hounsfield units: air and lung, what hardly any tissue has, and as far above water as air and
-# lung are below it.
+# Ranges in Hounsfield units: that of air and lung, a range that hardly any tissue has, and the
+# range as far above water as air and lung are below it.
 _AIR = -900
 _LOW, _BETWEEN, _OPPOSITE = (-1100, -600), (-600, -300), (600, 1100)
-# Air and lung are a peak of their own: so many times as many voxels a unit as elsewhere.
+# Smallest ratio of the density of voxels (per unit) in air and lung to that in the other ranges.
 _PEAK = 1.1
-# Share of voxels below air that reconstruction and metal leave in a CT, beside the padding.
+# Largest share of voxels below air in a CT, beside padding; reconstruction and metal cause them.
 _BELOW_AIR = 0.02
 _PERCENTILES = (0.5, 99.5)
-# Part of the window by which numbers of one value may differ through rounding in other units.
+# Share of the window by which equal values may differ after rounding in other units.
 _ROUNDING = 1e-9
-# Percentiles need no more voxels than this, and a volume can have a billion.
+# Number of voxels that suffices for percentiles; a volume can have a billion.
 _SAMPLE = 2_000_000
 _KNOTS = 65
 _EQUALISED = 0.5
 
 
 class IntensityWindow(BaseModel):
-    """Values to grey levels from 0 to 1, by a rising curve between `low` and `high`.
+    """Maps values to grey levels from 0 to 1, by an increasing curve between `low` and `high`.
 
     Attributes:
-        low: value that becomes 0, as do those below.
-        high: value that becomes 1, as do those above.
+        low: value that becomes 0, as do all values below.
+        high: value that becomes 1, as do all values above.
         curve: grey levels at evenly spaced values from `low` to `high`.
         mean: of the grey levels of the voxels that the window was made from.
-        standard_deviation: likewise.
+        standard_deviation: of the same grey levels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,27 +54,27 @@ class IntensityWindow(BaseModel):
 
 
 def _levels(pixels: np.ndarray, low: float, high: float, curve: tuple[float, ...]) -> np.ndarray:
-    # Whole numbers far from zero are one and the same in single precision.
+    # Single precision does not distinguish neighbouring whole numbers far from zero.
     scaled = (pixels.astype(np.float64) - low) / (high - low)
     levels: np.ndarray = np.interp(scaled, np.linspace(0, 1, len(curve)), curve)
     return levels.astype(np.float32)
 
 
 class VoxelSample(NamedTuple):
-    """Evenly spread voxels of a volume, which outlive it in memory, and its modality."""
+    """Evenly spread voxels of a volume, kept when the volume is released, and its modality."""
 
     values: np.ndarray
     modality: str | None
 
 
 def sample_voxels(volume: Volume) -> VoxelSample:
-    """At most about two million voxels, float64.
+    """A sample of at most about two million voxels, float64.
 
     Raises:
         InputError: all voxels have one value.
     """
     flat = volume.array.reshape(-1)
-    # Sides are often powers of two: an even stride would see a few columns of each slice only.
+    # Sides are often powers of two, so an even stride would take voxels of a few columns only.
     values = flat[:: max(1, flat.size // _SAMPLE) | 1].astype(np.float64)
     low, high = flat.min(), flat.max()
     if low == high:
@@ -84,7 +84,7 @@ def sample_voxels(volume: Volume) -> VoxelSample:
             code="constant_image",
         )
     if values.min() == values.max():
-        # The few voxels that differ lie between those that were taken.
+        # The few voxels with other values are not in the sample.
         values = np.append(values, [float(low), float(high)])
     return VoxelSample(values, volume.modality)
 
@@ -92,9 +92,9 @@ def sample_voxels(volume: Volume) -> VoxelSample:
 class IntensityNormalisation(BaseModel):
     """How the volumes of a tuned model are normalised.
 
-    `calibrated` images (CT, in Hounsfield units) share one window, found on the examples, so that
-    a value means the same tissue in every volume. All others get a window of their own from the
-    percentiles of their voxels.
+    Volumes of `calibrated` images (CT, in Hounsfield units) share one window, found on the
+    examples, so that a value stands for the same tissue in every volume. Each volume of other
+    images gets a window of its own from the percentiles of its voxels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -103,7 +103,7 @@ class IntensityNormalisation(BaseModel):
     window: IntensityWindow | None = None
 
     def window_for(self, sample: VoxelSample) -> IntensityWindow:
-        """The window that applies to the volume that a sample was taken of."""
+        """The window of the volume that a sample was taken from."""
         return self.window or _percentile_window([sample])
 
 
@@ -121,14 +121,15 @@ def _is_calibrated(sample: VoxelSample) -> bool:
 
 
 def _looks_like_ct(values: np.ndarray) -> bool:
-    """Whether voxels are Hounsfield units, by what sets CT apart from other images of both signs.
+    """Whether voxels are Hounsfield units, and not those of other images with negative values.
 
-    Air and lung are a peak of their own, with hardly a voxel between them and fat, and nothing is
-    darker than air but the padding, which is one value. In a difference of images, a phase or a
-    velocity, values get rarer away from zero, to both sides alike, or go on beyond.
+    In a CT, air and lung form a peak of their own, with hardly a voxel between them and fat, and
+    only the padding, which is one value, is below air. In a difference of images, a phase or a
+    velocity, values become rarer away from zero on both sides alike, or there are values beyond
+    those of air.
     """
     lowest = values.min()
-    # Padding is drawn around what was scanned, in one value below air.
+    # Padding surrounds the scanned region, with one value below air.
     inside = values[values > lowest] if lowest < _LOW[0] else values
     if not inside.size or inside.min() > _AIR or np.mean(inside < _LOW[0]) > _BELOW_AIR:
         return False
@@ -137,7 +138,7 @@ def _looks_like_ct(values: np.ndarray) -> bool:
 
 
 def _density(values: np.ndarray, low: float, high: float) -> float:
-    """Share of the voxels from `low` up to `high`, for each unit."""
+    """Share of the voxels from `low` up to `high`, divided by the width of this range."""
     return float(np.mean((values >= low) & (values < high))) / (high - low)
 
 
@@ -145,7 +146,7 @@ def _percentile_window(samples: list[VoxelSample]) -> IntensityWindow:
     values = np.concatenate([sample.values for sample in samples])
     low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
     if not high > low:
-        # Nearly all voxels have one value: a tiny object on an even background.
+        # Nearly all voxels have one value, as with a tiny object on a uniform background.
         low, high = float(values.min()), float(values.max())
     curve = _curve(values, low, high)
     levels = _levels(values, low, high, curve)
@@ -159,16 +160,16 @@ def _percentile_window(samples: list[VoxelSample]) -> IntensityWindow:
 
 
 def _curve(values: np.ndarray, low: float, high: float) -> tuple[float, ...]:
-    """Half a straight line, half the share of voxels below: contrast where there are voxels.
+    """The mean of a straight line and the cumulative histogram: contrast where voxels are frequent.
 
-    A straight line alone leaves the soft tissues of a CT within a twentieth of the grey levels,
-    because it spends the others on air and bone; full equalisation would blow up noise.
+    A straight line alone leaves a twentieth of the grey levels for the soft tissues of a CT,
+    because the others are used for air and bone; full equalisation would amplify noise.
     """
     knots = np.linspace(0, 1, _KNOTS)
     inside = np.sort((values[(values > low) & (values < high)] - low) / (high - low))
     if not len(inside):
         return tuple(knots.tolist())
-    # Many voxels may lie on a knot: in all units they count as not below it.
+    # Many voxels may lie on a knot. Whatever the unit, they count as not below it.
     shares = np.searchsorted(inside, knots - _ROUNDING) / len(inside)
     curve = (1 - _EQUALISED) * knots + _EQUALISED * shares
     return tuple(np.round(curve, 4).tolist())

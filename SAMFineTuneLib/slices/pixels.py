@@ -1,4 +1,4 @@
-"""Grey levels to the three channels that a backbone was trained on."""
+"""Converting grey levels to the three channels that a backbone was trained on."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SAM_DEVIATION = (58.395, 57.12, 57.375)
 def network_pixels(
     image: Tensor, window: IntensityWindow, normalisation: PixelNormalisation
 ) -> Tensor:
-    """Grey image (S, S), 0 to 1 in its window, to (3, S, S) as the backbone expects it.
+    """Converts a grey image (S, S), 0 to 1 in its window, to (3, S, S) as the backbone expects it.
 
-    "sam" repeats the grey level in three colours and subtracts Segment Anything's mean; "unit"
-    gives the window's voxels zero mean and unit variance.
+    "sam" repeats the grey level in three channels and normalises by Segment Anything's statistics;
+    "unit" normalises the window's voxels to zero mean and unit variance.
     """
     if normalisation == "unit":
         return ((image - window.mean) / window.standard_deviation).expand(3, -1, -1)

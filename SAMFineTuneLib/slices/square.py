@@ -1,4 +1,4 @@
-"""A slice on the model's square and back."""
+"""Mapping a slice to the model's square and back."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class SquareFit:
         return max(1, round(self.size * millimetres / longest))
 
     def sampling_grid(self, displaced: Tensor | None = None) -> Tensor:
-        """Where each pixel of the square looks in the slice, for `grid_sample`.
+        """The position in the slice that each pixel of the square samples, for `grid_sample`.
 
         Args:
             displaced: (S, S, 2) positions (x, y) on the square, in units of its side from -1 to 1,
-                at which to look instead of the regular ones (augmentation).
+                to sample instead of the regular ones (augmentation).
 
         Returns:
             (S, S, 2) in grid_sample's units, -1 … 1 from edge to edge of the slice.
@@ -110,7 +110,7 @@ class SquareFit:
 
 
 def mask_shares(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:
-    """How much of each pixel (1, 1, s, s) of the mask decoder a mask (rows, columns) fills."""
+    """Share of each pixel (1, 1, s, s) of the mask decoder that a mask (rows, columns) fills."""
     square = fit.mask_to_square(torch.from_numpy(np.ascontiguousarray(mask)).int()).float()
     return F.avg_pool2d(square[None, None], 4)
 

@@ -69,7 +69,7 @@ class SliceStack:
 
     @property
     def name(self) -> str:
-        """The patient's name of the axis."""
+        """The anatomical name of the axis."""
         return axis_name(self.geometry, self.axis)
 
     @property

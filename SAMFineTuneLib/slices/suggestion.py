@@ -1,4 +1,4 @@
-"""Which slice to label next."""
+"""Suggesting which slice to label next."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ def next_slice(
     extent: tuple[int, int] | None = None,
     uncertainty: Sequence[float] | None = None,
 ) -> int | None:
-    """The slice that would tell the most, of those that are not known yet.
+    """The unknown slice from which most is learnt when it is labelled.
 
-    That is the one farthest from all that are known, first within the extent of the structures,
-    or, where nobody said what it is, between the first and the last labelled slice, then beyond.
-    While nothing is labelled the ends count as known, so that the middle comes first. Once a model
-    has told how uncertain it is of each slice, the most uncertain one is taken among those at
-    least half as far from the known ones as the farthest: neighbours look alike.
+    That is the slice farthest from all known ones. Slices within the extent of the structures come
+    first, or, where the extent is not stated, those between the first and the last labelled slice;
+    then come the others. While nothing is labelled, the ends count as known, so that the middle is
+    suggested first. Where the uncertainty of a model is given, the most uncertain slice is taken
+    among those at least half as far from the known ones as the farthest, because neighbouring
+    slices look alike.
 
     Args:
-        count: slices of the volume along the axis.
+        count: number of slices along the axis.
         labelled: slices that are labelled.
         empty: slices known to hold none of the structures.
-        extent: the first and the last slice that hold any; beyond, all is known to be empty.
-        uncertainty: one figure a slice, the larger the less certain; None: not known.
+        extent: the first and the last slice that hold any structure; all beyond are empty.
+        uncertainty: one figure for each slice, the larger the less certain; None where unknown.
 
     Returns:
-        The slice; None when all are known. Of equally good ones the first.
+        The number of the slice; of equally good ones the first. None where all are known.
 
     Raises:
-        ValueError: a slice that is none of the volume's, or not one figure a slice.
+        ValueError: a slice that does not exist, or not one figure for each slice.
     """
     numbers = np.arange(count)
     shown = _marked(count, labelled)

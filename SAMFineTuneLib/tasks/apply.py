@@ -1,4 +1,4 @@
-"""Volumes through a tuned model to segmentations."""
+"""An apply: segmenting volumes with a tuned model."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ from SAMFineTuneLib.worker.events import EventWriter
 
 
 class _Endings(NamedTuple):
-    """How the files are called that go into a folder, after the volume's name."""
+    """Endings of the names of files in a folder, which follow the volume's name."""
 
     segmentation: str
     uncertainty: str
 
 
 _COMPRESSED_ENDINGS = _Endings("_segmentation.nii.gz", "_uncertainty.nii.gz")
-# NIfTI has no form that is written raw and keeps names and colours.
+# Uncompressed NIfTI files cannot hold names and colours of labels.
 _RAW_ENDINGS = _Endings("_segmentation.seg.nrrd", "_uncertainty.nrrd")
 
 _SLICES_AT_A_TIME = 4
@@ -93,7 +93,7 @@ def run_apply(
         else _outputs(job.volumes, job.uncertainty, [each.uncertainty for each in endings])
     )
     for grid, output, uncertainty in zip(grids, outputs, uncertainties, strict=True):
-        # A DICOM segmentation tells the place of every frame.
+        # A DICOM segmentation stores the position of every frame.
         if not names_a_dicom_segmentation(output):
             require_holdable(output, grid)
         if uncertainty is not None:
@@ -145,7 +145,7 @@ def run_apply(
 
 
 def _cannot_be_ct(volume: Volume) -> bool:
-    """A CT has negative values, in fat at the least, even where air was cropped away."""
+    """Whether a volume has no negative values, which a CT has at least in fat."""
     if volume.modality is not None:
         return volume.modality != "CT"
     return float(volume.array.min()) >= 0
@@ -199,7 +199,7 @@ def _apply(
 
 
 def _endings(job: ApplyJob, path: Path, grid: Geometry, events: EventWriter) -> _Endings:
-    """How the results of a volume are called in a folder: by a format that can hold its place."""
+    """The endings of a volume's results in a folder, of a format that can store its geometry."""
     endings = _COMPRESSED_ENDINGS if job.compress else _RAW_ENDINGS
     into_folder = any(
         place is not None and not (names_an_image(place) or names_a_dicom_segmentation(place))
@@ -218,7 +218,7 @@ def _endings(job: ApplyJob, path: Path, grid: Geometry, events: EventWriter) -> 
 def _writer(
     job: ApplyJob, path: Path, volume: Volume, card: ModelCard, events: EventWriter
 ) -> Callable[[Path, Labelmap], None]:
-    """What will write the segmentation of a volume; tried out where the work could be in vain.
+    """The function that writes a volume's segmentation; DICOM writing is tested before the work.
 
     Raises:
         InputError: a DICOM segmentation of this volume cannot be written.
@@ -244,7 +244,7 @@ def _writer(
 
 
 def _outputs(volumes: list[Path], output: Path, endings: list[str]) -> list[Path]:
-    """One file a volume: the output itself when it is one, else named after the volumes."""
+    """One file for each volume: the output itself if it is a file, else named after the volumes."""
     if names_an_image(output) or names_a_dicom_segmentation(output):
         return [output]
     names: list[str] = []
@@ -252,8 +252,8 @@ def _outputs(volumes: list[Path], output: Path, endings: list[str]) -> list[Path
     for volume in volumes:
         name = stem = volume_stem(volume)
         number = 1
-        # Volumes of one name from different folders keep apart by a number.
-        # Neither do they where the disk makes no difference between cases.
+        # Volumes of the same name from different folders are told apart by a number, also where
+        # the names differ in upper and lower case only, which some disks do not distinguish.
         while name.casefold() in taken:
             number += 1
             name = f"{stem}_{number}"

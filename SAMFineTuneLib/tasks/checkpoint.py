@@ -1,4 +1,4 @@
-"""Official weights fetched by a worker, so that it can be cancelled and goes on later."""
+"""Fetching official weights in a worker, so that it can be cancelled and resumed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PROGRESS_EVERY_S = 0.3
 def run_checkpoint(
     job: CheckpointJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
-    """Fetch the official weights of a backbone into the cache; steps are megabytes.
+    """Fetches the official weights of a backbone into the cache; steps are megabytes.
 
     Raises:
-        InputError: no weights for this backbone, its source out of reach, no space left, a file
-            that is not the official one.
-        Cancelled: the user asked to stop; what has arrived stays for the next time.
+        InputError: no weights for this backbone, a source that cannot be reached, no space left, or
+            a file that is not the official one.
+        Cancelled: the user asked to stop; the part that has arrived is kept for the next time.
     """
     spec = find(job.backbone)
     events.log(f"{spec.name}: {spec.description}; licence {spec.licence}")

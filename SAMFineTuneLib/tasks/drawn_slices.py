@@ -1,4 +1,4 @@
-"""Slices that a user has drawn, to what an apply knows of a volume."""
+"""What is known of a volume's structures from the slices that a user has drawn."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def require_drawn(
     warn: Callable[[str], None],
     series: Sequence[str | None] = (),
 ) -> None:
-    """Looks whether what is drawn can be used, before anything is computed.
+    """Checks that the drawn slices can be used, before anything is computed.
 
     Args:
         drawn: examples.
         volumes: to be segmented.
-        warn: told where not one of the examples is of one of the volumes.
-        series: the DICOM series that was chosen of each volume; () where none was.
+        warn: called with a sentence where none of the examples is of one of the volumes.
+        series: the DICOM series that was chosen for each volume; () where none was.
 
     Raises:
         InputError: a segmentation that is not there, or that is the volume itself.
@@ -74,8 +74,8 @@ def known_structures(
 ) -> list[KnownStructure]:
     """What is known of the model's structures in one volume.
 
-    A fine-tune may take it that a structure ends somewhere beyond its last drawn slice (`empty`
-    "auto"); here that is for the model to say, unless the user has said it.
+    A fine-tune may assume that a structure ends beyond its last drawn slice (`empty` "auto"). Here
+    this is not assumed, because the model predicts where the structure ends.
 
     Args:
         drawn: examples; those of other volumes count for nothing.
@@ -83,14 +83,14 @@ def known_structures(
         volume: the same, read.
         names: the model's labels and their names, "" where they have none.
         axis: along which the model cuts the volume.
-        warn: told what cannot help, and why.
-        terminologies: the model's labels and what they are in coded terms, where it tells.
-        series: the DICOM series that was chosen of the path.
+        warn: called with a sentence about drawn slices that cannot be used, and why.
+        terminologies: the model's labels and their terminologies, where it has any.
+        series: the DICOM series that was chosen for the path.
 
     Raises:
         InputError: a segmentation that cannot be read or does not lie over the volume; slices that
-            it has not, or that are called empty and are not; a label that has the number of one of
-            the model's and is called otherwise.
+            do not exist, or that are stated to be empty and are not; a label that has the number
+            of one of the model's labels and another name.
     """
     model = [
         NamedLabel(value, name, (terminologies or {}).get(value, ""))
@@ -119,8 +119,8 @@ def _of_model(
 ) -> tuple[Labelmap, list[int]]:
     """The example's labels that the model knows, in the model's numbers and on the volume's grid.
 
-    A label that the example lists may have no voxel: then it says where the structure is not. A
-    segmentation without any label says so of all structures, where it says anything of slices.
+    A label that the example lists may have no voxel; then the structure is absent on the known
+    slices. In a segmentation without any label all structures are, if some slices are known.
     """
     wanted = None if example.labels == "all" else example.labels
     labelmap = read_labelmap(
@@ -211,9 +211,10 @@ def _drawings(
 def _same_volume(
     path: Path, series: str | None, other_path: Path, other_series: str | None
 ) -> bool:
-    """Whether two paths, each with a choice of a series, mean the same volume.
+    """Whether two paths, each with a chosen series, are the same volume.
 
-    A number and a UID may name the same series, and so may no choice where there is only one.
+    A number and a UID may stand for the same series. Where a folder has only one series, none
+    need be chosen.
     """
     if path.resolve() != other_path.resolve():
         return False

@@ -1,4 +1,4 @@
-"""The process that does a job: reads it, tells its events, obeys, ends with an exit code."""
+"""The worker process of a job: it reads the job, reports events, and receives requests."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _POLL_S = 0.1
 
 
 def main(job_folder: Path, parent: int | None = None) -> int:
-    """Do the job of a folder and tell its events as JSON lines on standard output.
+    """Does the job of a folder and reports its events as JSON lines on standard output.
 
     Takes over standard input and output of the process, so it is called once, by a process of its
     own. A cancelled job that does not stop by itself within 1.5 s is ended with all its children.
 
     Args:
         job_folder: holds job.json.
-        parent: id of the process for which the work is done; when that has gone, so is the job.
+        parent: id of the process for which the work is done; the job is cancelled when it ends.
 
     Returns:
         0 done, 1 a fault in the program, 2 bad input, 3 cancelled.
@@ -50,14 +50,15 @@ def main(job_folder: Path, parent: int | None = None) -> int:
 
 
 class _Run:
-    """One job at work, and the thread that listens meanwhile."""
+    """The run of one job, and the thread that receives requests meanwhile."""
 
     def __init__(self, folder: JobFolder, events: EventWriter, parent: int | None) -> None:
         self._folder = folder
         self._events = events
         self._control = Control(folder)
         self._parent = None if parent is None else WatchedProcess(parent)
-        # Held by who ends the job: the work with its result, or the watch with an early end.
+        # Held by the thread that ends the job: the main thread with its result, or the watching
+        # thread where the job is ended early.
         self._ending = threading.Lock()
         self._ended = threading.Event()
         self._folder_is_mine = True
@@ -70,7 +71,7 @@ class _Run:
         try:
             with output_as_lines(lambda line: self._events.log(line, "debug")):
                 result = self._work()
-        # Whatever a library raises, the client has to learn of it.
+        # The client must be informed of every exception, including those of libraries.
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             return self._fail(error)
         return self._succeed(result)
@@ -90,7 +91,7 @@ class _Run:
         try:
             self._folder.lock()
         except InputError:
-            # Events and requests in the folder are another worker's.
+            # Events and requests in the folder belong to another worker.
             self._folder_is_mine = False
             self._events.leave_folder()
             raise
@@ -100,16 +101,16 @@ class _Run:
             try:
                 self._events.emit(Result(result=result))
             except TypeError as error:
-                return self._tell(error)
+                return self._report(error)
             self._ended.set()
             self._folder.clear_requests()
         return EXIT_DONE
 
     def _fail(self, error: BaseException) -> int:
         with self._ending:
-            return self._tell(error)
+            return self._report(error)
 
-    def _tell(self, error: BaseException) -> int:
+    def _report(self, error: BaseException) -> int:
         event = error_event(error)
         if event.exit_code == EXIT_OUR_FAULT:
             self._keep_traceback(error)
@@ -123,12 +124,12 @@ class _Run:
             with self._folder.log_file.open("a", encoding="utf-8", errors="replace") as file:
                 file.write(f"{stamp}\n{text}\n")
         except OSError:
-            _say(text)
+            _print_error(text)
 
     def _end_with(self, event: ErrorEvent) -> None:
         self._ended.set()
         self._events.emit(event)
-        _say(event.line())
+        _print_error(event.line())
         if self._folder_is_mine:
             self._folder.clear_requests()
         end_processes(descendants(os.getpid()), wait_s=1.0)
@@ -137,11 +138,11 @@ class _Run:
         self._control.request_cancel()
 
     def _watch(self) -> None:
-        """Listen for requests until the work has ended; end it when it does not stop in time."""
+        """Receives requests until the work has ended; ends it if it does not stop in time."""
         lines = StandardInputLines()
         while not self._ended.wait(_POLL_S):
             for line in lines.poll():
-                self._obey(line)
+                self._receive(line)
             if self._parent is not None and not self._parent.alive():
                 self._control.request_cancel()
             if self._control.cancelled():
@@ -149,7 +150,7 @@ class _Run:
                     self._stop_hard()
                 return
 
-    def _obey(self, line: str) -> None:
+    def _receive(self, line: str) -> None:
         if line == "cancel":
             self._control.request_cancel()
         elif line == "finish":
@@ -159,13 +160,13 @@ class _Run:
         with self._ending:
             if self._ended.is_set():
                 return
-            self._tell(KeyboardInterrupt())
+            self._report(KeyboardInterrupt())
             if self._folder.worker_at_work() == os.getpid():
                 self._folder.unlock()
             os._exit(EXIT_CANCELLED)
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     with suppress(OSError, ValueError):
         if sys.stderr is not None:
             print(text, file=sys.stderr, flush=True)

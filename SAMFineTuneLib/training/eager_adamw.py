@@ -1,9 +1,9 @@
-"""AdamW for a program that compiles nothing.
+"""AdamW without the import of PyTorch's compiler.
 
-PyTorch's optimisers load its compiler (`torch._dynamo`) when they are made, so that a compiled
-program may call them. That import takes three seconds on two slow processor cores (a fine-tune's
-first step came after 10.1 s in place of 13.1 s), and nobody sees any progress meanwhile. Here the
-same methods are called without that wrapping.
+PyTorch's optimisers import its compiler (`torch._dynamo`) when they are constructed, so that
+compiled programs may call them. This import takes three seconds on two slow processor cores, in
+which no progress is seen: without it a fine-tune made its first step after 10.1 s, with it after
+13.1 s. Here the same methods are called without the wrapping that imports the compiler.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _STEP = unwrap(AdamW.step)
 
 
 class EagerAdamW(AdamW):
-    """`torch.optim.AdamW`, number for number."""
+    """`torch.optim.AdamW` with exactly the same results."""
 
     add_param_group = unwrap(Optimizer.add_param_group)
     load_state_dict = unwrap(Optimizer.load_state_dict)

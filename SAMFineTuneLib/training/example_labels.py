@@ -1,4 +1,4 @@
-"""The labels of several examples to one list of structures with one number each."""
+"""Matching the labels of several examples: one list of structures with one number each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from SAMFineTuneLib.volumes.labelmap import Colour
 
 @dataclass(frozen=True)
 class Label:
-    """A structure to segment: its number in the results, and what the user says it is."""
+    """A structure to segment: its number in the results, its name, colour and terminology."""
 
     value: int
     name: str = ""
@@ -21,18 +21,18 @@ class Label:
 
 
 class LabelsOfExample(NamedTuple):
-    """What the segmentation of one example tells of its labels, in its own numbers.
+    """The labels of one example's segmentation, in its own numbers.
 
     Attributes:
         file: name of the segmentation.
-        chosen: numbers of those to learn.
-        told: all of them, those of no voxel included.
+        chosen: numbers of the labels to learn.
+        in_file: all labels with their names, including those without a voxel.
         colours: number -> colour.
     """
 
     file: str
     chosen: Sequence[int]
-    told: Sequence[NamedLabel]
+    in_file: Sequence[NamedLabel]
     colours: Mapping[int, Colour]
 
 
@@ -58,36 +58,37 @@ def number_labels(
 ) -> NumberedLabels:
     """Matches the labels of all examples by `match_labels`.
 
-    A structure keeps the number that it has in the model that is gone on from, else in the first
-    example that has it; where another structure has that number already, it gets a free one.
+    A structure keeps the number that it has in the model that the fine-tune starts from, otherwise
+    that of the first example that has it. Where another structure has this number already, it gets
+    a free one.
 
     Args:
         examples: in the order in which they were given.
         names: number of a structure -> name that the user gives it.
-        tuned: the labels of the model that is gone on from.
-        model: how messages name that model.
+        tuned: the labels of the model that the fine-tune starts from.
+        model: the name of that model in messages.
 
     Raises:
-        InputError: a label that may be this structure or that one.
+        InputError: a label that may be one of several structures.
     """
     found: dict[int, Label] = {each.value: each for each in tuned}
     known = [NamedLabel(each.value, each.name, each.terminology) for each in tuned]
-    named: list[NamedLabel] = []
+    not_learnt: list[NamedLabel] = []
     learnt: set[int] = set()
-    given = [each.value for example in examples for each in example.told]
+    given = [each.value for example in examples for each in example.in_file]
     free = max([0, *found, *names, *given, *(n for each in examples for n in each.chosen)]) + 1
     numbers: list[dict[int, int]] = []
     remarks: list[str] = []
     before = model
     for example in examples:
-        told = {value: NamedLabel(value) for value in example.chosen}
-        told |= {each.value: each for each in example.told}
+        own_labels = {value: NamedLabel(value) for value in example.chosen}
+        own_labels |= {each.value: each for each in example.in_file}
         matching = match_labels(
             [*known, *_of_user(names, known)],
-            list(told.values()),
+            list(own_labels.values()),
             example.file,
             before or "the examples before it",
-            named=named,
+            named=not_learnt,
             said=names.keys(),
             chosen=example.chosen,
         )
@@ -99,18 +100,19 @@ def number_labels(
             own[value] = value
             if value in in_use:
                 own[value], free = free, free + 1
-                remarks.append(_renumbered(told[value], own[value], example.file))
+                remarks.append(_renumbered(own_labels[value], own[value], example.file))
         for value in example.chosen:
             number = own[value]
             learnt.add(number)
-            found[number] = _completed(found.get(number), number, told[value], example.colours)
-            known.append(told[value]._replace(value=number))
-        # Many examples tell the same of the same labels.
+            label = own_labels[value]
+            found[number] = _completed(found.get(number), number, label, example.colours)
+            known.append(label._replace(value=number))
+        # Many examples name the same labels alike.
         known = list(dict.fromkeys(known))
-        others = [each for each in example.told if each.value not in example.chosen]
-        named += [each for each in others if each.value not in own]
+        others = [each for each in example.in_file if each.value not in example.chosen]
+        not_learnt += [each for each in others if each.value not in own]
         taken = {each.value for each in known}
-        named = [each for each in dict.fromkeys(named) if each.value not in taken]
+        not_learnt = [each for each in dict.fromkeys(not_learnt) if each.value not in taken]
         numbers.append({value: own[value] for value in example.chosen})
         before = f"{model} or the examples before it" if model else ""
     labels = [_named_by_user(found[number], names) for number in sorted(learnt)]
@@ -118,7 +120,7 @@ def number_labels(
 
 
 def _of_user(names: Mapping[int, str], known: Sequence[NamedLabel]) -> list[NamedLabel]:
-    """The user's names of the structures there are so far."""
+    """The user's names of the structures that are known so far."""
     return [
         NamedLabel(value, names[value])
         for value in dict.fromkeys(each.value for each in known)
@@ -127,17 +129,17 @@ def _of_user(names: Mapping[int, str], known: Sequence[NamedLabel]) -> list[Name
 
 
 def _completed(
-    label: Label | None, number: int, told: NamedLabel, colours: Mapping[int, Colour]
+    label: Label | None, number: int, named: NamedLabel, colours: Mapping[int, Colour]
 ) -> Label:
-    """The label with what the first file tells that tells it."""
+    """The label, with the name, colour and terminology of this file where it has none so far."""
     label = label or Label(number)
-    # A name that a program made up gives way to one that says something.
-    says_more = bool(told.own_name) and not NamedLabel(number, label.name).own_name
+    # A name that a user chose replaces one that a program generated.
+    is_better = bool(named.own_name) and not NamedLabel(number, label.name).own_name
     return Label(
         number,
-        told.name if says_more else label.name or told.name,
-        label.colour or colours.get(told.value),
-        label.terminology or told.terminology,
+        named.name if is_better else label.name or named.name,
+        label.colour or colours.get(named.value),
+        label.terminology or named.terminology,
     )
 
 

@@ -1,4 +1,4 @@
-"""Features in front of the first stage that trains, computed once for each slice and variant."""
+"""A cache of the frozen stages' features, computed once for each slice and augmented variant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 
-# Disk that the cache may take, and the fewest augmented variants of a slice that are worth it.
+# Disk space that the cache may take, and the fewest augmented variants of a slice for which a cache
+# is worthwhile.
 CACHE_BYTES = 4 * 1024**3
 _FEWEST_VARIANTS = 4
 _MOST_VARIANTS = 32
@@ -29,14 +30,14 @@ class CachedSample(NamedTuple):
 
 
 class FeatureCache:
-    """Half-precision features on disk, in files that the system keeps in memory where it can.
+    """Half-precision features in files, which the operating system keeps in memory where it can.
 
-    They are written and read, not mapped into memory: a disk that is full would end the process
-    that writes through memory. So what does not fit is computed again whenever it is needed.
+    The files are not mapped into memory, because a full disk would end a process that writes to
+    mapped memory. Features that do not fit on the disk are computed again whenever they are needed.
 
     Args:
-        folder: where the files go; they are of no use to another run.
-        example: one sample (features of batch 1), which sets shapes.
+        folder: where the files go; another run cannot use them.
+        example: one sample (features of batch 1), which sets the shapes.
         slices: how many slices there are.
         variants: augmented variants of each slice.
     """
@@ -57,9 +58,9 @@ class FeatureCache:
         return bool(self._filled[key])
 
     def put(self, key: tuple[int, int], sample: CachedSample) -> CachedSample:
-        """Keeps a sample, given with batch size 1, under (slice, variant); gives it as `get` would.
+        """Stores a sample of batch size 1 under (slice, variant), and returns it as `get` would.
 
-        Where the disk is full it is not kept.
+        Where the disk is full, the sample is not stored.
         """
         tensors = (sample.state.x, *sample.state.skips)
         arrays = [each[0].detach().to("cpu", torch.float16).numpy() for each in tensors]
@@ -80,7 +81,7 @@ class FeatureCache:
         arrays = [store.read(self._place(key)) for store in (*self._features, self._targets)]
         found = [each for each in arrays if each is not None]
         if len(found) < len(arrays):
-            # Somebody cut a file off.
+            # Another program has truncated a file.
             self._filled[key] = False
             return None
         return _sample(found[:-1], found[-1])
@@ -98,7 +99,7 @@ class FeatureCache:
 
 
 class _Records:
-    """Arrays of one shape and type in a file, by their place in it; places may stay empty."""
+    """Arrays of one shape and type in a file, by their index; some may be missing."""
 
     def __init__(self, path: Path, kind: type[np.generic], example: Tensor) -> None:
         self._type = np.dtype(kind)
@@ -107,14 +108,14 @@ class _Records:
         self._file = path.open("w+b", buffering=0)
 
     def write(self, place: int, array: NDArray[Any]) -> None:
-        """OSError where the disk is full."""
+        """Raises OSError where the disk is full."""
         self._file.seek(place * self._bytes)
         left = memoryview(np.ascontiguousarray(array, self._type).tobytes())
         while left:
             left = left[self._file.write(left) :]
 
     def read(self, place: int) -> NDArray[Any] | None:
-        """None where the file is shorter."""
+        """The array; None where the file is shorter."""
         try:
             self._file.seek(place * self._bytes)
             data = bytearray(self._file.read(self._bytes))
@@ -134,22 +135,22 @@ def _sample(arrays: Sequence[NDArray[Any]], target: NDArray[Any]) -> CachedSampl
 
 
 def free_bytes(folder: Path) -> int:
-    """Room on the disk of a folder that need not exist yet."""
+    """Free space on the disk of a folder that need not exist yet."""
     nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     return shutil.disk_usage(nearest).free
 
 
 def worthwhile_variants(example: CachedSample, slices: int, samples: int, free_bytes: int) -> int:
-    """How many variants of each slice to cache; 0 when caching does not pay.
+    """How many variants of each slice to cache; 0 where a cache is not worthwhile.
 
-    It pays when each variant is drawn more than once, and when enough variants fit on the disk
-    that the network does not learn them by heart.
+    It is worthwhile if each variant is drawn more than once, and if enough variants fit on the
+    disk, because a network overfits to a few.
 
     Args:
-        example: one sample, for its size.
+        example: one sample, which sets the size.
         slices: how many slices there are.
         samples: how many samples the fine-tune will draw in all.
-        free_bytes: room on the disk; at most half of it is taken.
+        free_bytes: free space on the disk; at most half of it is taken.
     """
     tensors = (example.state.x, *example.state.skips)
     size = sum(2 * tensor.numel() for tensor in tensors) + 4 * example.target.numel()

@@ -1,4 +1,4 @@
-"""The fine-tune for automatic segmentation: its steps, validations, and the weights to keep."""
+"""The fine-tune for automatic segmentation: its loss, its validations, and the weights it keeps."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from SAMFineTuneLib.training.training_state import STATE_FILE, TrainingState
 from SAMFineTuneLib.training.validation import Validation, ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
-# The held-out slices join for the last part: with five labelled slices one of them is a fifth of
-# all that is known. What is reported was measured before they joined.
+# Share of the fine-tune after which the held-out slices are learnt from as well (the final pass),
+# because one of five labelled slices is a fifth of all labels. The reported DSC is measured before.
 _FINAL_PASS_FROM = 0.6
-# Where they are too few to choose weights by, they join sooner: only what is reported needs them,
-# and what joins when the learning rate has fallen is hardly learnt. Five slices of the hippocampus,
-# 150 steps, DSC in twenty other volumes: 0.69 when one joins at 60 %, 0.74 at 30 %, 0.74 when
-# nothing is held out (means of both parts and their union, seeds 0 and 1).
+# Where too few slices are held out to choose weights by, the final pass begins sooner: then they
+# are needed for the reported DSC only, and slices that join when the learning rate has fallen are
+# hardly learnt. Five slices of the hippocampus, 150 steps, DSC in twenty other volumes: 0.69 when
+# the held-out slice joins at 60 %, 0.74 at 30 %, 0.74 when nothing is held out (means of both parts
+# and their union, seeds 0 and 1).
 _FINAL_PASS_OF_FEW_FROM = 0.3
 VALIDATIONS = 20
 _WORST = -1.0
@@ -35,18 +36,18 @@ _WORST = -1.0
 
 @dataclass(frozen=True)
 class FinetuneOutcome:
-    """What came of a fine-tune, beside the weights in the network.
+    """The outcome of a fine-tune, beside the weights in the network.
 
     Attributes:
         steps: optimiser steps taken.
-        seconds: spent on them, interruptions not counted.
-        loss: mean over the last steps.
-        validation: DSC on the held-out slices of the weights that were kept, the best ones where
-            enough is held out to tell, else the latest; None without validation.
-        best_step: when they were reached.
+        seconds: time they took, without interruptions.
+        loss: running mean over the last steps.
+        validation: DSC on the held-out slices, of the weights that were kept: the best ones where
+            enough slices are held out to choose by, otherwise the latest; None without validation.
+        best_step: step of these weights.
         held_out_joined: whether the held-out slices were learnt from after that measurement.
         ending: why it ended.
-        history: one entry a validation: step, loss, validation_dsc.
+        history: one entry for each validation: step, loss, validation_dsc.
         cached_variants: augmented variants of each slice whose features were cached.
     """
 
@@ -68,10 +69,10 @@ class FineTuning:
         segmenter: the network, adapted, on its device.
         examples: the slices.
         split: which of them are held out.
-        plan: everything else.
-        folder: where checkpoints and cached features go.
-        signature: what this fine-tune is; a checkpoint of another one is ignored.
-        watch: how the outside follows.
+        plan: all settings.
+        folder: for checkpoints and cached features.
+        signature: of this fine-tune; a checkpoint with another signature is ignored.
+        watch: by which the caller follows and stops it.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class FineTuning:
         self._validation = (
             Validation(segmenter, held_out, plan.batch, folder / "held_out") if held_out else None
         )
-        # Where too few are held out, the latest weights are kept.
+        # Where too few slices are held out, the latest weights are kept.
         self._chooses = split.can_choose(self._slices)
         self._final_pass_from = _FINAL_PASS_FROM if self._chooses else _FINAL_PASS_OF_FEW_FROM
         self._pool = self._pool_of_phase()
@@ -112,11 +113,11 @@ class FineTuning:
 
     @property
     def resumed_at(self) -> int:
-        """The step that an earlier run had come to; 0 for a new fine-tune."""
+        """The step at which an earlier run was interrupted; 0 for a new fine-tune."""
         return self._loop.resumed_at
 
     def run(self) -> FinetuneOutcome:
-        """Runs to the end and leaves the weights to keep in the network.
+        """Runs to the end; then the network holds the weights to keep.
 
         Raises:
             whatever `watch.check` raises, after saving a checkpoint.
@@ -126,7 +127,7 @@ class FineTuning:
         return self._outcome(self._loop.run(self))
 
     def save(self) -> None:
-        """Writes a checkpoint, from which another run goes on."""
+        """Writes a checkpoint, from which another run resumes."""
         self._loop.save()
 
     def forget(self) -> None:
@@ -134,7 +135,7 @@ class FineTuning:
         self._loop.forget()
 
     def before_step(self) -> Ending | None:
-        """Stops when it no longer gets better; lets the held-out slices join when it is time."""
+        """Stops where the DSC no longer improves; begins the final pass when it is due."""
         if not self._validates:
             return None
         if not self._state.final_pass and self._is_out_of_patience():
@@ -144,16 +145,16 @@ class FineTuning:
         return None
 
     def loss_of_step(self, step: int) -> Tensor:
-        """Dice and cross entropy of a batch, where its labels are known."""
+        """Dice loss and cross entropy of a batch on its known labels."""
         batch = self._sampler.batch(self._pool, self._plan.batch, step)
         encoder = self._segmenter.network.image_encoder
         with autocast(self._device):
             features = encoder.run(batch.state, self._sampler.start_stage, len(encoder.stages()))
-            logits, overlaps = self._segmenter.decode(features)
-        return self._loss(logits, overlaps, batch.target, batch.known)
+            logits, iou_predictions = self._segmenter.decode(features)
+        return self._loss(logits, iou_predictions, batch.target, batch.known)
 
     def phase(self) -> str:
-        """Whether the held-out slices are learnt from as well."""
+        """The name of the current phase; in the final pass held-out slices are learnt from, too."""
         return "final pass" if self._state.final_pass else "fine-tune"
 
     def latest_validation(self) -> float | None:
@@ -163,7 +164,7 @@ class FineTuning:
         return None if latest is None else float(latest)
 
     def after_step(self) -> None:
-        """Validates, where it is time to."""
+        """Validates, where a validation is due."""
         if self._is_validation_due():
             self._validate()
 
@@ -258,10 +259,12 @@ class FineTuning:
 
 
 def signature_of(plan: FinetunePlan, examples: TrainingSet, start: str) -> str:
-    """Text that differs when a checkpoint would not fit.
+    """Text that identifies a fine-tune; with another text, its checkpoints do not fit.
 
     Args:
-        start: what the network's weights were before the first step.
+        plan: all settings.
+        examples: the slices and labels.
+        start: identifies the network's weights before the first step.
     """
     content = hashlib.sha256()
     for each in examples.slices:

@@ -1,7 +1,7 @@
-"""The training loop: steps, time, checkpoints, cancelling and finishing early, whatever is learnt.
+"""The training loop of all tasks: steps, time, checkpoints, cancelling and finishing early.
 
-A task says what a step learns, and what happens before and after it. All that a task shares with
-others is here: so training on several processes has one place to come to.
+A task defines the loss of a step, and what happens before and after a step. Everything that tasks
+have in common is in the loop, so that training on several processes can be added in one place.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from SAMFineTuneLib.training.trained_weights import TrainedWeights
 from SAMFineTuneLib.training.training_state import TrainingState, forget_state, load_state
 
 SAVE_EVERY_S = 30.0
-# The first comes sooner: what fails on a machine fails early, and a short fine-tune has one too.
+# The first checkpoint is written sooner, because faults of a machine appear early, and so that a
+# short fine-tune has one, too.
 FIRST_SAVE_S = 6.0
-# How much the latest loss counts in the mean that is reported.
+# Weight of the latest loss in the running mean that is reported.
 _LATEST = 0.05
 
 Ending = Literal["complete", "time limit", "early stop", "finished on request"]
@@ -33,7 +34,7 @@ Ending = Literal["complete", "time limit", "early stop", "finished on request"]
 
 @dataclass(frozen=True)
 class ProgressReport:
-    """Where a fine-tune stands; `validation_dsc` is the latest, None before the first."""
+    """The progress of a fine-tune; `validation_dsc` is the latest one, None before the first."""
 
     step: int
     steps: int
@@ -45,13 +46,14 @@ class ProgressReport:
 
 @dataclass(frozen=True)
 class Watch:
-    """How the outside follows and steers a fine-tune.
+    """Functions by which the caller of a fine-tune follows and stops it.
 
     Attributes:
         report: called after every step.
-        validated: called after a validation whose weights are kept for now, with the network.
-        check: may raise to stop without a result.
-        finish: whether to stop now and keep the best.
+        validated: called with the network and the step after a validation whose weights are the
+            best ones so far.
+        check: called between steps; may raise to stop without a result.
+        finish: returns whether to stop now and keep the best weights.
     """
 
     report: Callable[[ProgressReport], None] = lambda report: None
@@ -61,22 +63,22 @@ class Watch:
 
 
 class Task(Protocol):
-    """What is learnt."""
+    """What a training loop trains for: the loss of each step, and what happens around it."""
 
     def before_step(self) -> Ending | None:
-        """Changes what is learnt from, where it is time to; an ending where it is to end."""
+        """Prepares a step, and may change the slices to learn from; returns an ending to stop."""
 
     def loss_of_step(self, step: int) -> Tensor | None:
-        """The loss of one step, with gradients; None where its slices show nothing to learn."""
+        """The loss of one step, with gradients; None where its slices show no structure."""
 
     def phase(self) -> str:
-        """What the user is told that it is doing."""
+        """The name of the current phase, for progress reports."""
 
     def latest_validation(self) -> float | None:
         """DSC of the latest validation; None before the first."""
 
     def after_step(self) -> None:
-        """Measures, where it is time to."""
+        """Measures the network where a validation is due."""
 
     def release(self) -> None:
         """Deletes what was computed for this run only."""
@@ -96,9 +98,9 @@ class TrainingLoop:
 
     Attributes:
         trained: the tensors that train.
-        state: what a checkpoint keeps.
-        schedule: how far it has come.
-        put_aside: weights that were learnt, while the network holds others to be measured.
+        state: the content of a checkpoint.
+        schedule: progress and learning rate.
+        put_aside: the learnt weights, while the network holds others to be measured.
     """
 
     def __init__(
@@ -133,7 +135,8 @@ class TrainingLoop:
         """
         self._network.train()
         save_at = time.monotonic() + min(FIRST_SAVE_S, SAVE_EVERY_S)
-        # One step at least, however short the time: no step makes no model.
+        # At least one step is made, however short the time limit, because without a step there is
+        # no model.
         while self.schedule.step == 0 or self.schedule.progress < 1:
             self.check_cancelled(task)
             if self._watch.finish():
@@ -149,7 +152,7 @@ class TrainingLoop:
         return "time limit" if self.schedule.was_cut_short else "complete"
 
     def check_cancelled(self, task: Task) -> None:
-        """Lets the outside stop it; a checkpoint is saved then."""
+        """Raises where the caller asks to stop; a checkpoint is saved before."""
         try:
             self._watch.check()
         except Exception:
@@ -158,7 +161,7 @@ class TrainingLoop:
             raise
 
     def save(self) -> None:
-        """Writes a checkpoint, from which another run goes on."""
+        """Writes a checkpoint, from which another run resumes."""
         state = self.state
         state.step = self.schedule.step
         state.elapsed_s = self.schedule.elapsed_s
@@ -203,5 +206,5 @@ class TrainingLoop:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network's parameters lie."""
+    """The device of a network's parameters."""
     return next(network.parameters()).device

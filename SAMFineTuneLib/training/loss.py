@@ -1,4 +1,4 @@
-"""What a fine-tune minimises: Dice and cross entropy, where classes are known."""
+"""The loss of a fine-tune: Dice and cross entropy on the classes that are known."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Stands for minus infinity in logits; a true infinity makes gradients NaN.
+# Takes the place of minus infinity in logits, because a true infinity makes gradients NaN.
 _NEVER = -1e4
 
-# The mask decoder's estimate of its own quality is trained on the side, as in Segment Anything.
-_OVERLAP_WEIGHT = 0.1
+# The mask decoder's estimate of its own IoU is trained with a small weight, as in Segment Anything.
+_IOU_WEIGHT = 0.1
 
 
 class PartialLabelLoss(nn.Module):
-    """Dice + cross entropy, equal weights, on slices on which not every class is labelled.
+    """Dice loss + cross entropy, equally weighted, on slices on which some classes are unknown.
 
-    Where a class is unknown its probability counts as background's: a voxel that is background
-    in the labelmap may be background or any class that was not labelled there (marginal loss,
+    The probability of an unknown class is added to that of background, because a voxel that is
+    background in the labelmap may belong to a class that was not labelled there (marginal loss,
     Shi et al. 2021, "Marginal loss and exclusion loss for partially supervised multi-organ
-    segmentation"). With every class known this is the study's loss.
+    segmentation"). Where every class is known, it is the loss of the published study.
     """
 
     def __init__(self) -> None:
@@ -34,12 +34,14 @@ class PartialLabelLoss(nn.Module):
             smooth_dr=1.0,
         )
 
-    def forward(self, logits: Tensor, overlaps: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    def forward(
+        self, logits: Tensor, iou_predictions: Tensor, target: Tensor, known: Tensor
+    ) -> Tensor:
         """The loss of a batch.
 
         Args:
             logits: (B, classes, h, w); interpolated to the target's size.
-            overlaps: (B, classes), the intersection over union that the network expects.
+            iou_predictions: (B, classes), the network's estimates of the intersection over union.
             target: (B, S, S) class numbers.
             known: (B, classes) bool; background is always known.
 
@@ -53,14 +55,14 @@ class PartialLabelLoss(nn.Module):
         target = target.long()
         cross_entropy = functional.nll_loss(merged, target)
         shown = torch.bincount(target.flatten(), minlength=logits.shape[1])[1:] > 0
-        # A class absent from the whole batch has no overlap to improve; cross entropy covers it.
+        # A class that no slice of the batch shows has no Dice loss; cross entropy covers it.
         dice = self._dice(merged.exp(), target[:, None]).flatten()[shown]
         loss = cross_entropy + (dice.mean() if len(dice) else 0.0)
-        return loss + _OVERLAP_WEIGHT * _overlap_loss(overlaps, logits.detach(), target, known)
+        return loss + _IOU_WEIGHT * _iou_loss(iou_predictions, logits.detach(), target, known)
 
 
 def merge_unknown(logits: Tensor, known: Tensor) -> Tensor:
-    """Log-probabilities (B, classes, h, w) with the unknown classes' share given to background."""
+    """Log-probabilities (B, classes, h, w); those of unknown classes are added to background's."""
     log_probabilities = logits.log_softmax(1)
     if known.all():
         return log_probabilities
@@ -72,10 +74,10 @@ def merge_unknown(logits: Tensor, known: Tensor) -> Tensor:
     return torch.cat([background, structures], dim=1)
 
 
-def _overlap_loss(overlaps: Tensor, logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Squared error of the expected intersection over union, known classes only.
+def _iou_loss(iou_predictions: Tensor, logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Squared error of the predicted intersection over union, of known classes only.
 
-    Measured on the mask decoder's own coarse grid: an estimate need not be finer.
+    The IoU is measured on the coarse grid of the mask decoder, which is exact enough for this.
     """
     classes = logits.shape[1]
     coarse = functional.interpolate(target[:, None].float(), logits.shape[-2:])[:, 0].long()
@@ -85,4 +87,4 @@ def _overlap_loss(overlaps: Tensor, logits: Tensor, target: Tensor, known: Tenso
     union = (predicted | truth).sum(1)
     actual = (predicted & truth).sum(1) / union.clamp(min=1)
     counted = known & (union > 0)
-    return ((overlaps.float() - actual) ** 2)[counted].mean()
+    return ((iou_predictions.float() - actual) ** 2)[counted].mean()

@@ -1,4 +1,4 @@
-"""What is minimised over single masks from prompts, and their DSC."""
+"""The loss of single masks predicted from prompts, and their DSC."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.random_source import Chance
+from SAMFineTuneLib.random_source import RandomSource
 
 _SMOOTH = 1.0
-_OVERLAP_WEIGHT = 0.1
+_IOU_WEIGHT = 0.1
 
 
-def mask_loss(logits: Tensor, overlaps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy, Dice, and the error of the expected overlap, for single masks.
+def mask_loss(logits: Tensor, iou_predictions: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross entropy, Dice loss, and the error of the predicted IoU, for single masks.
 
     Args:
         logits: (B, 1, h, w); interpolated to the masks' size.
-        overlaps: (B, 1) expected intersection over union.
+        iou_predictions: (B, 1) the network's estimates of the intersection over union.
         masks: (B, H, W) bool.
 
     Returns:
@@ -35,14 +35,15 @@ def mask_loss(logits: Tensor, overlaps: Tensor, masks: Tensor) -> tuple[Tensor, 
         found = (fine > 0).float()
         common, total = (found * true).sum(1), found.sum(1) + true.sum(1)
         dsc = 2 * common / total.clamp(min=1)
-        overlap = common / (total - common).clamp(min=1)
-    overlap_loss = functional.mse_loss(overlaps[:, 0].float(), overlap)
-    return cross_entropy + dice.mean() + _OVERLAP_WEIGHT * overlap_loss, dsc
+        iou = common / (total - common).clamp(min=1)
+    iou_loss = functional.mse_loss(iou_predictions[:, 0].float(), iou)
+    return cross_entropy + dice.mean() + _IOU_WEIGHT * iou_loss, dsc
 
 
-def thinned(masks: Tensor, chance: Chance) -> Tensor:
+def thinned(masks: Tensor, random: RandomSource) -> Tensor:
     """Every second pixel of masks (B, H, W) in both directions, for a quarter of the cost.
 
-    The first one is drawn: taking always the same would move every mask by half a pixel.
+    The first row and column are drawn at random: taking always the same ones would shift every
+    mask by half a pixel.
     """
-    return masks[:, chance.whole(0, 1) :: 2, chance.whole(0, 1) :: 2]
+    return masks[:, random.whole(0, 1) :: 2, random.whole(0, 1) :: 2]

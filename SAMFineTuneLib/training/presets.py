@@ -1,4 +1,4 @@
-"""The presets: what each does, and what it costs and needs, without a tensor library."""
+"""The presets: the settings of each, its costs and what it needs; imports no tensor library."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Literal
 
 Preset = Literal["laptop", "study", "full"]
 
-# Learning rates: the study's for its recipe; LoRaMedNet's, five times as high, where there is
-# time for hundreds of steps only.
+# Learning rates: that of the published study for its recipe; that of LoRaMedNet, which is five
+# times as high, where there is time for hundreds of steps only.
 _STUDY_RATE = 1e-4
 _SHORT_RATE = 5e-4
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One preset.
+    """The settings of one preset.
 
     Attributes:
         summary: what it is for, in words for a list.
         costs: time and memory, in words that follow "costs".
         needs: hardware, in words that follow "needs".
         steps: optimiser steps.
-        steps_a_slice: where several volumes are learnt from, as many for each labelled slice and
-            no more; None for no such limit.
+        steps_a_slice: upper limit of the steps for each labelled slice, where several volumes are
+            learnt from; None for no such limit.
         minutes: time limit, None for none.
         batch: slices a step.
         learning_rate: of a network that has learnt something before.
-        largest_input: side of the square in pixels that is not exceeded; None for the backbone's.
+        largest_input: largest side of the square in pixels; None for that of the backbone.
         patience: validations without improvement until it stops; None for never.
         warm_up: steps until the learning rate is reached.
     """
@@ -46,12 +46,12 @@ class Recipe:
 
 
 PRESETS: dict[Preset, Recipe] = {
-    # Minutes on two CPU cores. The time limit is a safeguard for slower ones: as long as it
-    # does not bite, the result depends on the seed alone. What is learnt from several volumes is
-    # meant for others, and there 640 steps learn a few slices by heart: five of the hippocampus,
-    # in twenty other volumes, mean DSC 0.74 after 320 steps and 0.71 after 640. Where one volume
-    # is learnt from it is mostly that volume that is segmented, and they help (a tumour, whole
-    # volume: 0.92 and 0.93).
+    # It takes minutes on two CPU cores. The time limit protects slower ones; where it has no
+    # effect, the result depends on the seed alone. A model of several volumes is meant for other
+    # volumes, and there 640 steps overfit to a few slices: learnt from five slices of the
+    # hippocampus, the mean DSC in twenty other volumes was 0.74 after 320 steps and 0.71 after 640.
+    # A model of one volume mostly segments that volume, and there more steps help (a tumour in the
+    # whole volume: 0.92 and 0.93).
     "laptop": Recipe(
         summary="a few slices of one or some volumes, in minutes and without a GPU",
         costs="about 3 minutes and 1 GB of memory with the starter network",
@@ -65,7 +65,7 @@ PRESETS: dict[Preset, Recipe] = {
         patience=None,
         warm_up=30,
     ),
-    # The study's few-shot recipe: 1000 epochs over 5 slices two at a time, no early stop.
+    # The few-shot recipe of the study: 1000 epochs over 5 slices in batches of 2, no early stop.
     "study": Recipe(
         summary="a few slices, as in the published study of few-shot fine-tuning",
         costs="2500 steps at full resolution",
@@ -80,7 +80,7 @@ PRESETS: dict[Preset, Recipe] = {
         patience=None,
         warm_up=200,
     ),
-    # Whole data sets: until the held-out volumes no longer improve.
+    # Whole data sets: training goes on until the DSC in the held-out volumes no longer improves.
     "full": Recipe(
         summary="a whole data set of labelled volumes, with a GPU",
         costs="up to 20000 steps, which is hours, and ends when held-out volumes no longer improve",

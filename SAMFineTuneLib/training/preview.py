@@ -1,4 +1,4 @@
-"""A picture of a held-out slice while a fine-tune goes on."""
+"""Pictures of a held-out slice while a fine-tune runs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
 from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
-# Drawing takes about 0.2 s that the fine-tune does not get.
+# Drawing a picture takes about 0.2 s, by which the fine-tune is delayed.
 _EVERY_S = 15.0
 
 
 class PreviewWriter:
-    """Draws the held-out labelled slice with the most structures, now and then.
+    """Draws the held-out slice with the most structures, at most once in 15 s.
 
     Args:
         folder: where the pictures go.
         examples: all slices.
-        held_out: those among them to choose from.
-        announce: told the picture's path and the slice's number.
+        held_out: the slices to choose from.
+        report: called with the picture's path and the slice's number.
     """
 
     def __init__(
@@ -31,16 +31,16 @@ class PreviewWriter:
         folder: Path,
         examples: TrainingSet,
         held_out: ValidationSplit,
-        announce: Callable[[Path, int], None],
+        report: Callable[[Path, int], None],
     ) -> None:
         self._folder = folder
-        self._announce = announce
+        self._report = report
         self._last = -_EVERY_S
         candidates = [examples.slices[position] for position in held_out.validation]
         self._slice = max(candidates, key=lambda each: len(each.classes), default=None)
 
     def write(self, segmenter: AutomaticSegmenter, step: int) -> None:
-        """Draws the slice as the network segments it now, unless it did so just before."""
+        """Draws the slice as the network segments it now, unless the last picture is too recent."""
         shown = self._slice
         if shown is None or time.monotonic() - self._last < _EVERY_S:
             return
@@ -57,4 +57,4 @@ class PreviewWriter:
             aspect=shown.spacing[0] / shown.spacing[1],
         )
         write_contact_sheet(path, [panel])
-        self._announce(path, shown.number)
+        self._report(path, shown.number)

@@ -1,4 +1,4 @@
-"""What the tuning for prompts does differently from the automatic fine-tune before it."""
+"""The plan of the tuning for prompts, derived from that of the automatic fine-tune."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from dataclasses import replace
 
 from SAMFineTuneLib.training.plan import FinetunePlan
 
-# Of the automatic fine-tune's time: where that was asked for, and where steps are and it only
-# guards slower machines. On two processor cores the steps of preset laptop take 2 minutes.
+# Time limit as a share of the automatic fine-tune's: where the time limits the work, and where the
+# number of steps does and the time only guards slower machines. On two processor cores the steps of
+# the preset laptop take 2 minutes.
 _TIME, _GUARDING_TIME = 0.5, 0.8
-# Of the starter network, whose weights for prompts all are pretrained, and all train.
+# Learning rate of the starter network, whose weights for prompts are all pretrained and all train.
 _STARTER_RATE = 5e-4
 
 
 def plan_for_prompts(
-    plan: FinetunePlan, pretrained: bool, wished_rate: float | None
+    plan: FinetunePlan, pretrained: bool, chosen_rate: float | None
 ) -> FinetunePlan:
     """The plan of the second fine-tune.
 
     Args:
         plan: of the first one.
-        pretrained: whether the network that answers prompts has learnt to.
-        wished_rate: the learning rate that the user gave.
+        pretrained: whether the network has learnt to answer prompts before.
+        chosen_rate: the learning rate that the user chose; None for the default.
     """
     steps = plan.prompt_steps
     time = _TIME if steps is None else _GUARDING_TIME
@@ -33,7 +34,7 @@ def plan_for_prompts(
         scope="encoder_decoder" if starter else plan.scope,
         steps=steps,
         minutes=None if plan.minutes is None else time * plan.minutes,
-        learning_rate=wished_rate or rate,
+        learning_rate=chosen_rate or rate,
         warm_up=plan.warm_up if steps is None else min(plan.warm_up, max(1, steps // 10)),
         patience=None,
         pretrained=pretrained,

@@ -1,4 +1,4 @@
-"""What the simulated user wants of a slice, and what is there at the start."""
+"""What the simulated user segments on a slice, and the prompts of the first round."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from SAMFineTuneLib.prompts.components import random_component
-from SAMFineTuneLib.prompts.corrupted_masks import wrong_masks
+from SAMFineTuneLib.prompts.corrupted_masks import corrupted_masks
 from SAMFineTuneLib.prompts.prompt_set import PADDING, PromptSet
 from SAMFineTuneLib.prompts.simulated import (
     boxes_around,
@@ -16,59 +16,60 @@ from SAMFineTuneLib.prompts.simulated import (
     first_prompts,
     jittered,
 )
-from SAMFineTuneLib.random_source import Chance
+from SAMFineTuneLib.random_source import RandomSource
 
-# How often one connected part is wanted, and not all of a structure.
+# Share of slices on which one connected part of a structure is segmented, not the whole structure.
 _ONE_PART = 0.8
-# Share of the image that a part exceeds where a structure has several.
+# Share of the image that a part must exceed where a structure has several parts.
 _SMALLEST = 0.0003
-# Of the first prompts on an empty slice those that are boxes; the study's jitter of their sides.
+# Share of boxes among the first prompts where there is no mask yet, and the jitter of their sides,
+# which is that of the published study.
 _BOXED = 0.5
 _JITTER = 0.1
-# Where there is a mask already: shares of a click into its error, and of a box. The others are
-# masks alone, which the network corrects from what it sees.
+# Where there is a mask already: share of masks with a click into the error, and share with a box.
+# The other masks come without a prompt, and the network corrects them from the image alone.
 _CLICKED, _BOXED_OVER_MASK = 0.5, 0.2
 
 
-def choose_structures(target: Tensor, known: Tensor, chance: Chance) -> Tensor:
-    """A random structure of each slice, (B, S, S) bool; all false where none is to be seen.
+def choose_structures(target: Tensor, known: Tensor, random: RandomSource) -> Tensor:
+    """A random structure of each slice, (B, S, S) bool; all false where the slice shows none.
 
     Args:
         target: (B, S, S) class numbers.
         known: (B, classes) bool, background first.
-        chance: which structure, and which part of it.
+        random: chooses the structure, and the part of it.
     """
     # Components are found on the CPU whatever the device is.
-    numbers, told = target.cpu().numpy(), known.cpu().numpy()
-    chosen = [_structure(*each, chance) for each in zip(numbers, told, strict=True)]
+    numbers, known_classes = target.cpu().numpy(), known.cpu().numpy()
+    chosen = [_structure(*each, random) for each in zip(numbers, known_classes, strict=True)]
     return torch.from_numpy(np.stack(chosen)).to(target.device)
 
 
-def _structure(target: np.ndarray, known: np.ndarray, chance: Chance) -> np.ndarray:
+def _structure(target: np.ndarray, known: np.ndarray, random: RandomSource) -> np.ndarray:
     present = [each for each in np.unique(target) if each > 0 and known[each]]
     if not present:
         return np.zeros(target.shape, dtype=bool)
-    mask: np.ndarray = target == present[chance.whole(0, len(present) - 1)]
-    if chance.happens(_ONE_PART):
-        part = random_component(mask, _SMALLEST, chance)
+    mask: np.ndarray = target == present[random.whole(0, len(present) - 1)]
+    if random.happens(_ONE_PART):
+        part = random_component(mask, _SMALLEST, random)
         return part if part.any() else mask
     return mask
 
 
-def prompts_on_nothing(masks: Tensor, chance: Chance) -> PromptSet:
+def prompts_on_nothing(masks: Tensor, random: RandomSource) -> PromptSet:
     """A jittered box or a click for each of the masks (B, S, S), where there is no mask yet."""
-    boxed = chance.each_between(0, 1, len(masks)) < _BOXED
-    return first_prompts(masks, boxed, _JITTER, chance.each_between(0, 1, *masks.shape))
+    boxed = random.each_between(0, 1, len(masks)) < _BOXED
+    return first_prompts(masks, boxed, _JITTER, random.each_between(0, 1, *masks.shape))
 
 
-def prompts_on_wrong_masks(masks: Tensor, chance: Chance) -> PromptSet:
-    """A wrong mask for each of the masks (B, S, S), and a click, a box or nothing to correct it."""
-    wrong = wrong_masks(masks, chance)
-    found = functional.interpolate(wrong, masks.shape[-2:], mode="bilinear")[:, 0] > 0
-    kind = chance.each_between(0, 1, len(masks))
-    points, labels = correcting_points(found, masks, 0.5 * chance.each_between(0, 1, *masks.shape))
+def prompts_on_corrupted_masks(masks: Tensor, random: RandomSource) -> PromptSet:
+    """For each mask (B, S, S) a corrupted one, and a click, a box or nothing to correct it."""
+    corrupted = corrupted_masks(masks, random)
+    found = functional.interpolate(corrupted, masks.shape[-2:], mode="bilinear")[:, 0] > 0
+    kind = random.each_between(0, 1, len(masks))
+    points, labels = correcting_points(found, masks, 0.5 * random.each_between(0, 1, *masks.shape))
     labels = torch.where(kind < _CLICKED, labels, PADDING)
-    boxes = jittered(boxes_around(masks), _JITTER, chance.normal(len(masks), 4))
+    boxes = jittered(boxes_around(masks), _JITTER, random.normal(len(masks), 4))
     boxed = (kind >= _CLICKED) & (kind < _CLICKED + _BOXED_OVER_MASK)
     boxes = torch.where(boxed[:, None], boxes, torch.nan)
-    return PromptSet(points[:, None], labels[:, None], boxes, wrong)
+    return PromptSet(points[:, None], labels[:, None], boxes, corrupted)

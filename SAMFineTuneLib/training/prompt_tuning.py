@@ -1,12 +1,12 @@
-"""The second fine-tune: own weights for prompts, learnt from a simulated user.
+"""The tuning for prompts: a second set of weights, learnt from simulated prompts.
 
-The study that the project follows tunes one network for each of the two tasks, since one for both
-is worse at each (Gu et al., MELBA 2025:006). Its simulated prompts are a jittered box or a point
-well inside a random object. Here further clicks follow, into the error of the mask before, with
-that mask as the mask prompt, as Segment Anything was trained; and half of the slices start from
-a wrong mask, since that is what a user corrects.
+The study that the project follows tunes one network for each of the two tasks, because a single
+network for both is worse at each (Gu et al., MELBA 2025:006). Its simulated prompt is a jittered
+box or a point well inside a random object. Here further clicks into the error of the previous mask
+follow, with that mask as the mask prompt, as in the training of Segment Anything. Half of the
+slices start from a corrupted mask, because users correct masks.
 
-Where all weights train, the result lies between those it began with and those it learnt
+Where all weights train, the result is interpolated between the initial and the learnt weights
 (`weight_interpolation`).
 """
 
@@ -22,14 +22,14 @@ from torch import Tensor
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
-from SAMFineTuneLib.random_source import Chance
+from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.training.loop import Ending, TrainingLoop, Watch, device_of
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.prompt_rounds import loss_of_rounds
 from SAMFineTuneLib.training.prompt_targets import (
     choose_structures,
+    prompts_on_corrupted_masks,
     prompts_on_nothing,
-    prompts_on_wrong_masks,
 )
 from SAMFineTuneLib.training.prompted_validation import measure_prompted
 from SAMFineTuneLib.training.sampling import SliceSampler
@@ -46,30 +46,31 @@ from SAMFineTuneLib.training.weight_interpolation import (
 
 PHASE = "prompts"
 ROUNDS = 3
-# Slices on which the user starts from a mask that is there already.
+# Share of slices on which the simulated user starts from a corrupted mask.
 _FROM_MASK = 0.5
-# How often the rounds behind the first are later ones, and how many are passed over at most:
-# without them the network does not learn to go on towards the structure after many clicks.
+# How often rounds after the first one are passed over without learning from them, and how many at
+# most. Without later rounds the network does not learn to improve its mask after many clicks.
 _LATER, _MOST_PASSED = 0.4, 4
-# Held-out slices that are too few to choose by join here: of five slices one is a fifth. What is
-# reported was measured before. Hippocampus, five slices, DSC in other volumes after one, three and
-# ten clicks: 0.759, 0.861 and 0.935 without the fifth, 0.775, 0.864 and 0.937 with it.
+# Share of the tuning after which the held-out slices are learnt from as well, where they are too
+# few to choose by, because one of five slices is a fifth of all labels. The reported figures are
+# measured before. Hippocampus, five slices, DSC in other volumes after one, three and ten clicks:
+# 0.759, 0.861 and 0.935 without the fifth slice, 0.775, 0.864 and 0.937 with it.
 _JOIN_FROM = 0.3
-# So many held-out slices choose the share of what was learnt.
+# Number of held-out slices, at most, by which the share of the learnt weights is chosen.
 _MOST_TO_CHOOSE_BY = 32
 
 
 @dataclass(frozen=True)
 class PromptOutcome:
-    """What came of it, beside the weights in the network.
+    """The outcome of the tuning, beside the weights in the network.
 
     Attributes:
         steps: optimiser steps taken.
-        seconds: spent on them, interruptions not counted.
-        loss: mean over the last steps.
+        seconds: time they took, without interruptions.
+        loss: running mean over the last steps.
         ending: why it ended.
-        share: of what was learnt that is kept, 1 for all.
-        measured: DSC on the held-out slices by what the simulated user did, empty without any.
+        share: share of the learnt weights in the interpolation, 1 where nothing is interpolated.
+        measured: DSC on the held-out slices by prompt; empty where none is held out.
         held_out_joined: whether the held-out slices were learnt from after that measurement.
     """
 
@@ -89,10 +90,10 @@ class PromptTuning:
         segmenter: the network, adapted, on its device.
         examples: the slices.
         split: which of them are held out.
-        plan: everything else.
-        folder: where checkpoints and cached features go.
-        signature: what this fine-tune is; a checkpoint of another one is ignored.
-        watch: how the outside follows; there is nothing for its `validated`.
+        plan: all settings.
+        folder: for checkpoints and cached features.
+        signature: of this tuning; a checkpoint with another signature is ignored.
+        watch: by which the caller follows and stops it; its `validated` is never called.
     """
 
     def __init__(
@@ -108,9 +109,10 @@ class PromptTuning:
         self._segmenter = segmenter
         self._plan = plan
         trained = TrainedWeights(segmenter, plan.weight_decay)
-        # An adapter is no weight of the network by itself: half of one is not half of its effect.
+        # The effect of an adapter is not linear in its weights: half of them is not half of the
+        # effect.
         interpolates = plan.pretrained and plan.method == "vanilla"
-        # Made before a checkpoint is read: it keeps the weights that the tuning began with.
+        # Created before a checkpoint is read, because it copies the initial weights.
         self._interpolation = WeightInterpolation(trained) if interpolates else None
         self._loop = TrainingLoop(
             segmenter, trained, plan, folder, PROMPT_STATE_FILE, signature, watch
@@ -132,11 +134,11 @@ class PromptTuning:
 
     @property
     def resumed_at(self) -> int:
-        """The step that an earlier run had come to; 0 for a new one."""
+        """The step at which an earlier run was interrupted; 0 for a new one."""
         return self._loop.resumed_at
 
     def run(self) -> PromptOutcome:
-        """Runs to the end, and leaves the tuned weights in the network.
+        """Runs to the end; then the network holds the tuned weights.
 
         Raises:
             whatever `watch.check` raises, after saving a checkpoint.
@@ -144,7 +146,7 @@ class PromptTuning:
         return self._outcome(self._loop.run(self))
 
     def save(self) -> None:
-        """Writes a checkpoint, from which another run goes on."""
+        """Writes a checkpoint, from which another run resumes."""
         self._loop.save()
 
     def forget(self) -> None:
@@ -152,17 +154,17 @@ class PromptTuning:
         self._loop.forget()
 
     def before_step(self) -> None:
-        """Lets the held-out slices join, where it is time to."""
+        """Lets the held-out slices join where this is due."""
         if self._is_joining_due():
             self._join()
 
     def loss_of_step(self, step: int) -> Tensor | None:
-        """The loss of a simulated user's rounds; None where no structure is in the picture."""
+        """The loss of rounds of simulated prompts; None where no slice shows a structure."""
         batch = self._sampler.batch(self._pool, self._plan.batch, step)
-        chance = Chance((self._plan.seed, 4, step), self._device)
-        masks = choose_structures(batch.target, batch.known, chance)
+        random = RandomSource((self._plan.seed, 4, step), self._device)
+        masks = choose_structures(batch.target, batch.known, random)
         shown = masks.flatten(1).any(1)
-        # Augmentation may move the only structure of a slice out of the picture.
+        # Augmentation may shift the only structure of a slice out of the square.
         if not shown.any():
             return None
         encoder = self._segmenter.network.image_encoder
@@ -170,18 +172,18 @@ class PromptTuning:
             features = encoder.run(
                 chosen(batch.state, shown), self._sampler.start_stage, len(encoder.stages())
             )
-            return self._loss(features, masks[shown], chance)
+            return self._loss(features, masks[shown], random)
 
     def phase(self) -> str:
-        """What the user is told."""
+        """The name of the phase, for progress reports."""
         return PHASE
 
     def latest_validation(self) -> float | None:
-        """Nothing is validated while it learns."""
+        """None, because nothing is validated during the tuning."""
         return None
 
     def after_step(self) -> None:
-        """Nothing is measured while it learns."""
+        """Does nothing, because nothing is measured during the tuning."""
 
     def release(self) -> None:
         """Deletes cached features."""
@@ -194,7 +196,7 @@ class PromptTuning:
     def _pool_of_phase(self) -> SlicePool:
         joined = self._split.validation if self._state.final_pass else []
         positions = sorted([*self._split.training, *joined])
-        # A slice that shows nothing gives nothing to point at.
+        # Prompts need a structure to point at.
         return SlicePool(
             self._slices, [each for each in positions if self._slices[each].is_labelled]
         )
@@ -214,7 +216,7 @@ class PromptTuning:
         self._pool = self._pool_of_phase()
 
     def _set_aside(self) -> dict[str, Tensor]:
-        """What was learnt; a checkpoint keeps it while the network holds only a part of it."""
+        """The learnt weights, which checkpoints keep while the network holds interpolated ones."""
         learnt = self._loop.trained.copied()
         self._loop.put_aside = learnt
         return learnt
@@ -243,34 +245,35 @@ class PromptTuning:
             self._interpolation.apply(learnt, self._share)
 
     def _measured(self, most: int | None = None) -> dict[str, float]:
-        """On the held-out labelled slices, or on so many of them, evenly spaced."""
+        """DSC by prompt on the held-out labelled slices, or on `most` of them, evenly spaced."""
         held_out = self._split.labelled_held_out(self._slices)
         if most is not None and len(held_out) > most:
             held_out = [held_out[each * len(held_out) // most] for each in range(most)]
         return measure_prompted(self._segmenter, held_out, self._check_cancelled)
 
     def _worth(self) -> float:
-        """Of the network as it stands, where a user clicks up to three times."""
+        """Quality of the network with its present weights, after one and after three clicks."""
         measured = self._measured(_MOST_TO_CHOOSE_BY)
-        # Nothing is measured where all that is held out is finer than a pixel of the square.
+        # Nothing is measured where all held-out structures are smaller than a pixel of the square.
         return measured.get("1 click", 0.0) + measured.get("3 clicks", 0.0)
 
-    def _loss(self, features: FeatureState, masks: Tensor, chance: Chance) -> Tensor:
-        """Mean over the slices on which the user starts from nothing, and from a mask."""
-        from_mask = chance.each_between(0, 1, len(masks)) < _FROM_MASK
+    def _loss(self, features: FeatureState, masks: Tensor, random: RandomSource) -> Tensor:
+        """Mean over slices that start without a mask and slices that start from a corrupted one."""
+        from_mask = random.each_between(0, 1, len(masks)) < _FROM_MASK
         total = torch.zeros((), device=masks.device)
-        for group, start in ((~from_mask, prompts_on_nothing), (from_mask, prompts_on_wrong_masks)):
+        starts = ((~from_mask, prompts_on_nothing), (from_mask, prompts_on_corrupted_masks))
+        for group, start in starts:
             if group.any():
                 own = masks[group]
-                prompts = start(own, chance)
-                passed_over = chance.whole(1, _MOST_PASSED) if chance.happens(_LATER) else 0
+                prompts = start(own, random)
+                passed_over = random.whole(1, _MOST_PASSED) if random.happens(_LATER) else 0
                 loss, _ = loss_of_rounds(
                     self._segmenter,
                     chosen(features, group),
                     own,
                     prompts,
                     ROUNDS,
-                    chance,
+                    random,
                     passed_over,
                 )
                 total = total + loss * len(own) / len(masks)

@@ -1,7 +1,7 @@
-"""How well a network answers a simulated user on slices that it has not learnt from.
+"""Measuring a network with simulated prompts on slices that it has not learnt from.
 
-The prompts are made from the true masks, so these figures are of another kind than the DSC of
-automatic segmentation and are never mixed with it.
+The prompts are derived from the true masks. So these figures differ in kind from the DSC of
+automatic segmentation, and are never mixed with it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.training.training_set import LabelledSlice
 
 _CLICKS = 3
-# Deviation of a box's sides as a share of its width and height, as in the study's training.
+# Standard deviation of the displacement of a box's sides, as a share of its width and height, as in
+# the training of the published study.
 _JITTER = 0.1
 
 
@@ -42,13 +43,14 @@ def measure_prompted(
     """Mean DSC over the largest connected part of every known structure on every slice.
 
     Args:
-        segmenter: the network; it is left in eval mode.
-        slices: of which the labelled ones are measured on.
+        segmenter: the network; it is in eval mode afterwards.
+        slices: the slices; only labelled ones are measured.
         check: called between slices; may raise to stop.
 
     Returns:
-        "box": after a jittered box; "1 click": in the middle of the structure; "3 clicks": two
-        more, each in the middle of the largest error. Empty where there is nothing to point at.
+        The mean DSC by prompt. "box": a jittered box. "1 click": a click in the middle of the
+        structure. "3 clicks": two clicks more, each in the middle of the largest error. Empty
+        where no slice shows a structure.
     """
     segmenter.eval()
     found: dict[str, list[float]] = {}
@@ -67,7 +69,7 @@ def _scores_on(
     rows, columns = shown.image.shape
     fit = SquareFit(rows, columns, shown.spacing, segmenter.network.input_size)
     squares = [fit.mask_to_square(torch.from_numpy(part).int()) > 0 for part in parts]
-    # What is finer than a pixel of the square cannot be pointed at.
+    # A part that is smaller than a pixel of the square cannot be pointed at.
     pairs = [pair for pair in zip(parts, squares, strict=True) if pair[1].any()]
     if not pairs:
         return {}
@@ -75,7 +77,7 @@ def _scores_on(
     truth = torch.from_numpy(np.stack([part for part, _ in pairs])).to(device)
     square = torch.stack([each for _, each in pairs]).to(device)
     features = embed(segmenter.network, [shown.image], shown.window, shown.spacing)
-    # The same image for every structure.
+    # All structures share the features of the one image.
     features = chosen(features, torch.zeros(len(pairs), dtype=torch.long, device=device))
 
     def dsc_in_rounds(prompts: PromptSet, rounds: int) -> list[list[float]]:
@@ -99,7 +101,7 @@ def _scores_on(
 def _answers(
     segmenter: PromptedSegmenter, features: FeatureState, true: Tensor, prompts: PromptSet
 ) -> Iterator[Tensor]:
-    """Logits (B, 1, S/4, S/4) after the prompts, then after one correcting click more at a time."""
+    """Logits (B, 1, S/4, S/4) after the prompts, then after each further correcting click."""
     nowhere = torch.zeros(true.shape, device=true.device)
     while True:
         with autocast(true.device):
@@ -112,6 +114,6 @@ def _answers(
 
 
 def _dsc(found: Tensor, true: Tensor) -> Tensor:
-    """(B,) of masks (B, rows, columns), none of which is truly empty."""
+    """DSC (B,) of masks (B, rows, columns); no true mask is empty."""
     both = (found & true).sum((1, 2))
     return 2 * both / (found.sum((1, 2)) + true.sum((1, 2)))

@@ -1,4 +1,4 @@
-"""Slices to batches: which slices, how augmented, as pixels or as cached features."""
+"""Batches for training, augmented, as pixels or as cached features."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     """What one optimiser step learns from.
 
     Attributes:
-        state: encoder state in front of the first stage that trains.
+        state: input of the first encoder stage that trains.
         target: (B, S, S) class numbers.
         known: (B, classes) bool.
     """
@@ -41,18 +41,18 @@ class Batch(NamedTuple):
 
 
 class SliceSampler:
-    """Draws batches; the draw depends on the seed and the step alone, so any step can be redone.
+    """Draws batches. A batch depends on the seed and the step alone, so that it can be drawn again.
 
-    Where the encoder begins with frozen stages, what they compute is cached: each slice then has
-    a fixed number of augmented variants. Otherwise every draw is augmented anew.
+    Where the encoder begins with frozen stages, their features are cached, and each slice has a
+    fixed number of augmented variants. Otherwise every draw is augmented anew.
 
     Args:
         segmenter: the network, adapted.
         slices: all slices.
         seed: of everything random.
-        samples: how many samples will be drawn in all, for the worth of a cache.
+        samples: how many samples will be drawn in all; decides whether a cache pays.
         cache_folder: where cached features go; None caches nothing.
-        calibrated: whether grey levels mean the same in every slice.
+        calibrated: whether a grey level stands for the same tissue in every slice.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class SliceSampler:
 
     @property
     def start_stage(self) -> int:
-        """The encoder stage that a batch's state stands in front of."""
+        """The first encoder stage that a batch's state has not passed yet."""
         return self._prefix
 
     @property

@@ -1,4 +1,4 @@
-"""The learning rate over a fine-tune, and how far it has come."""
+"""The learning rate and the progress of a fine-tune."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import time
 
 from SAMFineTuneLib.training.plan import FinetunePlan
 
-# Share of the time that passes before it is judged whether the steps will fit into it. Sooner, a
-# slow first step or another program's moment would change the schedule, and so the model.
+# Share of the time limit that passes before the schedule judges whether all steps fit into it.
+# If it judged sooner, a slow first step or a short load by another program would change the
+# schedule, and so the model.
 _UNJUDGED = 0.2
 
-# Share of the time after which the warm-up is over where only the time is known, not the steps.
+# Share of the time limit that the warm-up takes where no number of steps is given.
 _WARM_UP_TIME = 0.1
 
 
 class Schedule:
-    """Warm-up, then a half cosine down to zero, over steps or time, whichever runs out first.
+    """Warm-up, then a half cosine down to zero, over the steps or the time limit.
 
-    As long as the time suffices for all steps it has no influence, so that the same seed gives
-    the same model. Where it does not, or no number of steps was given, the warm-up follows the
-    time: a slow network that makes sixteen steps must not spend all of them warming up.
+    As long as the time suffices for all steps, it has no influence, so that the same seed gives
+    the same model. Where it does not suffice, or no number of steps was given, the warm-up depends
+    on the time: a slow network that makes only sixteen steps must not spend all of them on the
+    warm-up.
 
     Args:
         plan: steps, minutes, learning rate, warm-up.
@@ -35,12 +37,12 @@ class Schedule:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds spent, those before a resume included."""
+        """Seconds spent, including those before an interruption."""
         return time.monotonic() - self._started
 
     @property
     def expected_steps(self) -> int:
-        """Steps in all, as far as can be told now."""
+        """Estimate of the number of steps in all."""
         steps, minutes = self._plan.steps, self._plan.minutes
         if minutes is None:
             assert steps is not None
@@ -54,7 +56,7 @@ class Schedule:
 
     @property
     def was_cut_short(self) -> bool:
-        """Whether fewer steps were made than planned; asked once it has ended."""
+        """Whether fewer steps were made than planned; holds after the fine-tune has ended."""
         return self._plan.steps is not None and self.step < self._plan.steps
 
     @property
@@ -71,7 +73,7 @@ class Schedule:
         return self.elapsed_s * (1 - progress) / progress if progress > 0 else None
 
     def learning_rate(self) -> float:
-        """Rate for the next step."""
+        """Learning rate of the next step."""
         falling = 0.5 * (1 + math.cos(math.pi * self.progress))
         return self._plan.learning_rate * self._warmth() * falling
 

@@ -1,29 +1,29 @@
-"""What a fine-tune fell short of, in sentences for the person who will use its model."""
+"""Warnings about a fine-tune that fell short of its plan, for the person who uses its model."""
 
 from __future__ import annotations
 
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome
 
-# Fewer steps than this share of the plan are worth a warning.
+# A warning is given where fewer steps than this share of the planned ones were made.
 _MOST_OF_THE_PLAN = 0.5
 
-# Below this validation DSC a network is said to have found nothing. The lowest figure of a model
-# that was of use came from one held-out slice at the end of a structure, and was 0.07.
+# Below this validation DSC a network counts as having found nothing. The lowest DSC of a useful
+# model was 0.07; it was measured on one held-out slice at the end of a structure.
 _NOTHING = 0.05
 
 
 def shortfalls(planned_steps: int | None, outcome: FinetuneOutcome) -> list[str]:
-    """One sentence each; none where all went as planned.
+    """Warnings, one sentence each; none where the fine-tune went as planned.
 
     Args:
-        planned_steps: of the plan; None where as many steps as fit into the time were asked for.
-        outcome: what came of it.
+        planned_steps: of the plan; None for as many steps as fit into the time.
+        outcome: of the fine-tune.
     """
     return [*few_steps(planned_steps, outcome.steps, outcome.ending), *_nothing_found(outcome)]
 
 
 def few_steps(planned: int | None, made: int, ending: str) -> list[str]:
-    """A sentence where the time limit left less than half of the planned steps."""
+    """A warning where less than half of the planned steps fitted into the time limit."""
     stopped_on_purpose = ending in ("early stop", "finished on request")
     if planned is None or stopped_on_purpose or made >= _MOST_OF_THE_PLAN * planned:
         return []
@@ -35,7 +35,7 @@ def few_steps(planned: int | None, made: int, ending: str) -> list[str]:
 
 
 def ending_in_words(outcome: FinetuneOutcome) -> str:
-    """How it ended, for the model's card: a model that found nothing is not called complete."""
+    """The ending for the model's card, in which a model that found nothing is not complete."""
     return "nothing found on held-out slices" if _found_nothing(outcome) else outcome.ending
 
 

@@ -1,4 +1,4 @@
-"""What the labelled slices say of their classes, as a starter network sees them."""
+"""The context of a task: what a starter network takes from labelled slices about their classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.training.training_set import LabelledSlice
 
-# Averages do not gain by more.
+# More slices of a class do not improve the averages.
 _SLICES_OF_CLASS = 12
 
 
@@ -25,11 +25,11 @@ _SLICES_OF_CLASS = 12
 def context_of_slices(
     network: SamNetwork, slices: Sequence[LabelledSlice], classes: int
 ) -> ClassContext | None:
-    """The context of a task; None for a backbone whose decoder takes none.
+    """The context of a task; None for a backbone whose decoder does not use one.
 
     Args:
-        network: with the decoders that it was built with, on its device.
-        slices: what is labelled; of a data set, some of them are looked at.
+        network: with its original decoders, on its device.
+        slices: the labelled and empty slices; of many, an evenly spread selection is used.
         classes: background included.
     """
     decoder = network.context_decoder
@@ -47,7 +47,7 @@ def context_of_slices(
             features.append(network.image_encoder(pixels.to(device)))
         target = fit.mask_to_square(torch.from_numpy(each.target))
         masks.append(_class_masks(target, each.known))
-    _forget_doubtful_background(masks, [each.known for each in chosen])
+    _remove_uncertain_background(masks, [each.known for each in chosen])
     state: FeatureState = joined(features, device)
     prompts: Any = network.prompt_encoder
     positions = prompts.pe_layer(state.x.shape[-2:])[None]
@@ -55,7 +55,7 @@ def context_of_slices(
 
 
 def _spread_over_classes(slices: Sequence[LabelledSlice], classes: int) -> list[int]:
-    """Some slices of each class, and of those that are empty, evenly spread."""
+    """Positions of some slices of each class and of some empty ones, evenly spread."""
     chosen: set[int] = set()
     for wanted in range(classes):
         shown = [
@@ -69,17 +69,17 @@ def _spread_over_classes(slices: Sequence[LabelledSlice], classes: int) -> list[
 
 
 def _class_masks(target: Tensor, known: np.ndarray) -> Tensor:
-    """(K, S, S) shares; a class that is unknown in the slice has none."""
+    """(classes, S, S) masks of each class; empty for a class that is unknown on the slice."""
     numbers = torch.arange(len(known))[:, None, None]
     return (target[None] == numbers).float() * torch.from_numpy(known)[:, None, None]
 
 
-def _forget_doubtful_background(masks: list[Tensor], known: list[np.ndarray]) -> None:
-    """Where classes are unknown, what looks like background may be one of them.
+def _remove_uncertain_background(masks: list[Tensor], known: list[np.ndarray]) -> None:
+    """Takes background from those slices only on which the most classes are known.
 
-    Only the slices that tell of the most classes say what background is.
+    On the others, pixels that are background in the labelmap may belong to an unknown class.
     """
-    told = [int(each.sum()) for each in known]
-    for mask, count in zip(masks, told, strict=True):
-        if count < max(told):
+    counts = [int(each.sum()) for each in known]
+    for mask, count in zip(masks, counts, strict=True):
+        if count < max(counts):
             mask[0] = 0

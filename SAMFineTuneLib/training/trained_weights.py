@@ -1,4 +1,4 @@
-"""The tensors that a fine-tune changes, and the optimiser that changes them."""
+"""The tensors that a fine-tune trains, with their optimiser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class TrainedWeights:
 
     Args:
         network: adapted, on its device.
-        weight_decay: of weights; biases, norms and tokens' one-dimensional kin have none.
+        weight_decay: of tensors with two or more dimensions; biases, parameters of normalisation
+            layers and other one-dimensional tensors have none.
     """
 
     def __init__(self, network: nn.Module, weight_decay: float) -> None:
@@ -40,10 +41,10 @@ class TrainedWeights:
         Args:
             loss: a scalar with gradients.
             learning_rate: of this step.
-            step: its number from 1, for words.
+            step: its number, from 1, for the error message.
 
         Raises:
-            InputError: the loss or a gradient is no number.
+            InputError: the loss or a gradient is not finite.
         """
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
@@ -59,24 +60,24 @@ class TrainedWeights:
         self._optimiser.step()
 
     def copied(self) -> dict[str, Tensor]:
-        """Copies on the CPU, by name."""
+        """Copies of the tensors on the CPU, by name."""
         return {name: each.detach().cpu().clone() for name, each in self._trained.items()}
 
     def fits(self, weights: dict[str, Tensor]) -> bool:
-        """Whether these are copies of a network of this shape, and not of an older program's."""
+        """Whether copies fit this network; those of an older version of the program may not."""
         shapes = {name: each.shape for name, each in weights.items()}
         return shapes == {name: each.shape for name, each in self._trained.items()}
 
     def load(self, weights: dict[str, Tensor]) -> None:
-        """Takes the values of copies."""
+        """Puts the values of copies into the network."""
         with torch.no_grad():
             for name, tensor in weights.items():
                 self._trained[name].copy_(tensor)
 
     def optimiser_state(self) -> dict[str, Any]:
-        """What `load_optimiser` takes."""
+        """The state of the optimiser, for `load_optimiser`."""
         return self._optimiser.state_dict()
 
     def load_optimiser(self, state: dict[str, Any]) -> None:
-        """Goes on with the averages of an earlier run."""
+        """Restores the state of the optimiser from an earlier run."""
         self._optimiser.load_state_dict(state)

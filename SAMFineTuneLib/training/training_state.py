@@ -1,4 +1,4 @@
-"""What a fine-tune needs to go on after it was interrupted, in one file."""
+"""The checkpoint of a fine-tune: one file from which an interrupted fine-tune is resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import written_whole
 
-# Of the automatic weights, and of those for prompts.
+# Names of the checkpoints of the automatic fine-tune and of the tuning for prompts.
 STATE_FILE, PROMPT_STATE_FILE = "training.pt", "prompts.pt"
 
 
@@ -22,7 +22,7 @@ class TrainingState:
     """Progress of a fine-tune.
 
     Attributes:
-        signature: what plan and examples it belongs to; another one starts afresh.
+        signature: of plan and examples; a fine-tune with another signature starts afresh.
         step: optimiser steps taken.
         elapsed_s: seconds spent.
         recent_loss: mean over the last steps; NaN before the first.
@@ -30,9 +30,9 @@ class TrainingState:
         weights: the tensors that train.
         optimiser: AdamW's state.
         best_weights: those of the best validation.
-        best: DSC by class at the best validation, its mean and its step; of the tuning for
-            prompts what was measured before the held-out slices joined.
-        validations_since_best: for early stop.
+        best: DSC by class at the best validation, its mean and its step; for the tuning for
+            prompts, the figures that were measured before the held-out slices joined.
+        validations_since_best: decides about the early stop.
         history: one entry a validation: step, loss, validation_dsc.
     """
 
@@ -58,7 +58,7 @@ class TrainingState:
         try:
             with written_whole(folder / file) as unfinished:
                 torch.save(content, unfinished)
-        # torch tells a full disk as a RuntimeError that does not name it.
+        # torch raises a RuntimeError for a full disk, without naming the cause.
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"cannot write the checkpoint {folder / file}",
@@ -68,7 +68,7 @@ class TrainingState:
 
 
 def load_state(folder: Path, signature: str, file: str = STATE_FILE) -> TrainingState | None:
-    """The state of an interrupted fine-tune, or None when there is none that fits.
+    """The state of an interrupted fine-tune; None where there is none with this signature.
 
     Raises:
         InputError: the file is damaged.
@@ -78,7 +78,7 @@ def load_state(folder: Path, signature: str, file: str = STATE_FILE) -> Training
         return None
     try:
         state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
-    # A damaged archive makes torch raise anything.
+    # For a damaged archive torch raises exceptions of many kinds.
     except Exception as error:
         raise InputError(
             f"the checkpoint {path} is damaged, or of another version of the program",

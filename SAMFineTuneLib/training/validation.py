@@ -1,4 +1,4 @@
-"""How well a network segments the slices held out of its fine-tune."""
+"""The DSC of a network on the slices that are held out of its fine-tune."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from SAMFineTuneLib.training.training_set import LabelledSlice
 class ValidationDsc:
     """DSC by class number, over the pixels of all held-out slices on which the class is known.
 
-    A class that is in neither the labels nor the prediction has no DSC.
+    A class that occurs neither in the labels nor in the prediction has no DSC.
     """
 
     by_class: dict[int, float | None]
@@ -34,9 +34,9 @@ class ValidationDsc:
 
 
 class Validation:
-    """Predicts the held-out slices, empty ones too, as `apply` would, without prompts.
+    """Predicts the held-out slices, including empty ones, as `apply` would, without prompts.
 
-    What the encoder's frozen stages make of them is computed at the first validation and kept.
+    The features of the encoder's frozen stages are computed at the first validation and cached.
 
     Args:
         segmenter: the network, adapted.
@@ -60,7 +60,7 @@ class Validation:
         self._cache: FeatureCache | None = None
 
     def measure(self, check: Callable[[], None] = lambda: None) -> ValidationDsc:
-        """The DSC as the network stands; it is left in the mode it was in.
+        """The DSC of the network with its present weights. Its mode (train or eval) is restored.
 
         Args:
             check: called between batches; may raise to stop.
@@ -86,7 +86,7 @@ class Validation:
         )
 
     def remove_cache(self) -> None:
-        """Deletes the kept features; the next measurement computes them again."""
+        """Deletes the cached features; the next measurement computes them again."""
         if self._cache is not None:
             self._cache.remove()
             self._cache = None
@@ -121,7 +121,7 @@ class Validation:
 
 
 def _batches(slices: Sequence[LabelledSlice], size: int) -> list[list[int]]:
-    """Positions of slices of one volume at a time: a batch shares shape, spacing and window."""
+    """Batches of positions; slices of one batch are of one volume, with one shape and window."""
     batches = []
     for _, group in groupby(range(len(slices)), key=lambda position: slices[position].volume):
         same = list(group)

@@ -1,4 +1,4 @@
-"""Which labelled slices a fine-tune does not learn from, so that it can be measured on them."""
+"""Which slices are held out of a fine-tune, so that it can be measured on them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 
 from SAMFineTuneLib.training.training_set import LabelledSlice
 
-# Held out of the volumes or of the labelled slices, and never fewer than one.
+# Share of the volumes, or of the labelled slices, that is held out, and at least one.
 _SHARE = 0.15
-# The DSC of fewer held-out labelled slices than this is too uncertain to choose weights by: what
-# looks best among several measurements is luck, often early.
+# The DSC of fewer held-out labelled slices than this is too uncertain to choose weights by: the
+# best of several measurements is then best by chance, and is often an early one.
 _ENOUGH_TO_CHOOSE = 8
 
 
 @dataclass(frozen=True)
 class ValidationSplit:
-    """Positions in the list of slices.
+    """Which slices are learnt from and which are held out, as positions in the list of slices.
 
     Attributes:
         training: slices to learn from.
-        validation: slices held out; empty when nothing can be spared.
-        by: whether whole volumes or single slices were held out, or nothing.
+        validation: held-out slices; empty where no slice can be held out.
+        by: whether whole volumes or single slices are held out, or nothing.
     """
 
     training: list[int]
@@ -32,22 +32,22 @@ class ValidationSplit:
     by: Literal["volume", "slice", "none"]
 
     def can_choose(self, slices: Sequence[LabelledSlice]) -> bool:
-        """Whether enough labelled ones of these are held out to choose weights by."""
+        """Whether enough labelled slices are held out to choose weights by."""
         return len(self.labelled_held_out(slices)) >= _ENOUGH_TO_CHOOSE
 
     def labelled_held_out(self, slices: Sequence[LabelledSlice]) -> list[LabelledSlice]:
-        """Those of these that are held out and show something."""
+        """The held-out slices that show a structure."""
         held_out = [slices[position] for position in self.validation]
         return [each for each in held_out if each.is_labelled]
 
 
 def split(slices: list[LabelledSlice], seed: int) -> ValidationSplit:
-    """Holds out whole volumes where there are several, else slices, never fewer than one.
+    """Holds out whole volumes where several are labelled, otherwise single slices.
 
-    A volume's slices resemble each other, so a model is honestly measured only on volumes it has
-    seen nothing of. A volume in which nothing is to be found is no measure, and is learnt from.
-    Nothing is held out that is the only example of a label; when that spares nothing, there is no
-    validation.
+    Slices of a volume resemble each other, so that a measurement is honest only on volumes of which
+    no slice was learnt from. Volumes without a structure are not held out, because a DSC cannot be
+    measured on them. The only slices of a label are not held out either; where this leaves nothing
+    to hold out, there is no validation.
     """
     order = np.random.default_rng([seed, 1]).permutation
     volumes = sorted({each.volume for each in slices if each.is_labelled})
@@ -66,7 +66,7 @@ def split(slices: list[LabelledSlice], seed: int) -> ValidationSplit:
 
 
 def _spare(slices: list[LabelledSlice], groups: list[list[int]], wanted: int) -> list[int]:
-    """The first `wanted` groups that can go while every class keeps a slice to learn from."""
+    """The first `wanted` groups without which every class still has a slice to learn from."""
     remaining = set(range(len(slices)))
     every_class = set().union(*(each.classes for each in slices))
     held_out: list[int] = []

@@ -1,16 +1,17 @@
-"""Weight interpolation (WiSE-FT): weights between those that tuning began with and those it learnt.
+"""Weight interpolation (WiSE-FT) between the weights before a tuning and those after it.
 
-In other patients a network that can be asked anything must not forget how. Between the weights that
-it began with and those it learnt lie some that do better there than either (Wortsman et al., Robust
-fine-tuning of zero-shot models, CVPR 2022).
+A network that answers prompts on any structure must not lose this ability in other patients when it
+is tuned. Some weights between the initial and the tuned ones do better there than either (Wortsman
+et al., Robust fine-tuning of zero-shot models, CVPR 2022).
 
-Where enough slices are held out they say how far to go back; where they are too few, it is half
-way, the paper's own share. Where only one volume is learnt from it is mostly that volume that is
-corrected, and three quarters are kept. DSC after three clicks of what was learnt, and half way:
-hippocampus in other volumes 0.778 and 0.810, sarcoma in other patients 0.706 and 0.762 (untuned
-0.814); organs in the same CT 0.921, 0.918 with three quarters and 0.913 half way (some of the
-slices of `Testing.benchmarks.click_curves`). Learnt from ten volumes whole, the hippocampus wants
-more: 0.886 half way, 0.897 with three quarters and 0.900 with all.
+The share of the tuned weights is chosen on the held-out slices where these are enough. Otherwise it
+is a half, as in the paper, or three quarters where the tuning learns from one volume only, because
+then the corrections are mostly of that volume. Mean DSC after three clicks, for all of what was
+learnt and for a half: hippocampus in other volumes 0.778 and 0.810, sarcoma in other patients 0.706
+and 0.762 (untuned 0.814); organs in the same CT 0.921 with all, 0.918 with three quarters and 0.913
+with a half (on some of the slices of `Testing.benchmarks.click_curves`). Where ten whole volumes
+are learnt from, a larger share is better for the hippocampus: 0.886 with a half, 0.897 with three
+quarters and 0.900 with all.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ FROM_ONE_VOLUME, FROM_SEVERAL = 0.75, 0.5
 
 
 class WeightInterpolation:
-    """Weights between those that a network has now and those that it will learn.
+    """Interpolates between the weights that a network has now and those that it will learn.
 
     Args:
-        trained: the tensors that train, as they are at the beginning.
+        trained: the tensors that train, with their initial values.
     """
 
     def __init__(self, trained: TrainedWeights) -> None:
@@ -38,17 +39,17 @@ class WeightInterpolation:
         self._begun = trained.copied()
 
     def apply(self, learnt: Mapping[str, Tensor], share: float) -> None:
-        """Puts a share of what was learnt into the network; 0 is the beginning, 1 all."""
+        """Puts interpolated weights into the network: share 0 the initial ones, 1 those learnt."""
         self._trained.load(
             {name: torch.lerp(self._begun[name], each, share) for name, each in learnt.items()}
         )
 
     def best_share(self, learnt: Mapping[str, Tensor], worth: Callable[[], float]) -> float:
-        """The share of which the network is worth most; of equal ones the smaller.
+        """The share with which the network is measured best; of equally good ones the smallest.
 
         Args:
-            learnt: the weights.
-            worth: measures the network as it stands.
+            learnt: the weights that were learnt.
+            worth: measures the network with its present weights; the larger the better.
         """
 
         def worth_of(share: float) -> float:

@@ -88,8 +88,8 @@ def _library(case: Case, folder: Path) -> tuple[Callable[[], object], dict[str, 
     def action() -> None:
         batch = batches()
         features = encoder.run(batch.state, start, stages)
-        logits, overlaps = segmenter.decode(features)
-        step.take(loss(logits, overlaps, batch.target, batch.known))
+        logits, iou_predictions = segmenter.decode(features)
+        step.take(loss(logits, iou_predictions, batch.target, batch.known))
 
     return action, {"cached_stages": start, "stages": stages, "cached_bytes": size}
 

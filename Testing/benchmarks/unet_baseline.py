@@ -67,7 +67,7 @@ class UnetSegmenter(AutomaticSegmenter):
         )
 
     def decode(self, features: FeatureState) -> tuple[Tensor, Tensor]:
-        """Class scores (B, classes, S, S), and zeros in place of expected overlaps."""
+        """Class scores (B, classes, S, S), and zeros in place of IoU predictions."""
         return features.x, torch.zeros(features.x.shape[:2], device=features.x.device)
 
 

@@ -180,8 +180,8 @@ class ContextMaskDecoder(nn.Module):
         similarities = self.similarities(features, positions, context)
         refined = self._refined(torch.cat([logits[:, :, None], similarities], dim=2))
         overall = tokens_out[:, :1].expand_as(of_classes)
-        overlaps = self.overlap_mlp(torch.cat([of_classes, overall], dim=2)).squeeze(2)
-        return logits + similarities.sum(2) + refined, overlaps
+        iou_predictions = self.overlap_mlp(torch.cat([of_classes, overall], dim=2)).squeeze(2)
+        return logits + similarities.sum(2) + refined, iou_predictions
 
     @staticmethod
     def _each(mlps: nn.ModuleList, tokens: Tensor) -> Tensor:

@@ -207,10 +207,10 @@ def test_classes_in_another_order_give_logits_in_that_order(
     for chosen in (list(range(CLASSES)), order):
         context = decoder.form_context(labelled, positions, shares[:, chosen])
         found.append(decoder(other, positions, dense, context))
-    (logits, overlaps), (turned, turned_overlaps) = found
-    assert logits.shape == (2, CLASSES, 16, 16) and overlaps.shape == (2, CLASSES)
+    (logits, iou_predictions), (turned, turned_iou_predictions) = found
+    assert logits.shape == (2, CLASSES, 16, 16) and iou_predictions.shape == (2, CLASSES)
     assert torch.allclose(logits[:, order], turned, atol=1e-4)
-    assert torch.allclose(overlaps[:, order], turned_overlaps, atol=1e-4)
+    assert torch.allclose(iou_predictions[:, order], turned_iou_predictions, atol=1e-4)
     assert not torch.allclose(logits, turned, atol=1e-2)
 
 
@@ -226,8 +226,8 @@ def test_a_class_that_no_image_shows_is_finite_and_never_found(
     others = random_features(2)
     likeness = decoder.similarities(others, positions, context)
     assert (likeness[:, 2] == -100).all() and (likeness[:, [0, 1, 3]] > -10).all()
-    logits, overlaps = decoder(others, positions, dense, context)
-    assert logits.isfinite().all() and overlaps.isfinite().all()
+    logits, iou_predictions = decoder(others, positions, dense, context)
+    assert logits.isfinite().all() and iou_predictions.isfinite().all()
     assert 2 not in logits.argmax(1).unique().tolist()
     torch.nn.functional.cross_entropy(logits, classes[:, ::4, ::4].repeat(2, 1, 1)).backward()
     for each in (features.x.grad, *(one.grad for one in decoder.parameters())):

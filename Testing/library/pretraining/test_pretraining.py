@@ -30,7 +30,7 @@ from SAMFineTuneLib.pretraining.processes import ProcessGroup
 from SAMFineTuneLib.pretraining.run import run_pretraining
 from SAMFineTuneLib.pretraining.saved import load_state, save_state, save_weights
 from SAMFineTuneLib.pretraining.training import Pretraining
-from SAMFineTuneLib.random_source import Chance
+from SAMFineTuneLib.random_source import RandomSource
 from Testing.support.pretraining_runs import CPU, QUICKLY, TINY, WITHOUT_EFFECT, started, weights_of
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -73,8 +73,8 @@ def test_training_goes_on_from_a_state_as_if_it_had_not_stopped(
 ) -> None:
     seen = []
 
-    def noting(chance: Chance, count: int, size: int) -> Episode:
-        seen.append(draw_episode(chance, count, size))
+    def noting(random: RandomSource, count: int, size: int) -> Episode:
+        seen.append(draw_episode(random, count, size))
         return seen[-1]
 
     monkeypatch.setattr(training_module, "draw_episode", noting)
@@ -210,7 +210,7 @@ def test_a_run_goes_on_under_another_plan_and_stops_when_its_time_is_over(tmp_pa
     said: list[str] = []
     plan = replace(TINY, steps=50, learning_rate=1e-4)
     found = run_pretraining(
-        plan, tmp_path / "run", tmp_path / "w.safetensors", "cpu", 1e-9, say=said.append
+        plan, tmp_path / "run", tmp_path / "w.safetensors", "cpu", 1e-9, report=said.append
     )
     assert said == ["going on at step 1"]
     assert found is not None and found["step"] == 2
@@ -233,7 +233,7 @@ def test_an_interrupted_run_goes_on_at_the_very_step(
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     for step in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            run_pretraining(replace(TINY, steps=50), folder, output, "cpu", say=said.append)
+            run_pretraining(replace(TINY, steps=50), folder, output, "cpu", report=said.append)
         assert said[-1] == f"interrupted; the same command goes on at step {step}"
         state = load_state(folder)
         assert state is not None and state["step"] == step

@@ -18,7 +18,7 @@ from SAMFineTuneLib.networks.starter.refining_block import RefiningBlock
 from SAMFineTuneLib.pretraining.context_task import context_loss
 from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
 from SAMFineTuneLib.pretraining.prompt_task import Rounds, choose_masks, prompt_loss
-from SAMFineTuneLib.random_source import Chance
+from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 from SAMFineTuneLib.training.mask_loss import mask_loss, thinned
 from Testing.support.pretraining_runs import SIDE, WITHOUT_EFFECT, shares_of
@@ -57,9 +57,9 @@ def test_coarse_logits_are_interpolated_between_the_middles_of_pixels() -> None:
     masks = torch.tensor([[[True, True, False, False]]])
     coarse = torch.tensor([[[[3.0, -1.0]]]])
     fine = torch.tensor([[[[3.0, 2.0, 0.0, -1.0]]]])
-    overlaps = torch.tensor([[0.3]])
-    loss, dsc = mask_loss(coarse, overlaps, masks)
-    assert float(loss) == pytest.approx(float(mask_loss(fine, overlaps, masks)[0]))
+    iou_predictions = torch.tensor([[0.3]])
+    loss, dsc = mask_loss(coarse, iou_predictions, masks)
+    assert float(loss) == pytest.approx(float(mask_loss(fine, iou_predictions, masks)[0]))
     assert dsc.tolist() == [1]
 
 
@@ -68,7 +68,7 @@ def test_thinning_keeps_the_middle_of_a_mask() -> None:
     mask[0, 10:20, 6:12] = 1
     centres = []
     for seed in range(200):
-        thin = thinned(mask, Chance((seed,)))
+        thin = thinned(mask, RandomSource((seed,)))
         assert thin.shape == (1, 16, 16)
         places = thin[0].nonzero().float()
         centres.append((places.mean(0) + 0.5) * 2)
@@ -77,7 +77,7 @@ def test_thinning_keeps_the_middle_of_a_mask() -> None:
 
 
 def an_episode(seed: int = 1, count: int = 4) -> Episode:
-    return draw_episode(Chance((seed,)), count, 16 * SIDE)
+    return draw_episode(RandomSource((seed,)), count, 16 * SIDE)
 
 
 def features_by(network: SamNetwork, episode: Episode) -> FeatureState:
@@ -88,17 +88,17 @@ def features_by(network: SamNetwork, episode: Episode) -> FeatureState:
 def prompted(
     network: SamNetwork, episode: Episode, rounds: int = 3, passed_over: int = 0
 ) -> tuple[Tensor, list[Tensor]]:
-    chance = Chance((0,))
-    masks = choose_masks([episode], chance)
+    random = RandomSource((0,))
+    masks = choose_masks([episode], random)
     assert masks.flatten(1).any(1).all(), "choose an episode that shows something everywhere"
     segmenter = PromptedSegmenter(network)
     features = features_by(network, episode)
-    return prompt_loss(segmenter, features, masks, Rounds(rounds, passed_over), chance)
+    return prompt_loss(segmenter, features, masks, Rounds(rounds, passed_over), random)
 
 
 def test_chosen_masks_are_structures_of_their_images() -> None:
     episodes = [an_episode(seed) for seed in range(6)]
-    masks = choose_masks(episodes, Chance((0,)))
+    masks = choose_masks(episodes, RandomSource((0,)))
     assert masks.shape == (24, 64, 64) and masks.dtype == torch.bool
     labels = torch.cat([each.labels for each in episodes])
     pairs = [set(pair) for each in episodes for pair in each.pairs]
@@ -108,14 +108,14 @@ def test_chosen_masks_are_structures_of_their_images() -> None:
             inside = set(image[mask].tolist())
             assert -1 not in inside and (len(inside) == 1 or inside in pairs)
     assert masks.flatten(1).any(1).sum() >= 20
-    assert not torch.equal(masks, choose_masks(episodes, Chance((1,))))
+    assert not torch.equal(masks, choose_masks(episodes, RandomSource((1,))))
 
 
 def test_what_is_outside_the_frame_is_no_structure() -> None:
     labels = torch.full((20, 64, 64), -1)
     labels[:, :, 25:45], labels[:, :, 45:] = 0, 1
     episode = replace(an_episode(), labels=labels, pairs=[])
-    masks = choose_masks([episode], Chance((0,)))
+    masks = choose_masks([episode], RandomSource((0,)))
     chosen = {tuple(labels[0][mask].unique().tolist()) for mask in masks}
     assert chosen == {(0,), (1,)}
 
@@ -138,7 +138,7 @@ def test_rounds_that_are_passed_over_come_before_the_last_ones(
     assert len(some) == 2 and torch.equal(some[0], all_learnt[0])
     # With all of every mask looked at, the last answer is the same.
     monkeypatch.setattr(
-        "SAMFineTuneLib.training.prompt_rounds.thinned", lambda masks, chance: masks
+        "SAMFineTuneLib.training.prompt_rounds.thinned", lambda masks, random: masks
     )
     with torch.no_grad():
         _, all_learnt = prompted(network, an_episode(), rounds=4)
@@ -171,7 +171,7 @@ def test_context_loss_is_least_for_the_right_answer(network: SamNetwork) -> None
         each for each in map(an_episode, range(20)) if each.classes[each.labelled :].sum() > 200
     )
     features = features_by(network, episode)
-    unlabelled = thinned(episode.classes[episode.labelled :], Chance((0,)))
+    unlabelled = thinned(episode.classes[episode.labelled :], RandomSource((0,)))
     target = shares_of(unlabelled, episode.class_count)
     decoder = network.context_decoder
     right, undecided, wrong = 40 * target, 0 * target, 40 * target.roll(1, dims=1)
@@ -180,7 +180,9 @@ def test_context_loss_is_least_for_the_right_answer(network: SamNetwork) -> None
     try:
         losses, scores = [], []
         for knowing.answer, knowing.likeness in answers:
-            loss, dsc = context_loss(network, features, episode, PartialLabelLoss(), Chance((0,)))
+            loss, dsc = context_loss(
+                network, features, episode, PartialLabelLoss(), RandomSource((0,))
+            )
             losses.append(float(loss))
             scores.append(float(dsc))
     finally:
@@ -206,7 +208,7 @@ def test_both_losses_reach_every_parameter() -> None:
         episode = an_episode(seed)
         loss, _ = prompted(network, episode)
         context, _ = context_loss(
-            network, features_by(network, episode), episode, PartialLabelLoss(), Chance((1,))
+            network, features_by(network, episode), episode, PartialLabelLoss(), RandomSource((1,))
         )
         assert loss.isfinite() and context.isfinite()
         (loss + context).backward()
@@ -230,7 +232,7 @@ def test_each_task_has_a_decoder_of_its_own(network: SamNetwork) -> None:
         }
 
     features = features_by(network, episode)
-    automatic = context_loss(network, features, episode, PartialLabelLoss(), Chance((0,)))[0]
+    automatic = context_loss(network, features, episode, PartialLabelLoss(), RandomSource((0,)))[0]
     assert touched(automatic) == {"image_encoder", "context_decoder", "no mask"}
     by_prompts = prompted(network, episode, rounds=2)[0]
     assert touched(by_prompts) == {"image_encoder", "mask_decoder", "prompt_encoder", "no mask"}

@@ -17,7 +17,7 @@ from SAMFineTuneLib.pretraining import episode as episodes_module
 from SAMFineTuneLib.pretraining.anatomy import Anatomy, AnatomyDrawing
 from SAMFineTuneLib.pretraining.appearance import draw_images
 from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
-from SAMFineTuneLib.random_source import Chance
+from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.slices.square import square_positions
 
 EPISODES = 60
@@ -46,16 +46,16 @@ def drawn() -> Iterator[list[Drawn]]:
     """Many small episodes of 3 to 6 images."""
     of_one_volume: list[bool] = []
 
-    def noting(anatomy: Anatomy, chance: Chance, one_volume: bool) -> tuple[Tensor, Tensor]:
+    def noting(anatomy: Anatomy, random: RandomSource, one_volume: bool) -> tuple[Tensor, Tensor]:
         of_one_volume.append(one_volume)
-        return draw_images(anatomy, chance, one_volume)
+        return draw_images(anatomy, random, one_volume)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(episodes_module, "draw_images", noting)
         found = []
         for seed in range(EPISODES):
             count, size = 3 + seed % 4, (64, 64, 80, 128)[seed // 4 % 4]
-            episode = draw_episode(Chance((seed,)), count, size)
+            episode = draw_episode(RandomSource((seed,)), count, size)
             found.append(Drawn(episode, count, size, of_one_volume[-1]))
         yield found
 
@@ -63,7 +63,7 @@ def drawn() -> Iterator[list[Drawn]]:
 def an_anatomy(seed: int, depths: list[float], size: int = 48) -> Anatomy:
     """Slices of one anatomy at the same places."""
     places = square_positions(size).expand(len(depths), -1, -1, -1)
-    return AnatomyDrawing(Chance((seed,)), places, torch.tensor(depths)).draw()
+    return AnatomyDrawing(RandomSource((seed,)), places, torch.tensor(depths)).draw()
 
 
 def is_equal(one: Episode, other: Episode) -> bool:
@@ -81,10 +81,10 @@ def is_equal(one: Episode, other: Episode) -> bool:
 
 def test_one_seed_gives_one_row_of_numbers() -> None:
     def row(*seed: int) -> list[Any]:
-        chance = Chance(seed)
-        scalars = [chance.between(0, 1), chance.scale_between(1, 9), chance.whole(0, 10**6)]
-        tensors = [chance.normal(3), chance.each_between(0, 1, 3), chance.each_whole(10**6, 3)]
-        return [*scalars, chance.permutation(20), *(each.tolist() for each in tensors)]
+        random = RandomSource(seed)
+        scalars = [random.between(0, 1), random.scale_between(1, 9), random.whole(0, 10**6)]
+        tensors = [random.normal(3), random.each_between(0, 1, 3), random.each_whole(10**6, 3)]
+        return [*scalars, random.permutation(20), *(each.tolist() for each in tensors)]
 
     assert row(3, 1, 2) == row(3, 1, 2)
     for other in ((4, 1, 2), (3, 2, 2), (3, 1, 3), (3, 1)):
@@ -92,18 +92,18 @@ def test_one_seed_gives_one_row_of_numbers() -> None:
 
 
 def test_numbers_are_within_their_bounds_and_reach_them() -> None:
-    chance = Chance((0,))
-    assert {chance.whole(2, 4) for _ in range(100)} == {2, 3, 4}
-    assert 200 < sum(chance.happens(0.3) for _ in range(1000)) < 400
-    even = [chance.between(-1, 3) for _ in range(500)]
+    random = RandomSource((0,))
+    assert {random.whole(2, 4) for _ in range(100)} == {2, 3, 4}
+    assert 200 < sum(random.happens(0.3) for _ in range(1000)) < 400
+    even = [random.between(-1, 3) for _ in range(500)]
     assert -1 <= min(even) < -0.9 and 2.9 < max(even) <= 3
     assert statistics.median(even) == pytest.approx(1, abs=0.3)
-    scales = [chance.scale_between(1, 100) for _ in range(500)]
+    scales = [random.scale_between(1, 100) for _ in range(500)]
     assert min(scales) >= 1 and max(scales) <= 100
     assert 7 < statistics.median(scales) < 14, "of a scale, the middle is the geometric one"
-    assert sorted(chance.permutation(9)) == list(range(9))
-    assert set(chance.each_whole(3, 200).tolist()) == {0, 1, 2}
-    tensor = chance.each_between(2, 5, 1000)
+    assert sorted(random.permutation(9)) == list(range(9))
+    assert set(random.each_whole(3, 200).tolist()) == {0, 1, 2}
+    tensor = random.each_between(2, 5, 1000)
     assert 2 <= tensor.min() < 2.1 and 4.9 < tensor.max() <= 5
 
 
@@ -113,8 +113,8 @@ def step_over_deviation(maps: Tensor) -> float:
 
 
 def test_smooth_maps_are_as_smooth_as_they_have_few_points() -> None:
-    chance = Chance((0,))
-    maps = {points: chance.smooth(6, points, 64) for points in (3, 6, 20)}
+    random = RandomSource((0,))
+    maps = {points: random.smooth(6, points, 64) for points in (3, 6, 20)}
     assert all(each.shape == (6, 64, 64) for each in maps.values())
     steps = [step_over_deviation(each) for each in maps.values()]
     assert steps == sorted(steps) and steps[0] < 0.08 and steps[2] < 0.6
@@ -123,8 +123,8 @@ def test_smooth_maps_are_as_smooth_as_they_have_few_points() -> None:
 
 
 def test_grains_are_as_large_as_they_are_said_to_be() -> None:
-    chance = Chance((0,))
-    maps = [chance.grainy(4, grain, 96) for grain in (1, 2, 5, 12)]
+    random = RandomSource((0,))
+    maps = [random.grainy(4, grain, 96) for grain in (1, 2, 5, 12)]
     assert all(each.shape == (4, 96, 96) for each in maps)
     steps = [step_over_deviation(each) for each in maps]
     assert steps[0] == pytest.approx(2**0.5, rel=0.05)
@@ -198,7 +198,7 @@ def test_images_show_labels_as_grey_levels_that_differ_by_chance() -> None:
     for seed in range(24):
         anatomy = Anatomy(torch.zeros(1, 48, 48, dtype=torch.long), 2)
         anatomy.labels[:, 12:36, 12:36] = 1
-        image = draw_images(anatomy, Chance((seed,)), one_volume=True)[0][0]
+        image = draw_images(anatomy, RandomSource((seed,)), one_volume=True)[0][0]
         signs.append(bool(image[16:32, 16:32].mean() > image[:8].mean()))
     assert 4 <= sum(signs) <= 20
 
@@ -208,7 +208,7 @@ def spread_of_levels(seed: int, one_volume: bool) -> float:
     anatomy = Anatomy(torch.zeros(6, 48, 48, dtype=torch.long), 3)
     anatomy.labels[:, 8:24, 8:40] = 1
     anatomy.labels[:, 28:40, 8:40] = 2
-    images, _ = draw_images(anatomy, Chance((seed,)), one_volume)
+    images, _ = draw_images(anatomy, RandomSource((seed,)), one_volume)
     means = torch.stack([images[:, 10:22, 12:36].mean((1, 2)), images[:, 30:38].mean((1, 2))])
     return float((means[0] - means[1]).std() / images.std())
 
@@ -247,15 +247,15 @@ def test_images_of_many_volumes_are_normalised_each_by_itself(drawn: list[Drawn]
 
 
 def test_the_same_seed_gives_the_same_episode_and_another_seed_another() -> None:
-    first = draw_episode(Chance((5, 1)), 3, 64)
-    assert is_equal(first, draw_episode(Chance((5, 1)), 3, 64))
+    first = draw_episode(RandomSource((5, 1)), 3, 64)
+    assert is_equal(first, draw_episode(RandomSource((5, 1)), 3, 64))
     for other in ((6, 1), (5, 2)):
-        assert not torch.equal(first.images, draw_episode(Chance(other), 3, 64).images)
+        assert not torch.equal(first.images, draw_episode(RandomSource(other), 3, 64).images)
 
 
 def test_episodes_of_one_chance_differ() -> None:
-    chance = Chance((5, 1))
-    first, second = (draw_episode(chance, 3, 64) for _ in range(2))
+    random = RandomSource((5, 1))
+    first, second = (draw_episode(random, 3, 64) for _ in range(2))
     assert not torch.equal(first.images, second.images)
     assert not torch.equal(first.labels, second.labels)
 
@@ -317,7 +317,7 @@ def test_what_is_hidden_is_background_whatever_its_label_was(
         return torch.ones(anatomy.count, dtype=torch.long)
 
     monkeypatch.setattr(episodes_module, "_class_of_label", all_of_one_class)
-    found = [draw_episode(Chance((seed,)), 2, 64) for seed in range(8)]
+    found = [draw_episode(RandomSource((seed,)), 2, 64) for seed in range(8)]
     for episode in found:
         assert torch.equal(episode.classes == 1, episode.labels >= 0)
     assert any((episode.labels == -1).any() for episode in found)
@@ -366,7 +366,7 @@ def test_organs_lie_within_organs(drawn: list[Drawn]) -> None:
 
 @pytest.mark.parametrize("size", [96, 128, 256])
 def test_every_size_works(size: int) -> None:
-    episode = draw_episode(Chance((1,)), 3, size)
+    episode = draw_episode(RandomSource((1,)), 3, size)
     assert episode.images.shape == (3, size, size)
     assert episode.images.isfinite().all()
     shown = set(episode.classes[: episode.labelled].unique().tolist())
@@ -376,7 +376,7 @@ def test_every_size_works(size: int) -> None:
 @pytest.mark.parametrize("name", DEVICES)
 def test_everything_is_made_on_the_device_that_is_named(name: str) -> None:
     device = torch.device(name)
-    first, second = (draw_episode(Chance((2,), device), 3, 64) for _ in range(2))
+    first, second = (draw_episode(RandomSource((2,), device), 3, 64) for _ in range(2))
     for each in (first.images, first.labels, first.classes):
         assert each.device.type == device.type
     assert is_equal(first, second)
@@ -390,5 +390,5 @@ def test_where_nothing_can_be_learnt_from_it_says_so(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(episodes_module, "_class_of_label", nothing)
     with pytest.raises(RuntimeError, match="no synthetic anatomy"):
-        draw_episode(Chance((0,)), 2, 64)
+        draw_episode(RandomSource((0,)), 2, 64)
     assert len(tries) == 20

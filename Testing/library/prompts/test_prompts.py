@@ -352,11 +352,11 @@ def test_masks_have_stride_4_at_every_size(network: SamNetwork, size: int) -> No
     with torch.no_grad():
         found = segmenter.encode(torch.randn(2, 3, size, size))
         prompts = two_images(points((20, 20)), points((30, 9)))
-        first, overlaps = segmenter.decode(found, prompts)
+        first, iou_predictions = segmenter.decode(found, prompts)
         second, _ = segmenter.decode(found, prompts.with_mask(first))
     set_input_size(network, SIZE)
     assert first.shape == second.shape == (2, 1, size // 4, size // 4)
-    assert overlaps.shape == (2, 1)
+    assert iou_predictions.shape == (2, 1)
     assert first.isfinite().all() and second.isfinite().all()
 
 
@@ -442,8 +442,8 @@ def test_gradients_reach_encoder_decoder_and_prompts(network: SamNetwork) -> Non
     images = torch.randn(1, 3, SIZE, SIZE, requires_grad=True)
     features = segmenter.encode(images)
     first, _ = segmenter.decode(features, points((20, 20)))
-    second, overlaps = segmenter.decode(features, points((20, 20)).with_mask(first.detach()))
-    (first.square().mean() + second.square().mean() + overlaps.sum()).backward()
+    second, iou_predictions = segmenter.decode(features, points((20, 20)).with_mask(first.detach()))
+    (first.square().mean() + second.square().mean() + iou_predictions.sum()).backward()
     assert images.grad is not None and images.grad.abs().sum() > 0
     chosen = (
         network.image_encoder.get_parameter("stride2.0.weight"),

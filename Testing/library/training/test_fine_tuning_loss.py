@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("two_threads")
 # What is minimised
 
 
-def separate_loss(logits: Tensor, overlaps: Tensor, target: Tensor) -> float:
+def separate_loss(logits: Tensor, iou_predictions: Tensor, target: Tensor) -> float:
     """Dice + cross entropy + 0.1 × squared error of the expected overlap, in plain numpy."""
     scores = logits.double().numpy()
     probability = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
@@ -33,7 +33,7 @@ def separate_loss(logits: Tensor, overlaps: Tensor, target: Tensor) -> float:
             found, there = predicted[sample] == each, truth[sample, each]
             if (found | there).any():
                 overlap = (found & there).sum() / (found | there).sum()
-                errors.append((float(overlaps[sample, each]) - overlap) ** 2)
+                errors.append((float(iou_predictions[sample, each]) - overlap) ** 2)
     return float(cross_entropy + (np.mean(dice) if dice else 0) + 0.1 * np.mean(errors))
 
 
@@ -41,10 +41,10 @@ def separate_loss(logits: Tensor, overlaps: Tensor, target: Tensor) -> float:
 def test_the_loss_is_dice_and_cross_entropy_when_all_is_known(shown: list[int]) -> None:
     generator = torch.Generator().manual_seed(1)
     logits = 2 * torch.randn(3, 4, 16, 16, generator=generator)
-    overlaps = torch.rand(3, 4, generator=generator)
+    iou_predictions = torch.rand(3, 4, generator=generator)
     target = torch.tensor(shown)[torch.randint(len(shown), (3, 16, 16), generator=generator)]
-    found = PartialLabelLoss()(logits, overlaps, target, torch.ones(3, 4, dtype=torch.bool))
-    assert float(found) == pytest.approx(separate_loss(logits, overlaps, target), rel=1e-4)
+    found = PartialLabelLoss()(logits, iou_predictions, target, torch.ones(3, 4, dtype=torch.bool))
+    assert float(found) == pytest.approx(separate_loss(logits, iou_predictions, target), rel=1e-4)
 
 
 def test_coarse_logits_are_judged_on_the_fine_grid() -> None:
@@ -77,7 +77,7 @@ def test_an_unknown_class_is_not_told_apart_from_background() -> None:
     target = torch.zeros(2, 8, 8, dtype=torch.int32)
     target[:, 2:5, 2:5] = 1
     known = torch.tensor([[True, True, False]] * 2)
-    overlaps = torch.zeros(2, 3)
+    iou_predictions = torch.zeros(2, 3)
     background = target == 0
     # Odds between background and class 2 may take any value at no cost.
     joined = logits[:, [0, 2]].logsumexp(1)
@@ -86,18 +86,18 @@ def test_an_unknown_class_is_not_told_apart_from_background() -> None:
     moved[:, 0] = joined + shares.log()
     moved[:, 2] = joined + (1 - shares).log()
     cost = 0.1 * 2
-    before = PartialLabelLoss()(logits, overlaps, target, known)
-    after = PartialLabelLoss()(moved, overlaps, target, known)
+    before = PartialLabelLoss()(logits, iou_predictions, target, known)
+    after = PartialLabelLoss()(moved, iou_predictions, target, known)
     assert abs(float(before - after)) < cost * 1e-3
     # And with no structure known, nothing pulls at class 2 at all.
     logits.requires_grad_()
     nothing = torch.tensor([[True, False, False]] * 2)
-    PartialLabelLoss()(logits, overlaps, torch.zeros_like(target), nothing).backward()
+    PartialLabelLoss()(logits, iou_predictions, torch.zeros_like(target), nothing).backward()
     assert logits.grad is not None and logits.grad.abs().max() < 1e-6
     # Where everything is known, class 2 is pushed away from background.
     logits.grad = None
     everything = torch.ones(2, 3, dtype=torch.bool)
-    PartialLabelLoss()(logits, overlaps, target, everything).backward()
+    PartialLabelLoss()(logits, iou_predictions, target, everything).backward()
     assert (logits.grad[:, 2][background] > 0).all()
 
 

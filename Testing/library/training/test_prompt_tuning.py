@@ -20,9 +20,9 @@ from SAMFineTuneLib.models.model_file import ModelCard, load_model, load_prompte
 from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.definitions import segment_anything_modeling
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
-from SAMFineTuneLib.prompts.corrupted_masks import wrong_masks
+from SAMFineTuneLib.prompts.corrupted_masks import corrupted_masks
 from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, PADDING, POSITIVE, PromptSet
-from SAMFineTuneLib.random_source import Chance
+from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
 from SAMFineTuneLib.training import prompt_tuning, validation_split
 from SAMFineTuneLib.training.example_labels import Label
@@ -32,8 +32,8 @@ from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
 from SAMFineTuneLib.training.prompt_rounds import loss_of_rounds
 from SAMFineTuneLib.training.prompt_targets import (
     choose_structures,
+    prompts_on_corrupted_masks,
     prompts_on_nothing,
-    prompts_on_wrong_masks,
 )
 from SAMFineTuneLib.training.prompt_tuning import PromptTuning
 from SAMFineTuneLib.training.prompted_validation import measure_prompted
@@ -112,11 +112,11 @@ def test_masks_are_those_of_the_official_model(vit_t: PromptedSegmenter, masked:
         for number in range(4)
     ]
     expected = sam(images, multimask_output=False)
-    logits, overlaps = vit_t.decode(FeatureState(embeddings), prompts)
-    assert logits.shape == (4, 1, 256, 256) and overlaps.shape == (4, 1)
+    logits, iou_predictions = vit_t.decode(FeatureState(embeddings), prompts)
+    assert logits.shape == (4, 1, 256, 256) and iou_predictions.shape == (4, 1)
     for number, official in enumerate(expected):
         assert torch.equal(logits[number], official["low_res_logits"][0])
-        assert torch.equal(overlaps[number], official["iou_predictions"][0])
+        assert torch.equal(iou_predictions[number], official["iou_predictions"][0])
 
 
 @torch.no_grad()
@@ -127,8 +127,8 @@ def test_segment_anything_answers_at_other_sizes() -> None:
         torch.tensor([[30.5, 40.5], [200.5, 90.5]]), torch.tensor([POSITIVE, POSITIVE])
     )
     first, _ = segmenter.decode(features, prompts)
-    second, overlaps = segmenter.decode(features, prompts.with_mask(first))
-    assert first.shape == second.shape == (2, 1, 64, 64) and overlaps.shape == (2, 1)
+    second, iou_predictions = segmenter.decode(features, prompts.with_mask(first))
+    assert first.shape == second.shape == (2, 1, 64, 64) and iou_predictions.shape == (2, 1)
     assert first.isfinite().all() and second.isfinite().all()
     assert not torch.allclose(first, second, atol=1e-3), "the previous mask is heard"
 
@@ -144,7 +144,7 @@ def disc(x: float, y: float, radius: float, size: int = 128) -> Tensor:
 
 def test_wrong_masks_are_wrong_but_not_elsewhere() -> None:
     masks = torch.stack([disc(50, 60, 24), disc(90, 40, 9)]).repeat(100, 1, 1)
-    logits = wrong_masks(masks, Chance((0,)))
+    logits = corrupted_masks(masks, RandomSource((0,)))
     assert logits.shape == (200, 1, 32, 32) and logits.isfinite().all()
     true = functional.avg_pool2d(masks[:, None].float(), 4)[:, 0] > 0.5
     found = logits[:, 0] > 0
@@ -157,8 +157,8 @@ def test_wrong_masks_are_wrong_but_not_elsewhere() -> None:
     assert (overlap > 0.3).float().mean() > 0.95
     # Too large here, too small there.
     assert 0.2 < (found.sum((1, 2)) > true.sum((1, 2))).float().mean() < 0.8
-    assert torch.equal(logits, wrong_masks(masks, Chance((0,))))
-    assert not torch.equal(logits, wrong_masks(masks, Chance((1,))))
+    assert torch.equal(logits, corrupted_masks(masks, RandomSource((0,))))
+    assert not torch.equal(logits, corrupted_masks(masks, RandomSource((1,))))
 
 
 def test_a_structure_is_chosen_among_those_known_and_there() -> None:
@@ -172,7 +172,7 @@ def test_a_structure_is_chosen_among_those_known_and_there() -> None:
     parts["both"] = parts["left"] | parts["right"]
     seen = []
     for seed in range(60):
-        masks = choose_structures(target, known, Chance((seed,)))
+        masks = choose_structures(target, known, RandomSource((seed,)))
         assert not masks[1].any() and not masks[2].any(), "unknown, and nothing there"
         seen += [name for name, part in parts.items() if torch.equal(part, masks[0])]
     assert len(seen) == 60 and set(seen) == set(parts)
@@ -181,7 +181,7 @@ def test_a_structure_is_chosen_among_those_known_and_there() -> None:
 
 def test_a_wrong_mask_is_corrected_by_a_click_a_box_or_nothing() -> None:
     masks = torch.stack([disc(50, 60, 24), disc(90, 40, 14)]).repeat(60, 1, 1)
-    prompts = prompts_on_wrong_masks(masks, Chance((0,)))
+    prompts = prompts_on_corrupted_masks(masks, RandomSource((0,)))
     assert prompts.mask is not None
     clicked, boxed = prompts.labels[:, 0] != PADDING, prompts.boxed
     assert not (clicked & boxed).any()
@@ -191,7 +191,7 @@ def test_a_wrong_mask_is_corrected_by_a_click_a_box_or_nothing() -> None:
         x, y = prompts.points[number, 0].long().tolist()
         assert found[number, y, x] != masks[number, y, x], "a click lies in the error"
         assert bool(prompts.labels[number, 0] == POSITIVE) == bool(masks[number, y, x])
-    on_nothing = prompts_on_nothing(masks, Chance((0,)))
+    on_nothing = prompts_on_nothing(masks, RandomSource((0,)))
     assert on_nothing.mask is None
     assert ((on_nothing.labels[:, 0] != PADDING) ^ on_nothing.boxed).all()
 
@@ -204,17 +204,17 @@ class Recording(PromptedSegmenter):
         self.asked: list[tuple[int, bool, bool]] = []
 
     def decode(self, features: FeatureState, prompts: PromptSet) -> tuple[Tensor, Tensor]:
-        logits, overlaps = super().decode(features, prompts)
+        logits, iou_predictions = super().decode(features, prompts)
         self.asked.append((prompts.points.shape[1], prompts.mask is not None, logits.requires_grad))
-        return logits, overlaps
+        return logits, iou_predictions
 
 
 def test_rounds_that_are_passed_over_lead_to_later_ones() -> None:
     segmenter = Recording()
     masks = torch.stack([disc(100, 120, 48, 256), disc(180, 80, 30, 256)])
     features = segmenter.encode(torch.randn(2, 3, 256, 256))
-    prompts = prompts_on_nothing(masks, Chance((0,)))
-    loss, scores = loss_of_rounds(segmenter, features, masks, prompts, 2, Chance((0,)), 3)
+    prompts = prompts_on_nothing(masks, RandomSource((0,)))
+    loss, scores = loss_of_rounds(segmenter, features, masks, prompts, 2, RandomSource((0,)), 3)
     assert loss.requires_grad and [each.shape for each in scores] == [(2,), (2,)]
     rounds = [(1, False), (2, True), (3, True), (4, True), (5, True)]
     learnt = [True, False, False, False, True]
