@@ -35,7 +35,7 @@ def _require_cuda(device: torch.device) -> None:
 def _absent(name: str, why: str) -> InputError:
     return InputError(
         f"{name} was asked for but {why}",
-        "use --device auto or --device cpu",
+        "compute on the CPU, or have the device chosen automatically",
         code="device_absent",
     )
 

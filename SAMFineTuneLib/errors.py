@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+Fact = str | int | float
+
 
 class InputError(Exception):
     """Input that cannot be used. The command ends with exit code 2 and one line of text.
 
     Args:
         message: what is wrong, naming the file, field or label.
-        remedy: what to do about it.
-        code: a short name for programs, stable between versions.
+        remedy: what to do about it, in words that are true for everybody: whoever types commands,
+            sits before a panel or writes Python. It names no option of a command.
+        code: a short name for programs, stable between versions. The shell and the panel have
+            remedies of their own for some codes.
+        **facts: what these remedies are filled with. `field` is the name of a job's field; what is
+            neither a number nor a text is kept as text.
     """
 
-    def __init__(self, message: str, remedy: str = "", code: str = "bad_input") -> None:
+    def __init__(self, message: str, remedy: str, code: str, **facts: object) -> None:
         self.message = " ".join(message.split())
         self.remedy = " ".join(remedy.split())
         self.code = code
+        self.facts: dict[str, Fact] = {
+            name: fact if isinstance(fact, str | int | float) else str(fact)
+            for name, fact in facts.items()
+        }
         super().__init__(f"{self.message}. {self.remedy}" if self.remedy else self.message)
 
 

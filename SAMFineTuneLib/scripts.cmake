@@ -5,6 +5,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/adaptation/__init__.py
   SAMFineTuneLib/adaptation/adapter.py
   SAMFineTuneLib/adaptation/lora.py
+  SAMFineTuneLib/adaptation/method.py
   SAMFineTuneLib/adaptation/parameter_count.py
   SAMFineTuneLib/adaptation/strategy.py
   SAMFineTuneLib/cli/__init__.py
@@ -14,11 +15,13 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/cli/describe.py
   SAMFineTuneLib/cli/evaluate.py
   SAMFineTuneLib/cli/execution.py
+  SAMFineTuneLib/cli/field_option.py
   SAMFineTuneLib/cli/finetune.py
   SAMFineTuneLib/cli/hardware.py
   SAMFineTuneLib/cli/models.py
   SAMFineTuneLib/cli/pretrain.py
   SAMFineTuneLib/cli/progress_display.py
+  SAMFineTuneLib/cli/remedies.py
   SAMFineTuneLib/cli/run.py
   SAMFineTuneLib/cli/serve.py
   SAMFineTuneLib/cli/storage.py
@@ -131,8 +134,9 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/slices/__init__.py
   SAMFineTuneLib/slices/augmentation.py
   SAMFineTuneLib/slices/intensity.py
-  SAMFineTuneLib/slices/labelled.py
+  SAMFineTuneLib/slices/known_labels.py
   SAMFineTuneLib/slices/pixels.py
+  SAMFineTuneLib/slices/slice_knowledge.py
   SAMFineTuneLib/slices/square.py
   SAMFineTuneLib/slices/stack.py
   SAMFineTuneLib/slices/suggestion.py
@@ -141,19 +145,30 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/checkpoint.py
   SAMFineTuneLib/tasks/drawn_slices.py
   SAMFineTuneLib/tasks/finetune.py
+  SAMFineTuneLib/tasks/finetune_card.py
+  SAMFineTuneLib/tasks/finetune_events.py
+  SAMFineTuneLib/tasks/initial_model.py
   SAMFineTuneLib/tasks/prompt_phase.py
   SAMFineTuneLib/tasks/runners.py
+  SAMFineTuneLib/tasks/starting_point.py
   SAMFineTuneLib/tasks/worker.py
   SAMFineTuneLib/tensor_file.py
   SAMFineTuneLib/training/__init__.py
+  SAMFineTuneLib/training/absent_labels.py
+  SAMFineTuneLib/training/choices.py
+  SAMFineTuneLib/training/class_targets.py
   SAMFineTuneLib/training/eager_adamw.py
+  SAMFineTuneLib/training/example.py
   SAMFineTuneLib/training/example_labels.py
+  SAMFineTuneLib/training/example_warnings.py
   SAMFineTuneLib/training/examples.py
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
+  SAMFineTuneLib/training/kept_slices.py
   SAMFineTuneLib/training/loop.py
   SAMFineTuneLib/training/loss.py
   SAMFineTuneLib/training/mask_loss.py
+  SAMFineTuneLib/training/opened_example.py
   SAMFineTuneLib/training/plan.py
   SAMFineTuneLib/training/presets.py
   SAMFineTuneLib/training/preview.py
@@ -168,6 +183,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/slice_context.py
   SAMFineTuneLib/training/slice_pool.py
   SAMFineTuneLib/training/trained_weights.py
+  SAMFineTuneLib/training/training_set.py
   SAMFineTuneLib/training/training_state.py
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py

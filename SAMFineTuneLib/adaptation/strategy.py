@@ -5,12 +5,13 @@ The study of fine-tuning strategies (MELBA 2025:006) compares the three methods 
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 from torch import nn
 
 from SAMFineTuneLib.adaptation.adapter import Adapter, insert_adapters
 from SAMFineTuneLib.adaptation.lora import LoraConv2d, LowRank, insert_lora
+from SAMFineTuneLib.adaptation.method import METHODS, SCOPES
+from SAMFineTuneLib.adaptation.method import Method as Method
+from SAMFineTuneLib.adaptation.method import Scope as Scope
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.networks.adaptation_sites import (
     Adaptable,
@@ -20,11 +21,6 @@ from SAMFineTuneLib.networks.adaptation_sites import (
     two_way_lora_sites,
 )
 from SAMFineTuneLib.networks.network import SamNetwork
-
-Method = Literal["vanilla", "adapter", "lora"]
-Scope = Literal["decoder", "encoder_decoder"]
-METHODS: tuple[Method, ...] = get_args(Method)
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 DEFAULT_RANK = 4
 
@@ -86,9 +82,13 @@ def adapt_for_prompts(
 def _check(method: str, scope: str, rank: int) -> None:
     for what, value, allowed in (("method", method, METHODS), ("scope", scope, SCOPES)):
         if value not in allowed:
-            raise InputError(f"unknown {what} {value!r}", f"Choose one of {', '.join(allowed)}")
+            raise InputError(
+                f"unknown {what} {value!r}",
+                f"Choose one of {', '.join(allowed)}",
+                "unknown_strategy",
+            )
     if rank < 1:
-        raise InputError(f"rank {rank} is below 1", "Choose a rank of 1 or more")
+        raise InputError(f"rank {rank} is below 1", "Choose a rank of 1 or more", "bad_rank")
 
 
 def _train_stages(network: SamNetwork) -> None:

@@ -25,6 +25,7 @@ from SAMFineTuneLib.cli import (
     storage,
 )
 from SAMFineTuneLib.cli.arguments import CommandParser, utf8_streams
+from SAMFineTuneLib.cli.remedies import with_remedy_to_type
 from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.worker.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT, error_event
 
@@ -105,6 +106,7 @@ def _say(error: BaseException) -> int:
 
         traceback.print_exception(error, file=sys.stderr)
         event = event.model_copy(update={"remedy": "Please report it with the lines above"})
+    event = with_remedy_to_type(event)
     word = "" if event.exit_code == EXIT_CANCELLED else "error: "
     print(f"{word}{event.line()}", file=sys.stderr, flush=True)
     return event.exit_code

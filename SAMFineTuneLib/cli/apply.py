@@ -6,18 +6,18 @@ import argparse
 from typing import Any
 
 from SAMFineTuneLib.cli.arguments import (
+    REPEATED_ON_TOP,
     Commands,
     add_command,
-    add_on_top,
-    names_of_labels,
     numbers_or,
     option_name,
 )
 from SAMFineTuneLib.cli.execution import execute
+from SAMFineTuneLib.cli.field_option import add_field, chosen_fields
 from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
-from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, read_examples
+from SAMFineTuneLib.jobs.schema import ApplyJob, Example, make_job, read_examples
 from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 
 _DESCRIPTION = """\
@@ -38,43 +38,18 @@ _EXAMPLE = """\
 def add_to(commands: Commands) -> None:
     """Add the command with its options."""
     parser = add_command(commands, "apply", _run, "segment volumes", _DESCRIPTION, _EXAMPLE)
-    parser.add_argument(
-        "--model",
-        type=path_from_text,
-        required=True,
-        metavar="M.safetensors",
-        help="what finetune wrote",
-    )
-    parser.add_argument(
-        "--volume",
-        action="append",
-        type=path_from_text,
-        required=True,
-        metavar="V",
-        help="image file or DICOM folder; repeat it for several",
-    )
-    parser.add_argument(
-        "--series",
-        action="append",
-        metavar="N|UID",
-        help="which series of a DICOM folder with several, by its number in the list that is shown "
-        "without this option, or by its UID; repeat it, one for each folder, or give one for all",
-    )
-    parser.add_argument(
-        "--output",
-        type=path_from_text,
-        required=True,
-        metavar="OUT",
-        help="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd; .dcm for a DICOM volume: a DICOM "
-        "segmentation that belongs to its series), or a folder, as for several volumes",
-    )
-    parser.add_argument(
-        "--drawn",
-        action="append",
-        type=path_from_text,
+    add_field(parser, ApplyJob, "model", metavar="M.safetensors")
+    add_field(parser, ApplyJob, "volumes", metavar="V", more="; repeat it for several")
+    add_field(parser, ApplyJob, "series", metavar="N|UID", more="; repeat it")
+    add_field(parser, ApplyJob, "output", metavar="OUT")
+    add_field(
+        parser,
+        ApplyJob,
+        "drawn",
         metavar="S",
-        help="labels of the volume on the slices that are drawn already: they are kept, and what "
-        "lies between them follows their shape, too; repeat it, one for each --volume",
+        action="append",
+        type=path_from_text,
+        more="; repeat it, one for each --volume",
     )
     parser.add_argument(
         "--examples",
@@ -83,10 +58,10 @@ def add_to(commands: Commands) -> None:
         help="in place of --drawn: the examples of the fine-tune; those of other volumes count for "
         "nothing",
     )
-    parser.add_argument(
-        "--label-names",
-        type=names_of_labels,
-        default={},
+    add_field(
+        parser,
+        Example,
+        "label_names",
         metavar="1=liver,5=spleen",
         help="what the labels are called that are drawn, by their number there: by its name a "
         "label is found in the model, else by its number",
@@ -95,63 +70,30 @@ def add_to(commands: Commands) -> None:
         "of the volumes with --drawn or --examples",
         "Where a structure is not is for the model to say, unless it is said here.",
     )
-    absence.add_argument(
-        "--empty",
+    add_field(
+        absence,
+        Example,
+        "empty",
         type=numbers_or("outside", "none"),
         default="none",
         metavar="outside|none|0,1",
         help="slices that hold none of the labels: outside, all beyond the drawn range of each; "
-        "none (default); or a list",
+        "none; or a list (default: none)",
     )
-    absence.add_argument(
-        "--extent",
-        type=int,
-        nargs=2,
-        metavar=("FIRST", "LAST"),
-        help="the first and the last slice that hold any of the labels: all beyond are empty",
-    )
-    add_on_top(absence)
-    parser.add_argument(
-        "--uncertainty",
-        type=path_from_text,
-        metavar="U",
-        help="also write how uncertain the model is of each voxel, of those drawn, too: a file, or "
-        "a folder for several volumes",
-    )
-    parser.add_argument(
-        "--largest-component",
-        action="store_true",
-        help="keep only the largest connected part of each label",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=path_from_text,
-        metavar="FILE",
-        help="weights of the backbone on which the model was tuned, where they are not in the "
-        "cache",
-    )
-    parser.add_argument("--batch", type=int, metavar="B", help="slices computed at once")
-    parser.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda|mps", help="where to compute"
-    )
+    add_field(absence, Example, "extent", metavar=("FIRST", "LAST"))
+    add_field(absence, Example, "on_top", metavar="NAME_OR_LABEL", more=REPEATED_ON_TOP)
+    add_field(parser, ApplyJob, "uncertainty", metavar="U")
+    add_field(parser, ApplyJob, "largest_component")
+    add_field(parser, ApplyJob, "checkpoint", metavar="FILE")
+    add_field(parser, ApplyJob, "batch", metavar="B")
+    add_field(parser, ApplyJob, "device", metavar="auto|cpu|cuda|mps")
     parser.add_argument(
         "--job", type=path_from_text, metavar="DIR", help="keep the job's folder here"
     )
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    fields = {
-        "model": chosen.model,
-        "volumes": chosen.volume,
-        "series": chosen.series or [],
-        "output": chosen.output,
-        "uncertainty": chosen.uncertainty,
-        "drawn": _drawn(chosen),
-        "largest_component": chosen.largest_component,
-        "checkpoint": chosen.checkpoint,
-        "batch": chosen.batch,
-        "device": chosen.device,
-    }
+    fields = chosen_fields(chosen, ApplyJob) | {"drawn": _drawn(chosen)}
     return execute(make_job(ApplyJob, fields, option_name), chosen.job)
 
 
@@ -178,14 +120,14 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
             "name them with --drawn",
             code="contrary_options",
         )
-    if drawn and len(drawn) != len(chosen.volume):
+    if drawn and len(drawn) != len(chosen.volumes):
         raise InputError(
-            f"{counted(len(chosen.volume), 'volume')} but {counted(len(drawn), 'time')} --drawn",
+            f"{counted(len(chosen.volumes), 'volume')} but {counted(len(drawn), 'time')} --drawn",
             "give one for each --volume, in the same order, or --examples",
             code="contrary_options",
         )
-    series = series_of_volumes(chosen.volume, chosen.series or [])
+    series = series_of_volumes(chosen.volumes, chosen.series)
     return [
         {"volume": volume, "segmentation": labels, "series": own, **said}
-        for volume, labels, own in zip(chosen.volume, drawn, series, strict=False)
+        for volume, labels, own in zip(chosen.volumes, drawn, series, strict=False)
     ]

@@ -11,6 +11,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.worker.json_text import to_json
 
 Commands = Any  # what add_subparsers returns has no public name
+REPEATED_ON_TOP = "; repeat it, or put commas between, for several"
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -72,24 +73,17 @@ def names_of_labels(text: str) -> dict[int, str]:
     return names
 
 
-def add_on_top(group: Any) -> None:
-    """The option that says which of overlapping segments is seen."""
-    group.add_argument(
-        "--on-top",
-        action="append",
-        default=[],
-        metavar="NAME_OR_LABEL",
-        help="a segment that covers the others where segments of a file overlap, which is refused "
-        "without it; repeat it, or put commas between, for several, the highest first",
-    )
+def number_or(*words: str) -> Callable[[str], str | int]:
+    """Reads one of the words, or a whole number."""
 
+    def read(text: str) -> str | int:
+        try:
+            return text if text in words else int(text)
+        except ValueError:
+            allowed = " nor ".join([*words, "a number"])
+            raise argparse.ArgumentTypeError(f"{text!r} is neither {allowed}") from None
 
-def size_or_auto(text: str) -> int | str:
-    """Reads "auto" or a number of pixels."""
-    try:
-        return text if text == "auto" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number") from None
+    return read
 
 
 def option_name(field: str) -> str:

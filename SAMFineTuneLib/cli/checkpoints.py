@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
 from SAMFineTuneLib.cli.progress_display import ProgressDisplay
+from SAMFineTuneLib.networks.registry import BACKBONES, find
 from SAMFineTuneLib.worker.events import Progress
 from SAMFineTuneLib.worker.standard_output import output_on_errors
 
@@ -46,7 +47,8 @@ def add_to(commands: Commands) -> None:
         "Fetch the official weights of a backbone; prints where they lie.",
         "  python -m SAMFineTuneLib checkpoints get vit_t",
     )
-    get.add_argument("name", metavar="NAME", help="vit_t, vit_b, vit_l or vit_h")
+    fetched = [spec.name for spec in BACKBONES.values() if spec.checkpoint is not None]
+    get.add_argument("name", metavar="NAME", help="one of " + ", ".join(fetched))
     add_command(
         actions,
         "clear",
@@ -84,7 +86,6 @@ def _as_fields(entry: CachedCheckpoint) -> dict[str, Any]:
 
 
 def _get(chosen: argparse.Namespace) -> int:
-    from SAMFineTuneLib.networks.registry import find
     from SAMFineTuneLib.weights.download import get_checkpoint
 
     display = ProgressDisplay()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from SAMFineTuneLib.adaptation.method import METHODS, SCOPES
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.cli.field_option import add_field
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.jobs.schema import LARGEST_RANK, FinetuneJob
+from SAMFineTuneLib.networks.registry import BACKBONES
 from SAMFineTuneLib.worker.standard_output import output_on_errors
 
 _DESCRIPTION = """\
@@ -19,7 +23,7 @@ _EXAMPLE = """\
 """
 
 # What a fine-tune takes, too.
-_MOST_CLASSES, _LARGEST_RANK = 10_000, 256
+_MOST_CLASSES = 10_000
 
 
 def add_to(commands: Commands) -> None:
@@ -27,30 +31,29 @@ def add_to(commands: Commands) -> None:
     parser = add_command(
         commands, "describe", _run, "count parameters of a network", _DESCRIPTION, _EXAMPLE
     )
-    parser.add_argument(
-        "--backbone",
-        choices=("starter", "vit_t", "vit_b", "vit_l", "vit_h"),
-        default="starter",
-        help="the network (default: starter)",
-    )
-    parser.add_argument(
-        "--method",
-        choices=("adapter", "lora", "vanilla"),
+    backbones = {name: spec.description for name, spec in BACKBONES.items()}
+    add_field(parser, FinetuneJob, "backbone", told=backbones)
+    # Nothing is left to the data here, so there is no "auto".
+    add_field(
+        parser,
+        FinetuneJob,
+        "method",
+        choices=METHODS,
         default="adapter",
         help="what is trained (default: adapter)",
     )
-    parser.add_argument(
-        "--scope",
-        choices=("encoder_decoder", "decoder"),
+    add_field(
+        parser,
+        FinetuneJob,
+        "scope",
+        choices=SCOPES,
         default="encoder_decoder",
         help="where it is trained (default: encoder_decoder)",
     )
     parser.add_argument(
         "--classes", type=int, default=1, metavar="N", help="labels to learn (default: 1)"
     )
-    parser.add_argument(
-        "--rank", type=int, default=4, metavar="R", help="rank of the low-rank updates (default: 4)"
-    )
+    add_field(parser, FinetuneJob, "rank", metavar="R")
     parser.add_argument(
         "--input-size",
         type=int,
@@ -62,7 +65,7 @@ def add_to(commands: Commands) -> None:
 def _run(chosen: argparse.Namespace) -> int:
     for name, given, most in (
         ("--classes", chosen.classes, _MOST_CLASSES),
-        ("--rank", chosen.rank, _LARGEST_RANK),
+        ("--rank", chosen.rank, LARGEST_RANK),
     ):
         if not 1 <= given <= most:
             raise InputError(f"{name} is {given}", f"Give 1 to {most}", code="usage")

@@ -15,6 +15,7 @@ from types import FrameType
 
 from SAMFineTuneLib.cli.arguments import print_result, say
 from SAMFineTuneLib.cli.progress_display import ProgressDisplay
+from SAMFineTuneLib.cli.remedies import with_remedy_to_type
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.folder import JobFolder, new_job_folder
 from SAMFineTuneLib.jobs.process import WorkerProcess
@@ -49,7 +50,8 @@ def execute(job: Job, chosen_folder: Path | None) -> int:
     if outcome.result is not None:
         print_result(outcome.result)
     elif outcome.error is not None:
-        say(("" if outcome.error.code == "cancelled" else "error: ") + outcome.error.line())
+        line = with_remedy_to_type(outcome.error).line()
+        say(line if outcome.error.code == "cancelled" else f"error: {line}")
     if chosen_folder is None and not _worth_keeping(folder, outcome):
         folder.remove()
     elif outcome.exit_code != EXIT_DONE:

@@ -177,11 +177,15 @@ def _edges(geometry: Geometry) -> NDArray[np.float64]:
 
 def _chosen_slices(geometry: Geometry, axis: str, slices: Iterable[int]) -> list[int]:
     if axis not in AXIS_NAMES:
-        raise InputError(f"unknown axis '{axis}'", "Use one of " + ", ".join(AXIS_NAMES))
+        raise InputError(
+            f"unknown axis '{axis}'", "Use one of " + ", ".join(AXIS_NAMES), "bad_axis"
+        )
     chosen = sorted({int(number) for number in slices})
     count = geometry.shape[array_axis(geometry, axis)]
     if not chosen:
-        raise InputError("no slice to measure", "Name slices, or leave them out for whole volumes")
+        raise InputError(
+            "no slice to measure", "Name slices, or leave them out for whole volumes", "no_slice"
+        )
     outside = [number for number in chosen if not 0 <= number < count]
     if outside:
         raise InputError(
@@ -195,14 +199,18 @@ def _chosen_slices(geometry: Geometry, axis: str, slices: Iterable[int]) -> list
 def _check_tolerance(tolerance_mm: float) -> None:
     if not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
         raise InputError(
-            f"the tolerance is {tolerance_mm} mm", "Give a number of millimetres, 0 or more"
+            f"the tolerance is {tolerance_mm} mm",
+            "Give a number of millimetres, 0 or more",
+            code="bad_tolerance",
         )
 
 
 def _wanted(labels: Iterable[int] | None, present: set[int]) -> list[int]:
     wanted = sorted(present if labels is None else {int(label) for label in labels})
     if any(label < 1 for label in wanted):
-        raise InputError(f"{wanted[0]} is not a label", "Labels are whole numbers from 1")
+        raise InputError(
+            f"{wanted[0]} is not a label", "Labels are whole numbers from 1", "bad_label"
+        )
     return wanted
 
 

@@ -21,4 +21,6 @@ def failure_of(error: BaseException, request: int | None = None) -> Failure:
     """
     event = error_event(error)
     remedy = _REMEDIES.get(event.code, event.remedy)
-    return Failure(id=request, code=event.code, message=event.message, remedy=remedy)
+    return Failure(
+        id=request, code=event.code, message=event.message, remedy=remedy, facts=event.facts
+    )

@@ -16,7 +16,7 @@ volume, not rounded, whole numbers at the centres of voxels. Nothing here loads 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -195,13 +195,17 @@ class Answer(BaseModel):
 
 
 class Failure(BaseModel):
-    """A request cannot be done; the session goes on. Without an id: the session cannot."""
+    """A request cannot be done; the session goes on. Without an id: the session cannot.
+
+    `code`, `remedy` and `facts` are those of `ErrorEvent`.
+    """
 
     type: Literal["failure"] = "failure"
     id: int | None = None
     code: str
     message: str
     remedy: str = ""
+    facts: dict[str, Any] = Field(default_factory=dict)
 
     def line(self) -> str:
         """One line for a person."""

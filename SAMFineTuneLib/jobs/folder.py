@@ -13,7 +13,7 @@ from pathlib import Path
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.jobs.schema import JOB_FILE
-from SAMFineTuneLib.weights.official import cache_folder
+from SAMFineTuneLib.weights.official import CACHE_VARIABLE, cache_folder
 from SAMFineTuneLib.worker import lock_file
 from SAMFineTuneLib.worker.events import EVENTS_FILE
 
@@ -160,11 +160,16 @@ def new_job_folder(kind: str) -> JobFolder:
         except OSError as error:
             raise InputError(
                 f"cannot make the job folder {path}: {error.strerror or error}",
-                "Name a folder with --job, or set SAMFINETUNE_CACHE to one that can be written",
-                code="not_writable",
+                f"Set {CACHE_VARIABLE} to a folder that can be written",
+                code="job_folder_not_writable",
+                variable=CACHE_VARIABLE,
             ) from error
         return JobFolder(path)
-    raise InputError(f"{jobs_folder()} is full of jobs of this second", "Name a folder with --job")
+    raise InputError(
+        f"{jobs_folder()} is full of jobs of this second",
+        "Try again a second later",
+        code="job_folders_used_up",
+    )
 
 
 def require_writable(output: Path) -> None:

@@ -22,10 +22,14 @@ from pydantic import (
     model_validator,
 )
 
+from SAMFineTuneLib.adaptation.method import Method, Scope
 from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, SEGMENTATION_ENDINGS
+from SAMFineTuneLib.networks.registry import BackboneName
+from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
+from SAMFineTuneLib.training.presets import Preset
 from SAMFineTuneLib.worker.json_text import to_json, write_json
 
 SCHEMA_VERSION = 1
@@ -133,9 +137,9 @@ InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
 Series = Annotated[str, PlainValidator(_check_series)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
-Backbone = Literal["starter", "vit_t", "vit_b", "vit_l", "vit_h"]
 # Bounds say what can be: a fine-tune of a month, and batches that the largest GPUs hold.
 MOST_STEPS, MOST_MINUTES, LARGEST_BATCH = 10_000_000, 60.0 * 24 * 31, 512
+LARGEST_RANK = 256
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 Minutes = Annotated[float, Field(gt=0, le=MOST_MINUTES, allow_inf_nan=False)]
 Batch = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
@@ -151,42 +155,75 @@ class Example(_Record):
     """One labelled volume to learn from.
 
     Slice numbers count along `axis` from 0 in the index order of the volume's file.
-
-    Attributes:
-        volume: an image file or a DICOM folder.
-        segmentation: its labels, in any geometry that lies over the volume.
-        labels: the labels to learn, by number in this segmentation; "all" are those that occur.
-        label_names: what its labels are called, by number, in place of what the file tells. Labels
-            of one name are one structure in all examples, whatever their numbers.
-        axis: how the volume is cut; "auto" takes the axis of the widest spacing, else the one on
-            which the labels lie.
-        labelled: slices on which everything is labelled; "nonempty" are those with a label.
-        empty: slices known to hold none of the labels. "outside": all beyond the labelled range;
-            "auto": those, less a margin as wide as the largest gap between labelled slices (and
-            nothing where one slice alone is labelled); "none": nothing is assumed.
-        complete: further slices on which everything is labelled: what is not there is absent.
-        unfinished: slices whose labels do not count; nothing is known of them.
-        known_empty: further slices known to hold none of the labels.
-        extent: the first and the last slice that hold any of the labels; all beyond are empty.
-            Takes the place of the words of `empty`; slices that it lists stay empty.
-        on_top: names or labels of segments that cover others where they overlap, the highest first.
-        series: which series of a DICOM folder the volume is: its number in the list that is shown
-            where there are several, or its UID; None where there is only one.
     """
 
-    volume: FilePath
-    segmentation: FilePath
-    labels: Labels = "all"
-    label_names: dict[int, str] = Field(default_factory=dict)
-    axis: Axis | Literal["auto"] = "auto"
-    labelled: LabelledSlices = "nonempty"
-    empty: EmptySlices = "auto"
-    complete: Slices = Field(default_factory=list)
-    unfinished: Slices = Field(default_factory=list)
-    known_empty: Slices = Field(default_factory=list)
-    extent: Extent = None
-    on_top: OnTop = Field(default_factory=list)
-    series: Series | None = None
+    volume: FilePath = Field(description="image file or DICOM folder")
+    segmentation: FilePath = Field(
+        description="labels of the volume, in any geometry that lies over it: an image file, a "
+        "DICOM segmentation (SEG), DICOM contours (RTSTRUCT), or a folder with one of these two"
+    )
+    labels: Labels = Field(
+        "all", description="the labels to learn, by number in the segmentation, or all that occur"
+    )
+    label_names: dict[int, str] = Field(
+        default_factory=dict,
+        description="what the labels are called, by number, in place of what the file tells. "
+        "Labels of one name are one structure in all examples, whatever their numbers",
+    )
+    axis: Literal["auto", Axis] = Field(
+        "auto",
+        description="how to cut the volume: auto, along the widest spacing, else the axis on which "
+        "the labels lie",
+    )
+    labelled: LabelledSlices = Field(
+        "nonempty",
+        description="nonempty: each label counts on the slices that show it, and is unknown on "
+        "slices between that show only others; a list: slices on which every label is complete",
+    )
+    empty: EmptySlices = Field(
+        "auto",
+        description="slices known to hold none of the labels: outside, all beyond the labelled "
+        "range; auto, those less a margin as wide as the largest gap between labelled slices, and "
+        "nothing where only one slice is labelled; none; or a list",
+    )
+    complete: Slices = Field(
+        default_factory=list,
+        description="further slices on which every label is complete: what is not there is absent",
+    )
+    unfinished: Slices = Field(
+        default_factory=list,
+        description="slices whose labels do not count; nothing is known of them",
+    )
+    known_empty: Slices = Field(
+        default_factory=list, description="further slices known to hold none of the labels"
+    )
+    extent: Extent = Field(
+        None,
+        description="the first and the last slice that hold any of the labels: all beyond are "
+        "empty, in place of what the words of `empty` say; slices that are listed stay empty",
+    )
+    on_top: OnTop = Field(
+        default_factory=list,
+        description="names or labels of segments that cover the others where segments of a file "
+        "overlap, which is refused without it; the highest first",
+    )
+    series: Series | None = Field(
+        None,
+        description="which series of a DICOM folder with several, by its number in the list that "
+        "is shown where none is chosen, or by its UID",
+    )
+
+    @property
+    def slice_knowledge(self) -> SliceKnowledge:
+        """What is stated about the slices of the volume."""
+        return SliceKnowledge(
+            labelled=self.labelled,
+            empty=self.empty,
+            complete=self.complete,
+            unfinished=self.unfinished,
+            known_empty=self.known_empty,
+            extent=self.extent,
+        )
 
     @field_validator("unfinished", "known_empty", mode="after")
     @classmethod
@@ -207,62 +244,124 @@ class Example(_Record):
 class FinetuneJob(_Record):
     """Fine-tune a network on examples and write the tuned model.
 
-    What is None or "auto" is chosen by the preset and the data. With "random" weights the network
-    has learnt nothing before. With `prompts` a second set of weights is tuned, for correction with
-    points and boxes; it goes on from those of `initial_model` where that has any. `label_names` are
-    of structures, by their number in the results; where an example calls a number otherwise, and
-    that name is found nowhere else, the number counts.
+    What is None or "auto" is chosen by the preset and the data.
     """
 
     kind: Literal["finetune"] = "finetune"
     schema_version: Literal[1] = 1
-    examples: list[Example] = Field(min_length=1)
-    output: Annotated[FilePath, AfterValidator(_check_model_name)]
-    preset: Literal["laptop", "study", "full"] = "laptop"
-    backbone: Backbone = "starter"
-    checkpoint: FilePath | None = None
-    weights: Literal["pretrained", "random"] = "pretrained"
-    method: Literal["auto", "adapter", "lora", "vanilla"] = "auto"
-    scope: Literal["auto", "decoder", "encoder_decoder"] = "auto"
-    rank: Annotated[int, Field(ge=1, le=256)] = 4
-    input_size: InputSize = "auto"
-    steps: Steps | None = None
-    minutes: Minutes | None = None
-    batch: Batch | None = None
-    learning_rate: Rate | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    device: Device = "auto"
-    validation: Literal["auto", "none"] = "auto"
-    initial_model: FilePath | None = None
-    prompts: bool = False
-    label_names: dict[int, str] = Field(default_factory=dict)
+    examples: list[Example] = Field(
+        min_length=1, description="the volumes to learn from, with their labels"
+    )
+    output: Annotated[FilePath, AfterValidator(_check_model_name)] = Field(
+        description="the tuned model"
+    )
+    preset: Preset = Field("laptop", description="sets what is not given")
+    backbone: BackboneName = Field("starter", description="the network that is tuned")
+    checkpoint: FilePath | None = Field(
+        None,
+        description="weights of the backbone; otherwise those that come with the program are taken "
+        "for starter, and the official ones for the others",
+    )
+    weights: Literal["pretrained", "random"] = Field(
+        "pretrained",
+        description="random: begin with a network that has learnt nothing, for comparison or where "
+        "the weights cannot be had",
+    )
+    method: Literal["auto", Method] = Field(
+        "auto",
+        description="what is trained: small adapters, low-rank updates, or (vanilla) the weights "
+        "themselves; auto: adapters, and all weights of the starter network, whose decoder begins "
+        "anew",
+    )
+    scope: Literal["auto", Scope] = Field(
+        "auto",
+        description="decoder: in the mask decoder alone; encoder_decoder, and auto: in the image "
+        "encoder as well",
+    )
+    rank: Annotated[int, Field(ge=1, le=LARGEST_RANK)] = Field(
+        4, description="rank of the low-rank updates"
+    )
+    input_size: InputSize = Field(
+        "auto", description="side of the network's square input in pixels, 256 to 1024"
+    )
+    steps: Steps | None = Field(
+        None,
+        description="optimiser steps, in place of the preset's; naming one of `steps` and "
+        "`minutes` lifts the preset's limit of the other",
+    )
+    minutes: Minutes | None = Field(None, description="time for the optimiser steps")
+    batch: Batch | None = Field(None, description="slices in a step")
+    learning_rate: Rate | None = Field(None, description="peak learning rate")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        0, description="same seed, same model on a CPU"
+    )
+    device: Device = Field("auto", description="where to compute")
+    validation: Literal["auto", "none"] = Field(
+        "auto",
+        description="auto keeps some volumes or slices aside, measures on them, and keeps the "
+        "weights that do best where they are enough to tell; none trains on all",
+    )
+    initial_model: FilePath | None = Field(
+        None, description="go on from this tuned model in place of starting anew"
+    )
+    prompts: bool = Field(
+        False,
+        description="then also tune a copy of the network for points and boxes, with which its "
+        "results are corrected; takes about two thirds as long again. It goes on from the one of "
+        "`initial_model` where that has any",
+    )
+    label_names: dict[int, str] = Field(
+        default_factory=dict,
+        description="names of structures, by their number in the results, in place of those of the "
+        "first example that has them, or of the model that is gone on from. Labels of one name are "
+        "one structure in all examples; a number that is named here also counts where an example "
+        "calls it otherwise and that name is found nowhere else",
+    )
 
 
 class ApplyJob(_Record):
-    """Segment whole volumes with a tuned model.
-
-    `output` (and `uncertainty`) is a file for one volume, a folder for several; in .dcm, for a
-    DICOM volume, the segmentation is a DICOM segmentation object (SEG). Without
-    `compress` what the format allows is written as plain voxels, which are read much faster.
-    `drawn` tells which slices of the volumes are drawn already: these are kept, and what lies
-    between them follows their shape, too; examples of other volumes count for nothing.
-    `series` chooses a DICOM series, by number or UID: one for all volumes that are folders, or one
-    for each of these, in their order.
-    """
+    """Segment whole volumes with a tuned model."""
 
     kind: Literal["apply"] = "apply"
     schema_version: Literal[1] = 1
-    model: FilePath
-    volumes: list[FilePath] = Field(min_length=1)
-    series: list[Series] = Field(default_factory=list)
-    output: FilePath
-    uncertainty: FilePath | None = None
-    drawn: list[Example] = Field(default_factory=list)
-    largest_component: bool = False
-    compress: bool = True
-    checkpoint: FilePath | None = None
-    device: Device = "auto"
-    batch: Batch | None = None
+    model: FilePath = Field(description="the tuned model")
+    volumes: list[FilePath] = Field(min_length=1, description="image file or DICOM folder")
+    series: list[Series] = Field(
+        default_factory=list,
+        description="which series of a DICOM folder with several, by its number in the list that "
+        "is shown where none is chosen, or by its UID: one for each volume that is a folder, in "
+        "their order, or one for all",
+    )
+    output: FilePath = Field(
+        description="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd; .dcm for a DICOM volume: a "
+        "DICOM segmentation that belongs to its series), or a folder, as for several volumes"
+    )
+    uncertainty: FilePath | None = Field(
+        None,
+        description="also write how uncertain the model is of each voxel, of those drawn, too: a "
+        "file, or a folder for several volumes",
+    )
+    drawn: list[Example] = Field(
+        default_factory=list,
+        description="labels of the volumes on the slices that are drawn already: they are kept, "
+        "and what lies between them follows their shape, too; examples of other volumes count for "
+        "nothing",
+    )
+    largest_component: bool = Field(
+        False, description="keep only the largest connected part of each label"
+    )
+    compress: bool = Field(
+        True,
+        description="compress what is written; else it is written as plain voxels where the format "
+        "allows it, and these are read much faster",
+    )
+    checkpoint: FilePath | None = Field(
+        None,
+        description="weights of the backbone on which the model was tuned, where they are not in "
+        "the cache",
+    )
+    device: Device = Field("auto", description="where to compute")
+    batch: Batch | None = Field(None, description="slices computed at once")
 
     @model_validator(mode="after")
     def _outputs_fit(self) -> ApplyJob:
@@ -282,24 +381,34 @@ class ApplyJob(_Record):
 
 
 class EvaluateJob(_Record):
-    """Compare a segmentation with a reference: DSC, and NSD at a tolerance in mm.
-
-    Labels of one name are one structure; `labels` are the reference's numbers. Numbers that are in
-    `label_names` are called so, and count where the files' own names contradict each other.
-    `on_top` is that of `Example`, for both.
-    """
+    """Compare a segmentation with a reference: DSC, and NSD at a tolerance in mm."""
 
     kind: Literal["evaluate"] = "evaluate"
     schema_version: Literal[1] = 1
-    prediction: FilePath
-    reference: FilePath
-    labels: Labels = "all"
-    label_names: dict[int, str] = Field(default_factory=dict)
-    slices: Annotated[list[int] | None, _numbers_or(minimum=0)] | None = None
-    axis: Axis = "axial"
-    tolerance_mm: Millimetres = 2.0
-    on_top: OnTop = Field(default_factory=list)
-    output: FilePath | None = None
+    prediction: FilePath = Field(description="the segmentation to measure")
+    reference: FilePath = Field(description="the segmentation held for true")
+    labels: Labels = Field(
+        "all", description="the labels to measure, by number in the reference, or all that occur"
+    )
+    label_names: dict[int, str] = Field(
+        default_factory=dict,
+        description="what labels are called, by number. Labels of one name are one structure, "
+        "whatever their numbers; a number that is named here counts where the two files call it "
+        "differently",
+    )
+    slices: Annotated[list[int] | None, _numbers_or(minimum=0)] | None = Field(
+        None, description="only these slices of the reference, counted from 0 along the axis"
+    )
+    axis: Axis = Field("axial", description="the axis that `slices` count along")
+    tolerance_mm: Millimetres = Field(
+        2.0, description="surfaces that are closer than this, in mm, count as equal in the NSD"
+    )
+    on_top: OnTop = Field(
+        default_factory=list,
+        description="names or labels of segments that cover the others where segments of a file "
+        "overlap, which is refused without it; the highest first",
+    )
+    output: FilePath | None = Field(None, description="write the figures to this file too")
 
 
 class CheckpointJob(_Record):
@@ -307,7 +416,7 @@ class CheckpointJob(_Record):
 
     kind: Literal["checkpoint"] = "checkpoint"
     schema_version: Literal[1] = 1
-    backbone: Backbone
+    backbone: BackboneName = Field(description="the backbone whose weights are fetched")
 
 
 Job = FinetuneJob | ApplyJob | EvaluateJob | CheckpointJob
@@ -370,6 +479,7 @@ def read_examples(path: Path, defaults: Mapping[str, Any]) -> list[Example]:
         raise InputError(
             f"{path} is not a list of examples",
             'Write [{"volume": "ct.nii.gz", "segmentation": "labels.nii.gz"}]',
+            code="bad_examples",
         )
     return [
         _example(entry, f"{path}, example {n}", path, defaults) for n, entry in enumerate(listed)
@@ -389,7 +499,11 @@ def read_job(folder: Path) -> Job:
     text = _read_text(path)
     data = _parse(text, path)
     if not isinstance(data, dict):
-        raise InputError(f"{path} is not a JSON object", "See --help of finetune", code="bad_job")
+        raise InputError(
+            f"{path} is not a JSON object",
+            'Write its fields in braces, such as {"kind": "checkpoint", "backbone": "vit_t"}',
+            code="bad_job",
+        )
     _refuse_newer(data.get("schema_version"), path)
     try:
         job = _JOBS.validate_json(text, strict=True)
@@ -431,7 +545,11 @@ def _absolute(value: Any, base: Path) -> Any:
 
 def _example(entry: object, where: str, path: Path, defaults: Mapping[str, Any]) -> Example:
     if not isinstance(entry, dict):
-        raise InputError(f"{where} is not an object", 'Write {"volume": …, "segmentation": …}')
+        raise InputError(
+            f"{where} is not an object",
+            'Write {"volume": …, "segmentation": …}',
+            code="bad_examples",
+        )
     try:
         example = Example.model_validate_json(to_json({**defaults, **entry}), strict=True)
     except ValidationError as error:
@@ -449,10 +567,12 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text", "Save it as UTF-8") from error
+        raise InputError(f"{path} is not UTF-8 text", "Save it as UTF-8", "not_utf8") from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"{path} cannot be read: {reason}", "Check the name") from error
+        raise InputError(
+            f"{path} cannot be read: {reason}", "Check the name", code="no_such_file"
+        ) from error
 
 
 def _parse(text: str, path: Path) -> object:

@@ -24,8 +24,9 @@ def series_of_volumes(volumes: Sequence[Path], series: Sequence[str]) -> list[st
     if not folders or len(series) not in (1, len(folders)):
         raise InputError(
             f"{len(series)} DICOM series are chosen for {len(folders)} volumes that are folders",
-            "Give one --series for each folder, in the same order, or one for all",
+            "Choose one series for each folder, in the same order, or one for all",
             code="contrary_options",
+            folders=len(folders),
         )
     chosen: list[str | None] = [None] * len(volumes)
     for place, index in enumerate(folders):

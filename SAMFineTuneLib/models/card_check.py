@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from SAMFineTuneLib.adaptation.method import METHODS, SCOPES
 from SAMFineTuneLib.networks.registry import BACKBONES
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 _LARGEST_LABEL = 2**31 - 1
 _MOST_LABELS = 10_000
 _AXES = ("axial", "coronal", "sagittal", "widest")
-_METHODS = ("vanilla", "adapter", "lora")
-_SCOPES = ("decoder", "encoder_decoder")
 _LARGEST_RANK = 1024
 _LONGEST_CURVE = 65_536
 # Grey levels are kept rounded.
@@ -77,8 +76,8 @@ def _faults(card: ModelCard) -> Iterator[str]:
 
 def _strategy_faults(strategy: Strategy, where: str) -> Iterator[str]:
     for name, value, known in (
-        ("method", strategy.method, _METHODS),
-        ("scope", strategy.scope, _SCOPES),
+        ("method", strategy.method, METHODS),
+        ("scope", strategy.scope, SCOPES),
     ):
         if value not in known:
             yield f"{where}.{name} is {_short(value)}, and should be one of {', '.join(known)}"

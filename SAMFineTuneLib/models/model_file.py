@@ -220,6 +220,7 @@ def load_model(
     path: Path,
     find_checkpoint: Callable[[ModelCard], Path],
     expected_backbone: str | None = None,
+    card: ModelCard | None = None,
 ) -> tuple[AutomaticSegmenter, ModelCard]:
     """A tuned model ready to segment, on the CPU, in eval mode.
 
@@ -227,16 +228,18 @@ def load_model(
         path: the tuned model.
         find_checkpoint: where the backbone's weights lie; asked only when the card names any.
         expected_backbone: refuse a model of another one.
+        card: the model's card, where the caller has read it already.
 
     Raises:
         InputError: the file does not fit, naming what does not.
     """
-    card = read_card(path)
+    card = card or read_card(path)
     if expected_backbone is not None and card.backbone != expected_backbone:
         raise InputError(
             f"{path.name} was tuned from backbone {card.backbone}, not {expected_backbone}",
-            f"use --backbone {card.backbone}, or another model",
+            f"choose backbone {card.backbone}, or another model",
             code="other_backbone",
+            backbone=card.backbone,
         )
     segmenter = _automatic_network(card, find_checkpoint)
     _fill(path, segmenter, card, prefix="")
@@ -244,7 +247,9 @@ def load_model(
 
 
 def load_prompted(
-    path: Path, find_checkpoint: Callable[[ModelCard], Path]
+    path: Path,
+    find_checkpoint: Callable[[ModelCard], Path],
+    card: ModelCard | None = None,
 ) -> tuple[PromptedSegmenter, ModelCard, bool]:
     """A network that answers prompts, on the CPU, in eval mode.
 
@@ -252,6 +257,7 @@ def load_prompted(
         path: the tuned model.
         find_checkpoint: where the backbone's weights lie; asked only where the file does not hold
             all that is needed.
+        card: the model's card, where the caller has read it already.
 
     Returns:
         The network; the model's card; and whether the network is tuned for prompts. Where the
@@ -265,7 +271,7 @@ def load_prompted(
     from SAMFineTuneLib.networks.registry import build
     from SAMFineTuneLib.weights.official import load_checkpoint
 
-    card = read_card(path)
+    card = card or read_card(path)
     if card.prompts is None:
         network = build(card.backbone, card.input_size)
         load_checkpoint(network, find_checkpoint(card))
@@ -305,7 +311,7 @@ def _backbone_of(card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]) 
                 f"the model was tuned from other {card.backbone} weights "
                 f"(SHA-256 {card.checkpoint_sha256[:12]}…) than {loaded.path.name} "
                 f"({loaded.sha256[:12]}…)",
-                "give the weights it was tuned from with --checkpoint",
+                "give the weights that it was tuned from",
                 code="other_checkpoint",
             )
     return network

@@ -71,6 +71,7 @@ def _package_folder(package: str, distribution: str) -> Path:
             f"the Python package {distribution} is not installed",
             f"Install it: pip install {distribution}",
             code="missing_package",
+            packages=distribution,
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

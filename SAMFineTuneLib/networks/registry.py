@@ -14,6 +14,7 @@ from SAMFineTuneLib.errors import InputError
 if TYPE_CHECKING:
     from SAMFineTuneLib.networks.network import SamNetwork
 
+BackboneName = Literal["starter", "vit_t", "vit_b", "vit_l", "vit_h"]
 PixelNormalisation = Literal["sam", "unit"]
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -60,7 +61,7 @@ class BackboneSpec:
         input_sizes: the sides that `build` accepts.
     """
 
-    name: str
+    name: BackboneName
     package: str
     description: str
     licence: str
@@ -74,6 +75,7 @@ class BackboneSpec:
 
 _POSITIONS = "image_encoder.pos_embed"
 
+# All of `BackboneName`, the smallest first.
 BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (

@@ -144,7 +144,7 @@ def _start_from(
     except RuntimeError as error:
         raise InputError(
             f"{start} does not fit the starter network",
-            "name weights that pretrain wrote",
+            "name weights that a pre-training wrote",
             code="bad_weights",
         ) from error
     say(f"starting from {start.name}, {training.images} images; {len(new)} tensors are new")
@@ -174,7 +174,7 @@ def _require_same_plan(state: dict[str, Any], plan: PretrainingPlan, folder: Pat
     if changed:
         raise InputError(
             f"{folder} holds a pre-training of another plan ({'; '.join(changed)})",
-            "go on with the same settings, or choose another --folder",
+            "go on with the same settings, or choose another folder",
             code="other_plan",
         )
 

@@ -62,7 +62,7 @@ def bad_state(folder: Path) -> InputError:
     """That nothing can go on from the folder's state."""
     return InputError(
         f"{folder / STATE_FILE} is damaged, or of another version of the network",
-        "remove it to begin anew, or choose another --folder",
+        "remove it to begin anew, or choose another folder",
         code="bad_state",
     )
 
@@ -125,7 +125,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} holds no weights of the starter network",
-            "name weights that pretrain wrote",
+            "name weights that a pre-training wrote",
             code="bad_weights",
         ) from error
 

@@ -11,7 +11,7 @@ import numpy as np
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
-from SAMFineTuneLib.slices.labelled import known_labels, tells_of_slices
+from SAMFineTuneLib.slices.known_labels import known_labels
 from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead
 from SAMFineTuneLib.volumes import Labelmap, Volume, labelmap_onto, read_labelmap
 from SAMFineTuneLib.volumes.dicom_frame_of_reference import other_frame_of_reference
@@ -141,7 +141,11 @@ def _of_model(
         labelmap = replace(labelmap, array=nothing, geometry=volume.geometry)
     for remark in labelmap.remarks:
         warn(remark)
-    if not labelmap.labels and example.labels == "all" and _says_what_is_empty(example):
+    if (
+        not labelmap.labels
+        and example.labels == "all"
+        and example.slice_knowledge.states_empty_slices
+    ):
         return labelmap, [each.value for each in model]
     asked = labelmap.labels if example.labels == "all" else sorted(example.labels)
     matching = _matched(example, labelmap, asked, model)
@@ -183,23 +187,12 @@ def _warn_of_labels(
         warn(f"{file} shows none of the model's structures: nothing is known as drawn")
     numbers = {matching.numbers[label] for label in known}
     unsaid = [each for each in model if each.value not in numbers]
-    if unsaid and example.labels == "all" and _tells_of_slices(example):
+    if unsaid and example.labels == "all" and example.slice_knowledge.states_slices:
         others = ", ".join(f"{each.value} {each.name}".strip() for each in unsaid)
         warn(
             f"what was said of empty and complete slices does not hold for {others}, of which "
             f"{file} shows nothing; where it does, list the labels in a file of examples"
         )
-
-
-def _says_what_is_empty(example: Example) -> bool:
-    return example.empty == "outside" or _tells_of_slices(example)
-
-
-def _tells_of_slices(example: Example) -> bool:
-    """Whether anything was said of slices by their numbers."""
-    return tells_of_slices(
-        example.extent, example.labelled, example.empty, example.complete, example.known_empty
-    )
 
 
 def _drawings(
@@ -208,16 +201,10 @@ def _drawings(
     if not labels:
         return []
     stack = SliceStack.of(labelmap, axis)
-    known = known_labels(
-        stack,
-        labels,
-        example.labelled,
-        "none" if example.empty == "auto" else example.empty,
-        example.complete,
-        example.unfinished,
-        example.known_empty,
-        example.extent,
-    )
+    knowledge = example.slice_knowledge
+    if knowledge.empty == "auto":
+        knowledge = replace(knowledge, empty="none")
+    known = known_labels(stack, labels, knowledge)
     return [(label, Drawing(stack, known[:, column])) for column, label in enumerate(labels)]
 
 

@@ -12,9 +12,9 @@ from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
-from SAMFineTuneLib.models.model_file import ModelCard, PromptCard, Strategy, load_prompted
+from SAMFineTuneLib.models.model_file import PromptCard, Strategy
 from SAMFineTuneLib.networks.registry import build
-from SAMFineTuneLib.training.examples import TrainingSet
+from SAMFineTuneLib.tasks.starting_point import StartingPoint
 from SAMFineTuneLib.training.fine_tuning import signature_of
 from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import FinetunePlan
@@ -22,8 +22,8 @@ from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
 from SAMFineTuneLib.training.prompt_tuning import PromptOutcome, PromptTuning
 from SAMFineTuneLib.training.prompted_validation import measure_prompted
 from SAMFineTuneLib.training.shortfall import few_steps
+from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import ValidationSplit
-from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.weights.official import load_checkpoint
 from SAMFineTuneLib.worker.events import EventWriter
 
@@ -32,15 +32,15 @@ _MEASURED_WITH = "simulated prompts made from the true masks"
 
 @dataclass(frozen=True)
 class TunedForPrompts:
-    """What the phase gives.
+    """The result of the phase.
 
     Attributes:
         segmenter: the network.
         card: of its weights.
-        measured: DSC on the held-out slices by what the simulated user did, before and after;
-            None where nothing labelled is held out.
-        tuning: for its checkpoint.
-        warnings: what it fell short of, one sentence each.
+        measured: DSC on the held-out slices, by the prompts of the simulated user, before and
+            after the tuning; None where no labelled slice is held out.
+        tuning: the finished tuning, whose checkpoint can be saved or deleted.
+        warnings: in what it fell short of the plan, one sentence each.
     """
 
     segmenter: PromptedSegmenter
@@ -57,8 +57,8 @@ class PromptPhase:
     Attributes:
         job: the job.
         plan: of the automatic fine-tune.
-        weights: the backbone's; None for random ones, and where a tuned model is gone on from.
-        start: what the weights were before the first step, for the signature.
+        start: the weights that the automatic fine-tune started from.
+        fingerprint: of these weights, for the signature of checkpoints.
         examples: the slices.
         held_out: which of them are held out.
         folder: of checkpoints.
@@ -66,8 +66,8 @@ class PromptPhase:
 
     job: FinetuneJob
     plan: FinetunePlan
-    weights: Path | None
-    start: str
+    start: StartingPoint
+    fingerprint: str
     examples: TrainingSet
     held_out: ValidationSplit
     folder: Path
@@ -79,9 +79,9 @@ class PromptPhase:
             whatever `watch.check` raises; a checkpoint remains.
             InputError: weights that cannot be used.
         """
-        segmenter, plan = self._start()
+        segmenter, plan = self._adapted_network()
         segmenter.to(device)
-        _tell(segmenter, plan, events)
+        _log_plan(segmenter, plan, events)
         held_out = self.held_out.labelled_held_out(self.examples.slices)
         before = measure_prompted(segmenter, held_out, watch.check)
         tuning = PromptTuning(
@@ -90,7 +90,7 @@ class PromptPhase:
             self.held_out,
             plan,
             self.folder,
-            signature_of(plan, self.examples, self.start),
+            signature_of(plan, self.examples, self.fingerprint),
             watch,
         )
         if tuning.resumed_at:
@@ -102,7 +102,8 @@ class PromptPhase:
                 "measured_with": _MEASURED_WITH,
                 **outcome.measured,
                 "before_tuning": before,
-                # The figures are then of the weights before these slices were learnt from.
+                # Where it is true, the figures are those of the weights before the held-out slices
+                # were learnt from as well.
                 "held_out_joined_after_measurement": outcome.held_out_joined,
             }
         warnings = [f"weights for prompts: {text}" for text in _shortfalls(plan, outcome)]
@@ -110,31 +111,26 @@ class PromptPhase:
             events.warning(warning)
         return TunedForPrompts(segmenter, _card(plan, outcome), measured, tuning, warnings)
 
-    def _start(self) -> tuple[PromptedSegmenter, FinetunePlan]:
-        """The adapted network and its plan; a model that is tuned for prompts stays as it was."""
-        initial = self.job.initial_model
-        plan = plan_for_prompts(
-            self.plan, initial is not None or self.weights is not None, self.job.learning_rate
-        )
+    def _adapted_network(self) -> tuple[PromptedSegmenter, FinetunePlan]:
+        """The network and its plan; a network that is tuned for prompts keeps its adaptation."""
+        plan = plan_for_prompts(self.plan, self.start.is_pretrained, self.job.learning_rate)
+        initial = self.start.initial
         if initial is not None:
-            segmenter, card, tuned = load_prompted(initial, self._checkpoint)
-            if tuned:
-                assert card.prompts is not None
-                strategy: dict[str, Any] = card.prompts.strategy.model_dump()
+            segmenter, is_tuned = initial.load_prompted()
+            if is_tuned:
+                assert initial.card.prompts is not None
+                strategy: dict[str, Any] = initial.card.prompts.strategy.model_dump()
                 return segmenter, replace(plan, **strategy)
         else:
             network = build(plan.backbone, plan.input_size)
-            if self.weights is not None:
-                load_checkpoint(network, self.weights)
+            if self.start.weights is not None:
+                load_checkpoint(network, self.start.weights)
             segmenter = PromptedSegmenter(network)
         adapt_for_prompts(segmenter.network, plan.method, plan.scope, plan.rank)
         return segmenter, plan
 
-    def _checkpoint(self, card: ModelCard) -> Path:
-        return find_weights(card.backbone, self.job.checkpoint)
 
-
-def _tell(segmenter: PromptedSegmenter, plan: FinetunePlan, events: EventWriter) -> None:
+def _log_plan(segmenter: PromptedSegmenter, plan: FinetunePlan, events: EventWriter) -> None:
     total = count(segmenter.network)[-1]
     events.log(
         f"now own weights for prompts: {plan.method}, {plan.scope}, "

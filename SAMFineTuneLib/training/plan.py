@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
-from SAMFineTuneLib.training.examples import TrainingSet
-from SAMFineTuneLib.training.presets import PRESETS, Preset, Recipe
+from SAMFineTuneLib.training.choices import FinetuneChoices
+from SAMFineTuneLib.training.presets import PRESETS, Recipe
+from SAMFineTuneLib.training.training_set import TrainingSet
 
 # Learning rate of a network that starts from random weights, wholly or in its decoder.
 _SCRATCH_RATE = 1e-3
 
-# Of the steps, those of the tuning for prompts. It starts from a decoder that knows prompts
-# already, and a step, with several rounds of prompts, takes longer.
+# Steps of the tuning for prompts, as a share of those of the automatic fine-tune. It starts from a
+# decoder that knows prompts already, and a step, with several rounds of prompts, takes longer.
 _PROMPT_STEPS = 0.375
 
-# Sides of the square input in pixels: the smallest, its step, what Segment Anything was trained
-# at, and beyond what the starter's features see too little of a structure.
+# Sides of the square input in pixels: the smallest one, the step between sizes, the size that
+# Segment Anything was trained at, and the largest at which a feature of the starter network still
+# covers enough of a structure.
 _SMALLEST_INPUT, _INPUT_STEP, _SAM_INPUT, _STARTER_INPUT = 256, 64, 1024, 512
 
 
@@ -61,54 +62,44 @@ class FinetunePlan:
     pretrained: bool
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What the user asked for; None and "auto" leave it to the preset."""
-
-    preset: Preset = "laptop"
-    backbone: str = "starter"
-    method: Method | Literal["auto"] = "auto"
-    scope: Scope | Literal["auto"] = "auto"
-    rank: int = 4
-    input_size: int | Literal["auto"] = "auto"
-    steps: int | None = None
-    minutes: float | None = None
-    batch: int | None = None
-    learning_rate: float | None = None
-    seed: int = 0
-
-
-def settle(wishes: Wishes, examples: TrainingSet, pretrained: bool) -> FinetunePlan:
+def settle(choices: FinetuneChoices, examples: TrainingSet, pretrained: bool) -> FinetunePlan:
     """Fills in what the user left open.
 
-    Adapters and low-rank updates presuppose a network that has learnt something: with random
-    weights all of it trains. Naming steps or minutes lifts the preset's limit of the other kind.
+    Adapters and low-rank updates presuppose a network that has learnt something; with random
+    weights the whole network trains. Where the user gives steps or minutes, the preset's limit of
+    the other kind does not hold.
+
+    Args:
+        choices: what the user chose, such as a `FinetuneJob`.
+        examples: what is learnt from; sizes and counts of slices decide what is left open.
+        pretrained: whether encoder and decoder start from weights that have learnt something.
     """
-    recipe = PRESETS[wishes.preset]
-    neither = wishes.steps is None and wishes.minutes is None
-    steps = _steps_of_preset(recipe, examples) if neither else wishes.steps
-    # The simulated user's clicks differ every time: few slices are not so soon learnt by heart.
-    for_prompts = recipe.steps if neither else wishes.steps
+    recipe = PRESETS[choices.preset]
+    neither = choices.steps is None and choices.minutes is None
+    steps = _steps_of_preset(recipe, examples) if neither else choices.steps
+    # The simulated user's clicks differ in every step, so that the network does not overfit to a
+    # few slices as soon as the automatic fine-tune does: the limit for each slice does not apply.
+    for_prompts = recipe.steps if neither else choices.steps
     method: Method = (
-        wishes.method if wishes.method != "auto" else ("adapter" if pretrained else "vanilla")
+        choices.method if choices.method != "auto" else ("adapter" if pretrained else "vanilla")
     )
     rate = recipe.learning_rate if pretrained else _SCRATCH_RATE
     return FinetunePlan(
-        backbone=wishes.backbone,
+        backbone=choices.backbone,
         method=method,
-        scope="encoder_decoder" if wishes.scope == "auto" else wishes.scope,
-        rank=wishes.rank,
-        input_size=_input_size(wishes, examples, recipe.largest_input),
+        scope="encoder_decoder" if choices.scope == "auto" else choices.scope,
+        rank=choices.rank,
+        input_size=_input_size(choices, examples, recipe.largest_input),
         steps=steps,
         prompt_steps=None if for_prompts is None else math.ceil(_PROMPT_STEPS * for_prompts),
-        minutes=recipe.minutes if neither else wishes.minutes,
-        batch=wishes.batch or recipe.batch,
-        learning_rate=wishes.learning_rate or rate,
-        # A short fine-tune would else be over before it is warm.
+        minutes=recipe.minutes if neither else choices.minutes,
+        batch=choices.batch or recipe.batch,
+        learning_rate=choices.learning_rate or rate,
+        # Otherwise a short fine-tune would end before the warm-up does.
         warm_up=recipe.warm_up if steps is None else min(recipe.warm_up, max(1, steps // 10)),
         weight_decay=0.1,
         patience=recipe.patience,
-        seed=wishes.seed,
+        seed=choices.seed,
         pretrained=pretrained,
     )
 
@@ -120,14 +111,14 @@ def _steps_of_preset(recipe: Recipe, examples: TrainingSet) -> int:
     return min(recipe.steps, recipe.steps_a_slice * labelled)
 
 
-def _input_size(wishes: Wishes, examples: TrainingSet, largest: int | None) -> int:
+def _input_size(choices: FinetuneChoices, examples: TrainingSet, largest: int | None) -> int:
     """The smallest size that shows every pixel of a slice, within the backbone's range."""
-    if wishes.input_size != "auto":
-        return wishes.input_size
-    if wishes.backbone == "starter":
+    if choices.input_size != "auto":
+        return choices.input_size
+    if choices.backbone == "starter":
         ceiling = min(largest or _STARTER_INPUT, _STARTER_INPUT)
     elif largest is None:
-        # As the study did, whatever the slices' size.
+        # The published study did so too, whatever the size of the slices.
         return _SAM_INPUT
     else:
         ceiling = largest

@@ -18,9 +18,9 @@ class Recipe:
     """One preset.
 
     Attributes:
-        summary: what it is for, for a list.
-        costs: time and memory, in words.
-        needs: hardware, in words.
+        summary: what it is for, in words for a list.
+        costs: time and memory, in words that follow "costs".
+        needs: hardware, in words that follow "needs".
         steps: optimiser steps.
         steps_a_slice: where several volumes are learnt from, as many for each labelled slice and
             no more; None for no such limit.
@@ -53,7 +53,7 @@ PRESETS: dict[Preset, Recipe] = {
     # is learnt from it is mostly that volume that is segmented, and they help (a tumour, whole
     # volume: 0.92 and 0.93).
     "laptop": Recipe(
-        summary="a few slices of one or some volumes, without a GPU",
+        summary="a few slices of one or some volumes, in minutes and without a GPU",
         costs="about 3 minutes and 1 GB of memory with the starter network",
         needs="two processor cores",
         steps=640,
@@ -68,9 +68,9 @@ PRESETS: dict[Preset, Recipe] = {
     # The study's few-shot recipe: 1000 epochs over 5 slices two at a time, no early stop.
     "study": Recipe(
         summary="a few slices, as in the published study of few-shot fine-tuning",
-        costs="2500 steps at full resolution; on two processor cores about 2.5 hours with vit_t, "
-        "and far more with larger networks",
-        needs="a GPU with 8 GB of memory",
+        costs="2500 steps at full resolution",
+        needs="a GPU with 8 GB of memory; on two processor cores it takes about 2.5 hours with "
+        "MobileSAM, and far more with larger networks",
         steps=2500,
         steps_a_slice=None,
         minutes=None,
@@ -82,9 +82,9 @@ PRESETS: dict[Preset, Recipe] = {
     ),
     # Whole data sets: until the held-out volumes no longer improve.
     "full": Recipe(
-        summary="a whole data set of labelled volumes",
-        costs="up to 20000 steps; ends when the held-out volumes no longer improve; hours",
-        needs="a GPU, with more memory than for study: a step takes four times as many slices",
+        summary="a whole data set of labelled volumes, with a GPU",
+        costs="up to 20000 steps, which is hours, and ends when held-out volumes no longer improve",
+        needs="a GPU with more memory than study, since a step takes four times as many slices",
         steps=20000,
         steps_a_slice=None,
         minutes=None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.pictures.contact_sheet import SlicePanel, write_contact_sheet
 from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
-from SAMFineTuneLib.training.examples import TrainingSet
+from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
 # Drawing takes about 0.2 s that the fine-tune does not get.

@@ -23,7 +23,6 @@ from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.random_source import Chance
-from SAMFineTuneLib.training.examples import TrainingSet
 from SAMFineTuneLib.training.loop import Ending, TrainingLoop, Watch, device_of
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.prompt_rounds import loss_of_rounds
@@ -36,6 +35,7 @@ from SAMFineTuneLib.training.prompted_validation import measure_prompted
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.slice_pool import SlicePool
 from SAMFineTuneLib.training.trained_weights import TrainedWeights
+from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.training_state import PROMPT_STATE_FILE, TrainingState
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 from SAMFineTuneLib.training.weight_interpolation import (

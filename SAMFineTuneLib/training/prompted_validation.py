@@ -27,7 +27,7 @@ from SAMFineTuneLib.prompts.simulated import (
     points_within,
 )
 from SAMFineTuneLib.slices.square import SquareFit
-from SAMFineTuneLib.training.examples import LabelledSlice
+from SAMFineTuneLib.training.training_set import LabelledSlice
 
 _CLICKS = 3
 # Deviation of a box's sides as a share of its width and height, as in the study's training.

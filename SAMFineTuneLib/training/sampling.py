@@ -16,7 +16,6 @@ from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.slices.augmentation import SliceAugmentation
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
-from SAMFineTuneLib.training.examples import LabelledSlice
 from SAMFineTuneLib.training.feature_cache import (
     CachedSample,
     FeatureCache,
@@ -24,6 +23,7 @@ from SAMFineTuneLib.training.feature_cache import (
     worthwhile_variants,
 )
 from SAMFineTuneLib.training.slice_pool import SlicePool
+from SAMFineTuneLib.training.training_set import LabelledSlice
 
 
 class Batch(NamedTuple):

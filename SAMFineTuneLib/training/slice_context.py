@@ -15,7 +15,7 @@ from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.networks.starter.context_decoder import ClassContext, ContextMaskDecoder
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
-from SAMFineTuneLib.training.examples import LabelledSlice
+from SAMFineTuneLib.training.training_set import LabelledSlice
 
 # Averages do not gain by more.
 _SLICES_OF_CLASS = 12

@@ -53,7 +53,7 @@ class TrainedWeights:
         if not torch.isfinite(gradient):
             raise InputError(
                 f"the fine-tune diverged at step {step}: its loss is no number",
-                "lower the learning rate with --lr",
+                "lower the learning rate",
                 code="diverged",
             )
         self._optimiser.step()

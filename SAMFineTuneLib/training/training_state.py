@@ -62,8 +62,8 @@ class TrainingState:
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"cannot write the checkpoint {folder / file}",
-                "free some space, or choose another folder with --job",
-                code="cannot_write",
+                "free some space, or choose another folder for the job",
+                code="cannot_write_checkpoint",
             ) from error
 
 

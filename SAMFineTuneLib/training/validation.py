@@ -13,8 +13,8 @@ import torch
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
-from SAMFineTuneLib.training.examples import LabelledSlice
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache
+from SAMFineTuneLib.training.training_set import LabelledSlice
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from SAMFineTuneLib.training.examples import LabelledSlice
+from SAMFineTuneLib.training.training_set import LabelledSlice
 
 # Held out of the volumes or of the labelled slices, and never fewer than one.
 _SHARE = 0.15

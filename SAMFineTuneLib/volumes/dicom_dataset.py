@@ -90,8 +90,9 @@ def dicom_library(name: str, path: Path) -> ModuleType:
     except ImportError as error:
         raise InputError(
             f"the Python packages highdicom and pydicom, which '{path}' needs, are not installed",
-            "Install them: python -m pip install highdicom pydicom",
+            "Install them: pip install highdicom pydicom",
             code="missing_package",
+            packages="highdicom pydicom",
         ) from error
 
 

@@ -127,7 +127,7 @@ def choose_series(folder: Path, found: Sequence[Series], wanted: str | None) -> 
             return usual[0]
         raise InputError(
             f"'{folder}' holds {len(found)} DICOM series: {_listed(folder, found)}",
-            "Choose one by its number or its UID with --series",
+            "Choose one by its number or its UID",
             code="several_series",
         )
     chosen = matching(found, wanted)
@@ -136,8 +136,9 @@ def choose_series(folder: Path, found: Sequence[Series], wanted: str | None) -> 
     what = "several" if chosen else "no"
     raise InputError(
         f"'{folder}' holds {what} DICOM series {wanted}, but these: {_listed(folder, found)}",
-        "Choose one by its number or its whole UID with --series",
+        "Choose one by its number or its whole UID",
         code="no_such_series",
+        listed=len(found),
     )
 
 

@@ -262,8 +262,9 @@ def _frame_reader(path: Path, dataset: Any, told: _Told) -> Callable[[int], NDAr
         raise InputError(
             f"the voxels of '{path}' are compressed ({syntax.name}), for which a Python package "
             "is missing",
-            "Install it: python -m pip install 'pylibjpeg[all]', or save the file uncompressed",
+            "Install it: pip install 'pylibjpeg[all]', or save the file uncompressed",
             code="missing_package",
+            packages="pylibjpeg[all]",
         )
 
     def unpacked(number: int) -> NDArray[Any]:

@@ -33,8 +33,8 @@ def require_structures(path: Path, array: NDArray[Any]) -> None:
         raise InputError(
             f"'{path}' looks like an image, not a segmentation: it holds {len(labels)} different "
             f"values, and {part:.0%} of the voxels that touch have different ones",
-            "Give the labels that were drawn on the image; if these are labels, name those you "
-            "mean with --labels",
+            "Give the labels that were drawn on the image; if these are labels, name those that "
+            "are meant",
             code="image_as_segmentation",
         )
 
@@ -83,7 +83,7 @@ def _own_segmentation(volume: Path, segmentation: Path) -> InputError:
     return InputError(
         f"'{segmentation}' {what}",
         "Give the labels that were drawn on the image; if the labels are to be learnt from "
-        "themselves, name them with --labels",
+        "themselves, name those that are meant",
         code="image_as_segmentation",
     )
 

@@ -146,7 +146,7 @@ def _refuse_series(path: Path, series: str | None) -> None:
     if series is not None:
         raise InputError(
             f"'{path}' is no DICOM image, so there is no series {series} in it",
-            "Choose a series (--series) for DICOM folders alone",
+            "Choose a series for DICOM folders alone",
             code="no_such_series",
         )
 
@@ -159,11 +159,11 @@ def _check_readable(path: Path) -> None:
     if not exists:
         raise InputError(
             f"no such file or folder: '{path}'",
-            "Check the path; it is taken from the folder in which the command runs",
+            "Check the path; it is taken from the current folder",
             code="no_such_file",
         )
     if not os.access(path, os.R_OK):
-        raise InputError(f"'{path}' may not be read", "Ask for the right to read it")
+        raise InputError(f"'{path}' may not be read", "Ask for the right to read it", "no_access")
 
 
 def _read_file(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None, tuple[str, ...]]:

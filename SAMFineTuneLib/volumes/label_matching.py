@@ -232,9 +232,11 @@ def _two_names(label: NamedLabel, other: NamedLabel, file: str, known_in: str) -
     number, known = label.value, _called(other)
     return InputError(
         f"label {number} is {_called(label)} in {file} and {known} in {known_in}",
-        f"If they are one structure, call it the same, or say so: --label-names {number}={known} "
-        "(label_names in a job or an example); if not, give it a number that is free",
+        f"If they are one structure, call it the same, or say that label {number} is called "
+        f"{known}; if not, give it a number that is free",
         code="label_contradiction",
+        label=number,
+        name=known,
     )
 
 
@@ -243,10 +245,10 @@ def _other_term(label: NamedLabel, other: NamedLabel, file: str, known_in: str) 
     return InputError(
         f"{_called(label)}, label {label.value}, is coded as {here} in {file} and as {there} in "
         f"{known_in}",
-        "Give different structures different names, or one structure the same terminology; or say "
-        f"that the number counts: --label-names {label.value}=NAME (label_names in a job or an "
-        "example)",
+        "Give different structures different names, or one structure the same terminology; or name "
+        f"label {label.value} anew: then its number counts",
         code="label_contradiction",
+        label=label.value,
     )
 
 
@@ -263,7 +265,7 @@ def _unnamed(label: NamedLabel, holder: NamedLabel, file: str, known_in: str) ->
     return InputError(
         f"label {label.value} of {file} cannot be told by its number: the structure that has it in "
         f"{known_in} is label {holder.value} of {file}, {_called(holder)}",
-        "Name it in the file, or with label_names in a list of examples",
+        "Name it in the file, or in the list of examples (label_names)",
         code="label_contradiction",
     )
 
@@ -272,8 +274,9 @@ def _twice(label: NamedLabel, first: NamedLabel, file: str) -> InputError:
     low, high = sorted((label.value, first.value))
     return InputError(
         f"labels {low} and {high} of {file} are both {_called(label)}",
-        "Give each structure a name of its own, merge the two, or choose one of them with --labels",
+        "Give each structure a name of its own, merge the two, or choose one of them",
         code="label_contradiction",
+        labels=f"{low} or {high}",
     )
 
 

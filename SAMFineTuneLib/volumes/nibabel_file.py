@@ -86,6 +86,7 @@ def _nibabel(path: Path) -> ModuleType:
             'Install it (pip install "SAMFineTune[nibabel]", or pip install nibabel), or save the '
             "image as NIfTI-1 or NRRD",
             code="package_missing",
+            packages="nibabel",
         ) from error
     return nibabel
 

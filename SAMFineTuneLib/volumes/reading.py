@@ -131,8 +131,9 @@ def _absent(path: Path, labelmap: Labelmap, wanted: Collection[int]) -> InputErr
     named = ", ".join(f"{label} {name}" for label, name in sorted(labelmap.names.items()))
     return InputError(
         f"label {asked} does not occur in '{path}'" + (f", which names {named}" if named else ""),
-        "Choose among those with --labels",
+        "Choose labels that occur in it",
         code="label_absent",
+        absent=asked,
     )
 
 

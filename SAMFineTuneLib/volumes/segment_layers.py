@@ -318,15 +318,16 @@ def _refuse_undecided(
     more = f" (and {len(undecided) - 1} more pairs overlap)" if len(undecided) > 1 else ""
     # A segment that lies within another is the smaller one.
     top = min(above, below, key=lambda each: np.count_nonzero(each.mask))
-    name = _quoted(top.entry.name) if top.entry.name else top.label
+    name = top.entry.name or str(top.label)
     raise InputError(
         f"segments {above.called} and {below.called} of '{path}' overlap in "
         f"{_shared(above, below)} voxels{more}, and a voxel can have one label "
         f"only{absent}",
-        f'Say which one covers the other, as --on-top {name} ("on_top" in a file of examples); or '
-        f'choose one of them, as --labels {top.label} ("labels"); or take them apart in '
-        "3D Slicer",
+        f"Say which one covers the other, such as {name}; or choose one of them, such as label "
+        f"{top.label}; or take them apart in 3D Slicer",
         code="overlapping_segments",
+        segment=name,
+        label=top.label,
     )
 
 
@@ -364,7 +365,3 @@ def _listed(segments: list[_Segment]) -> str:
 def _first_few(parts: list[str]) -> str:
     more = len(parts) - _MOST_REMARKS
     return ", ".join(parts[:_MOST_REMARKS]) + (f", and {more} more" if more > 0 else "")
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"' if any(each in name for each in " ,'") else name

@@ -95,10 +95,11 @@ def _overlapping(path: Path, shared: _Shared, names: Mapping[int, str]) -> Input
     return InputError(
         f"segments {first} and {second} of '{path}' overlap in {shared[pair]} voxels{more}, and a "
         "voxel can have one label only",
-        f'Say which one covers the other, as --on-top {pair[0]} or "on_top" in a file of examples; '
-        f"or name one of them with --labels ({pair[0]} or {pair[1]}); or take them apart in 3D "
-        "Slicer",
+        f"Say which one covers the other, such as label {pair[0]}; or choose one of them, label "
+        f"{pair[0]} or {pair[1]}; or take them apart in 3D Slicer",
         code="overlapping_segments",
+        segment=str(pair[0]),
+        label=pair[0],
     )
 
 

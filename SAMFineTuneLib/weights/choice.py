@@ -22,8 +22,8 @@ def find_weights(backbone: str, checkpoint: Path | None) -> Path:
         if not checkpoint.is_file():
             raise InputError(
                 f"there is no checkpoint file {checkpoint}",
-                "check the name given to --checkpoint",
-                code="no_such_file",
+                "check the name of the weights file",
+                code="no_such_checkpoint",
             )
         return checkpoint
     bundled = find(backbone).bundled
@@ -31,11 +31,13 @@ def find_weights(backbone: str, checkpoint: Path | None) -> Path:
         return _bundled_file(backbone, bundled)
     cached = next(each for each in list_checkpoints() if each.name == backbone)
     if not cached.present:
+        megabytes = round(cached.source.size / 1e6)
         raise InputError(
             f"the weights of {backbone} are not on this computer",
-            f"fetch them with: python -m SAMFineTuneLib checkpoints get {backbone} "
-            f"({cached.source.size / 1e6:.0f} MB), or name the file with --checkpoint",
+            f"fetch the official weights ({megabytes} MB), or name a file that holds them",
             code="weights_missing",
+            backbone=backbone,
+            megabytes=megabytes,
         )
     return cached.path
 
@@ -57,6 +59,6 @@ def _bundled_file(backbone: str, bundled: BundledWeights) -> Path:
 def _unusable(problem: str) -> InputError:
     return InputError(
         problem,
-        "install the program anew, or start from random weights with --weights random",
+        "install the program anew, or start from random weights",
         code="bundle_unusable",
     )

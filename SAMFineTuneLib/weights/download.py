@@ -49,7 +49,7 @@ def get_checkpoint(name: str, progress: Progress | None = None) -> Path:
         # pooch has no class of its own for a file whose hash is wrong.
         raise InputError(
             f"{source.url} brought a file whose SHA-256 is not that of {source.file_name}",
-            "Try again; if it stays so, get the file elsewhere and name it with --checkpoint",
+            "Try again; if it stays so, get the file elsewhere and name it as the weights file",
             "checkpoint_hash",
         ) from error
 
@@ -83,9 +83,11 @@ def _unreachable(
 ) -> InputError:
     return InputError(
         f"could not download {source.url} ({_reason(error)})",
-        f"Check the network and try again, or get the file on another machine and either name it "
-        f"with --checkpoint or put it at {folder / source.file_name} for backbone {name}",
+        "Check the network and try again, or get the file on another computer and put it at "
+        f"{folder / source.file_name} for backbone {name}",
         "unreachable",
+        file=folder / source.file_name,
+        backbone=name,
     )
 
 

@@ -50,12 +50,17 @@ class Result(BaseModel):
 
 
 class ErrorEvent(BaseModel):
-    """The work ended without a result: what was wrong, what to do, and the exit code."""
+    """The work ended without a result: what was wrong, what to do, and the exit code.
+
+    `remedy` is true for everybody. A front end that has a remedy of its own for the `code` fills
+    it with the `facts`, whose names depend on the code.
+    """
 
     type: Literal["error"] = "error"
     code: str
     message: str
     remedy: str = ""
+    facts: dict[str, Any] = Field(default_factory=dict)
     exit_code: int = 1
 
     def line(self) -> str:

@@ -36,6 +36,7 @@ def error_event(error: BaseException) -> ErrorEvent:
             code=known.code,
             message=known.message,
             remedy=known.remedy,
+            facts=known.facts,
             exit_code=EXIT_BAD_INPUT,
         )
     what = " ".join(f"{type(error).__name__}: {error}".split())
@@ -65,8 +66,8 @@ def _shortage(error: BaseException) -> InputError | None:
     ):
         return InputError(
             "Not enough memory for this work",
-            "Take a smaller --batch, a smaller --input-size or a smaller backbone, use "
-            "--device cpu, or close other programs",
+            "Take a smaller batch, a smaller input size or a smaller backbone, compute on the CPU, "
+            "or close other programs",
             code="no_memory",
         )
     if isinstance(error, OSError) and error.filename and is_impossible(error):

@@ -35,7 +35,6 @@ from SAMFineTuneLib.geometry.shape_interpolation import interpolate
 from SAMFineTuneLib.pictures.contact_sheet import SlicePanel, write_contact_sheet
 from SAMFineTuneLib.slices.intensity import find_normalisation, sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack
-from SAMFineTuneLib.training.examples import ExampleSource
 from SAMFineTuneLib.volumes import Labelmap, Volume, read_labelmap, read_volume, write_labelmap
 from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks.few_slices import evenly_spaced, keep_slices, labelled_range
@@ -43,6 +42,7 @@ from Testing.benchmarks.shared_images import add_data_option
 from Testing.benchmarks.table import Cell, markdown
 from Testing.benchmarks.tune_and_apply import tune_and_apply
 from Testing.benchmarks.unet_baseline import DEFAULT_SIZE, train_unet
+from Testing.support.job_records import example_of
 
 AXIS = "axial"
 STRUCTURES = {
@@ -183,7 +183,7 @@ def main() -> None:
         unet = None
         if chosen.unet:
             print(f"U-Net for {run.tuned.seconds:.0f} s …", file=sys.stderr, flush=True)
-            source = ExampleSource(task.volume_path, few, axis=AXIS)
+            source = example_of(task.volume_path, few, axis=AXIS)
             trained = train_unet(
                 [source], run.tuned.seconds, chosen.unet_size, chosen.seed, folder / "unet"
             )

@@ -32,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.evaluation import dice
+from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.slices.stack import SliceStack
-from SAMFineTuneLib.training.examples import ExampleSource
 from SAMFineTuneLib.volumes import Labelmap, read_labelmap, read_volume, write_labelmap
 from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks.few_slices import keep_slices, labelled_range
@@ -154,7 +154,7 @@ def main() -> None:
         segmentations = {"fine-tuned": run.segmentations}
         if not chosen.no_unet:
             print(f"U-Net for {run.tuned.seconds:.0f} s …", file=sys.stderr, flush=True)
-            sources = [_source(example) for example in examples]
+            sources = [Example(**example) for example in examples]
             trained = train_unet(
                 sources, run.tuned.seconds, chosen.unet_size, chosen.seed, folder / "unet"
             )
@@ -184,16 +184,6 @@ def main() -> None:
             "unet": unet,
         }
         write_json(chosen.json, figures)
-
-
-def _source(example: dict[str, Any]) -> ExampleSource:
-    return ExampleSource(
-        Path(example["volume"]),
-        Path(example["segmentation"]),
-        axis=example["axis"],
-        labelled=example["labelled"],
-        empty=example["empty"],
-    )
 
 
 if __name__ == "__main__":

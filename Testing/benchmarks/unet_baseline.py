@@ -20,6 +20,7 @@ from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.registry import BACKBONES
@@ -30,12 +31,14 @@ from SAMFineTuneLib.networks.staged_encoder import (
     on_features,
 )
 from SAMFineTuneLib.prediction.volume_prediction import predict_volume
-from SAMFineTuneLib.training.examples import ExampleSource, TrainingSet, load_examples
+from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.training.fine_tuning import FineTuning, signature_of
 from SAMFineTuneLib.training.loop import Watch
-from SAMFineTuneLib.training.plan import Wishes, settle
+from SAMFineTuneLib.training.plan import settle
+from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import split
 from SAMFineTuneLib.volumes import Labelmap, Volume
+from Testing.support.job_records import choices_of
 
 _CHANNELS = (32, 32, 64, 128, 256, 32)
 _BATCH = 8
@@ -88,7 +91,7 @@ class TrainedUnet:
 
 
 def train_unet(
-    sources: list[ExampleSource], seconds: float, size: int, seed: int, folder: Path
+    sources: list[Example], seconds: float, size: int, seed: int, folder: Path
 ) -> TrainedUnet:
     """Trains a U-Net on examples.
 
@@ -100,10 +103,10 @@ def train_unet(
         folder: for checkpoints.
     """
     examples = load_examples(sources)
-    wishes = Wishes(
+    choices = choices_of(
         minutes=seconds / 60, batch=_BATCH, learning_rate=_LEARNING_RATE, input_size=size, seed=seed
     )
-    plan = replace(settle(wishes, examples, pretrained=False), backbone="U-Net")
+    plan = replace(settle(choices, examples, pretrained=False), backbone="U-Net")
     torch.manual_seed(seed)
     segmenter = UnetSegmenter(len(examples.labels), size)
     held_out = split(examples.slices, seed)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
-pytestmark = pytest.mark.usefixtures("module")
+from Testing.support.refusals import facts_in, refusals
 
-LIBRARY = Path(__file__).resolve().parents[2] / "SAMFineTuneLib"
+pytestmark = pytest.mark.usefixtures("module")
 
 
 def test_remedies_are_kept_or_said_for_the_panel():
@@ -18,16 +15,21 @@ def test_remedies_are_kept_or_said_for_the_panel():
     for arguments, words in (
         (("label 3 is absent", "draw it first", "x"), "Label 3 is absent. Draw it first."),
         (("it broke", "", "x"), "It broke."),
-        (("it broke", "use --this", "unheard_of"), "It broke."),
         (
-            ("no weights", "give them with --checkpoint", "weights_missing"),
+            ("no weights", "fetch them", "weights_missing", {"backbone": "vit_t"}),
             "No weights. Get the weights under Model, or name a weights file under Advanced.",
         ),
         (
-            ("the weights are gone", "start with --weights random", "bundle_unusable"),
+            ("the weights are gone", "start from random weights", "bundle_unusable"),
             "The weights are gone. "
             "Install the extension anew, or tick Random weights under Model, Advanced.",
         ),
+        (
+            ("it is of vit_b", "choose vit_b", "other_backbone", {"backbone": "vit_b"}),
+            "It is of vit_b. Choose the backbone vit_b under Model, or another model.",
+        ),
+        # A worker of another version may send no facts.
+        (("it is of vit_b", "choose vit_b", "other_backbone"), "It is of vit_b. Choose vit_b."),
     ):
         assert errorWords(*arguments) == words
 
@@ -44,17 +46,16 @@ def test_bundled_weights_that_cannot_be_used(bundle, harm):
     with pytest.raises(InputError) as caught:
         find_weights("starter", None)
     error = caught.value
-    words = errorWords(error.message, error.remedy, error.code)
+    words = errorWords(error.message, error.remedy, error.code, error.facts)
     assert harm in words and str(bundle) in words and "--" not in words
     assert words.endswith("or tick Random weights under Model, Advanced.")
 
 
-def test_every_code_that_the_panel_knows_is_one_of_the_library():
-    from SAMFineTunePanel.texts import error_text as error_words
+def test_every_code_that_the_panel_knows_is_one_of_the_library_with_its_facts():
+    from SAMFineTunePanel.texts.error_text import panelRemedies
 
-    source = Path(error_words.__file__).read_text(encoding="utf-8")
-    codes = re.findall(r'"(\w+)": _\(', source)
-    text = "".join(path.read_text(encoding="utf-8") for path in LIBRARY.rglob("*.py"))
-    assert len(codes) > 10
-    for code in codes:
-        assert f'"{code}"' in text, code
+    remedies = panelRemedies()
+    assert len(remedies) > 10
+    for code, sentence in remedies.items():
+        of_the_code = [each for each in refusals() if each.code == code]
+        assert any(facts_in(sentence) <= each.facts for each in of_the_code), code

@@ -12,9 +12,9 @@ import SimpleITK as sitk
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
 
-from SAMFineTuneLib.volumes.image_grid import placed
 from SAMFineTuneLib.errors import InputError  # noqa: E402
 from SAMFineTuneLib.volumes import Labelmap  # noqa: E402
+from SAMFineTuneLib.volumes.image_grid import placed  # noqa: E402
 from Testing.support.synthetic_dicom_objects import (  # noqa: E402
     AXIAL,
     CORONAL,

@@ -6,3 +6,4 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = REPOSITORY / "SAMFineTune" / "SAMFineTune.py"
+LIBRARY = REPOSITORY / "SAMFineTuneLib"

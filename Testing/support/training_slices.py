@@ -9,8 +9,9 @@ from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.networks.registry import build
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
-from SAMFineTuneLib.training.examples import Label, LabelledSlice, TrainingSet
+from SAMFineTuneLib.training.example_labels import Label
 from SAMFineTuneLib.training.plan import FinetunePlan
+from SAMFineTuneLib.training.training_set import LabelledSlice, TrainingSet
 
 WINDOW = IntensityWindow(low=0, high=1, mean=0.5, standard_deviation=0.2)
 

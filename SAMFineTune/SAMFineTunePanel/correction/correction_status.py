@@ -52,7 +52,7 @@ class CorrectionStatus:
 
     def reportFailure(self, failure: Failure) -> None:
         """The worker could not do what it was asked for."""
-        self.reportProblem(errorWords(failure.message, failure.remedy, failure.code))
+        self.reportProblem(errorWords(failure.message, failure.remedy, failure.code, failure.facts))
 
     def notifyMasks(self) -> None:
         """Prompts and masks have changed."""

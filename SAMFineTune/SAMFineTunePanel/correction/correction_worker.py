@@ -229,7 +229,7 @@ class CorrectionWorker:
         self._onRestart(words)
 
     def _onWorkerEnd(self, failure) -> None:
-        self._fail(errorWords(failure.message, failure.remedy, failure.code))
+        self._fail(errorWords(failure.message, failure.remedy, failure.code, failure.facts))
 
     def _onCannotWrite(self, error: Exception) -> None:
         words = str(error)

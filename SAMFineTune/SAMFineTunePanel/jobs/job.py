@@ -279,7 +279,7 @@ class Job:
             self._end(CANCELLED)
         else:
             error = outcome.error
-            self._end(FAILED, errorWords(error.message, error.remedy, error.code))
+            self._end(FAILED, errorWords(error.message, error.remedy, error.code, error.facts))
 
     def _end(self, state: str, message: str = "") -> None:
         self._timer.stop()

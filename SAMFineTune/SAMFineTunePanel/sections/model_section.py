@@ -16,8 +16,8 @@ from SAMFineTunePanel.sections.panel_section import (
     showProblem,
     showWords,
 )
-from SAMFineTunePanel.texts.backbone_text import backboneTitle, canBeFetched, weightsText
-from SAMFineTunePanel.texts.preset_text import PRESETS, presetText, presetTitle
+from SAMFineTunePanel.texts.backbone_text import backboneTitles, canBeFetched, weightsText
+from SAMFineTunePanel.texts.preset_text import presetTexts, presetTitles
 from SAMFineTunePanel.texts.sizes_and_times import sizeText
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice, SpinBoxChoice
 
@@ -87,7 +87,7 @@ class ModelSection(PanelSection):
         from SAMFineTuneLib.weights.availability import list_backbones
 
         self._backbones = {each.name: each for each in list_backbones()}
-        self._backbone.setItems([(name, backboneTitle(name)) for name in self._backbones])
+        self._backbone.setItems([(name, backboneTitles().get(name, name)) for name in self._backbones])
         usable = [model for model in models if model.card is not None]
         self._startFrom.setItems(
             [
@@ -160,9 +160,9 @@ class ModelSection(PanelSection):
             automatic = _("Suited to this computer")
         else:
             automatic = _("Suited to this computer ({preset})").format(preset=hardware["preset"])
-        self._preset.setItems([("", automatic), *((each, presetTitle(each)) for each in PRESETS)])
+        self._preset.setItems([("", automatic), *presetTitles().items()])
         chosen = self.parameterNode.preset or (hardware["preset"] if hardware is not None else "")
-        words = presetText(chosen) if chosen in PRESETS else self._wordsWithoutHardware()
+        words = presetTexts().get(chosen) or self._wordsWithoutHardware()
         if hardware is not None and not self.parameterNode.preset and hardware.get("why"):
             words = f"{hardware['why'][:1].upper()}{hardware['why'][1:]}. {words}"
         showWords(self.ui.presetWordsLabel, words)

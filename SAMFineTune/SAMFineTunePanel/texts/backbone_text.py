@@ -9,15 +9,15 @@ from slicer.i18n import tr as _
 from SAMFineTunePanel.texts.sizes_and_times import sizeText
 
 
-def backboneTitle(name: str) -> str:
-    """What the list calls it."""
+def backboneTitles() -> dict[str, str]:
+    """What the list calls each backbone."""
     return {
         "starter": _("starter: small, for processors"),
         "vit_t": _("MobileSAM (ViT-T)"),
         "vit_b": _("Segment Anything ViT-B"),
         "vit_l": _("Segment Anything ViT-L"),
         "vit_h": _("Segment Anything ViT-H"),
-    }.get(name, name)
+    }
 
 
 def canBeFetched(backbone) -> bool:

@@ -1,23 +1,24 @@
-"""What each preset costs and needs, in words."""
+"""What each preset is for, and what it costs and needs, in words that can be translated.
+
+The library says the same of its presets, in English; a test holds the two together.
+"""
 
 from __future__ import annotations
 
 from slicer.i18n import tr as _
 
-PRESETS = ("laptop", "study", "full")
 
-
-def presetTitle(preset: str) -> str:
-    """What the list calls it."""
+def presetTitles() -> dict[str, str]:
+    """What the list calls each preset, in its order."""
     return {
         "laptop": _("Laptop: a few slices, without a GPU"),
         "study": _("Study: a few slices, thoroughly"),
         "full": _("Full: a whole data set"),
-    }[preset]
+    }
 
 
-def presetText(preset: str) -> str:
-    """What it costs and needs."""
+def presetTexts() -> dict[str, str]:
+    """What each preset costs and needs."""
     return {
         "laptop": _("Costs about 3 minutes and 1 GB of memory with the starter network. Needs two processor cores."),
         "study": _(
@@ -26,6 +27,6 @@ def presetText(preset: str) -> str:
         ),
         "full": _(
             "Costs up to 20000 steps, which is hours, and ends when held-out volumes no longer improve. Needs a GPU "
-            "with more memory than Study."
+            "with more memory than Study, since a step takes four times as many slices."
         ),
-    }[preset]
+    }

@@ -17,7 +17,6 @@ from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder, new_job_folder, require_writable
 from SAMFineTuneLib.jobs.schema import (
     ApplyJob,
-    Backbone,
     EvaluateJob,
     Example,
     FinetuneJob,
@@ -26,7 +25,7 @@ from SAMFineTuneLib.jobs.schema import (
     read_job,
     write_job,
 )
-from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.registry import BACKBONES, BackboneName
 from SAMFineTuneLib.worker.events import (
     ErrorEvent,
     EventWriter,
@@ -211,7 +210,7 @@ def test_several_volumes_need_a_folder(tmp_path: Path) -> None:
 
 
 def test_backbones_and_sizes_are_those_of_the_registry() -> None:
-    assert set(get_args(Backbone)) == set(BACKBONES)
+    assert set(get_args(BackboneName)) == set(BACKBONES)
     for size in (256, 272, 1024):
         assert make_job(FinetuneJob, finetune_fields(input_size=size)).input_size == size
         assert all(size in spec.input_sizes for spec in BACKBONES.values())

@@ -26,10 +26,11 @@ from SAMFineTuneLib.prediction.volume_prediction import (
     slice_axis,
 )
 from SAMFineTuneLib.slices.intensity import IntensityWindow
-from SAMFineTuneLib.training.examples import WIDEST, ExampleSource, load_examples
+from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.training.fine_tuning import FineTuning
 from SAMFineTuneLib.training.loop import Watch
-from SAMFineTuneLib.training.plan import Wishes, settle
+from SAMFineTuneLib.training.plan import settle
+from SAMFineTuneLib.training.training_set import WIDEST
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 from SAMFineTuneLib.volumes import (
     Geometry,
@@ -41,6 +42,7 @@ from SAMFineTuneLib.volumes import (
     write_volume,
 )
 from Testing.support.in_process import run_here, shell_of
+from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import dsc, geometry_of, head, keep_slices, write_pair
 
 Model = tuple[AutomaticSegmenter, ModelCard]
@@ -56,8 +58,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("model")
     volume, labelmap = head()
     pair = write_pair(folder, volume, keep_slices(labelmap, [2, 4, 6, 8]), "a")
-    examples = load_examples([ExampleSource(*pair)])
-    plan = settle(Wishes(steps=30, batch=2), examples, False)
+    examples = load_examples([example_of(*pair)])
+    plan = settle(choices_of(steps=30, batch=2), examples, False)
     torch.manual_seed(0)
     segmenter = AutomaticSegmenter(build("starter", plan.input_size), 2)
     adapt(segmenter.network, plan.method, plan.scope, plan.rank)

@@ -11,9 +11,11 @@ import pytest
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.schema import Example, FinetuneJob, make_job, read_job, write_job
-from SAMFineTuneLib.slices.labelled import known_labels
+from SAMFineTuneLib.slices.known_labels import known_labels
+from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.slices.stack import SliceStack
-from SAMFineTuneLib.training.examples import ExampleSource, load_examples
+from SAMFineTuneLib.training.examples import load_examples
+from Testing.support.job_records import example_of
 from Testing.support.synthetic_volumes import geometry_of, head, keep_slices, write_pair
 
 
@@ -34,66 +36,66 @@ PAINT = stack_of({3: [1], 5: [1, 2], 8: [2]})
 
 
 def test_a_complete_slice_tells_of_every_label() -> None:
-    known = known_labels(PAINT, [1, 2], "nonempty", "none", complete=[3, 6])
+    known = known_labels(PAINT, [1, 2], SliceKnowledge(empty="none", complete=[3, 6]))
     assert known_slices(known) == [[3, 5, 6], [3, 5, 6, 8]]
 
 
 def test_complete_adds_to_a_list_of_labelled_slices() -> None:
-    known = known_labels(PAINT, [1, 2], [8], "none", complete=[3])
+    known = known_labels(PAINT, [1, 2], SliceKnowledge(labelled=[8], empty="none", complete=[3]))
     assert known_slices(known) == [[3, 8], [3, 8]]
 
 
 def test_paint_on_an_unfinished_slice_does_not_count() -> None:
-    known = known_labels(PAINT, [1, 2], "nonempty", "none", unfinished=[5, 7])
+    known = known_labels(PAINT, [1, 2], SliceKnowledge(empty="none", unfinished=[5, 7]))
     assert known_slices(known) == [[3], [8]]
 
 
 def test_a_structure_does_not_end_before_its_unfinished_paint() -> None:
     stack = stack_of({3: [1], 5: [1], 8: [1]})
-    known = known_labels(stack, [1], "nonempty", "outside", unfinished=[8])
+    known = known_labels(stack, [1], SliceKnowledge(empty="outside", unfinished=[8]))
     assert known_slices(known) == [[0, 1, 2, 3, 5, 9, 10, 11]]
     # The largest gap is now that up to the unfinished slice.
-    known = known_labels(stack, [1], "nonempty", "auto", unfinished=[8])
+    known = known_labels(stack, [1], SliceKnowledge(unfinished=[8]))
     assert known_slices(known) == [[0, 3, 5, 11]]
 
 
 def test_unfinished_slices_do_not_make_one_labelled_slice_several() -> None:
     stack = stack_of({4: [1], 5: [1], 6: [1]})
-    known = known_labels(stack, [1], "nonempty", "auto", unfinished=[5, 6])
+    known = known_labels(stack, [1], SliceKnowledge(unfinished=[5, 6]))
     assert known_slices(known) == [[4]]
-    known = known_labels(stack, [1], "nonempty", "outside", unfinished=[4, 5, 6])
+    known = known_labels(stack, [1], SliceKnowledge(empty="outside", unfinished=[4, 5, 6]))
     assert known_slices(known) == [[]]
 
 
 def test_an_unfinished_slice_without_paint_is_not_known_to_be_empty() -> None:
     stack = stack_of({3: [1], 5: [1]})
-    known = known_labels(stack, [1], "nonempty", "outside", unfinished=[0, 11])
+    known = known_labels(stack, [1], SliceKnowledge(empty="outside", unfinished=[0, 11]))
     assert known_slices(known) == [[1, 2, 3, 5, 6, 7, 8, 9, 10]]
 
 
 def test_known_empty_adds_to_what_empty_says() -> None:
-    known = known_labels(PAINT, [1, 2], "nonempty", "none", known_empty=[0, 4])
+    known = known_labels(PAINT, [1, 2], SliceKnowledge(empty="none", known_empty=[0, 4]))
     assert known_slices(known) == [[0, 3, 4, 5], [0, 4, 5, 8]]
-    known = known_labels(PAINT, [1, 2], "nonempty", [11], known_empty=[0])
+    known = known_labels(PAINT, [1, 2], SliceKnowledge(empty=[11], known_empty=[0]))
     assert known_slices(known) == [[0, 3, 5, 11], [0, 5, 8, 11]]
-    outside = known_labels(PAINT, [1, 2], "nonempty", "outside")
-    known = known_labels(PAINT, [1, 2], "nonempty", "outside", known_empty=[7])
+    outside = known_labels(PAINT, [1, 2], SliceKnowledge(empty="outside"))
+    known = known_labels(PAINT, [1, 2], SliceKnowledge(empty="outside", known_empty=[7]))
     assert not outside[7, 1] and known[7].all()
 
 
 @pytest.mark.parametrize("empty", ["auto", "outside", "none"])
 def test_beyond_the_extent_all_is_empty_whatever_the_word_says(empty: Any) -> None:
-    known = known_labels(PAINT, [1, 2], "nonempty", empty, extent=(2, 9))
+    known = known_labels(PAINT, [1, 2], SliceKnowledge(empty=empty, extent=(2, 9)))
     assert known_slices(known) == [[0, 1, 3, 5, 10, 11], [0, 1, 5, 8, 10, 11]]
 
 
 def test_listed_empty_slices_count_within_the_extent() -> None:
-    known = known_labels(PAINT, [1, 2], "nonempty", [7], extent=(0, 11), known_empty=[6])
+    known = known_labels(PAINT, [1, 2], SliceKnowledge(empty=[7], extent=(0, 11), known_empty=[6]))
     assert known_slices(known) == [[3, 5, 6, 7], [5, 6, 7, 8]]
 
 
 def test_an_unfinished_slice_may_lie_beyond_the_extent_and_stays_unknown() -> None:
-    known = known_labels(PAINT, [1, 2], "nonempty", "auto", unfinished=[3], extent=(4, 9))
+    known = known_labels(PAINT, [1, 2], SliceKnowledge(unfinished=[3], extent=(4, 9)))
     assert known_slices(known) == [[0, 1, 2, 5, 10, 11], [0, 1, 2, 5, 8, 10, 11]]
 
 
@@ -113,12 +115,12 @@ def test_what_the_labelmap_contradicts_is_refused(
     said: dict[str, Any], code: str, words: str
 ) -> None:
     with pytest.raises(InputError, match=words) as refused:
-        known_labels(PAINT, [1, 2], "nonempty", "auto", **said)
+        known_labels(PAINT, [1, 2], SliceKnowledge(**said))
     assert refused.value.code == code and refused.value.remedy
 
 
 def test_other_labels_may_lie_beyond_the_extent() -> None:
-    known = known_labels(PAINT, [2], "nonempty", "auto", extent=(4, 9))
+    known = known_labels(PAINT, [2], SliceKnowledge(extent=(4, 9)))
     assert known_slices(known) == [[0, 1, 2, 3, 5, 8, 10, 11]]
 
 
@@ -190,13 +192,13 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return write_pair(tmp_path, volume, keep_slices(labelmap, [2, 4, 6, 8]), "a")
 
 
-def numbers(source: ExampleSource) -> dict[int, bool]:
+def numbers(source: Example) -> dict[int, bool]:
     """Slice -> whether a structure is to be seen on it."""
     return {each.number: each.is_labelled for each in load_examples([source]).slices}
 
 
 def test_a_fine_tune_learns_what_was_said(files: tuple[Path, Path]) -> None:
-    source = ExampleSource(
+    source = example_of(
         *files, empty="none", complete=[6], unfinished=[4], known_empty=[0], extent=(1, 9)
     )
     assert numbers(source) == {0: False, 2: True, 6: True, 8: True, 10: False, 11: False}
@@ -205,15 +207,15 @@ def test_a_fine_tune_learns_what_was_said(files: tuple[Path, Path]) -> None:
 def test_slices_named_one_by_one_are_all_kept(tmp_path: Path) -> None:
     volume, labelmap = head((40, 24, 24))
     pair = write_pair(tmp_path, volume, keep_slices(labelmap, [20]), "a")
-    listed = ExampleSource(*pair, empty="none", known_empty=list(range(30, 40)))
+    listed = example_of(*pair, empty="none", known_empty=list(range(30, 40)))
     assert len(numbers(listed)) == 11
     # Those that only follow from the extent look alike: a selection does.
-    followed = ExampleSource(*pair, extent=(20, 20))
+    followed = example_of(*pair, extent=(20, 20))
     assert 1 < len(numbers(followed)) <= 5
-    complete = ExampleSource(*pair, empty="none", complete=list(range(30, 40)))
+    complete = example_of(*pair, empty="none", complete=list(range(30, 40)))
     assert len(numbers(complete)) == 11
 
 
 def test_a_volume_with_nothing_but_unfinished_slices_is_refused(files: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="none of the slices"):
-        load_examples([ExampleSource(*files, unfinished=[2, 4, 6, 8])])
+        load_examples([example_of(*files, unfinished=[2, 4, 6, 8])])

@@ -18,8 +18,9 @@ from SAMFineTuneLib.slices.intensity import (
     find_normalisation,
     sample_voxels,
 )
-from SAMFineTuneLib.slices.labelled import known_labels
+from SAMFineTuneLib.slices.known_labels import known_labels
 from SAMFineTuneLib.slices.pixels import network_pixels
+from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead, suggest_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume
@@ -238,47 +239,53 @@ def slices_where(known: np.ndarray, column: int) -> list[int]:
 
 
 def test_nonempty_slices_are_known_for_each_label_of_its_own() -> None:
-    known = known_labels(stack_of({3: [1], 5: [1, 2], 8: [2]}), [1, 2], "nonempty", "none")
+    known = known_labels(
+        stack_of({3: [1], 5: [1, 2], 8: [2]}), [1, 2], SliceKnowledge(empty="none")
+    )
     assert known.shape == (12, 2)
     assert slices_where(known, 0) == [3, 5]
     assert slices_where(known, 1) == [5, 8]
 
 
 def test_a_list_says_that_everything_is_labelled_there() -> None:
-    known = known_labels(stack_of({3: [1], 5: [1, 2], 8: [2]}), [1, 2], [5, 8], "none")
+    known = known_labels(
+        stack_of({3: [1], 5: [1, 2], 8: [2]}), [1, 2], SliceKnowledge(labelled=[5, 8], empty="none")
+    )
     assert slices_where(known, 0) == slices_where(known, 1) == [5, 8]
 
 
 def test_a_label_on_a_slice_left_out_of_the_list_is_not_learnt() -> None:
     stack = stack_of({number: [1] for number in range(3, 9)})
     for empty in ("auto", "outside"):
-        known = known_labels(stack, [1], [4, 6], empty)[:, 0]
+        known = known_labels(stack, [1], SliceKnowledge(labelled=[4, 6], empty=empty))[:, 0]
         left_out = [number for number in range(3, 9) if number not in (4, 6)]
         assert known[[4, 6]].all() and not known[left_out].any()
 
 
 def test_outside_is_everything_beyond_the_labelled_range() -> None:
-    known = known_labels(stack_of({3: [1], 5: [1, 2], 8: [2]}), [1, 2], "nonempty", "outside")
+    known = known_labels(
+        stack_of({3: [1], 5: [1, 2], 8: [2]}), [1, 2], SliceKnowledge(empty="outside")
+    )
     assert slices_where(known, 0) == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
     assert slices_where(known, 1) == [0, 1, 2, 3, 4, 5, 8, 9, 10, 11]
 
 
 def test_auto_leaves_a_margin_as_wide_as_the_largest_gap() -> None:
     stack = stack_of({4: [1], 5: [1], 7: [1]})
-    assert slices_where(known_labels(stack, [1], "nonempty", "auto"), 0) == [
+    assert slices_where(known_labels(stack, [1], SliceKnowledge()), 0) == [
         *(0, 1, 2),
         *(4, 5, 7),
         *(9, 10, 11),
     ]
     adjoining = stack_of({4: [1], 5: [1]})
-    assert 3 in slices_where(known_labels(adjoining, [1], "nonempty", "auto"), 0)
+    assert 3 in slices_where(known_labels(adjoining, [1], SliceKnowledge()), 0)
     one = stack_of({4: [1]})
-    assert slices_where(known_labels(one, [1], "nonempty", "auto"), 0) == [4]
-    assert len(slices_where(known_labels(one, [1], "nonempty", "outside"), 0)) == 12
+    assert slices_where(known_labels(one, [1], SliceKnowledge()), 0) == [4]
+    assert len(slices_where(known_labels(one, [1], SliceKnowledge(empty="outside")), 0)) == 12
 
 
 def test_listed_empty_slices_hold_none_of_the_labels() -> None:
-    known = known_labels(stack_of({4: [1], 6: [2]}), [1, 2], "nonempty", [0, 11])
+    known = known_labels(stack_of({4: [1], 6: [2]}), [1, 2], SliceKnowledge(empty=[0, 11]))
     assert slices_where(known, 0) == [0, 4, 11]
     assert slices_where(known, 1) == [0, 6, 11]
 
@@ -294,7 +301,7 @@ def test_listed_empty_slices_hold_none_of_the_labels() -> None:
 )
 def test_impossible_slices_are_refused(labelled, empty, code) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError) as refused:
-        known_labels(stack_of({4: [1]}), [1], labelled, empty)
+        known_labels(stack_of({4: [1]}), [1], SliceKnowledge(labelled=labelled, empty=empty))
     assert refused.value.code == code
     assert refused.value.remedy
 

@@ -12,14 +12,17 @@ import pytest
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.models.model_file import read_card
-from SAMFineTuneLib.slices.labelled import known_labels
+from SAMFineTuneLib.slices.known_labels import known_labels
+from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.tasks.drawn_slices import known_structures
-from SAMFineTuneLib.training.examples import ExampleSource, TrainingSet, load_examples
-from SAMFineTuneLib.training.plan import Wishes, settle
+from SAMFineTuneLib.training.examples import load_examples
+from SAMFineTuneLib.training.plan import settle
+from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import split
 from SAMFineTuneLib.volumes import Labelmap, Volume, read_volume, write_labelmap
 from Testing.support.in_process import Shell, shell_of
+from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import geometry_of, head, keep_slices, write_pair
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -63,7 +66,7 @@ def of_volume(examples: TrainingSet, volume: int) -> dict[int, list[bool]]:
 def test_nothing_is_to_be_found_in_a_healthy_volume(
     labelled: tuple[Path, Path], tmp_path: Path, said: dict[str, object]
 ) -> None:
-    sources = [ExampleSource(*labelled), ExampleSource(*healthy(tmp_path), **said)]  # type: ignore[arg-type]
+    sources = [example_of(*labelled), example_of(*healthy(tmp_path), **said)]  # type: ignore[arg-type]
     for order in (sources, sources[::-1]):
         examples = load_examples(order)
         known = of_volume(examples, order.index(sources[1]))
@@ -76,16 +79,16 @@ def test_nothing_is_to_be_found_in_a_healthy_volume(
 
 def test_only_what_is_said_to_be_empty_is(labelled: tuple[Path, Path], tmp_path: Path) -> None:
     pair = healthy(tmp_path)
-    some = ExampleSource(*pair, known_empty=[3, 5])
-    assert list(of_volume(load_examples([ExampleSource(*labelled), some]), 1)) == [3, 5]
-    beyond = ExampleSource(*pair, extent=(2, 9))
-    found = of_volume(load_examples([ExampleSource(*labelled), beyond]), 1)
+    some = example_of(*pair, known_empty=[3, 5])
+    assert list(of_volume(load_examples([example_of(*labelled), some]), 1)) == [3, 5]
+    beyond = example_of(*pair, extent=(2, 9))
+    found = of_volume(load_examples([example_of(*labelled), beyond]), 1)
     assert list(found) == [0, 1, 10, 11]
-    apart = ExampleSource(*pair, empty="outside", unfinished=[0, 11])
-    found = of_volume(load_examples([ExampleSource(*labelled), apart]), 1)
+    apart = example_of(*pair, empty="outside", unfinished=[0, 11])
+    found = of_volume(load_examples([example_of(*labelled), apart]), 1)
     assert not {0, 11} & set(found) and len(found) == 8
-    one = ExampleSource(*pair, labels=[2], known_empty=[3])
-    found = of_volume(load_examples([ExampleSource(*labelled), one]), 1)
+    one = example_of(*pair, labels=[2], known_empty=[3])
+    found = of_volume(load_examples([example_of(*labelled), one]), 1)
     assert found == {3: [True, False, True]}
 
 
@@ -94,17 +97,17 @@ def test_an_empty_segmentation_of_which_nothing_is_said_is_refused(
 ) -> None:
     pair = healthy(tmp_path)
     for sources in (
-        [ExampleSource(*labelled), ExampleSource(*pair)],
-        [ExampleSource(*labelled), ExampleSource(*pair, empty="none")],
-        [ExampleSource(*pair, empty="outside")],
-        [ExampleSource(*pair, known_empty=[1]), ExampleSource(*pair, empty="outside")],
+        [example_of(*labelled), example_of(*pair)],
+        [example_of(*labelled), example_of(*pair, empty="none")],
+        [example_of(*pair, empty="outside")],
+        [example_of(*pair, known_empty=[1]), example_of(*pair, empty="outside")],
     ):
         with pytest.raises(InputError, match=r"healthy_labels\.nrrd' is empty") as refused:
             load_examples(sources)
         assert refused.value.code == "empty_segmentation"
-    beyond = ExampleSource(*pair, known_empty=[40])
+    beyond = example_of(*pair, known_empty=[40])
     with pytest.raises(InputError, match="no slice 40"):
-        load_examples([ExampleSource(*labelled), beyond])
+        load_examples([example_of(*labelled), beyond])
 
 
 def test_a_healthy_volume_is_cut_as_the_others_are(tmp_path: Path) -> None:
@@ -115,7 +118,7 @@ def test_a_healthy_volume_is_cut_as_the_others_are(tmp_path: Path) -> None:
     first = write_pair(tmp_path, replace(volume, geometry=even), few, "a")
     nothing = Labelmap(np.zeros((30, 32, 34), np.uint8), even)
     second = write_pair(tmp_path, Volume(volume.array + 1, even), nothing, "b")
-    sources = [ExampleSource(*second, known_empty=[31]), ExampleSource(*first)]
+    sources = [example_of(*second, known_empty=[31]), example_of(*first)]
     examples = load_examples(sources)
     assert examples.axis == "coronal" and list(of_volume(examples, 0)) == [31]
 
@@ -126,20 +129,20 @@ def test_healthy_volumes_are_no_measure(labelled: tuple[Path, Path], tmp_path: P
         volume, labelmap = head(values=(1, 2), seed=seed + 1)
         ill.append(write_pair(tmp_path, volume, keep_slices(labelmap, FEW), f"ill{seed}"))
     well = [healthy(tmp_path, f"h{number}") for number in range(4)]
-    sources = [*(ExampleSource(*each) for each in ill)]
-    sources += [ExampleSource(*each, empty="outside") for each in well]
+    sources = [*(example_of(*each) for each in ill)]
+    sources += [example_of(*each, empty="outside") for each in well]
     examples = load_examples(sources)
     for seed in range(10):
         parts = split(examples.slices, seed)
         held_out = {examples.slices[each].volume for each in parts.validation}
         assert parts.by == "volume" and len(held_out) == 1 and held_out <= {0, 1, 2}
-    one = load_examples([ExampleSource(*labelled), *sources[3:]])
+    one = load_examples([example_of(*labelled), *sources[3:]])
     parts = split(one.slices, 0)
     assert parts.by == "slice" and one.slices[parts.validation[0]].is_labelled
     # Few slices of several volumes are learnt in fewer steps; here one volume teaches the shape.
     assert (one.volumes, one.labelled_volumes) == (5, 1)
-    alone = load_examples([ExampleSource(*labelled)])
-    assert settle(Wishes(), one, True).steps == settle(Wishes(), alone, True).steps
+    alone = load_examples([example_of(*labelled)])
+    assert settle(choices_of(), one, True).steps == settle(choices_of(), alone, True).steps
 
 
 @pytest.fixture
@@ -156,8 +159,8 @@ def without_dark(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_listed_structure_is_absent_where_the_slices_are_complete(
     labelled: tuple[Path, Path], without_dark: tuple[Path, Path]
 ) -> None:
-    said = ExampleSource(*without_dark, labels=[1, 2], complete=[2, 4], known_empty=[0])
-    examples = load_examples([ExampleSource(*labelled), said])
+    said = example_of(*without_dark, labels=[1, 2], complete=[2, 4], known_empty=[0])
+    examples = load_examples([example_of(*labelled), said])
     known = {each.number: each.known.tolist() for each in examples.slices if each.volume == 1}
     assert known[2] == known[4] == known[0] == [True, True, True]
     assert known[6] == [True, True, False]
@@ -171,11 +174,11 @@ def test_a_listed_structure_is_absent_where_the_slices_are_complete(
 def test_a_listed_structure_that_is_nowhere_or_of_which_nothing_is_said_is_refused(
     labelled: tuple[Path, Path], without_dark: tuple[Path, Path]
 ) -> None:
-    first = ExampleSource(*labelled)
+    first = example_of(*labelled)
     for sources, words, remedy in (
-        ([first, ExampleSource(*without_dark, labels=[1, 2])], "label 2 does not", "complete"),
-        ([ExampleSource(*without_dark, labels=[1, 2], complete=[2])], "label 2 does not", "among"),
-        ([first, ExampleSource(*without_dark, labels=[1, 7], complete=[2])], "label 7", "among"),
+        ([first, example_of(*without_dark, labels=[1, 2])], "label 2 does not", "complete"),
+        ([example_of(*without_dark, labels=[1, 2], complete=[2])], "label 2 does not", "among"),
+        ([first, example_of(*without_dark, labels=[1, 7], complete=[2])], "label 7", "among"),
     ):
         with pytest.raises(InputError, match=words) as refused:
             load_examples(sources)
@@ -185,8 +188,8 @@ def test_a_listed_structure_that_is_nowhere_or_of_which_nothing_is_said_is_refus
 def test_what_all_labels_leaves_open_is_told(
     labelled: tuple[Path, Path], without_dark: tuple[Path, Path]
 ) -> None:
-    said = ExampleSource(*without_dark, complete=[2, 4])
-    examples = load_examples([ExampleSource(*labelled), said])
+    said = example_of(*without_dark, complete=[2, 4])
+    examples = load_examples([example_of(*labelled), said])
     assert any("does not hold for 2 dark, of which" in each for each in examples.warnings)
     assert not any(each.known[2] for each in examples.slices if each.volume == 1)
 
@@ -194,10 +197,10 @@ def test_what_all_labels_leaves_open_is_told(
 def test_outside_of_nothing_are_all_slices() -> None:
     array = np.zeros((5, 4, 4), np.uint8)
     stack = SliceStack(array, geometry_of(array.shape), 0)
-    assert known_labels(stack, [1, 2], "nonempty", "outside").all()
-    assert not known_labels(stack, [1, 2], "nonempty", "auto").any()
+    assert known_labels(stack, [1, 2], SliceKnowledge(empty="outside")).all()
+    assert not known_labels(stack, [1, 2], SliceKnowledge()).any()
     array[2, 1, 1] = 3
-    assert not known_labels(stack, [1, 2], "nonempty", "outside").any()
+    assert not known_labels(stack, [1, 2], SliceKnowledge(empty="outside")).any()
 
 
 def test_a_drawing_of_nothing_says_so_of_all_structures(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from SAMFineTuneLib.slices.intensity import (
     find_normalisation,
     sample_voxels,
 )
-from SAMFineTuneLib.training.examples import ExampleSource, load_examples
+from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.volumes import Volume, read_volume, write_labelmap, write_volume
 from SAMFineTuneLib.volumes.number_range import computable
 from Testing.support.in_process import Shell, shell_of
+from Testing.support.job_records import example_of
 from Testing.support.synthetic_volumes import dsc, geometry_of, head, keep_slices, write_pair
 from Testing.support.tuned_starter import write_model
 
@@ -107,7 +108,7 @@ def test_the_network_sees_the_same_in_all_units(kind: str, tmp_path: Path) -> No
     for factor in (1.0, 2.0**-30, 2.0**-36, 2.0**30):
         scaled = replace(volume, array=(volume.array * factor).astype(kind))
         pair = write_pair(tmp_path, scaled, keep_slices(labelmap, FEW), f"v{len(seen)}")
-        seen.append([each.image for each in load_examples([ExampleSource(*pair)]).slices])
+        seen.append([each.image for each in load_examples([example_of(*pair)]).slices])
     for other in seen[1:]:
         assert all((one == two).all() for one, two in zip(seen[0], other, strict=True))
 

@@ -25,9 +25,9 @@ from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, PADDING, POSITIVE, Promp
 from SAMFineTuneLib.random_source import Chance
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
 from SAMFineTuneLib.training import prompt_tuning, validation_split
-from SAMFineTuneLib.training.examples import Label, LabelledSlice, TrainingSet
+from SAMFineTuneLib.training.example_labels import Label
 from SAMFineTuneLib.training.loop import ProgressReport, Watch
-from SAMFineTuneLib.training.plan import Wishes, settle
+from SAMFineTuneLib.training.plan import settle
 from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
 from SAMFineTuneLib.training.prompt_rounds import loss_of_rounds
 from SAMFineTuneLib.training.prompt_targets import (
@@ -37,12 +37,14 @@ from SAMFineTuneLib.training.prompt_targets import (
 )
 from SAMFineTuneLib.training.prompt_tuning import PromptTuning
 from SAMFineTuneLib.training.prompted_validation import measure_prompted
+from SAMFineTuneLib.training.training_set import LabelledSlice, TrainingSet
 from SAMFineTuneLib.training.training_state import PROMPT_STATE_FILE, load_state
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.weights.official import load_checkpoint
 from SAMFineTuneLib.worker.events import Progress, parse_line
 from Testing.support.in_process import Shell, shell_of
+from Testing.support.job_records import choices_of
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -265,8 +267,8 @@ class Run:
         **watched: Any,
     ) -> None:
         torch.manual_seed(0)
-        wishes = Wishes(batch=2, input_size=256)
-        plan = plan_for_prompts(settle(wishes, examples, False), True, None)
+        choices = choices_of(batch=2, input_size=256)
+        plan = plan_for_prompts(settle(choices, examples, False), True, None)
         plan = replace(plan, steps=steps, minutes=None, warm_up=1)
         network = build("starter", 256)
         load_checkpoint(network, find_weights("starter", None))
@@ -298,17 +300,19 @@ def test_tuning_teaches_what_is_wanted(examples: TrainingSet, tmp_path: Path) ->
 
 
 def test_the_plan_follows_that_of_the_automatic_weights(examples: TrainingSet) -> None:
-    laptop = settle(Wishes(), examples, False)
+    laptop = settle(choices_of(), examples, False)
     plan = plan_for_prompts(laptop, True, None)
     assert plan.steps == 240 and plan.minutes == pytest.approx(2.56) and plan.warm_up <= 24
     assert plan.method == "vanilla" and plan.learning_rate < laptop.learning_rate
     assert plan_for_prompts(laptop, True, 7e-5).learning_rate == 7e-5, "as the user wished"
     assert plan_for_prompts(laptop, False, None).learning_rate == laptop.learning_rate
-    study = settle(Wishes("study", "vit_t", method="lora", scope="decoder"), examples, True)
+    study = settle(
+        choices_of(preset="study", backbone="vit_t", method="lora", scope="decoder"), examples, True
+    )
     plan = plan_for_prompts(study, True, None)
     assert (plan.method, plan.scope, plan.steps) == ("lora", "decoder", 938)
     assert plan.minutes is None and plan.learning_rate == study.learning_rate
-    limited = settle(Wishes(minutes=4), examples, False)
+    limited = settle(choices_of(minutes=4), examples, False)
     assert plan_for_prompts(limited, True, None).steps is None
     assert plan_for_prompts(limited, True, None).minutes == 2
 

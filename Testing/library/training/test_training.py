@@ -19,13 +19,15 @@ from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
 from SAMFineTuneLib.slices.intensity import sample_voxels
 from SAMFineTuneLib.training import validation_split
-from SAMFineTuneLib.training.examples import ExampleSource, TrainingSet, load_examples
+from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
 from SAMFineTuneLib.training.loop import Watch
-from SAMFineTuneLib.training.plan import Wishes, settle
+from SAMFineTuneLib.training.plan import settle
+from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.training_state import STATE_FILE
 from SAMFineTuneLib.training.validation import ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
+from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import dsc, head, keep_slices, write_pair
 from Testing.support.training_slices import starter
 
@@ -40,7 +42,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
     volume, labelmap = head()
     folder = tmp_path_factory.mktemp("examples")
     return load_examples(
-        [ExampleSource(*write_pair(folder, volume, keep_slices(labelmap, [2, 4, 6, 8]), "a"))]
+        [example_of(*write_pair(folder, volume, keep_slices(labelmap, [2, 4, 6, 8]), "a"))]
     )
 
 
@@ -58,8 +60,8 @@ class Run:
     ) -> None:
         self.reports: list[Any] = []
         self.best_at: list[int] = []
-        wishes = Wishes(steps=6, batch=2, input_size=256)
-        plan = replace(settle(wishes, examples, False), warm_up=3, **changes)
+        choices = choices_of(steps=6, batch=2, input_size=256)
+        plan = replace(settle(choices, examples, False), warm_up=3, **changes)
         self.segmenter = starter(plan)
         self.tuning = FineTuning(
             self.segmenter,
@@ -220,7 +222,7 @@ def test_a_checkpoint_of_a_network_of_another_shape_is_ignored(
 
 
 def test_corrected_labels_start_afresh(examples: TrainingSet) -> None:
-    plan = settle(Wishes(), examples, False)
+    plan = settle(choices_of(), examples, False)
     first = examples.slices[0]
     target = first.target.copy()
     target[0, 0] = 1 - target[0, 0]
@@ -308,7 +310,7 @@ def test_the_best_weights_are_chosen_only_where_enough_is_held_out(
 def test_a_single_slice_trains_without_validation(tmp_path: Path) -> None:
     volume, labelmap = head()
     pair = write_pair(tmp_path, volume, keep_slices(labelmap, [5]), "one")
-    one = load_examples([ExampleSource(*pair)])
+    one = load_examples([example_of(*pair)])
     run = Run(one, tmp_path / "job", steps=2, scope="decoder")
     outcome = run.to_end()
     assert outcome.validation is None and outcome.best_step is None and outcome.steps == 2

@@ -11,12 +11,14 @@ import torch
 
 from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
-from SAMFineTuneLib.training.examples import WIDEST, ExampleSource, load_examples
+from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache, worthwhile_variants
-from SAMFineTuneLib.training.plan import Wishes, settle
+from SAMFineTuneLib.training.plan import settle
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.slice_pool import SlicePool
+from SAMFineTuneLib.training.training_set import WIDEST
 from SAMFineTuneLib.training.validation_split import split
+from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
 from Testing.support.training_slices import a_slice, starter
 
@@ -33,7 +35,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_examples_are_the_labelled_and_the_empty_slices(files: tuple[Path, Path]) -> None:
-    examples = load_examples([ExampleSource(*files)])
+    examples = load_examples([example_of(*files)])
     assert [label.value for label in examples.labels] == [5, 52]
     assert [label.name for label in examples.labels] == ["bright", "dark"]
     assert examples.labels[0].colour == (1.0, 0.0, 0.0)
@@ -42,7 +44,7 @@ def test_examples_are_the_labelled_and_the_empty_slices(files: tuple[Path, Path]
     assert {0, 11} <= {each.number for each in examples.slices if not each.is_labelled}
     assert examples.slices[1].classes == {1, 2}
     assert all(each.image.max() <= 1 and each.image.min() >= 0 for each in examples.slices)
-    only = load_examples([ExampleSource(*files, labels=[52])], {52: "mine"})
+    only = load_examples([example_of(*files, labels=[52])], {52: "mine"})
     assert [(each.value, each.name) for each in only.labels] == [(52, "mine")]
     assert all(each.classes <= {1} for each in only.slices)
 
@@ -51,7 +53,7 @@ def test_segmentations_of_one_volume_are_one_volume(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     second = write_pair(tmp_path, *head(seed=1), "b")
-    examples = load_examples([ExampleSource(*each) for each in (files, second, files)])
+    examples = load_examples([example_of(*each) for each in (files, second, files)])
     volumes = [each.volume for each in examples.slices]
     assert examples.volumes == 2 and volumes == sorted(volumes)
     held_out = split(examples.slices, seed=0)
@@ -66,7 +68,7 @@ def test_a_label_of_another_volume_is_unknown(files: tuple[Path, Path], tmp_path
     volume, labelmap = head(values=(5, 7), seed=1)
     labelmap = replace(labelmap, names={5: "bright", 7: "another"})
     second = write_pair(tmp_path, volume, labelmap, "b")
-    examples = load_examples([ExampleSource(*files), ExampleSource(*second, labels=[7])])
+    examples = load_examples([example_of(*files), example_of(*second, labels=[7])])
     assert [label.value for label in examples.labels] == [5, 7, 52]
     of_second = [each for each in examples.slices if each.volume == 1]
     for each in of_second:
@@ -79,21 +81,21 @@ def test_a_label_of_another_volume_is_unknown(files: tuple[Path, Path], tmp_path
 def test_volumes_cut_along_different_axes(files: tuple[Path, Path], tmp_path: Path) -> None:
     volume, labelmap = head(seed=1)
     second = write_pair(tmp_path, volume, keep_slices(labelmap, [20, 24, 30], axis=1), "b")
-    mixed = [ExampleSource(*files), ExampleSource(*second, axis="coronal")]
+    mixed = [example_of(*files), example_of(*second, axis="coronal")]
     assert load_examples(mixed).axis == WIDEST
     assert load_examples(mixed[1:]).axis == "coronal"
 
 
 def test_what_may_surprise_is_told(files: tuple[Path, Path]) -> None:
-    warnings = load_examples([ExampleSource(*files, empty="none")]).warnings
+    warnings = load_examples([example_of(*files, empty="none")]).warnings
     assert len(warnings) == 1 and "empty" in warnings[0]
-    warnings = load_examples([ExampleSource(*files, labelled=[0, 6])]).warnings
+    warnings = load_examples([example_of(*files, labelled=[0, 6])]).warnings
     assert warnings == []
 
 
 def test_listed_slices_without_a_label_are_refused(files: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="none of the slices"):
-        load_examples([ExampleSource(*files, labelled=[0, 1])])
+        load_examples([example_of(*files, labelled=[0, 1])])
 
 
 def test_reading_stops_when_it_is_cancelled(files: tuple[Path, Path]) -> None:
@@ -101,7 +103,7 @@ def test_reading_stops_when_it_is_cancelled(files: tuple[Path, Path]) -> None:
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        load_examples([ExampleSource(*files)], check=cancel)
+        load_examples([example_of(*files)], check=cancel)
 
 
 # What is drawn
@@ -129,8 +131,8 @@ def test_a_batch_has_its_size_and_a_labelled_slice(size: int) -> None:
 
 
 def test_cached_features_are_those_computed(files: tuple[Path, Path], tmp_path: Path) -> None:
-    examples = load_examples([ExampleSource(*files)])
-    plan = settle(Wishes(steps=2, method="adapter", scope="decoder"), examples, True)
+    examples = load_examples([example_of(*files)])
+    plan = settle(choices_of(steps=2, method="adapter", scope="decoder"), examples, True)
     segmenter = starter(plan)
     encoder = segmenter.network.image_encoder
     stages = len(encoder.stages())

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from SAMFineTuneLib.training import schedule
-from SAMFineTuneLib.training.examples import LabelledSlice
 from SAMFineTuneLib.training.fine_tuning import VALIDATIONS
-from SAMFineTuneLib.training.plan import FinetunePlan, Wishes, settle
+from SAMFineTuneLib.training.plan import FinetunePlan, settle
 from SAMFineTuneLib.training.schedule import Schedule
+from SAMFineTuneLib.training.training_set import LabelledSlice
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
+from Testing.support.job_records import choices_of
 from Testing.support.training_slices import a_slice, training_set
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -76,7 +77,7 @@ def test_nothing_is_held_out_that_cannot_be_spared(slices: list[LabelledSlice]) 
 
 
 def a_plan(**changes: Any) -> FinetunePlan:
-    plan = settle(Wishes(steps=100, input_size=256), training_set([a_slice({1, 2})]), False)
+    plan = settle(choices_of(steps=100, input_size=256), training_set([a_slice({1, 2})]), False)
     return replace(plan, **changes)
 
 
@@ -160,29 +161,31 @@ def test_time_before_an_interruption_counts(clock: Clock) -> None:
 
 def test_a_network_without_pretrained_weights_trains_whole() -> None:
     examples = training_set([a_slice({1, 2})])
-    fresh, pretrained = settle(Wishes(), examples, False), settle(Wishes(), examples, True)
+    fresh, pretrained = settle(choices_of(), examples, False), settle(choices_of(), examples, True)
     assert (fresh.method, pretrained.method) == ("vanilla", "adapter")
     assert fresh.scope == pretrained.scope == "encoder_decoder"
-    assert settle(Wishes(method="lora", scope="decoder"), examples, False).method == "lora"
+    assert settle(choices_of(method="lora", scope="decoder"), examples, False).method == "lora"
 
 
 def test_presets_differ_and_wishes_come_first() -> None:
     examples = training_set([a_slice({1, 2}, side=300)])
-    plans = {name: settle(Wishes(preset=name), examples, True) for name in ("laptop", "study")}
-    full = settle(Wishes(preset="full", backbone="vit_b"), examples, True)
+    plans = {name: settle(choices_of(preset=name), examples, True) for name in ("laptop", "study")}
+    full = settle(choices_of(preset="full", backbone="vit_b"), examples, True)
     assert plans["laptop"].minutes is not None and plans["study"].minutes is None
     assert plans["laptop"].steps < plans["study"].steps < full.steps  # type: ignore[operator]
     assert full.patience is not None and plans["study"].patience is None
     assert full.patience < VALIDATIONS - 1, "else it could never stop early"
     assert full.input_size == 1024
     wished = settle(
-        Wishes(steps=7, batch=3, learning_rate=0.5, input_size=448, seed=9, rank=8), examples, True
+        choices_of(steps=7, batch=3, learning_rate=0.5, input_size=448, seed=9, rank=8),
+        examples,
+        True,
     )
     assert (wished.steps, wished.minutes, wished.batch) == (7, None, 3)
     assert (wished.learning_rate, wished.input_size, wished.seed) == (0.5, 448, 9)
     assert wished.rank == 8
     assert wished.warm_up == 1 < plans["laptop"].warm_up
-    timed = settle(Wishes(minutes=2.0), examples, True)
+    timed = settle(choices_of(minutes=2.0), examples, True)
     assert (timed.steps, timed.prompt_steps, timed.minutes) == (None, None, 2.0)
 
 
@@ -194,11 +197,11 @@ def test_few_slices_of_several_volumes_are_learnt_in_fewer_steps_and_prompts_in_
 ) -> None:
     slices = [a_slice({1}, number % volumes, number) for number in range(labelled)]
     examples = training_set([*slices, a_slice(set(), 0, 99)])
-    plan = settle(Wishes(), examples, False)
+    plan = settle(choices_of(), examples, False)
     assert (plan.steps, plan.prompt_steps) == (steps, 240)
-    wished = settle(Wishes(steps=100), examples, False)
+    wished = settle(choices_of(steps=100), examples, False)
     assert (wished.steps, wished.prompt_steps) == (100, 38)
-    study = settle(Wishes("study"), examples, False)
+    study = settle(choices_of(preset="study"), examples, False)
     assert (study.steps, study.prompt_steps) == (2500, 938)
 
 
@@ -207,4 +210,4 @@ def test_few_slices_of_several_volumes_are_learnt_in_fewer_steps_and_prompts_in_
 )
 def test_the_input_shows_every_pixel_within_bounds(side: int, expected: int) -> None:
     examples = training_set([a_slice({1, 2}, side=side)])
-    assert settle(Wishes(), examples, False).input_size == expected
+    assert settle(choices_of(), examples, False).input_size == expected

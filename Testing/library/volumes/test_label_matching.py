@@ -16,7 +16,8 @@ from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.models.model_file import read_card
 from SAMFineTuneLib.tasks.drawn_slices import known_structures
 from SAMFineTuneLib.training.example_labels import Label
-from SAMFineTuneLib.training.examples import ExampleSource, TrainingSet, load_examples
+from SAMFineTuneLib.training.examples import load_examples
+from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.volumes import read_labelmap, read_volume, write_labelmap
 from SAMFineTuneLib.volumes.coded_term import coded_term
 from SAMFineTuneLib.volumes.label_matching import (
@@ -27,6 +28,7 @@ from SAMFineTuneLib.volumes.label_matching import (
     renumbered,
 )
 from Testing.support.in_process import Shell, shell_of
+from Testing.support.job_records import example_of
 from Testing.support.synthetic_volumes import dsc, head, keep_slices, write_pair
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -174,7 +176,7 @@ def same(found: dict[int, np.ndarray], file: dict[int, np.ndarray]) -> bool:
 
 def test_swapped_numbers_do_not_mix_structures(tmp_path: Path) -> None:
     first, second = example(tmp_path, "a", (1, 2)), example(tmp_path, "bb", (2, 1))
-    examples = load_examples([ExampleSource(*first), ExampleSource(*second)])
+    examples = load_examples([example_of(*first), example_of(*second)])
     assert [(each.value, each.name) for each in examples.labels] == [(1, "bright"), (2, "dark")]
     for label, other in ((1, 2), (2, 1)):
         assert same(shown(examples, 0, label), as_in_file(first[1], label))
@@ -188,9 +190,7 @@ def test_swapped_numbers_do_not_mix_structures(tmp_path: Path) -> None:
 
 def test_chosen_numbers_are_those_of_the_example_itself(tmp_path: Path) -> None:
     first, second = example(tmp_path, "a", (1, 2)), example(tmp_path, "bb", (2, 1))
-    examples = load_examples(
-        [ExampleSource(*first, labels=[1]), ExampleSource(*second, labels=[2])]
-    )
+    examples = load_examples([example_of(*first, labels=[1]), example_of(*second, labels=[2])])
     assert [(each.value, each.name) for each in examples.labels] == [(1, "bright")]
     assert same(shown(examples, 1, 1), as_in_file(second[1], 2))
 
@@ -198,29 +198,29 @@ def test_chosen_numbers_are_those_of_the_example_itself(tmp_path: Path) -> None:
 def test_files_without_names_keep_their_numbers(tmp_path: Path) -> None:
     first = example(tmp_path, "a", (1, 2))
     second = example(tmp_path, "bb", (1, 2), {}, ".nii.gz")
-    examples = load_examples([ExampleSource(*second), ExampleSource(*first)])
+    examples = load_examples([example_of(*second), example_of(*first)])
     assert [(each.value, each.name) for each in examples.labels] == [(1, "bright"), (2, "dark")]
     assert not [each for each in examples.warnings if "label" in each]
     assert same(shown(examples, 0, 1), as_in_file(second[1], 1))
     # Named by the user, they are matched, too.
     third = example(tmp_path, "ccc", (2, 1), {}, ".nii.gz")
-    named = ExampleSource(*third, label_names={1: "Dark", 2: "BRIGHT"})
-    examples = load_examples([ExampleSource(*first), named])
+    named = example_of(*third, label_names={1: "Dark", 2: "BRIGHT"})
+    examples = load_examples([example_of(*first), named])
     assert same(shown(examples, 1, 1), as_in_file(third[1], 2))
 
 
 def test_a_number_with_two_names_is_refused_until_the_user_says_what_it_is(tmp_path: Path) -> None:
     first = example(tmp_path, "a", (1, 2))
     second = example(tmp_path, "bb", (1, 2), {1: "hell", 2: "dark"})
-    sources = [ExampleSource(*first), ExampleSource(*second)]
+    sources = [example_of(*first), example_of(*second)]
     with pytest.raises(InputError, match=r"label 1 is hell in bb.* and bright in the examples"):
         load_examples(sources)
     examples = load_examples(sources, {1: "bright"})
     assert [each.name for each in examples.labels] == ["bright", "dark"]
-    said = [sources[0], replace(sources[1], label_names={1: "bright"})]
+    said = [sources[0], sources[1].model_copy(update={"label_names": {1: "bright"}})]
     examples = load_examples(said)
     assert same(shown(examples, 1, 1), as_in_file(second[1], 1))
-    only_dark = [sources[0], replace(sources[1], labels=[2])]
+    only_dark = [sources[0], sources[1].model_copy(update={"labels": [2]})]
     assert [each.value for each in load_examples(only_dark).labels] == [1, 2]
 
 
@@ -228,7 +228,7 @@ def test_another_structure_with_a_number_that_is_taken_gets_a_free_one(tmp_path:
     first = example(tmp_path, "a", (1, 3), {1: "bright"})
     second = example(tmp_path, "bb", (2, 1), {2: "bright", 1: "dark"})
     third = example(tmp_path, "ccc", (1, 2), {1: "bright", 2: "dark"})
-    sources = [ExampleSource(*first, labels=[1]), ExampleSource(*second), ExampleSource(*third)]
+    sources = [example_of(*first, labels=[1]), example_of(*second), example_of(*third)]
     examples = load_examples(sources)
     assert [(each.value, each.name) for each in examples.labels] == [(1, "bright"), (4, "dark")]
     assert same(shown(examples, 1, 4), as_in_file(second[1], 1))
@@ -241,26 +241,26 @@ def test_a_segment_without_a_voxel_keeps_its_number(tmp_path: Path) -> None:
     only = replace(labelmap, array=np.where(labelmap.array == 1, 1, 0).astype(np.uint8))
     first = write_pair(tmp_path, volume, keep_slices(only, FEW), "a")
     second = example(tmp_path, "bb", (2, 1))
-    examples = load_examples([ExampleSource(*first), ExampleSource(*second)])
+    examples = load_examples([example_of(*first), example_of(*second)])
     assert [(each.value, each.name) for each in examples.labels] == [(1, "bright"), (2, "dark")]
     assert same(shown(examples, 1, 2), as_in_file(second[1], 1))
 
 
 def test_two_segments_of_one_name_in_the_only_file_stay_two(tmp_path: Path) -> None:
     first = example(tmp_path, "a", (1, 2), {1: "lesion", 2: "lesion"})
-    assert [each.value for each in load_examples([ExampleSource(*first)]).labels] == [1, 2]
+    assert [each.value for each in load_examples([example_of(*first)]).labels] == [1, 2]
 
 
 def test_a_model_that_is_gone_on_from_gives_the_numbers(tmp_path: Path) -> None:
     second = example(tmp_path, "bb", (2, 1))
     tuned = [Label(1, "bright", (0.5, 0.5, 0.5), LIVER), Label(2, "Dark")]
-    examples = load_examples([ExampleSource(*second)], tuned=tuned, model="m.safetensors")
+    examples = load_examples([example_of(*second)], tuned=tuned, model="m.safetensors")
     assert examples.labels[0] == tuned[0] and examples.labels[1].name == "Dark"
     assert same(shown(examples, 0, 1), as_in_file(second[1], 2))
     other = [Label(1, "spleen"), Label(2, "dark")]
     third = example(tmp_path, "ccc", (1, 2))
     with pytest.raises(InputError, match=r"bright in ccc.* and spleen in m\.safetensors"):
-        load_examples([ExampleSource(*third)], tuned=other, model="m.safetensors")
+        load_examples([example_of(*third)], tuned=other, model="m.safetensors")
 
 
 def test_drawn_slices_are_in_the_numbers_of_the_model(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_grey_levels_are_asked_back_and_accepted_when_they_are_named(tmp_path, s
     sitk.WriteImage(sitk.GetImageFromArray(grey_levels(sigma)), str(tmp_path / "v.nrrd"))
     error = refused(read_labelmap, tmp_path / "v.nrrd")
     assert error.code == "image_as_segmentation" and "different values" in error.message
-    assert "--labels" in error.remedy
+    assert "name those that are meant" in error.remedy
     read = read_labelmap(tmp_path / "v.nrrd", wanted=[7, 8])
     np.testing.assert_array_equal(read.array, grey_levels(sigma))
 
@@ -205,9 +205,10 @@ def test_few_slices_of_grey_levels_are_asked_back(tmp_path):
 
 class TestTheImageAsItsOwnSegmentation:
     def example(self, folder: Path, **fields):
-        from SAMFineTuneLib.training.examples import ExampleSource, load_examples
+        from SAMFineTuneLib.training.examples import load_examples
+        from Testing.support.job_records import example_of
 
-        return load_examples([ExampleSource(folder / "v.nrrd", folder / "s.nrrd", **fields)])
+        return load_examples([example_of(folder / "v.nrrd", folder / "s.nrrd", **fields)])
 
     def write(self, folder: Path, image: np.ndarray, labels: np.ndarray) -> None:
         for name, array in (("v.nrrd", image), ("s.nrrd", labels)):
@@ -226,11 +227,12 @@ class TestTheImageAsItsOwnSegmentation:
         assert [label.value for label in self.example(tmp_path, labels=[5]).labels] == [5]
 
     def test_one_file_for_both_is_asked_back_whatever_is_in_it(self, tmp_path):
-        from SAMFineTuneLib.training.examples import ExampleSource, load_examples
+        from SAMFineTuneLib.training.examples import load_examples
+        from Testing.support.job_records import example_of
 
         volume, _ = write_pair(tmp_path, *head(), "a")
         (tmp_path / "link.nii.gz").symlink_to(volume)
-        source = ExampleSource(volume, tmp_path / "link.nii.gz")
+        source = example_of(volume, tmp_path / "link.nii.gz")
         error = refused(load_examples, [source])
         assert error.code == "image_as_segmentation"
         assert "is given as its own segmentation" in error.message

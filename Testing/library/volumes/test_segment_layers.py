@@ -181,7 +181,7 @@ class TestOverlaps:
             error.message
         )
         assert "1 more" in error.message
-        assert "--on-top tumour" in error.remedy and "--labels 3" in error.remedy
+        assert (error.facts["segment"], error.facts["label"]) == ("tumour", 3)
 
     @pytest.mark.parametrize("top", ["tumour", "Tumour", "3", " tumour "])
     def test_one_on_top(self, file, top):
@@ -224,7 +224,7 @@ class TestOverlaps:
     def test_a_name_with_a_comma(self, tmp_path):
         fields = segment(0, "a", 0, 1) | segment(1, "c, left", 1, 1)
         file = nrrd(tmp_path / "s.seg.nrrd", byte(A, C), fields)
-        assert '--on-top "c, left"' in refused(read_labelmap, file).remedy
+        assert refused(read_labelmap, file).facts["segment"] == "c, left"
         read = read_labelmap(file, on_top=["c, left"])
         np.testing.assert_array_equal(read.array, np.where(C, 2, A))
 
@@ -337,17 +337,18 @@ class TestOnTopIsSaidEverywhere:
     def test_examples_drawn_slices_and_evaluation(self, tmp_path):
         from SAMFineTuneLib.jobs.schema import Example
         from SAMFineTuneLib.tasks.drawn_slices import known_structures
-        from SAMFineTuneLib.training.examples import ExampleSource, load_examples
+        from SAMFineTuneLib.training.examples import load_examples
+        from Testing.support.job_records import example_of
 
         fields = segment(0, "a", 0, 1) | segment(1, "c", 1, 1)
         file = nrrd(tmp_path / "s.seg.nrrd", byte(A, C), fields)
         image = np.random.default_rng(0).random(SHAPE).astype(np.float32)
         nrrd(tmp_path / "v.nrrd", [image], {})
-        source = ExampleSource(tmp_path / "v.nrrd", file, on_top=["c"])
+        source = example_of(tmp_path / "v.nrrd", file, on_top=["c"])
         found = load_examples([source])
         assert [(each.value, each.name) for each in found.labels] == [(1, "a"), (2, "c")]
         assert any("covered by 'c'" in each for each in found.warnings)
-        refused(load_examples, [ExampleSource(tmp_path / "v.nrrd", file)])
+        refused(load_examples, [example_of(tmp_path / "v.nrrd", file)])
 
         drawn = Example(volume=tmp_path / "v.nrrd", segmentation=file, on_top=["c"])
         said: list[str] = []

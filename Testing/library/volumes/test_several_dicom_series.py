@@ -15,8 +15,9 @@ from SAMFineTuneLib.interactive.protocol import SessionSettings
 from SAMFineTuneLib.jobs.schema import ApplyJob, Example, FinetuneJob, make_job
 from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.tasks.drawn_slices import known_structures, require_drawn
-from SAMFineTuneLib.training.examples import ExampleSource, load_examples
+from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.volumes import Labelmap, read_volume, write_labelmap
+from Testing.support.job_records import example_of
 from Testing.support.synthetic_dicom_series import (
     AXIAL,
     assert_every_voxel_in_place,
@@ -56,7 +57,7 @@ def labels_for(folder: Path, number: int, path: Path, slices=range(8)) -> Path:
 class TestSeveralSeries:
     def test_they_are_told_apart(self, tmp_path):
         error = refused(two_series(tmp_path))
-        assert error.code == "several_series" and "--series" in error.remedy
+        assert error.code == "several_series" and "by its number" in error.remedy
         for number, uid in enumerate(SERIES, start=1):
             assert f"{number}: CT 'venous' (8 files), series number {number}" in error.message
             assert f"40 x 48 x 8, UID ...{uid[-8:]}" in error.message
@@ -134,9 +135,9 @@ class TestSeriesInJobs:
     def test_examples_of_two_series_are_of_two_volumes(self, tmp_path):
         folder = two_series(tmp_path / "d")
         labels = [labels_for(folder, n, tmp_path / f"{n}.nrrd") for n in (1, 2)]
-        both = [ExampleSource(folder, labels[n], series=str(n + 1)) for n in (0, 1)]
+        both = [example_of(folder, labels[n], series=str(n + 1)) for n in (0, 1)]
         assert load_examples(both).volumes == 2
-        same = [ExampleSource(folder, labels[0], series=each) for each in ("1", SERIES[0])]
+        same = [example_of(folder, labels[0], series=each) for each in ("1", SERIES[0])]
         assert load_examples(same).volumes == 1
 
     def test_what_is_drawn_is_of_one_series(self, tmp_path):

@@ -12,9 +12,10 @@ import pytest
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob, make_job, write_job
 from SAMFineTuneLib.models.model_file import LabelCard, read_card
-from SAMFineTuneLib.training.examples import ExampleSource, load_examples
+from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.volumes import read_labelmap
 from Testing.support.in_process import run_here
+from Testing.support.job_records import example_of
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
 
 BRIGHT = "Category~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~Codes~^^~^^"
@@ -56,7 +57,7 @@ def test_from_labels_to_what_the_model_finds(tmp_path: Path) -> None:
 
 def test_the_first_file_that_tells_is_believed(tmp_path: Path) -> None:
     sources = [
-        ExampleSource(*pair(tmp_path, name, terms, seed))
+        example_of(*pair(tmp_path, name, terms, seed))
         for seed, (name, terms) in enumerate(
             {"a": {52: DARK}, "b": {5: BRIGHT, 52: "other"}}.items()
         )

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SAMFineTuneLib.volumes.image_grid import placed
 from SAMFineTuneLib.volumes import (
     Geometry,
     read_labelmap,
@@ -16,6 +15,7 @@ from SAMFineTuneLib.volumes import (
     write_labelmap,
     write_volume,
 )
+from SAMFineTuneLib.volumes.image_grid import placed
 from Testing.support.volume_geometries import (
     IDENTITY,
     OBLIQUE,

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SAMFineTuneLib.volumes.image_grid import placed
 from SAMFineTuneLib.volumes import (
     Geometry,
     Labelmap,
@@ -17,6 +16,7 @@ from SAMFineTuneLib.volumes import (
     read_volume,
     write_labelmap,
 )
+from SAMFineTuneLib.volumes.image_grid import placed
 from Testing.support.volume_geometries import (
     IDENTITY,
     OBLIQUE,

@@ -398,7 +398,9 @@ def test_unreachable_says_how_to_do_without(
     with pytest.raises(InputError) as caught:
         get_checkpoint("vit_t")
     assert caught.value.code == "unreachable"
-    assert "--checkpoint" in str(caught.value) and str(cache / "test.pth") in str(caught.value)
+    assert caught.value.facts["backbone"] == "vit_t" and str(cache / "test.pth") in str(
+        caught.value
+    )
     assert "\n" not in str(caught.value)
 
 

@@ -20,8 +20,8 @@ from SAMFineTuneLib.networks.starter.class_clusters import cluster_counts
 from SAMFineTuneLib.networks.starter.context_decoder import ContextMaskDecoder
 from SAMFineTuneLib.networks.starter.prompt_decoder import StarterMaskDecoder
 from SAMFineTuneLib.slices.intensity import IntensityWindow
-from SAMFineTuneLib.training.examples import LabelledSlice
 from SAMFineTuneLib.training.slice_context import context_of_slices
+from SAMFineTuneLib.training.training_set import LabelledSlice
 from SAMFineTuneLib.weights import choice as weights
 from SAMFineTuneLib.weights.availability import list_backbones
 from SAMFineTuneLib.weights.choice import bundled_path, find_weights
@@ -97,7 +97,7 @@ def test_missing_weights_are_said_so_and_random_ones_offered(bundle: Path) -> No
     with pytest.raises(InputError, match="missing") as caught:
         find_weights("starter", None)
     assert str(bundle) in caught.value.message
-    assert "--weights random" in str(caught.value) and caught.value.code == "bundle_unusable"
+    assert "random weights" in str(caught.value) and caught.value.code == "bundle_unusable"
     assert not next(each for each in list_backbones() if each.name == "starter").present
 
 

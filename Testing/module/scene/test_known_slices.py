@@ -228,7 +228,7 @@ def test_a_structure_that_one_example_lacks_is_learnt_as_absent_where_that_is_sa
     assert [entry["labels"] for entry, _, _ in written] == [[1, 2], [1, 2], [1], [2]]
 
     from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job
-    from SAMFineTuneLib.training.examples import ExampleSource, load_examples
+    from SAMFineTuneLib.training.examples import load_examples
 
     job = make_job(
         FinetuneJob,
@@ -238,7 +238,7 @@ def test_a_structure_that_one_example_lacks_is_learnt_as_absent_where_that_is_sa
             "label_names": {1: "liver", 2: "tumour"},
         },
     )
-    learnt = load_examples([ExampleSource(**dict(each)) for each in job.examples], job.label_names)
+    learnt = load_examples(job.examples, job.label_names)
     assert [label.name for label in learnt.labels] == ["liver", "tumour"]
     tumour_known = {
         (each.volume, each.number)

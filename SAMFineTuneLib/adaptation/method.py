@@ -1,0 +1,10 @@
+"""The names of what can train in a network: methods and scopes. Loads no tensor library."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Method = Literal["adapter", "lora", "vanilla"]
+Scope = Literal["encoder_decoder", "decoder"]
+METHODS: tuple[Method, ...] = get_args(Method)
+SCOPES: tuple[Scope, ...] = get_args(Scope)

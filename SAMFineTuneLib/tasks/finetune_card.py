@@ -1,0 +1,91 @@
+"""The card of a tuned model, from what its fine-tune learnt from and measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
+from SAMFineTuneLib.tasks.prompt_phase import TunedForPrompts
+from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome
+from SAMFineTuneLib.training.plan import FinetunePlan
+from SAMFineTuneLib.training.shortfall import ending_in_words
+from SAMFineTuneLib.training.training_set import TrainingSet
+from SAMFineTuneLib.training.validation_split import ValidationSplit
+
+
+def card_of(
+    plan: FinetunePlan,
+    examples: TrainingSet,
+    held_out: ValidationSplit,
+    outcome: FinetuneOutcome,
+    checkpoint_sha256: str | None,
+) -> ModelCard:
+    """The card without weights for prompts.
+
+    Args:
+        plan: of the fine-tune.
+        examples: what it learnt from.
+        held_out: the slices that it was measured on.
+        outcome: of the fine-tune.
+        checkpoint_sha256: of the backbone's weights, None for random ones.
+    """
+    labelled = [each for each in examples.slices if each.is_labelled]
+    return ModelCard(
+        backbone=plan.backbone,
+        checkpoint_sha256=checkpoint_sha256,
+        strategy=Strategy(method=plan.method, scope=plan.scope, rank=plan.rank),
+        labels=_labels(examples),
+        axis=examples.axis,
+        normalisation=examples.normalisation,
+        input_size=plan.input_size,
+        training={
+            "steps": outcome.steps,
+            "planned_steps": plan.steps,
+            "seconds": round(outcome.seconds, 1),
+            "batch": plan.batch,
+            "learning_rate": plan.learning_rate,
+            "seed": plan.seed,
+            "ending": ending_in_words(outcome),
+        },
+        data={
+            "volumes": examples.volumes,
+            "labelled_slices": len(labelled),
+            "empty_slices": len(examples.slices) - len(labelled),
+        },
+        metrics=_metrics(examples, held_out, outcome),
+    )
+
+
+def with_prompts(card: ModelCard, for_prompts: TunedForPrompts) -> ModelCard:
+    """The card with the weights for prompts and what was measured of them."""
+    metrics = {**card.metrics, "prompted": for_prompts.measured}
+    return card.model_copy(update={"prompts": for_prompts.card, "metrics": metrics})
+
+
+def _labels(examples: TrainingSet) -> list[LabelCard]:
+    return [
+        LabelCard(
+            value=each.value, name=each.name, colour=each.colour, terminology=each.terminology
+        )
+        for each in examples.labels
+    ]
+
+
+def _metrics(
+    examples: TrainingSet, held_out: ValidationSplit, outcome: FinetuneOutcome
+) -> dict[str, Any]:
+    if outcome.validation is None:
+        return {"validation_dsc": None, "held_out": "none"}
+    by_class = outcome.validation.by_class
+    return {
+        "validation_dsc": outcome.validation.mean,
+        "validation_dsc_by_label": {
+            str(label.value): by_class[number]
+            for number, label in enumerate(examples.labels, start=1)
+        },
+        "held_out": held_out.by,
+        "held_out_slices": len(held_out.validation),
+        # Where it is true, the DSC is that of the weights before the last part of the fine-tune,
+        # in which the held-out slices were learnt from as well.
+        "held_out_joined_after_measurement": outcome.held_out_joined,
+    }

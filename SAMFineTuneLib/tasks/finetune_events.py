@@ -1,0 +1,63 @@
+"""What a fine-tune reports while it runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+import torch
+
+from SAMFineTuneLib.adaptation.parameter_count import count
+from SAMFineTuneLib.counted_text import counted
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.jobs.control import Control
+from SAMFineTuneLib.training.loop import ProgressReport, Watch
+from SAMFineTuneLib.training.plan import FinetunePlan
+from SAMFineTuneLib.training.preview import PreviewWriter
+from SAMFineTuneLib.training.training_set import TrainingSet
+from SAMFineTuneLib.training.validation_split import ValidationSplit
+from SAMFineTuneLib.worker.events import EventWriter
+
+_PROGRESS_EVERY_S = 0.5
+
+
+def watch_of(events: EventWriter, control: Control, preview: PreviewWriter) -> Watch:
+    """Connects a fine-tune with the events and the control files of its job."""
+    last = 0.0
+
+    def report(progress: ProgressReport) -> None:
+        nonlocal last
+        done = progress.step >= progress.steps
+        if done or time.monotonic() - last >= _PROGRESS_EVERY_S:
+            last = time.monotonic()
+            events.progress(**asdict(progress))
+
+    return Watch(
+        report=report,
+        validated=preview.write,
+        check=control.raise_if_cancelled,
+        finish=control.finish_requested,
+    )
+
+
+def log_plan(
+    plan: FinetunePlan,
+    examples: TrainingSet,
+    held_out: ValidationSplit,
+    segmenter: AutomaticSegmenter,
+    device: torch.device,
+    events: EventWriter,
+) -> None:
+    """Logs what is learnt from, and which part of which network trains."""
+    total = count(segmenter.network)[-1]
+    labelled = sum(each.is_labelled for each in examples.slices)
+    events.log(
+        f"{labelled} labelled and {len(examples.slices) - labelled} empty {examples.axis} slices "
+        f"of {counted(examples.volumes, 'volume')}, {counted(len(examples.labels), 'label')}; "
+        f"{counted(len(held_out.validation), 'slice')} held out (by {held_out.by})"
+    )
+    events.log(
+        f"{plan.backbone}, {plan.method}, {plan.scope}, input {plan.input_size}, "
+        f"{total.trainable / 1e6:.2f} of {total.total / 1e6:.2f} million parameters train, "
+        f"on {device}"
+    )

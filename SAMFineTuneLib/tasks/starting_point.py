@@ -1,0 +1,115 @@
+"""The weights that a fine-tune starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from SAMFineTuneLib.adaptation.strategy import adapt
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.jobs.schema import FinetuneJob
+from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.starter.network import renew_context_decoder
+from SAMFineTuneLib.tasks.initial_model import InitialModel
+from SAMFineTuneLib.training.plan import FinetunePlan
+from SAMFineTuneLib.training.slice_context import context_of_slices
+from SAMFineTuneLib.training.training_set import TrainingSet
+from SAMFineTuneLib.weights.choice import find_weights
+from SAMFineTuneLib.weights.official import file_sha256, load_checkpoint
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A tuned model, a file of weights, or random weights where both are None.
+
+    Attributes:
+        weights: the backbone's file.
+        initial: the tuned model that the fine-tune goes on from.
+    """
+
+    weights: Path | None
+    initial: InitialModel | None
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether some weights have learnt something before."""
+        return self.weights is not None or self.initial is not None
+
+    def is_wholly_pretrained(self, backbone: str) -> bool:
+        """Whether the decoder has learnt something, too; the starter network's is a new one."""
+        return self.initial is not None or (self.weights is not None and backbone != "starter")
+
+    def adapted_network(
+        self,
+        plan: FinetunePlan,
+        examples: TrainingSet,
+        device: torch.device,
+        warn: Callable[[str], None],
+    ) -> tuple[AutomaticSegmenter, str | None]:
+        """The network to train for automatic segmentation, adapted.
+
+        Args:
+            plan: of the fine-tune.
+            examples: what it learns from.
+            device: where the examples are embedded to initialise a new decoder.
+            warn: called with a sentence for the user.
+
+        Returns:
+            The network, and the SHA-256 of the backbone's weights, None for random ones.
+
+        Raises:
+            InputError: weights or a tuned model that do not fit.
+        """
+        if self.initial is not None:
+            segmenter = self.initial.load(examples.labels, plan.backbone)
+            return segmenter, self.initial.card.checkpoint_sha256
+        network = build(plan.backbone, plan.input_size)
+        sha256 = None
+        if self.weights is None:
+            warn(
+                f"backbone {plan.backbone} starts from random weights, as asked, and learns from "
+                "your slices alone"
+            )
+        else:
+            sha256 = load_checkpoint(network, self.weights).sha256
+        network.to(device)
+        renew_context_decoder(network)
+        context = context_of_slices(network, examples.slices, len(examples.labels) + 1)
+        segmenter = AutomaticSegmenter(network, len(examples.labels), context)
+        adapt(network, plan.method, plan.scope, plan.rank)
+        return segmenter, sha256
+
+    def fingerprint(self, checkpoint_sha256: str | None) -> str:
+        """Text that tells the weights before the first step from others.
+
+        Args:
+            checkpoint_sha256: of the backbone's weights, None for random ones.
+        """
+        if self.initial is not None:
+            return file_sha256(self.initial.path)
+        return checkpoint_sha256 or "random"
+
+
+def weights_to_start_from(job: FinetuneJob) -> Path | None:
+    """The backbone's file; None for random weights, and where the job names a tuned model.
+
+    Raises:
+        InputError: no such file, or options that exclude each other.
+    """
+    if job.weights == "pretrained":
+        has_initial = job.initial_model is not None
+        return None if has_initial else find_weights(job.backbone, job.checkpoint)
+    for field in ("checkpoint", "initial_model"):
+        given = getattr(job, field)
+        if given is not None:
+            raise InputError(
+                f"random weights and the {field.replace('_', ' ')} {given.name} exclude each other",
+                "give one of the two",
+                code="contrary_options",
+                field=field,
+            )
+    return None

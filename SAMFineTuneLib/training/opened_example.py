@@ -1,0 +1,172 @@
+"""Reading the volume and the segmentation of one example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from SAMFineTuneLib.geometry.drawn_axis import widest_axis
+from SAMFineTuneLib.slices.intensity import VoxelSample, sample_voxels
+from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead, suggest_axis
+from SAMFineTuneLib.training.example import Example
+from SAMFineTuneLib.training.example_labels import LabelsOfExample
+from SAMFineTuneLib.training.kept_slices import KnownSlice, kept_empty_slices, kept_slices
+from SAMFineTuneLib.volumes import (
+    Geometry,
+    Labelmap,
+    Volume,
+    labelmap_onto,
+    read_grid,
+    read_labelmap,
+    read_volume,
+)
+from SAMFineTuneLib.volumes.dicom_frame_of_reference import other_frame_of_reference
+from SAMFineTuneLib.volumes.dicom_labels import dicom_labels
+from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
+from SAMFineTuneLib.volumes.label_matching import named_labels
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedExample:
+    """What is kept of an example: the slices to learn from, not the whole volume.
+
+    Attributes:
+        example: where it comes from.
+        labels: those to learn, in the segmentation's own numbers. None where the segmentation is
+            empty and all labels are meant; `KnownSlice.known` then has one column, which holds
+            for each of them.
+        present: the labels that have voxels in the segmentation.
+        named: the names and colours that the segmentation gives its labels.
+        axis: along which it is cut.
+        spacing: mm between rows and between columns.
+        slices: those to learn from.
+        sample: of the volume's voxels.
+        warnings: what the user should know, one sentence each.
+        series: UID of the DICOM series; None for other files.
+    """
+
+    example: Example
+    labels: list[int] | None
+    present: list[int]
+    named: LabelsOfExample
+    axis: str
+    spacing: tuple[float, float]
+    slices: list[KnownSlice]
+    sample: VoxelSample
+    warnings: list[str]
+    series: str | None = None
+
+    @property
+    def volume(self) -> tuple[Path, str | None]:
+        """The path and the series, which two examples of the same volume have in common."""
+        return self.example.volume.resolve(), self.series
+
+    @property
+    def labelled_slices(self) -> int:
+        """How many of the slices to learn from show a structure."""
+        return sum(bool(np.isin(each.mask, self.labels or []).any()) for each in self.slices)
+
+
+def read_labels(example: Example) -> Labelmap:
+    """The segmentation of an example, which may be empty, in its own geometry."""
+    if example.labels == "all":
+        require_two_files(example.volume, example.segmentation)
+    # Contours have no grid of their own, and a DICOM segmentation may hold only some slices.
+    is_dicom = dicom_labels(example.segmentation) is not None
+    return read_labelmap(
+        example.segmentation,
+        empty_ok=True,
+        over=read_grid(example.volume, example.series) if is_dicom else None,
+        wanted=None if example.labels == "all" else example.labels,
+        on_top=example.on_top,
+    )
+
+
+def open_example(
+    example: Example, labelmap: Labelmap, axis_if_empty: str = "axial", most_if_empty: int = 0
+) -> OpenedExample:
+    """Reads the volume of an example and cuts it into slices.
+
+    Args:
+        example: the example.
+        labelmap: its segmentation, from `read_labels`.
+        axis_if_empty: the axis to cut along where the segmentation is empty and the volume's
+            spacing does not decide.
+        most_if_empty: how many slices are kept where the segmentation is empty.
+
+    Raises:
+        InputError: a file that cannot be used, or slice numbers that do not fit.
+    """
+    volume = read_volume(example.volume, example.series)
+    if example.labels == "all":
+        require_other_values(volume, labelmap, example.volume, example.segmentation)
+    present = labelmap.labels
+    labels = _labels_to_learn(example, present)
+    names = named_labels(labelmap, example.label_names)
+    labelmap = _onto(labelmap, volume.geometry)
+    chosen = _only(labelmap, labels or [])
+    axis = _axis(example, volume, chosen, None if present else axis_if_empty)
+    images, masks = SliceStack.of(volume, axis), SliceStack.of(labelmap, axis)
+    # A number that no voxel has stands for all labels.
+    asked = [1] if labels is None else labels
+    knowledge = example.slice_knowledge
+    return OpenedExample(
+        example=example,
+        labels=labels,
+        present=present,
+        named=LabelsOfExample(example.segmentation.name, labels or [], names, labelmap.colours),
+        axis=axis,
+        spacing=images.pixel_spacing,
+        slices=kept_slices(images, masks, asked, knowledge)
+        if present
+        else kept_empty_slices(images, masks, asked, knowledge, most_if_empty),
+        sample=sample_voxels(volume),
+        warnings=[
+            *volume.remarks,
+            *labelmap.remarks,
+            *other_frame_of_reference(labelmap, example.segmentation, example.volume),
+            *_axis_warnings(example, axis, drawn_instead(chosen, axis)),
+        ],
+        series=volume.series,
+    )
+
+
+def _labels_to_learn(example: Example, present: list[int]) -> list[int] | None:
+    if example.labels != "all":
+        return example.labels
+    return present or None
+
+
+def _onto(labelmap: Labelmap, geometry: Geometry) -> Labelmap:
+    if labelmap.labels:
+        return labelmap_onto(labelmap, geometry)
+    nothing = np.zeros(geometry.shape, labelmap.array.dtype)
+    return replace(labelmap, array=nothing, geometry=geometry)
+
+
+def _only(labelmap: Labelmap, labels: list[int]) -> Labelmap:
+    """The labelmap with these labels alone; whole where it has none of them."""
+    kept = np.where(np.isin(labelmap.array, labels), labelmap.array, 0)
+    return replace(labelmap, array=kept) if kept.any() else labelmap
+
+
+def _axis(example: Example, volume: Volume, chosen: Labelmap, if_empty: str | None) -> str:
+    """The axis to cut along; `if_empty` is given for an empty segmentation only."""
+    if example.axis != "auto":
+        return example.axis
+    widest = widest_axis(volume.geometry.spacing[::-1])
+    spacing_decides = widest is not None or 1 in volume.array.shape
+    if if_empty is not None and not spacing_decides:
+        return if_empty
+    return suggest_axis(chosen)
+
+
+def _axis_warnings(example: Example, axis: str, sparser: str | None) -> list[str]:
+    if sparser is None:
+        return []
+    return [
+        f"{example.volume.name} is cut into {axis} slices, but its labels look as if they were "
+        f"drawn on single {sparser} ones; if so, choose the {sparser} axis"
+    ]

@@ -1,0 +1,74 @@
+"""The labelled slices that a fine-tune learns from, and what is known of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
+from SAMFineTuneLib.training.example_labels import Label
+
+# The model's axis when its volumes were cut along different ones, each along its widest spacing.
+WIDEST = "widest"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSlice:
+    """One slice with what is known of it.
+
+    Attributes:
+        image: (rows, columns) float16, 0 to 1 in the volume's intensity window.
+        target: (rows, columns) class numbers, 0 for background. Pixels of a class that is not
+            known on this slice are background, too.
+        known: (classes,) bool, background first: for which classes `target` is right.
+        window: the volume's intensity window.
+        spacing: mm between rows and between columns.
+        volume: index of the volume; several examples may be of one volume.
+        number: slice number in the volume.
+    """
+
+    image: np.ndarray
+    target: np.ndarray
+    known: np.ndarray
+    window: IntensityWindow
+    spacing: tuple[float, float]
+    volume: int
+    number: int
+
+    @cached_property
+    def is_labelled(self) -> bool:
+        """Whether the slice shows a structure; the other slices are known to be empty."""
+        return bool(self.target.any())
+
+    @cached_property
+    def classes(self) -> set[int]:
+        """Class numbers of the structures in the slice."""
+        return {int(each) for each in np.unique(self.target) if each > 0}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Everything that a fine-tune learns from.
+
+    Attributes:
+        slices: sorted by volume.
+        labels: the structures to learn, by ascending number; class 1 is the first of them.
+        axis: along which all volumes are cut, or `WIDEST` where they are cut differently.
+        normalisation: of the intensities of all volumes.
+        volumes: how many volumes there are.
+        warnings: what the user should know, one sentence each.
+    """
+
+    slices: list[LabelledSlice]
+    labels: list[Label]
+    axis: str
+    normalisation: IntensityNormalisation
+    volumes: int
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def labelled_volumes(self) -> int:
+        """How many of the volumes show a structure."""
+        return len({each.volume for each in self.slices if each.is_labelled})

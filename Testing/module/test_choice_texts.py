@@ -1,0 +1,29 @@
+"""The panel's translatable words for what is chosen: of the same names as the library's."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("module")
+
+
+def test_presets_are_the_librarys_in_its_words():
+    from SAMFineTunePanel.texts.preset_text import presetTexts, presetTitles
+
+    from SAMFineTuneLib.training.presets import PRESETS
+
+    assert list(presetTitles()) == list(PRESETS)
+    texts = presetTexts()
+    assert list(texts) == list(PRESETS)
+    for name, recipe in PRESETS.items():
+        of_the_library = f"Costs {recipe.costs}. Needs {recipe.needs}."
+        # The panel writes the names of presets with a capital.
+        assert texts[name].casefold() == of_the_library.casefold()
+
+
+def test_every_backbone_has_a_title():
+    from SAMFineTunePanel.texts.backbone_text import backboneTitles
+
+    from SAMFineTuneLib.networks.registry import BACKBONES
+
+    assert list(backboneTitles()) == list(BACKBONES)
