@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("module")
 
 
 def test_remedies_are_kept_or_said_for_the_panel():
-    from SAMFineTunePanel.texts.error_text import errorWords
+    from SAMFineTunePanel.texts.error_text import errorText
 
     for arguments, words in (
         (("label 3 is absent", "draw it first", "x"), "Label 3 is absent. Draw it first."),
@@ -31,12 +31,12 @@ def test_remedies_are_kept_or_said_for_the_panel():
         # A worker of another version may send no facts.
         (("it is of vit_b", "choose vit_b", "other_backbone"), "It is of vit_b. Choose vit_b."),
     ):
-        assert errorWords(*arguments) == words
+        assert errorText(*arguments) == words
 
 
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
 def test_bundled_weights_that_cannot_be_used(bundle, harm):
-    from SAMFineTunePanel.texts.error_text import errorWords
+    from SAMFineTunePanel.texts.error_text import errorText
 
     from SAMFineTuneLib.errors import InputError
     from SAMFineTuneLib.weights.choice import find_weights
@@ -46,7 +46,7 @@ def test_bundled_weights_that_cannot_be_used(bundle, harm):
     with pytest.raises(InputError) as caught:
         find_weights("starter", None)
     error = caught.value
-    words = errorWords(error.message, error.remedy, error.code, error.facts)
+    words = errorText(error.message, error.remedy, error.code, error.facts)
     assert harm in words and str(bundle) in words and "--" not in words
     assert words.endswith("or tick Random weights under Model, Advanced.")
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from SAMFineTunePanel.texts.error_text import errorWords
+from SAMFineTunePanel.texts.error_text import errorText
 
 if TYPE_CHECKING:
     from SAMFineTuneLib.interactive.protocol import Failure
@@ -52,7 +52,7 @@ class CorrectionStatus:
 
     def reportFailure(self, failure: Failure) -> None:
         """The worker could not do what it was asked for."""
-        self.reportProblem(errorWords(failure.message, failure.remedy, failure.code, failure.facts))
+        self.reportProblem(errorText(failure.message, failure.remedy, failure.code, failure.facts))
 
     def notifyMasks(self) -> None:
         """Prompts and masks have changed."""

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.scene.volume_writing import writeVolume
 from SAMFineTunePanel.scene.voxel_grid import gridOf
-from SAMFineTunePanel.texts.error_text import errorWords, wordsOf
+from SAMFineTunePanel.texts.error_text import errorText, exceptionText
 from SAMFineTunePanel.worker.chunked_task import ChunkedTask
 from SAMFineTunePanel.worker.qprocess_transport import QProcessTransport
 
@@ -184,7 +184,7 @@ class CorrectionWorker:
         try:
             masks = [opened(self._folder.path / name, ready.shape) for name in (GIVEN_FILE, FOUND_FILE)]
         except InputError as error:
-            self._fail(wordsOf(error))
+            self._fail(exceptionText(error))
             return False
         self.ready = ready
         self._givenMasks, self._foundMasks = masks
@@ -211,7 +211,7 @@ class CorrectionWorker:
                 if path.exists():
                     require_whole(path, self.ready.shape)
         except InputError as error:
-            self._fail(wordsOf(error))
+            self._fail(exceptionText(error))
             return False
         return True
 
@@ -229,7 +229,7 @@ class CorrectionWorker:
         self._onRestart(words)
 
     def _onWorkerEnd(self, failure) -> None:
-        self._fail(errorWords(failure.message, failure.remedy, failure.code, failure.facts))
+        self._fail(errorText(failure.message, failure.remedy, failure.code, failure.facts))
 
     def _onCannotWrite(self, error: Exception) -> None:
         words = str(error)

@@ -14,7 +14,7 @@ from slicer.util import VTKObservationMixin
 from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
 from SAMFineTunePanel.correction_display.prompt_markups import PromptMarkups
 from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor
-from SAMFineTunePanel.texts.error_text import wordsOf
+from SAMFineTunePanel.texts.error_text import exceptionText
 from SAMFineTunePanel.worker.python_packages import missingPackages
 
 # Of a control point that can be taken hold of, in pixels.
@@ -128,7 +128,7 @@ class EditorCorrection(VTKObservationMixin):
         try:
             act()
         except (ValueError, RuntimeError, InputError) as error:
-            self._problem = wordsOf(error)
+            self._problem = exceptionText(error)
         self._changed()
 
     def isOnPrompt(self, xy: tuple[int, int], sliceNode: slicer.vtkMRMLSliceNode) -> bool:

@@ -15,7 +15,7 @@ from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
 from SAMFineTunePanel.correction_display.prompt_markups import BOX, NEGATIVE, POSITIVE, PromptMarkups
 from SAMFineTunePanel.scene.scene_pairs import volumesOfScene
 from SAMFineTunePanel.sections.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
-from SAMFineTunePanel.texts.error_text import wordsOf
+from SAMFineTunePanel.texts.error_text import exceptionText
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice, SpinBoxChoice
 
 _LISTED_SLICES = 12
@@ -243,7 +243,7 @@ class CorrectSection(PanelSection):
         try:
             act()
         except (ValueError, RuntimeError, InputError) as error:
-            self._problem = wordsOf(error)
+            self._problem = exceptionText(error)
         self._showProblem()
         self._showTools()
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from slicer.i18n import tr as _
 
 
-def errorWords(message: str, remedy: str, code: str, facts: Mapping[str, object] | None = None) -> str:
+def errorText(message: str, remedy: str, code: str, facts: Mapping[str, object] | None = None) -> str:
     """One line for the panel.
 
     Args:
@@ -24,12 +24,12 @@ def errorWords(message: str, remedy: str, code: str, facts: Mapping[str, object]
     return " ".join(" ".join(sentences).split())
 
 
-def wordsOf(error: Exception) -> str:
+def exceptionText(error: Exception) -> str:
     """The same of an error: of the library's InputError as above, of any other what it says."""
     from SAMFineTuneLib.errors import InputError
 
     if isinstance(error, InputError):
-        return errorWords(error.message, error.remedy, error.code, error.facts)
+        return errorText(error.message, error.remedy, error.code, error.facts)
     return str(error)
 
 
