@@ -14,7 +14,7 @@ from slicer.util import VTKObservationMixin
 from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
 from SAMFineTunePanel.correction_display.prompt_markups import PromptMarkups
 from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor
-from SAMFineTunePanel.texts.error_text import exceptionText
+from SAMFineTunePanel.texts.error_text import textOf
 from SAMFineTunePanel.worker.python_packages import missingPackages
 
 # Of a control point that can be taken hold of, in pixels.
@@ -80,7 +80,7 @@ class EditorCorrection(VTKObservationMixin):
         # The panel shows them only while it is in view.
         self._shown = (
             MaskPreview(self.correction),
-            PromptMarkups(self.correction, self._complain, self._changed),
+            PromptMarkups(self.correction, self._showProblem, self._changed),
         )
         self.addObserver(editorNode, vtk.vtkCommand.ModifiedEvent, self._onEditorModified)
         self._openSelected()
@@ -128,7 +128,7 @@ class EditorCorrection(VTKObservationMixin):
         try:
             act()
         except (ValueError, RuntimeError, InputError) as error:
-            self._problem = exceptionText(error)
+            self._problem = textOf(error)
         self._changed()
 
     def isOnPrompt(self, xy: tuple[int, int], sliceNode: slicer.vtkMRMLSliceNode) -> bool:
@@ -194,12 +194,12 @@ class EditorCorrection(VTKObservationMixin):
             self.correction.close()
         self._isOwn = False
 
-    def _complain(self, problem: str) -> None:
+    def _showProblem(self, problem: str) -> None:
         self._problem = problem
         self._changed()
 
     def _onEditorModified(self, caller, event) -> None:
-        # The node tells of everything that is chosen in the editor; a correction is not opened anew for that.
+        # The node reports everything that is chosen in the editor; a correction is not opened anew for that.
         if self._selected() != self._opened:
             self._openSelected()
 

@@ -12,7 +12,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.texts.error_text import errorText, exceptionText
+from SAMFineTunePanel.texts.error_text import errorText, textOf
 from SAMFineTunePanel.worker.worker_process import WorkerProcess
 
 # Of work on the scene at a time; Slicer draws and listens in between.
@@ -221,7 +221,7 @@ class Job:
         except Exception as error:
             self._timer.stop()
             if _isUsersToMend(error):
-                self._end(FAILED, exceptionText(error))
+                self._end(FAILED, textOf(error))
             else:
                 self._end(FAILED, f"{type(error).__name__}: {error}")
                 raise

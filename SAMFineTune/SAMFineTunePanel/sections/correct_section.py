@@ -16,7 +16,7 @@ from SAMFineTunePanel.correction_display.prompt_markups import BOX, NEGATIVE, PO
 from SAMFineTunePanel.scene.scene_pairs import volumesOfScene
 from SAMFineTunePanel.sections.correction_tools import CorrectionTools
 from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showWords
-from SAMFineTunePanel.texts.error_text import exceptionText
+from SAMFineTunePanel.texts.error_text import textOf
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice, SpinBoxChoice
 
 
@@ -243,7 +243,7 @@ class CorrectSection(PanelSection):
         try:
             act()
         except (ValueError, RuntimeError, InputError) as error:
-            self._problem = exceptionText(error)
+            self._problem = textOf(error)
         self._showProblem()
         self._showTools()
 

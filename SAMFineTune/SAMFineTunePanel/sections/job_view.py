@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from SAMFineTunePanel.jobs.job import CANCELLED, FAILED, IMPORTING, PREPARING
 from SAMFineTunePanel.sections.panel_section import showProblem, showWords
 from SAMFineTunePanel.texts.counted_text import counted
-from SAMFineTunePanel.texts.error_text import exceptionText
+from SAMFineTunePanel.texts.error_text import textOf
 from SAMFineTunePanel.texts.sizes_and_times import timeLeftText
 
 _SHOWN_WARNINGS = 5
@@ -51,7 +51,7 @@ class JobView:
         try:
             act()
         except (ValueError, RuntimeError, InputError) as error:
-            self.showProblem(exceptionText(error))
+            self.showProblem(textOf(error))
 
     def show(self, job, event: str = "state") -> None:
         """Show what has changed in the job."""

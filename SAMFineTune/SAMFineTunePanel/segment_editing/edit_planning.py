@@ -27,7 +27,7 @@ def plannedEdit(
     """What makes a segment equal a mask in a part of a volume's grid; nothing else changes. It is not done yet.
 
     A segment on another lattice than the volume stays on its own: those of its voxels whose nearest voxel of the
-    volume belongs to the part take what the mask says there.
+    volume belongs to the part take the value of the mask there.
 
     Args:
         volumeNode: on whose grid the mask lies.

@@ -24,7 +24,7 @@ def errorText(message: str, remedy: str, code: str, facts: Mapping[str, object] 
     return " ".join(" ".join(sentences).split())
 
 
-def exceptionText(error: Exception) -> str:
+def textOf(error: Exception) -> str:
     """The same of an error: of the library's InputError as above, of any other what it says."""
     from SAMFineTuneLib.errors import InputError
 
