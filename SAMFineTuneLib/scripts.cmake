@@ -89,10 +89,11 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/models/name.py
   SAMFineTuneLib/networks/__init__.py
   SAMFineTuneLib/networks/adaptation_sites.py
+  SAMFineTuneLib/networks/build.py
   SAMFineTuneLib/networks/definitions.py
   SAMFineTuneLib/networks/network.py
-  SAMFineTuneLib/networks/registry.py
   SAMFineTuneLib/networks/sam_vit.py
+  SAMFineTuneLib/networks/spec.py
   SAMFineTuneLib/networks/staged_encoder.py
   SAMFineTuneLib/networks/starter/__init__.py
   SAMFineTuneLib/networks/starter/class_clusters.py

@@ -28,7 +28,7 @@ class FinetunePlan:
     """A fine-tune with nothing left open.
 
     Attributes:
-        backbone: name in the registry.
+        backbone: name of the network; see `networks.spec`.
         method: how weights change.
         scope: which part of the network changes.
         rank: of LoRA's updates.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from SAMFineTuneLib.networks.registry import BACKBONES, BackboneSpec, CheckpointSource
+from SAMFineTuneLib.networks.spec import BACKBONES, BackboneSpec, CheckpointSource
 
 if TYPE_CHECKING:
     from SAMFineTuneLib.networks.network import SamNetwork

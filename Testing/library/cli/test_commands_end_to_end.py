@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 
 from SAMFineTuneLib.models.model_file import read_card
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume, write_labelmap
 from SAMFineTuneLib.worker.events import Progress, parse_line
 from Testing.support.in_process import Ended, Shell, shell_of
