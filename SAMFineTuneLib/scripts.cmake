@@ -194,23 +194,24 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/user_folders.py
   SAMFineTuneLib/volumes/__init__.py
   SAMFineTuneLib/volumes/coded_term.py
-  SAMFineTuneLib/volumes/dicom_contours.py
-  SAMFineTuneLib/volumes/dicom_dataset.py
-  SAMFineTuneLib/volumes/dicom_folder.py
-  SAMFineTuneLib/volumes/dicom_frame_of_reference.py
-  SAMFineTuneLib/volumes/dicom_frames.py
-  SAMFineTuneLib/volumes/dicom_header.py
-  SAMFineTuneLib/volumes/dicom_labels.py
-  SAMFineTuneLib/volumes/dicom_pixels.py
-  SAMFineTuneLib/volumes/dicom_segmentation.py
-  SAMFineTuneLib/volumes/dicom_segmentation_writing.py
-  SAMFineTuneLib/volumes/dicom_series.py
-  SAMFineTuneLib/volumes/dicom_sources.py
-  SAMFineTuneLib/volumes/dicom_stack.py
-  SAMFineTuneLib/volumes/dicom_terms.py
+  SAMFineTuneLib/volumes/dicom/__init__.py
+  SAMFineTuneLib/volumes/dicom/contours.py
+  SAMFineTuneLib/volumes/dicom/dataset.py
+  SAMFineTuneLib/volumes/dicom/folder.py
+  SAMFineTuneLib/volumes/dicom/frame_of_reference.py
+  SAMFineTuneLib/volumes/dicom/frames.py
+  SAMFineTuneLib/volumes/dicom/gantry_tilt.py
+  SAMFineTuneLib/volumes/dicom/header.py
+  SAMFineTuneLib/volumes/dicom/labels.py
+  SAMFineTuneLib/volumes/dicom/pixels.py
+  SAMFineTuneLib/volumes/dicom/segmentation.py
+  SAMFineTuneLib/volumes/dicom/segmentation_writing.py
+  SAMFineTuneLib/volumes/dicom/series.py
+  SAMFineTuneLib/volumes/dicom/sources.py
+  SAMFineTuneLib/volumes/dicom/stack.py
+  SAMFineTuneLib/volumes/dicom/terms.py
   SAMFineTuneLib/volumes/format_limits.py
   SAMFineTuneLib/volumes/fractional_segments.py
-  SAMFineTuneLib/volumes/gantry_tilt.py
   SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
   SAMFineTuneLib/volumes/image_grid.py

@@ -59,7 +59,7 @@ def run_evaluate(
 def _read_pair(job: EvaluateJob, labels: list[int] | None) -> tuple[Labelmap, Labelmap]:
     """Segmentation and reference; contours, which have no grid, on that of the other."""
     from SAMFineTuneLib.volumes import read_labelmap
-    from SAMFineTuneLib.volumes.dicom_labels import needs_grid
+    from SAMFineTuneLib.volumes.dicom.labels import needs_grid
 
     def read(
         path: Path, empty_ok: bool, wanted: list[int] | None, over: Labelmap | None = None

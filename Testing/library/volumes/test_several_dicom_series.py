@@ -17,8 +17,8 @@ from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.tasks.drawn_slices import known_structures, require_drawn
 from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.volumes import Labelmap, read_volume, write_labelmap
-from Testing.support.job_records import example_of
 from Testing.support.in_process import run_here
+from Testing.support.job_records import example_of
 from Testing.support.synthetic_dicom_series import (
     AXIAL,
     assert_every_voxel_in_place,
