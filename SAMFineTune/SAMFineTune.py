@@ -518,7 +518,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         points: Sequence[Sequence[float]] = (),
         labels: Sequence[Any] | None = None,
         box: Sequence[Sequence[float]] | None = None,
-        slice: int | None = None,
+        slice: int | None = None,  # noqa: A002 - the name that scripts use
         model: Any = None,
         start: str = "auto",
         accept: bool = True,

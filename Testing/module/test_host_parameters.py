@@ -112,7 +112,7 @@ def test_widgets_without_a_connector_are_refused(slicer_app: Any, parameters: An
     for name, widget in (("text", qt.QPlainTextEdit()), ("names", qt.QLineEdit())):
         with pytest.raises(Exception, match="connector"):
             parameters.connectParametersToGui({name: widget})
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="nothing"):
         parameters.connectParametersToGui({"nothing": qt.QLineEdit()})
 
 

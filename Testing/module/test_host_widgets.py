@@ -65,7 +65,7 @@ def test_selector_can_be_set_to_none_and_before_it_has_a_scene(slicer: Any) -> N
     assert widget.currentNode() is None and widget.currentNodeID == ""
     volume(slicer, "third")
     assert widget.currentNode() is None
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="no MRML node"):
         widget.setCurrentNode("second")
 
 
@@ -136,7 +136,7 @@ def test_checkable_selector(slicer: Any) -> None:
     assert widget.checkedNodes() == (first, second) and widget.allChecked()
     slicer.mrmlScene.RemoveNode(first)
     assert widget.checkedNodes() == (second,) and heard == [1, 2, 1]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"no Qt\.CheckState"):
         widget.setCheckState(second, 2)
 
 

@@ -187,9 +187,14 @@ def test_a_model_is_exported_into_a_folder(
 def test_what_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("before")
-    with pytest.raises(RuntimeError), written_whole(path) as unfinished:
-        unfinished.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with written_whole(path) as unfinished:
+            unfinished.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 

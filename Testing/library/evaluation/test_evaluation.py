@@ -156,7 +156,7 @@ class TestChosenSlices:
         expected = plain_surface_dice(one, other, (3.0, 1.0), 2.0)
         assert across.mean_nsd == pytest.approx(expected) and expected < 1
 
-    @pytest.mark.parametrize("axis, number", [("axial", 0), ("coronal", 1), ("sagittal", 2)])
+    @pytest.mark.parametrize(("axis", "number"), [("axial", 0), ("coronal", 1), ("sagittal", 2)])
     def test_axes(self, axis, number):
         generator = np.random.default_rng(0)
         one, other = (

@@ -142,7 +142,7 @@ class TestFrames:
 
 
 class TestValuesOfEverySlice:
-    @pytest.mark.parametrize("kind, modality", [(PET, "PT"), (MR, "MR"), (CT, "CT")])
+    @pytest.mark.parametrize(("kind", "modality"), [(PET, "PT"), (MR, "MR"), (CT, "CT")])
     def test_a_slope_per_slice(self, tmp_path, kind, modality):
         stored = np.arange(ROWS * COLUMNS).reshape(ROWS, COLUMNS)
         true = []

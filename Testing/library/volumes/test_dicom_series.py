@@ -202,7 +202,7 @@ class TestPlacesThatAreNotTold:
         assert any("slice location" in remark for remark in volume.remarks)
 
     @pytest.mark.parametrize(
-        "fields, gap, words",
+        ("fields", "gap", "words"),
         [
             ({"SpacingBetweenSlices": 2.5}, 2.5, "spacing between slices"),
             ({}, 3.0, "slice thickness"),
@@ -248,7 +248,7 @@ class TestPlacesThatAreNotTold:
         assert "detector" in volume.remarks[0]
 
     @pytest.mark.parametrize(
-        "suffix, taken_out",
+        ("suffix", "taken_out"),
         [
             (".nrrd", b"space directions: "),
             (".mha", b"ElementSpacing = "),

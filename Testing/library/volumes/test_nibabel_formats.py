@@ -198,6 +198,7 @@ def test_any_header_ends_in_an_image_or_in_words(tmp_path, name):
     content = (tmp_path / name).read_bytes()
     rng = np.random.default_rng(0)
     header = {"v.nii": 540, "v.mgh": 100}.get(name, 348)
+    refusals: list[str] = []
     for _ in range(150):
         changed = bytearray(content)
         for at in rng.integers(4, header, rng.integers(1, 4)):
@@ -207,7 +208,8 @@ def test_any_header_ends_in_an_image_or_in_words(tmp_path, name):
             try:
                 read(tmp_path / name)
             except InputError as error:
-                assert "\n" not in error.message
+                refusals.append(error.message)
+    assert refusals and not any("\n" in each for each in refusals)
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -186,7 +186,7 @@ class TestReadingLabels:
         write_volume(folder / "s.nrrd", array, PLAIN)
         return folder / "s.nrrd"
 
-    @pytest.mark.parametrize("largest, kind", [(3, "u1"), (300, "u2"), (70_000, "i4")])
+    @pytest.mark.parametrize(("largest", "kind"), [(3, "u1"), (300, "u2"), (70_000, "i4")])
     @pytest.mark.parametrize("stored", ["i4", "i8", "f4", "f8"])
     def test_the_smallest_type_that_holds_the_labels(self, tmp_path, largest, kind, stored):
         array = np.zeros(PLAIN.shape, stored)

@@ -77,7 +77,7 @@ class TestLabelmapOnto:
             np.testing.assert_array_equal(read.array, turned.array)
             np.testing.assert_array_equal(labelmap_onto(read, OBLIQUE).array, labelmap.array)
 
-    @pytest.mark.parametrize("order, flips", ORIENTATIONS[::7])
+    @pytest.mark.parametrize(("order", "flips"), ORIENTATIONS[::7])
     def test_part_of_a_grid_keeps_its_place(self, order, flips):
         whole = random_labelmap(OBLIQUE)
         start = (2, 1, 1)
@@ -168,7 +168,7 @@ class TestRealImages:
         assert volume_ml[0] == pytest.approx(volume_ml[1], rel=0.1)
 
     @pytest.mark.parametrize(
-        "name, labels", [("liver", [1]), ("spine", [2]), ("liver_spine", [1, 2])]
+        ("name", "labels"), [("liver", [1]), ("spine", [2]), ("liver_spine", [1, 2])]
     )
     def test_three_slices_with_labels_counted_from_the_other_end(self, shared_data, name, labels):
         folder = shared_data / "ct_3slice_dicom_seg"

@@ -59,7 +59,7 @@ def model_segment(nodes):
     """The segment liver, which has the name of the model's structure."""
     segment = nodes[1].GetSegmentation().GetSegment(segment_id(nodes[1], "liver"))
     segment.SetName("model")
-    yield segment
+    return segment
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_other_segments_keep_every_voxel_and_undo_is_one_step(
     for name, mask in drawn.items():
         assert np.allclose(segment_points(segmentation, name), world_points(mask, ras))
     assert not undo.canUndo(segmentation)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="no apply to take back"):
         undo.undo(segmentation)
 
 
