@@ -38,25 +38,8 @@ class EffectOptions:
         self._models = [""]
         self.setModels([])
         layout.addWidget(self.modelComboBox)
-        correction = editorCorrection.correction
-        self.positiveButton = self._button(_("Point +"), self._toPositive, checkable=True)
-        self.negativeButton = self._button(_("Point -"), self._toNegative, checkable=True)
-        self.boxButton = self._button(_("Box"), self._toBox, checkable=True)
-        _addRow(layout, self.positiveButton, self.negativeButton, self.boxButton)
-        self.undoButton = self._button(_("Undo"), correction.undo)
-        self.redoButton = self._button(_("Redo"), correction.redo)
-        self.clearButton = self._button(_("Clear"), correction.clearPrompts)
-        self.acceptButton = self._button(_("Accept"), editorCorrection.accept)
-        _addRow(layout, self.undoButton, self.redoButton, self.clearButton, self.acceptButton)
-        self.slicesSpinBox = qt.QSpinBox()
-        self.slicesSpinBox.setRange(1, _MOST_SLICES)
-        self.slicesSpinBox.value = _SLICES
-        self.slicesSpinBox.toolTip = _("How many slices to propagate accepted masks to, each way, at most")
-        self.propagateButton = self._button(_("Propagate"), lambda: correction.propagate(int(self.slicesSpinBox.value)))
-        self.betweenButton = self._button(_("Fill between"), correction.fillBetween)
-        self.nextButton = self._button(_("Next uncertain slice"), correction.nextUncertain)
-        _addRow(layout, self.propagateButton, self.slicesSpinBox, self.betweenButton)
-        _addRow(layout, self.nextButton)
+        self._addPromptButtons(layout)
+        self._addPropagation(layout)
         self.startButton = self._button(_("Start again"), editorCorrection.startAgain)
         layout.addWidget(self.startButton)
         self.statusLabel, self.problemLabel = _label(layout), _label(layout)
@@ -115,6 +98,30 @@ class EffectOptions:
         showWords(self.statusLabel, editing.text)
         showProblem(self.problemLabel, editing.problem)
         self.moduleButton.visible = editing.lacksPackages
+
+    def _addPromptButtons(self, layout) -> None:
+        editing, correction = self._editorCorrection, self._editorCorrection.correction
+        self.positiveButton = self._button(_("Point +"), self._toPositive, checkable=True)
+        self.negativeButton = self._button(_("Point -"), self._toNegative, checkable=True)
+        self.boxButton = self._button(_("Box"), self._toBox, checkable=True)
+        _addRow(layout, self.positiveButton, self.negativeButton, self.boxButton)
+        self.undoButton = self._button(_("Undo"), correction.undo)
+        self.redoButton = self._button(_("Redo"), correction.redo)
+        self.clearButton = self._button(_("Clear"), correction.clearPrompts)
+        self.acceptButton = self._button(_("Accept"), editing.accept)
+        _addRow(layout, self.undoButton, self.redoButton, self.clearButton, self.acceptButton)
+
+    def _addPropagation(self, layout) -> None:
+        correction = self._editorCorrection.correction
+        self.slicesSpinBox = qt.QSpinBox()
+        self.slicesSpinBox.setRange(1, _MOST_SLICES)
+        self.slicesSpinBox.value = _SLICES
+        self.slicesSpinBox.toolTip = _("How many slices to propagate accepted masks to, each way, at most")
+        self.propagateButton = self._button(_("Propagate"), lambda: correction.propagate(int(self.slicesSpinBox.value)))
+        self.betweenButton = self._button(_("Fill between"), correction.fillBetween)
+        self.nextButton = self._button(_("Next uncertain slice"), correction.nextUncertain)
+        _addRow(layout, self.propagateButton, self.slicesSpinBox, self.betweenButton)
+        _addRow(layout, self.nextButton)
 
     def _button(self, title: str, act: Callable[[], None], checkable: bool = False):
         button = qt.QPushButton(title)
