@@ -19,7 +19,7 @@ from Testing.support.heartbeat import Heartbeat
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
 # For pictures, as many as the preset has.
-STEPS = 0 if os.environ.get("TUTORIAL_PICTURES") else 110
+STEPS = 0 if os.environ.get("TUTORIAL_PICTURES") else 40
 
 
 class Desktop:
@@ -112,7 +112,7 @@ def test_from_the_sample_to_a_segmented_head(desktop):
     desktop.click(tune.startButton)
     job = panel._logic.job
     assert not tune.startButton.enabled and "at work" in tune.startButton.toolTip
-    desktop.wait(lambda: job.step > 2, 30)
+    desktop.wait(lambda: job.step > 2, 60)
     worker = psutil.Process(job.processID)
     desktop.click(tune.cancelButton)
     desktop.wait(lambda: job.isFinished, 5)
@@ -124,7 +124,7 @@ def test_from_the_sample_to_a_segmented_head(desktop):
     job = panel._logic.job
     desktop.click(tune.chartButton)
     enough = 10 if os.environ.get("TUTORIAL_PICTURES") else 2
-    desktop.wait(lambda: len(job.validations) >= enough and tune.previewLabel.visible, 120)
+    desktop.wait(lambda: len(job.validations) >= enough and tune.previewLabel.visible, 240)
     assert tune.progressBar.value > 0 and "left" in tune.statusLabel.text
     assert not tune.previewLabel.pixmap.isNull()
     desktop.picture("fine-tune", panel.fineTune)
