@@ -8,6 +8,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/adaptation/method.py
   SAMFineTuneLib/adaptation/parameter_count.py
   SAMFineTuneLib/adaptation/strategy.py
+  SAMFineTuneLib/api.py
   SAMFineTuneLib/cli/__init__.py
   SAMFineTuneLib/cli/apply.py
   SAMFineTuneLib/cli/arguments.py
@@ -89,10 +90,11 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/models/name.py
   SAMFineTuneLib/networks/__init__.py
   SAMFineTuneLib/networks/adaptation_sites.py
+  SAMFineTuneLib/networks/build.py
   SAMFineTuneLib/networks/definitions.py
   SAMFineTuneLib/networks/network.py
-  SAMFineTuneLib/networks/registry.py
   SAMFineTuneLib/networks/sam_vit.py
+  SAMFineTuneLib/networks/spec.py
   SAMFineTuneLib/networks/staged_encoder.py
   SAMFineTuneLib/networks/starter/__init__.py
   SAMFineTuneLib/networks/starter/class_clusters.py
@@ -145,6 +147,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/apply_outputs.py
   SAMFineTuneLib/tasks/checkpoint.py
   SAMFineTuneLib/tasks/drawn_slices.py
+  SAMFineTuneLib/tasks/evaluate.py
   SAMFineTuneLib/tasks/finetune.py
   SAMFineTuneLib/tasks/finetune_card.py
   SAMFineTuneLib/tasks/finetune_events.py
@@ -189,25 +192,27 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py
   SAMFineTuneLib/training/weight_interpolation.py
+  SAMFineTuneLib/user_folders.py
   SAMFineTuneLib/volumes/__init__.py
   SAMFineTuneLib/volumes/coded_term.py
-  SAMFineTuneLib/volumes/dicom_contours.py
-  SAMFineTuneLib/volumes/dicom_dataset.py
-  SAMFineTuneLib/volumes/dicom_folder.py
-  SAMFineTuneLib/volumes/dicom_frame_of_reference.py
-  SAMFineTuneLib/volumes/dicom_frames.py
-  SAMFineTuneLib/volumes/dicom_header.py
-  SAMFineTuneLib/volumes/dicom_labels.py
-  SAMFineTuneLib/volumes/dicom_pixels.py
-  SAMFineTuneLib/volumes/dicom_segmentation.py
-  SAMFineTuneLib/volumes/dicom_segmentation_writing.py
-  SAMFineTuneLib/volumes/dicom_series.py
-  SAMFineTuneLib/volumes/dicom_sources.py
-  SAMFineTuneLib/volumes/dicom_stack.py
-  SAMFineTuneLib/volumes/dicom_terms.py
+  SAMFineTuneLib/volumes/dicom/__init__.py
+  SAMFineTuneLib/volumes/dicom/contours.py
+  SAMFineTuneLib/volumes/dicom/dataset.py
+  SAMFineTuneLib/volumes/dicom/folder.py
+  SAMFineTuneLib/volumes/dicom/frame_of_reference.py
+  SAMFineTuneLib/volumes/dicom/frames.py
+  SAMFineTuneLib/volumes/dicom/gantry_tilt.py
+  SAMFineTuneLib/volumes/dicom/header.py
+  SAMFineTuneLib/volumes/dicom/labels.py
+  SAMFineTuneLib/volumes/dicom/pixels.py
+  SAMFineTuneLib/volumes/dicom/segmentation.py
+  SAMFineTuneLib/volumes/dicom/segmentation_writing.py
+  SAMFineTuneLib/volumes/dicom/series.py
+  SAMFineTuneLib/volumes/dicom/sources.py
+  SAMFineTuneLib/volumes/dicom/stack.py
+  SAMFineTuneLib/volumes/dicom/terms.py
   SAMFineTuneLib/volumes/format_limits.py
   SAMFineTuneLib/volumes/fractional_segments.py
-  SAMFineTuneLib/volumes/gantry_tilt.py
   SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
   SAMFineTuneLib/volumes/image_grid.py

@@ -2,8 +2,9 @@
 
     python Testing/run_module_tests.py [word of a file's name ...] [-- arguments for pytest]
 
-A crash takes only its own file along. One file runs at a time, and what a file prints is shown
-when it has ended. Exit code 0 if all files passed.
+A crash takes only its own file along. Two files run at a time, and what a file prints is shown when
+it has ended. Tests that are marked `alone` come last, one file at a time: they measure how long
+Slicer is held up, and another file beside them would count into that. Exit code 0 if all passed.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDER = REPOSITORY / "Testing" / "module"
 TIMEOUT_S = 1200
-# Several measure how long Slicer is held up, and another file beside them would count into that.
-FILES_AT_A_TIME = 1
+FILES_AT_A_TIME = 2
+BESIDE_OTHERS = ("-m", "not slow and not alone")
+ALONE = ("-m", "alone and not slow")
 # What pytest returns when it has found no test to run.
 NOTHING_TO_RUN = 5
 
@@ -67,15 +69,26 @@ def run_file(path: Path, arguments: list[str]) -> Outcome:
     return Outcome(path.name, code, seconds, printed.decode("utf-8", "replace"))
 
 
-def run_files(files: list[Path], arguments: list[str]) -> list[Outcome]:
+def run_files(files: list[Path], arguments: list[str], at_a_time: int) -> list[Outcome]:
     """Runs the files, several at a time, and shows what each printed."""
     outcomes = []
-    with ThreadPoolExecutor(FILES_AT_A_TIME) as pool:
+    with ThreadPoolExecutor(at_a_time) as pool:
         for running in as_completed([pool.submit(run_file, each, arguments) for each in files]):
             outcome = running.result()
             print(outcome.printed, flush=True)
             outcomes.append(outcome)
     return sorted(outcomes, key=lambda each: each.name)
+
+
+def run_all(files: list[Path], arguments: list[str]) -> list[Outcome]:
+    """Runs what can run beside others, then the rest; an option -m of the caller counts instead."""
+    if "-m" in arguments:
+        return run_files(files, arguments, 1)
+    # A long file that begins last would keep one processor waiting.
+    longest_first = sorted(files, key=lambda path: path.stat().st_size, reverse=True)
+    outcomes = run_files(longest_first, [*arguments, *BESIDE_OTHERS], FILES_AT_A_TIME)
+    measuring = [path for path in files if "pytest.mark.alone" in path.read_text("utf-8")]
+    return outcomes + run_files(measuring, [*arguments, *ALONE], 1)
 
 
 def main(arguments: list[str]) -> int:
@@ -90,7 +103,7 @@ def main(arguments: list[str]) -> int:
     if not files:
         print(f"no test files in {FOLDER} have one of {words} in their names", file=sys.stderr)
         return 1
-    outcomes = run_files(files, for_pytest)
+    outcomes = run_all(files, for_pytest)
     print("\n" + "\n".join(str(one) for one in outcomes))
     return 0 if all(one.passed for one in outcomes) else 1
 

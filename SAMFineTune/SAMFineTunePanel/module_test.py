@@ -15,7 +15,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 _SHAPE = (24, 64, 64)
 _LABELLED = (6, 9, 12, 15, 18)
-_STEPS = 60
+_STEPS = 10
 
 
 def makeVolume() -> tuple[slicer.vtkMRMLScalarVolumeNode, np.ndarray]:

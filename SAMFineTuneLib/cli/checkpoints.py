@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
 from SAMFineTuneLib.cli.progress_display import ProgressDisplay
-from SAMFineTuneLib.networks.registry import BACKBONES, find
+from SAMFineTuneLib.networks.spec import BACKBONES, find
 from SAMFineTuneLib.worker.events import Progress
 from SAMFineTuneLib.worker.standard_output import output_on_errors
 
@@ -60,7 +60,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _list(chosen: argparse.Namespace) -> int:
-    from SAMFineTuneLib.weights.official import cache_folder, list_checkpoints
+    from SAMFineTuneLib.user_folders import cache_folder
+    from SAMFineTuneLib.weights.official import list_checkpoints
 
     entries = list_checkpoints()
     for entry in entries:

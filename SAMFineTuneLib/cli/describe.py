@@ -10,7 +10,7 @@ from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, sa
 from SAMFineTuneLib.cli.field_option import add_field
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.schema import LARGEST_RANK, FinetuneJob
-from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.worker.standard_output import output_on_errors
 
 _DESCRIPTION = """\
@@ -98,7 +98,8 @@ def _count(chosen: argparse.Namespace) -> tuple[int, list[dict[str, Any]]]:
     from SAMFineTuneLib.adaptation.parameter_count import count
     from SAMFineTuneLib.adaptation.strategy import adapt
     from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
-    from SAMFineTuneLib.networks.registry import build, find
+    from SAMFineTuneLib.networks.build import build
+    from SAMFineTuneLib.networks.spec import find
 
     size = chosen.input_size or find(chosen.backbone).default_input_size
     with torch.device("meta"):

@@ -12,7 +12,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import Example, FinetuneJob, make_job, read_examples
 from SAMFineTuneLib.jobs.series_choice import series_of_volumes
-from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.training.presets import PRESETS
 
 _DESCRIPTION = """\

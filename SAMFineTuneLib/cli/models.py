@@ -15,10 +15,10 @@ from SAMFineTuneLib.models.library import (
     find_model,
     import_model,
     list_models,
-    models_folder,
     rename_model,
 )
 from SAMFineTuneLib.models.name import SUFFIX
+from SAMFineTuneLib.user_folders import models_folder
 
 _COMMAND = "  python -m SAMFineTuneLib models"
 _DESCRIPTION = """\

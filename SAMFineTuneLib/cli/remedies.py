@@ -31,9 +31,12 @@ REMEDIES: dict[str, tuple[str, ...]] = {
         "with --labels",
     ),
     "job_folder_not_writable": (
-        "Name a folder with --job, or set {variable} to one that can be written",
+        "Name a folder with --job (finetune and apply), or set {variable} to one that can be "
+        "written",
     ),
-    "job_folders_used_up": ("Name a folder with --job, or try again a second later",),
+    "job_folders_used_up": (
+        "Name a folder with --job (finetune and apply), or try again a second later",
+    ),
     "label_absent": ("Choose others than {absent} with --labels",),
     "label_contradiction": (
         "If they are one structure, call it the same, or say so: --label-names {label}={name} "

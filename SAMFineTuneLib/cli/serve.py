@@ -11,7 +11,7 @@ _DESCRIPTION = """\
 Answer points and boxes on the slices of a volume with masks, until told to close. The folder holds
 session.json: {"volume": FILE, "model": TUNED_MODEL}. Requests are JSON objects, one a line, on
 standard input, answers on standard output; masks pass through files in the folder. For programs;
-SAMFineTuneLib/correction/messages.py describes what is said.
+SAMFineTuneLib/interactive/protocol.py describes what is said.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib serve my-session/

@@ -17,8 +17,9 @@ from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.interactive.protocol import SessionSettings
 from SAMFineTuneLib.interactive.slice_work import SliceWork, Step
 from SAMFineTuneLib.models.model_file import ModelCard, load_model
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.network import SamNetwork
-from SAMFineTuneLib.networks.registry import build, find
+from SAMFineTuneLib.networks.spec import find
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.slices.intensity import (
     IntensityNormalisation,

@@ -39,8 +39,8 @@ from SAMFineTuneLib.interactive.protocol import (
 from SAMFineTuneLib.interactive.session import CorrectionSession, Mask
 from SAMFineTuneLib.interactive.settings_file import read_settings
 from SAMFineTuneLib.slices.stack import SliceStack
+from SAMFineTuneLib.user_folders import embeddings_folder
 from SAMFineTuneLib.volumes import Geometry, read_volume
-from SAMFineTuneLib.weights.official import embeddings_folder
 from SAMFineTuneLib.worker.events import Log
 from SAMFineTuneLib.worker.line_splitter import LONGEST_LINE, full_length
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.jobs.schema import JOB_FILE
-from SAMFineTuneLib.weights.official import CACHE_VARIABLE, cache_folder
+from SAMFineTuneLib.user_folders import CACHE_VARIABLE, cache_folder
 from SAMFineTuneLib.worker import lock_file
 from SAMFineTuneLib.worker.events import EVENTS_FILE
 

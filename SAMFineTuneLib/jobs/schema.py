@@ -27,7 +27,7 @@ from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, SEGMENTATION_ENDINGS
-from SAMFineTuneLib.networks.registry import BackboneName
+from SAMFineTuneLib.networks.spec import BackboneName
 from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.training.presets import Preset
 from SAMFineTuneLib.worker.json_text import to_json, write_json

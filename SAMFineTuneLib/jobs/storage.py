@@ -14,12 +14,10 @@ from pathlib import Path
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.interrupted import discard, interrupted_finetunes, job_paths
-from SAMFineTuneLib.weights.official import (
-    cache_folder,
-    clear_checkpoints,
-    embeddings_folder,
-    list_checkpoints,
-)
+
+# A worker takes some seconds to start; until then its folder does not show it.
+from SAMFineTuneLib.user_folders import cache_folder, embeddings_folder
+from SAMFineTuneLib.weights.official import clear_checkpoints, list_checkpoints
 
 # A worker takes some seconds to start; until then its folder does not show it.
 _STARTING_S = 60.0

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from SAMFineTuneLib.adaptation.method import METHODS, SCOPES
-from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.spec import BACKBONES
 
 if TYPE_CHECKING:
     from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy

@@ -6,20 +6,16 @@ Loads no tensor library, so that a program that must not have one in its process
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-import platformdirs
-
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.models.model_file import ModelCard, read_card
 from SAMFineTuneLib.models.name import SUFFIX, model_name, numbered
-
-MODELS_VARIABLE = "SAMFINETUNE_MODELS"
+from SAMFineTuneLib.user_folders import MODELS_VARIABLE, models_folder
 
 
 @dataclass(frozen=True)
@@ -39,17 +35,6 @@ class TunedModel:
     bytes: int
     card: ModelCard | None
     fault: str = ""
-
-
-def models_folder() -> Path:
-    """This user's folder of tuned models; SAMFINETUNE_MODELS names another one.
-
-    It lies with the user's data, not in the cache: what is here cannot be fetched again.
-    """
-    chosen = os.environ.get(MODELS_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    return Path(platformdirs.user_data_dir("SAMFineTune", appauthor=False)) / "models"
 
 
 def list_models() -> list[TunedModel]:

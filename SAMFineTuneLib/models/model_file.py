@@ -28,7 +28,7 @@ from SAMFineTuneLib import __version__
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.models.card_check import fault_of, unique_keys
-from SAMFineTuneLib.networks.registry import find
+from SAMFineTuneLib.networks.spec import find
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class ModelCard(BaseModel):
         format: always `FORMAT`.
         format_version: raised when an older program could not read the file.
         created: UTC, ISO 8601.
-        backbone: name in the registry.
+        backbone: name of the network; see `networks.spec`.
         checkpoint_sha256: of the backbone's weights; None when it started from random ones.
         strategy: how it was adapted.
         labels: what it finds.
@@ -268,7 +268,7 @@ def load_prompted(
     """
     from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
     from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
-    from SAMFineTuneLib.networks.registry import build
+    from SAMFineTuneLib.networks.build import build
     from SAMFineTuneLib.weights.official import load_checkpoint
 
     card = card or read_card(path)
@@ -299,7 +299,7 @@ def _automatic_network(
 
 def _backbone_of(card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]) -> SamNetwork:
     """The backbone, with its weights where the file holds only what was changed in them."""
-    from SAMFineTuneLib.networks.registry import build
+    from SAMFineTuneLib.networks.build import build
     from SAMFineTuneLib.weights.official import load_checkpoint
 
     network = build(card.backbone, card.input_size)

@@ -9,7 +9,7 @@ from torch import nn
 from SAMFineTuneLib.networks.staged_encoder import StagedEncoder
 
 if TYPE_CHECKING:
-    from SAMFineTuneLib.networks.registry import BackboneSpec
+    from SAMFineTuneLib.networks.spec import BackboneSpec
 
 PATCH_SIZE = 16
 EMBEDDING_CHANNELS = 256
@@ -22,7 +22,7 @@ class SamNetwork(nn.Module):
     adaptation inserts modules or a head takes the mask decoder's place.
 
     Args:
-        spec: the backbone's entry in the registry.
+        spec: what the backbone is; see `BackboneSpec`.
         input_size: side S of the square images in pixels.
         image_encoder: (B, 3, S, S) to an embedding (B, C, S/16, S/16) and skips; C is 256 in
             Segment Anything.

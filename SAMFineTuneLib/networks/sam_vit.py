@@ -17,7 +17,7 @@ from torch.nn import functional
 from SAMFineTuneLib.networks.adaptation_sites import AdapterSite, LoraSite
 from SAMFineTuneLib.networks.definitions import segment_anything_modeling
 from SAMFineTuneLib.networks.network import EMBEDDING_CHANNELS, PATCH_SIZE, SamNetwork
-from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.networks.staged_encoder import Stage, StagedEncoder, on_features
 
 _TRAINED_SIZE = 1024

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from SAMFineTuneLib.networks.adaptation_sites import AdapterSite, LoraSite
 from SAMFineTuneLib.networks.definitions import mobile_sam_tiny_vit
 from SAMFineTuneLib.networks.network import PATCH_SIZE, SamNetwork
-from SAMFineTuneLib.networks.registry import BACKBONES
 from SAMFineTuneLib.networks.sam_vit import build_mask_decoder, build_prompt_encoder
+from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.networks.staged_encoder import Stage, StagedEncoder, on_features
 
 

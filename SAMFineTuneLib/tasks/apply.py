@@ -34,13 +34,13 @@ from SAMFineTuneLib.volumes import (
     write_labelmap,
     write_volume,
 )
-from SAMFineTuneLib.volumes.dicom_segmentation_writing import (
+from SAMFineTuneLib.volumes.dicom.segmentation_writing import (
     check_dicom_output,
     rehearse,
     segment_numbers,
     write_segmentation,
 )
-from SAMFineTuneLib.volumes.dicom_sources import source_headers
+from SAMFineTuneLib.volumes.dicom.sources import source_headers
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.worker.events import EventWriter
 

@@ -9,7 +9,7 @@ from typing import Any
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import CheckpointJob
-from SAMFineTuneLib.networks.registry import find
+from SAMFineTuneLib.networks.spec import find
 from SAMFineTuneLib.weights.download import get_checkpoint
 from SAMFineTuneLib.worker.events import EventWriter
 

@@ -14,8 +14,8 @@ from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
 from SAMFineTuneLib.slices.known_labels import known_labels
 from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead
 from SAMFineTuneLib.volumes import Labelmap, Volume, labelmap_onto, read_labelmap
-from SAMFineTuneLib.volumes.dicom_frame_of_reference import other_frame_of_reference
-from SAMFineTuneLib.volumes.dicom_series import series_uid
+from SAMFineTuneLib.volumes.dicom.frame_of_reference import other_frame_of_reference
+from SAMFineTuneLib.volumes.dicom.series import series_uid
 from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
 from SAMFineTuneLib.volumes.label_matching import (
     Matching,

@@ -13,7 +13,7 @@ from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.models.model_file import PromptCard, Strategy
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.tasks.starting_point import StartingPoint
 from SAMFineTuneLib.training.fine_tuning import signature_of
 from SAMFineTuneLib.training.loop import Watch

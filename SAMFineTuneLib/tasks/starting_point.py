@@ -12,7 +12,7 @@ from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.starter.network import renew_context_decoder
 from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.training.plan import FinetunePlan

@@ -21,7 +21,7 @@ class FinetuneChoices(Protocol):
 
     @property
     def backbone(self) -> str:
-        """The network's name in the registry."""
+        """The backbone's name."""
 
     @property
     def method(self) -> Method | Literal["auto"]:

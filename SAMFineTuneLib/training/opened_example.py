@@ -22,8 +22,8 @@ from SAMFineTuneLib.volumes import (
     read_labelmap,
     read_volume,
 )
-from SAMFineTuneLib.volumes.dicom_frame_of_reference import other_frame_of_reference
-from SAMFineTuneLib.volumes.dicom_labels import dicom_labels
+from SAMFineTuneLib.volumes.dicom.frame_of_reference import other_frame_of_reference
+from SAMFineTuneLib.volumes.dicom.labels import dicom_labels
 from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
 from SAMFineTuneLib.volumes.label_matching import named_labels
 

@@ -28,7 +28,7 @@ class FinetunePlan:
     """All settings of a fine-tune.
 
     Attributes:
-        backbone: name in the registry.
+        backbone: name of the network; see `networks.spec`.
         method: how weights change.
         scope: which part of the network changes.
         rank: of LoRA's updates.

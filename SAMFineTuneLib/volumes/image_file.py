@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.geometry.nifti_forms import read_forms
-from SAMFineTuneLib.volumes.dicom_header import is_dicom
-from SAMFineTuneLib.volumes.dicom_series import read_dicom_file, read_series
+from SAMFineTuneLib.volumes.dicom.header import is_dicom
+from SAMFineTuneLib.volumes.dicom.series import read_dicom_file, read_series
 from SAMFineTuneLib.volumes.image_grid import grid_of
 from SAMFineTuneLib.volumes.nibabel_file import (
     geometry_with_nibabel,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
-from SAMFineTuneLib.volumes.dicom_labels import dicom_labels, dicom_words, read_dicom_labels
+from SAMFineTuneLib.volumes.dicom.labels import dicom_labels, dicom_words, read_dicom_labels
 from SAMFineTuneLib.volumes.image_as_labels import require_structures
 from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
 from SAMFineTuneLib.volumes.label_values import labels_of, stored_step

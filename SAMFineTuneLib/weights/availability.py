@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from SAMFineTuneLib.networks.registry import BACKBONES, BackboneSpec
+from SAMFineTuneLib.networks.spec import BACKBONES, BackboneSpec
 from SAMFineTuneLib.weights.choice import bundled_path
 from SAMFineTuneLib.weights.official import list_checkpoints
 

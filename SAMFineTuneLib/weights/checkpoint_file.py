@@ -16,7 +16,7 @@ from torch import Tensor
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.networks.network import SamNetwork
-from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.tensor_file import UNREADABLE, tensors_of
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.networks.registry import BundledWeights, find
+from SAMFineTuneLib.networks.spec import BundledWeights, find
 from SAMFineTuneLib.weights.official import file_sha256, list_checkpoints
 
 _BUNDLE_FOLDER = Path(__file__).parent

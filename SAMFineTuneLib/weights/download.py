@@ -12,8 +12,9 @@ import pooch
 import requests
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.networks.registry import CheckpointSource, find
-from SAMFineTuneLib.weights.official import CACHE_VARIABLE, checkpoint_folder, part_file
+from SAMFineTuneLib.networks.spec import CheckpointSource, find
+from SAMFineTuneLib.user_folders import CACHE_VARIABLE
+from SAMFineTuneLib.weights.official import checkpoint_folder, part_file
 from SAMFineTuneLib.weights.resumable_download import Progress, ResumableDownload
 
 

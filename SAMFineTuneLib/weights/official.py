@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
-from SAMFineTuneLib.networks.registry import BACKBONES, BackboneSpec, CheckpointSource
+from SAMFineTuneLib.networks.spec import BACKBONES, BackboneSpec, CheckpointSource
+from SAMFineTuneLib.user_folders import cache_folder
 
 if TYPE_CHECKING:
     from SAMFineTuneLib.networks.network import SamNetwork
-
-CACHE_VARIABLE = "SAMFINETUNE_CACHE"
 
 
 @dataclass(frozen=True)
@@ -49,17 +46,6 @@ class LoadedCheckpoint:
 
     path: Path
     sha256: str
-
-
-def cache_folder() -> Path:
-    """This user's folder for what can be fetched again; SAMFINETUNE_CACHE names another one."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("SAMFineTune"))
-
-
-def embeddings_folder() -> Path:
-    """Where corrections keep what networks made of slices, to have it again at once."""
-    return cache_folder() / "embeddings"
 
 
 def list_checkpoints() -> list[CachedCheckpoint]:

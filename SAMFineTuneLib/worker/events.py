@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, Field, TypeAdapter
 
@@ -82,6 +82,16 @@ def parse_line(line: str) -> Event:
         return Log(level="debug", message=readable)
 
 
+class LineStream(Protocol):
+    """What events are written to: a text stream, or what receives lines as one does."""
+
+    def write(self, line: str, /) -> int:
+        """Take a line with its end; the number of characters taken."""
+
+    def flush(self) -> None:
+        """Pass on what was taken."""
+
+
 class EventWriter:
     """Writes events to a stream and to the job folder, whole lines at a time, from any thread.
 
@@ -90,7 +100,7 @@ class EventWriter:
         stream: a text stream for the client; None when there is no client.
     """
 
-    def __init__(self, job_folder: Path | None, stream: TextIO | None) -> None:
+    def __init__(self, job_folder: Path | None, stream: LineStream | None) -> None:
         self._path = None if job_folder is None else Path(job_folder) / EVENTS_FILE
         self._stream = stream
         self._lock = threading.RLock()

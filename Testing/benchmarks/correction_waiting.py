@@ -19,7 +19,7 @@ import torch
 
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.interactive.protocol import SESSION_FILE
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.prompts.prompt_set import PromptSet
 from SAMFineTuneLib.volumes import Geometry, write_volume
 from SAMFineTuneLib.worker.environment import worker_environment

@@ -12,7 +12,7 @@ from torch.nn import functional
 from SAMFineTuneLib.adaptation.strategy import Method, Scope, adapt
 from SAMFineTuneLib.networks.definitions import mobile_sam_tiny_vit, segment_anything_modeling
 from SAMFineTuneLib.networks.network import SamNetwork
-from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.networks.tiny_vit import TinyVitEncoder
 
 SIZE = 1024

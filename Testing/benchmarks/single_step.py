@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.slices.intensity import IntensityWindow
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache

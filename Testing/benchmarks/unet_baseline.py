@@ -23,7 +23,7 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
 from SAMFineTuneLib.networks.network import SamNetwork
-from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.networks.staged_encoder import (
     FeatureState,
     Stage,

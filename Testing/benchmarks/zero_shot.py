@@ -46,7 +46,7 @@ import torch
 from safetensors import safe_open
 
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.pretraining.saved import CARD_KEY
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.weights.official import load_checkpoint

@@ -13,7 +13,7 @@ import pytest
 from SAMFineTuneLib import cli
 from SAMFineTuneLib.hardware import Device, find_hardware
 from SAMFineTuneLib.jobs.schema import FinetuneJob
-from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.training.presets import PRESETS
 from SAMFineTuneLib.weights.availability import list_backbones
 

@@ -24,6 +24,6 @@ def test_presets_are_the_librarys_in_its_words():
 def test_every_backbone_has_a_title():
     from SAMFineTunePanel.texts.backbone_text import backboneTitles
 
-    from SAMFineTuneLib.networks.registry import BACKBONES
+    from SAMFineTuneLib.networks.spec import BACKBONES
 
     assert list(backboneTitles()) == list(BACKBONES)

@@ -1,10 +1,15 @@
-"""Slicer stays alive while a large volume goes to the worker and its result comes back."""
+"""Slicer stays alive while a large volume goes to the worker and its result comes back.
+
+The worker is a pretended one, which reads the volume and writes a result of its size: what a
+network does meanwhile does not hold up Slicer.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from Testing.support import job_workers
 from Testing.support.heartbeat import Heartbeat
 from Testing.support.scene_builders import add_segmentation, add_volume, placement
 
@@ -43,9 +48,11 @@ def trunk():
     }
 
 
-def test_slicer_is_never_held_up(logic, process_events):
+@pytest.mark.alone
+def test_slicer_is_never_held_up(logic, process_events, monkeypatch):
     from SAMFineTunePanel.worker.library_parts import importLibraryParts
 
+    job_workers.pretend(monkeypatch)
     volume, segments = trunk()
     labels = add_segmentation(volume, segments)
     logic.addExample(volume, labels)

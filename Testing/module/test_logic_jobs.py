@@ -1,4 +1,7 @@
-"""Jobs from the logic: real workers, started, watched, cancelled, killed, resumed."""
+"""Jobs from the logic: started, watched, cancelled, killed, resumed.
+
+A pretended worker does those jobs whose work is of no account, and real ones the others.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from Testing.support import job_workers
 from Testing.support.heartbeat import Heartbeat
 
 pytestmark = pytest.mark.usefixtures("module", "scene")
@@ -40,6 +44,20 @@ def phantom(module, scene):
     return volume, labelSlices(volume, truth), truth
 
 
+@pytest.fixture
+def pretended_worker(monkeypatch):
+    """Jobs are told, stopped and brought into the scene as ever, and nothing is learnt."""
+    job_workers.pretend(monkeypatch)
+
+
+@pytest.fixture
+def model(pretended_worker, logic):
+    """A tuned model that finds the phantom's structure; nobody has trained it."""
+    model = job_workers.write_model("pretended", "ellipsoid")
+    yield model
+    logic.deleteModel(model)
+
+
 def endless(logic, phantom, **settings):
     return logic.fineTune(
         *phantom[:2],
@@ -68,6 +86,7 @@ def test_the_modules_own_test(module):
     assert job_folders() == [] and slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode") == []
 
 
+@pytest.mark.alone
 def test_progress_comes_within_ten_seconds_and_slicer_is_never_held_up(
     logic, phantom, process_events
 ):
@@ -85,6 +104,7 @@ def test_progress_comes_within_ten_seconds_and_slicer_is_never_held_up(
     assert first < 10 and longest < 0.1
 
 
+@pytest.mark.alone
 def test_cancel_leaves_no_process_and_no_file(logic, phantom, process_events):
     job = endless(logic, phantom)
     process_events(lambda: job.step > 2, 30)
@@ -127,7 +147,9 @@ def test_one_job_at_a_time_is_refused_in_words(logic, phantom):
     assert logic.job is job
 
 
-def test_a_fine_tune_outlives_the_scene_and_keeps_nothing_of_it(logic, process_events):
+def test_a_fine_tune_outlives_the_scene_and_keeps_nothing_of_it(
+    pretended_worker, logic, process_events
+):
     import gc
 
     import slicer
@@ -156,18 +178,16 @@ def test_a_fine_tune_outlives_the_scene_and_keeps_nothing_of_it(logic, process_e
     logic.deleteModel(job.result)
 
 
-def test_closing_the_scene_stops_what_needs_it(logic, phantom, process_events):
+def test_closing_the_scene_stops_what_needs_it(model, logic, phantom, process_events):
     import slicer
-    from SAMFineTunePanel.module_test import labelSlices, makeVolume
+    from SAMFineTunePanel.module_test import makeVolume
 
     job = endless(logic, phantom)
     assert job.state == "preparing"
     slicer.mrmlScene.Clear(0)
     assert job.state == "cancelled" and job_folders() == []
 
-    volume, truth = makeVolume()
-    labels = labelSlices(volume, truth)
-    model = logic.fineTune(volume, labels, steps=3, inputSize=256, **UNTAUGHT)
+    volume, _truth = makeVolume()
     job = logic.apply(model, volume, blocking=False)
     process_events(lambda: job.state == "running", 10)
     processes = family(job.processID)
@@ -175,7 +195,6 @@ def test_closing_the_scene_stops_what_needs_it(logic, phantom, process_events):
     process_events(lambda: job.isFinished, 5)
     assert job.state == "cancelled" and not psutil.wait_procs(processes, timeout=1)[1]
     assert job_folders() == [] and slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
-    logic.deleteModel(model)
 
 
 def test_a_download_outlives_the_scene(module, tmp_path):
@@ -194,7 +213,9 @@ def test_a_download_outlives_the_scene(module, tmp_path):
     job.cancel()
 
 
-def test_closing_slicer_stops_a_fine_tune_that_can_be_resumed(logic, phantom, process_events):
+def test_closing_slicer_stops_a_fine_tune_that_can_be_resumed(
+    pretended_worker, logic, phantom, process_events
+):
     import slicer
 
     job = endless(logic, phantom, name="later")
@@ -217,8 +238,7 @@ def test_closing_slicer_stops_a_fine_tune_that_can_be_resumed(logic, phantom, pr
     assert logic.interruptedFineTunes() == [] and job_folders() == []
 
 
-def test_closing_slicer_leaves_nothing_of_other_jobs(logic, phantom, process_events):
-    volume, labels, _truth = phantom
+def test_closing_slicer_leaves_nothing_of_other_jobs(model, logic, phantom, process_events):
     job = endless(logic, phantom)
     logic.cleanup()
     assert job.state == "cancelled" and job_folders() == []
@@ -228,14 +248,12 @@ def test_closing_slicer_leaves_nothing_of_other_jobs(logic, phantom, process_eve
     job.cancel()
     logic.cleanup()
     assert job.isFinished and job_folders() == []
-    model = logic.fineTune(volume, labels, steps=3, inputSize=256, **UNTAUGHT)
-    job = logic.apply(model, volume, blocking=False)
+    job = logic.apply(model, phantom[0], blocking=False)
     process_events(lambda: job.state == "running", 10)
     processes = family(job.processID)
     logic.cleanup()
     assert job.state == "cancelled" and not psutil.wait_procs(processes, timeout=1)[1]
     assert job_folders() == []
-    logic.deleteModel(model)
 
 
 def test_a_worker_killed_in_the_middle_is_resumed(logic, phantom, process_events):
@@ -264,7 +282,9 @@ def test_a_worker_killed_in_the_middle_is_resumed(logic, phantom, process_events
     logic.deleteModel(model)
 
 
-def test_a_worker_that_dies_before_its_first_checkpoint(logic, phantom, process_events):
+def test_a_worker_that_dies_before_its_first_checkpoint(
+    pretended_worker, logic, phantom, process_events
+):
     job = endless(logic, phantom)
     process_events(lambda: job.step > 2, 30)
     psutil.Process(job.processID).kill()
@@ -353,18 +373,16 @@ def test_several_volumes_uncertainty_and_an_existing_segmentation(logic, phantom
     logic.deleteModel(model)
 
 
-def test_a_volume_removed_while_it_is_segmented(logic, phantom, process_events):
+def test_a_volume_removed_while_it_is_segmented(model, logic, phantom, process_events):
     import slicer
 
-    volume, labels, _ = phantom
-    model = logic.fineTune(volume, labels, steps=5, inputSize=256, **UNTAUGHT)
+    volume = phantom[0]
     job = logic.apply(model, volume, blocking=False)
     process_events(lambda: job.state == "running", 10)
     slicer.mrmlScene.RemoveNode(volume)
     process_events(lambda: job.isFinished, 30)
     assert job.state == "failed" and "Phantom was removed from the scene" in job.errorMessage
     assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 1
-    logic.deleteModel(model)
 
 
 def test_going_on_from_a_tuned_model(logic, phantom):
@@ -386,7 +404,7 @@ def voxels(segmentation, name: str, volume) -> np.ndarray:
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume)
 
 
-def test_closing_the_scene_frees_the_images(logic, process_events):
+def test_closing_the_scene_frees_the_images(pretended_worker, logic, process_events):
     """Qt keeps finished jobs until Slicer ends; they must not keep what they worked on."""
     import gc
 
@@ -443,12 +461,11 @@ def test_names_that_differ_in_case_are_two_structures(logic, phantom):
     logic.deleteModel(model)
 
 
-def test_an_import_that_ends_early_leaves_nothing_behind(logic, phantom, process_events):
+def test_an_import_that_ends_early_leaves_nothing_behind(model, logic, phantom, process_events):
     import slicer
 
     volume, labels, _ = phantom
     other = np.zeros((3, 4, 5), np.int16)
-    model = logic.fineTune(volume, labels, steps=3, inputSize=256, **UNTAUGHT)
     for disturb, state in (
         (lambda job: job.cancel(), "cancelled"),
         (lambda job: slicer.util.updateVolumeFromArray(volume, other), "failed"),
@@ -461,4 +478,3 @@ def test_an_import_that_ends_early_leaves_nothing_behind(logic, phantom, process
         assert job.state == state
         assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == [labels]
         assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == [volume]
-    logic.deleteModel(model)

@@ -1,4 +1,7 @@
-"""Fine-tune and apply from the panel: real workers, started, watched and stopped by clicks."""
+"""Fine-tune and apply from the panel: started, watched and stopped by clicks.
+
+Real workers do the first test's jobs and those that fail; a pretended one does the others.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import psutil
 import pytest
 
 from Testing.host import dialogs
+from Testing.support import job_workers
 
 # Far more than a test waits for.
 ENDLESS = 100_000
@@ -45,8 +49,14 @@ def fine_tune(panel, phantom):
 
 
 @pytest.fixture
-def endless(panel, fine_tune, process_events):
-    """A fine-tune that is learning."""
+def pretended_worker(monkeypatch):
+    """Jobs are told, stopped and brought into the scene as ever, and nothing is learnt."""
+    job_workers.pretend(monkeypatch)
+
+
+@pytest.fixture
+def endless(pretended_worker, panel, fine_tune, process_events):
+    """A fine-tune that goes on."""
     panel.panel.model.ui.stepsSpinBox.value = ENDLESS
     fine_tune.startButton.click()
     process_events(lambda: panel.logic.job.step > 2, 60)
@@ -69,7 +79,7 @@ def test_fine_tune_watch_apply_undo(panel, phantom, fine_tune, process_events, m
     monkeypatch.setattr(
         slicer.modules.plots.logic(), "ShowChartInLayout", charts.append, raising=False
     )
-    panel.panel.model.ui.stepsSpinBox.value = 60
+    panel.panel.model.ui.stepsSpinBox.value = 10
     fine_tune.modelNameEdit.text = "ball"
     fine_tune.startButton.click()
     assert not fine_tune.startButton.enabled and "is at work" in fine_tune.startButton.toolTip
@@ -78,8 +88,8 @@ def test_fine_tune_watch_apply_undo(panel, phantom, fine_tune, process_events, m
         and fine_tune.cancelButton.enabled
     )
     process_events(lambda: panel.logic.job.step > 5, 60)
-    assert fine_tune.progressBar.visible and fine_tune.progressBar.maximum == 60
-    assert fine_tune.statusLabel.text.startswith("Step ") and "of 60" in fine_tune.statusLabel.text
+    assert fine_tune.progressBar.visible and fine_tune.progressBar.maximum == 10
+    assert fine_tune.statusLabel.text.startswith("Step ") and "of 10" in fine_tune.statusLabel.text
     assert "loss" in fine_tune.scoreLabel.text and fine_tune.finishButton.enabled
     fine_tune.chartButton.click()
     process_events(lambda: panel.logic.job.isFinished, 120)
@@ -191,7 +201,9 @@ def test_a_setting_that_does_not_fit_is_told_before_anything_starts(panel, phant
     )
 
 
-def test_a_job_of_the_console_is_followed_too(panel, phantom, fine_tune, process_events):
+def test_a_job_of_the_console_is_followed_too(
+    pretended_worker, panel, phantom, fine_tune, process_events
+):
     import slicer
 
     labels = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0]

@@ -264,6 +264,7 @@ slicer.app.aboutToQuit.emit()
 """
 
 
+@pytest.mark.alone
 def test_the_panel_opens_within_a_second_without_torch(tmp_path):
     from Testing.support.own_process import run_script
 

@@ -70,6 +70,7 @@ def truth() -> np.ndarray:
     return load_sample_head().truth.array > 0
 
 
+@pytest.mark.alone
 def test_from_the_sample_to_a_segmented_head(desktop):
     import slicer
     from SAMFineTunePanel.scene.sample_data import loadSampleHead

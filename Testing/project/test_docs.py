@@ -31,7 +31,7 @@ def test_the_jobs_of_the_protocol_are_jobs(tmp_path: Path) -> None:
 def test_the_lines_of_the_protocol_are_events_and_requests() -> None:
     lines = [line for block in json_blocks() for line in block.splitlines()]
     events = [line for line in lines if line.startswith('{"type"')]
-    assert len(events) == 3 and not any(isinstance(parse_line(line), Log) for line in events)
+    assert len(events) == 2 and not any(isinstance(parse_line(line), Log) for line in events)
     (request,) = [line for line in lines if '"id"' in line]
     assert parse_request(request).kind == "find_mask"
     (session,) = [line for line in lines if '"axis"' in line]

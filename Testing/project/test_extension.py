@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.weights.choice import bundled_path
 from SAMFineTuneLib.weights.official import file_sha256
 from Testing.support.cmake_lists import ROOT, calls, install, installed_files, variables

@@ -91,7 +91,7 @@ def write(volume, segmentation, mask=None, place=SLICE, name="liver", **rules):
 
 
 def planned(volume, segmentation, mask, place, name, rules, where=None):
-    from SAMFineTunePanel.segment_editing.segment_edit import plannedEdit
+    from SAMFineTunePanel.segment_editing.edit_planning import plannedEdit
 
     mask = wanted() if mask is None else mask
     where = np.ones(mask.shape, bool) if where is None else where

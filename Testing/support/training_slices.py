@@ -7,7 +7,7 @@ import torch
 
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
 from SAMFineTuneLib.training.example_labels import Label
 from SAMFineTuneLib.training.plan import FinetunePlan

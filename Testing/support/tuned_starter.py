@@ -10,7 +10,7 @@ from SAMFineTuneLib.adaptation.strategy import adapt, adapt_for_prompts
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, PromptCard, Strategy, save_model
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
 
 WINDOW = IntensityWindow(low=-100, high=800, mean=0.4, standard_deviation=0.2)

@@ -90,7 +90,7 @@ class Correction:
         orientation: str = "auto",
         **settings: Any,
     ) -> None:
-        """Begin to correct a segment; returns at once, and "state" tells when prompts can be given.
+        """Begin to correct a segment; returns at once, and the event "state" follows when prompts can be given.
 
         Args:
             volume: the image.

@@ -95,7 +95,7 @@ class CorrectionSession:
 
     @property
     def accepted(self) -> set[int]:
-        """Slices that the user said are right."""
+        """Slices that the user accepted."""
         return set(self.slices.accepted)
 
     @property
@@ -111,7 +111,7 @@ class CorrectionSession:
     # Opening and closing
 
     def open(self, segment: CorrectedSegment, model: Any, start: str, settings: dict[str, Any]) -> None:
-        """Begin to correct a segment; returns at once, and the event "state" tells when prompts can be given.
+        """Begin to correct a segment; returns at once, and the event "state" follows when prompts can be given.
 
         Args:
             segment: one that can be corrected.

@@ -17,7 +17,7 @@ from SAMFineTunePanel.worker.chunked_task import ChunkedTask
 from SAMFineTunePanel.worker.qprocess_transport import QProcessTransport
 
 _VOLUME_FILE = "volume.nrrd"
-# A worker that was told to close and does not is ended from here.
+# A worker that does not end when it is asked to close is ended from here.
 _CLOSE_GRACE_S = 1.5
 
 # Qt's objects live as long as something refers to them, and a worker that is ending is nobody's.
@@ -37,8 +37,8 @@ class CorrectionWorker:
         volumeNode: the image.
         settings: further fields of SAMFineTuneLib.interactive.protocol.SessionSettings.
         onMessage: called with Ready, Embedded and Log.
-        onRestart: called with words when the worker died and is started again.
-        onEnd: called once with words when it cannot go on.
+        onRestart: called with the reason when the worker died and is started again.
+        onEnd: called once, with the reason, when it cannot go on.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class CorrectionWorker:
         self._writeGiven(number)
 
     def found(self, number: int) -> np.ndarray:
-        """The mask of a slice that the worker has just told of."""
+        """The mask of a slice that the worker has just reported."""
         masks = np.moveaxis(self._foundMasks, self.ready.array_axis, 0)
         return masks[number] > 0 if self._masksAreWhole() else np.zeros(masks.shape[1:], bool)
 
@@ -219,31 +219,31 @@ class CorrectionWorker:
         # The next worker makes the files anew, and memory must not look into one that is cut off.
         self._givenMasks = self._foundMasks = None
 
-    def _onWorkerDied(self, words: str) -> None:
+    def _onWorkerDied(self, reason: str) -> None:
         from SAMFineTuneLib.interactive.protocol import SESSION_FILE
 
         self._forgetFiles()
         if not (self._folder.path / SESSION_FILE).is_file():
-            self._fail(_("{words}, and its folder was removed. Start again.").format(words=words))
+            self._fail(_("{words}, and its folder was removed. Start again.").format(words=reason))
             return
-        self._onRestart(words)
+        self._onRestart(reason)
 
     def _onWorkerEnd(self, failure) -> None:
         self._fail(errorText(failure.message, failure.remedy, failure.code, failure.facts))
 
     def _onCannotWrite(self, error: Exception) -> None:
-        words = str(error)
+        reason = str(error)
         if isinstance(error, OSError):
-            words = _("The volume cannot be written to {folder}: {reason}. Free some space there.").format(
+            reason = _("The volume cannot be written to {folder}: {reason}. Free some space there.").format(
                 folder=self._folder.path, reason=error.strerror or error
             )
-        self._fail(words)
+        self._fail(reason)
 
-    def _fail(self, words: str) -> None:
+    def _fail(self, reason: str) -> None:
         if self._closed:
             return
         self.close()
-        self._onEnd(words)
+        self._onEnd(reason)
 
     def _onWorkerGone(self) -> None:
         self._removeFolder()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PromptEditing:
-    """Changes what was said of slices, and has their masks found.
+    """Changes the prompts of slices, and has the masks for them found.
 
     The errors of its methods are described at those of `Correction`.
 

@@ -39,7 +39,7 @@ class SliceCorrections:
     Attributes:
         startChoice: one of `STARTS`.
         propagated: slice → mask propagated to it, which prompts there correct.
-        accepted: slices that the user said are right.
+        accepted: slices that the user accepted.
     """
 
     def __init__(self, onFound: Callable[[int, bool, str], None], onNotFound: Callable) -> None:

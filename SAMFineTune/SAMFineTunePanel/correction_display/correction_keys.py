@@ -68,7 +68,7 @@ class CorrectionKeys:
         self._window, self._shortcuts = None, []
 
     def _onFocusChanged(self) -> None:
-        # Not taken from the signal, which also tells of widgets that are being destroyed.
+        # Not taken from the signal, which is also emitted for widgets that are being destroyed.
         focused = slicer.app.focusWidget()
         # To Python the classes of Slicer's widgets are not derived from each other, so isinstance() would not do.
         isTyping = focused is not None and any(focused.inherits(name) for name in _TYPED_INTO)

@@ -13,7 +13,7 @@ from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.scene.transient_node import makeTransientNode
 
 _SEGMENT_ID = "preview"
-# Of the segment's colour; the rest is white, so that the two are told apart.
+# The share of the segment's colour; the rest is white, so that one can tell the two apart.
 _OWN_SHARE = 0.45
 _FILL, _OUTLINE = 0.35, 1.0
 
@@ -21,7 +21,7 @@ _FILL, _OUTLINE = 0.35, 1.0
 class MaskPreview:
     """Shows what a correction proposes, in a segmentation of its own that is neither saved nor offered.
 
-    Slicer writes an error into its log whenever a segmentation that has no place in the tree of data tells that its
+    Slicer writes an error into its log whenever a segmentation that has no place in the tree of data reports that its
     display or one of its segments has changed. So all of that is settled before the node comes into the scene, and
     what changes later is the labelmap: it is empty where there is nothing to show.
 
@@ -97,7 +97,7 @@ def _areSame(masks: dict[int, np.ndarray], others: dict[int, np.ndarray]) -> boo
 
 
 def _paler(corrected) -> list[float]:
-    """The segment's colour, so changed that the two are told apart."""
+    """The segment's colour, paler, so that one can tell the two apart."""
     own = corrected.segmentation.GetSegmentation().GetSegment(corrected.segmentID)
     return [_OWN_SHARE * part + 1 - _OWN_SHARE for part in own.GetColor()]
 
@@ -115,7 +115,7 @@ def _addNode(colour: list[float]) -> slicer.vtkMRMLSegmentationNode:
     segment.AddRepresentation(BINARY_LABELMAP, slicer.vtkOrientedImageData())
     node = makeTransientNode("vtkMRMLSegmentationNode", _("Proposed mask"))
     node.GetSegmentation().AddSegment(segment, _SEGMENT_ID)
-    # With the scene it finds its display now; else it would do so, and tell it, when Slicer listens already.
+    # With the scene it finds its display now; else it would find and report it when Slicer observes it already.
     node.SetScene(slicer.mrmlScene)
     node.SetAndObserveDisplayNodeID(display.GetID())
     slicer.mrmlScene.AddNode(node)

@@ -44,19 +44,19 @@ class _Shown:
 class PromptMarkups(VTKObservationMixin):
     """Shows the prompts of the slice in view, and makes prompts of what the user does to them.
 
-    Nodes of markups tell of a change while they, or the view, are in the middle of it; so all of it is looked at
-    a moment later, and what differs from the prompts was done by the user.
+    Nodes of markups report a change while they, or the view, are in the middle of it. So the control points are
+    read a moment later, and what differs from the prompts was done by the user.
 
     Args:
         correction: whose prompts they are, until `remove`.
-        complain: called with words where something cannot be, and with "" when it could.
+        onProblem: called with a text where a change is refused, and with "" when it is not.
         onPlacing: called when `placing` has changed.
     """
 
-    def __init__(self, correction, complain: Callable[[str], None], onPlacing: Callable[[], None]) -> None:
+    def __init__(self, correction, onProblem: Callable[[str], None], onPlacing: Callable[[], None]) -> None:
         VTKObservationMixin.__init__(self)
         self._correction = correction
-        self._complain = complain
+        self._onProblem = onProblem
         self._nodes: dict[str, slicer.vtkMRMLMarkupsNode] = {}
         self._outline = BoxMarkup(_COLOURS[BOX])
         self._shown: dict[str, list[_Shown]] = {POSITIVE: [], NEGATIVE: [], BOX: []}
@@ -186,9 +186,9 @@ class PromptMarkups(VTKObservationMixin):
             for ras in placed:
                 self._takePlaced(kind, ras)
         except ValueError as error:
-            self._complain(str(error))
+            self._onProblem(str(error))
         else:
-            self._complain("")
+            self._onProblem("")
         # What could not be is put back as it was.
         self.update()
 

@@ -80,7 +80,7 @@ class EditorCorrection(VTKObservationMixin):
         # The panel shows them only while it is in view.
         self._shown = (
             MaskPreview(self.correction),
-            PromptMarkups(self.correction, self._complain, self._changed),
+            PromptMarkups(self.correction, self._showProblem, self._changed),
         )
         self.addObserver(editorNode, vtk.vtkCommand.ModifiedEvent, self._onEditorModified)
         self._openSelected()
@@ -194,12 +194,12 @@ class EditorCorrection(VTKObservationMixin):
             self.correction.close()
         self._isOwn = False
 
-    def _complain(self, problem: str) -> None:
+    def _showProblem(self, problem: str) -> None:
         self._problem = problem
         self._changed()
 
     def _onEditorModified(self, caller, event) -> None:
-        # The node tells of everything that is chosen in the editor; a correction is not opened anew for that.
+        # The node reports everything that is chosen in the editor; a correction is not opened anew for that.
         if self._selected() != self._opened:
             self._openSelected()
 

@@ -153,5 +153,5 @@ def _label(layout):
     return label
 
 
-def _allowStep(button, words: str, toolTip: str, nothing: str) -> None:
-    allow(button, "" if words else nothing, toolTip.format(step=words))
+def _allowStep(button, step: str, toolTip: str, nothing: str) -> None:
+    allow(button, "" if step else nothing, toolTip.format(step=step))

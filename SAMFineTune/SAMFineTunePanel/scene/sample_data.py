@@ -85,12 +85,12 @@ def _downloadAtlas() -> Path:
         try:
             path = Path(logic.downloadFileIntoCache(each.url, each.name, f"SHA256:{each.sha256}"))
         except ValueError as error:
-            words = _("{url} cannot be downloaded. Is there a connection to the internet?")
-            raise RuntimeError(words.format(url=each.url)) from error
-        # A file that is not the right one has been removed, but only the log has been told.
+            text = _("{url} cannot be downloaded. Is there a connection to the internet?")
+            raise RuntimeError(text.format(url=each.url)) from error
+        # A file that is not the right one has been removed, but only the log has it.
         if not each.lies_in(path.parent):
-            words = _("What came from {url} is damaged or has been changed. Try again later.")
-            raise RuntimeError(words.format(url=each.url))
+            text = _("What came from {url} is damaged or has been changed. Try again later.")
+            raise RuntimeError(text.format(url=each.url))
     return path.parent
 
 

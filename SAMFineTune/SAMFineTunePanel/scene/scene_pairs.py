@@ -1,4 +1,4 @@
-"""Which volume goes with which segmentation, as far as the scene tells."""
+"""Which volume goes with which segmentation, as far as the scene shows it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def nextPair(taken: Collection[tuple[str, str]]) -> tuple | None:
         taken: pairs of node IDs that are examples already.
     """
     volumes = volumesOfScene()
-    # What a model has found is nothing to learn from, unless somebody says so by hand.
+    # What a model has found is nothing to learn from, unless somebody chooses it by hand.
     segmentations = [
         each
         for each in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")

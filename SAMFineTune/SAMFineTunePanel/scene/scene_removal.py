@@ -16,7 +16,7 @@ def removeNode(node: slicer.vtkMRMLNode | None) -> None:
 
 
 def removeDisplayable(node: slicer.vtkMRMLDisplayableNode | None) -> None:
-    """Remove a node from the scene, and the node that says how it is displayed."""
+    """Remove a node from the scene, and its display node."""
     if node is not None:
         display = node.GetDisplayNode()
         removeNode(node)

@@ -14,11 +14,10 @@ from SAMFineTunePanel.correction_display.correction_keys import CorrectionKeys
 from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
 from SAMFineTunePanel.correction_display.prompt_markups import BOX, NEGATIVE, POSITIVE, PromptMarkups
 from SAMFineTunePanel.scene.scene_pairs import volumesOfScene
-from SAMFineTunePanel.sections.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
+from SAMFineTunePanel.sections.correction_tools import CorrectionTools
+from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showWords
 from SAMFineTunePanel.texts.error_text import textOf
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice, SpinBoxChoice
-
-_LISTED_SLICES = 12
 
 
 class CorrectSection(PanelSection):
@@ -46,6 +45,7 @@ class CorrectSection(PanelSection):
             ]
         )
         self._model.setItems([("", _("starter, not tuned"))])
+        self._tools = CorrectionTools(self.ui, logic)
         self._keys = CorrectionKeys(
             {
                 "P": self.onPoint,
@@ -319,111 +319,8 @@ class CorrectSection(PanelSection):
         self.ui.progressBar.toolTip = _("Slices that answer clicks at once; the one in view comes first")
 
     def _showTools(self) -> None:
-        session = self.correction.session
-        if not session.isOpen:
-            return
-        wait = _("The network is being started") if session.state != READY else ""
-        showWords(self.ui.sliceLabel, "" if wait else self._sliceText())
-        tips = (
-            (self.ui.positiveButton, wait, _("Clicks on the structure (P; X switches to points beside it)")),
-            (self.ui.negativeButton, wait, _("Clicks beside the structure (X switches to points on it)")),
-            (
-                self.ui.boxButton,
-                wait,
-                _(
-                    "Two clicks around the structure (B, which is elsewhere Slicer's key for the previous slice; "
-                    "here take the mouse wheel or the left arrow key)"
-                ),
-            ),
-            (
-                self.ui.clearButton,
-                wait or ("" if session.current.prompts or session.propagated else _("Nothing is set on this slice")),
-                _("Take all prompts of this slice away, or the propagated masks"),
-            ),
-            (
-                self.ui.acceptButton,
-                wait or ("" if session.number is not None else _("No slice of the volume is in view")),
-                _("Write the mask into the segment (Enter)"),
-            ),
-            (
-                self.ui.undoButton,
-                wait or ("" if session.history.canUndo() else _("There is nothing to undo")),
-                _("Undo: {step} (Ctrl+Z)").format(step=session.history.undoText),
-            ),
-            (
-                self.ui.redoButton,
-                wait or ("" if session.history.canRedo() else _("There is nothing to redo")),
-                _("Redo: {step} (Ctrl+Y)").format(step=session.history.redoText),
-            ),
-            (
-                self.ui.propagateButton,
-                wait or self._problemWithPropagating(1),
-                _("Propagate accepted masks, slice by slice, until the structure ends; shown before it is kept"),
-            ),
-            (
-                self.ui.betweenButton,
-                wait or self._problemWithPropagating(2),
-                _("Fill the slices between accepted ones; shown before it is kept"),
-            ),
-            (
-                self.ui.stopButton,
-                "" if self.correction.isPropagating else _("Nothing is being propagated"),
-                _("Break it off"),
-            ),
-            (
-                self.ui.nextButton,
-                wait or ("" if session.model is not None else _("Only a tuned model knows where it is uncertain")),
-                _("Show the slice of which the model is least certain (N)"),
-            ),
-            (
-                self.ui.examplesButton,
-                wait or ("" if session.accepted else _("Accept a slice first")),
-                _("Have the accepted slices learnt from at the next fine-tune"),
-            ),
-            (
-                self.ui.fineTuneButton,
-                wait or self._problemWithFineTuning(),
-                _("Fine-tune on the examples, starting from the model at work"),
-            ),
-        )
-        for button, problem, toolTip in tips:
-            allow(button, problem, toolTip)
+        self._tools.update()
         self._showPlacing()
-
-    def _problemWithPropagating(self, least: int) -> str:
-        if self.correction.isPropagating:
-            return _("Masks are being propagated")
-        if self.correction.session.propagated:
-            return _("Accept or clear the propagated masks first")
-        if len(self.correction.session.accepted) < least:
-            return _("Accept a slice first") if least == 1 else _("Accept two slices first")
-        return ""
-
-    def _problemWithFineTuning(self) -> str:
-        if not self.correction.session.accepted and not self.logic.getParameterNode().examples:
-            return _("Accept a slice first")
-        return problemWithStarting(self.logic)
-
-    def _sliceText(self) -> str:
-        session = self.correction.session
-        segment = session.segment
-        if session.number is None:
-            return _("No view shows {orientation} slices of {volume} as they were taken.").format(
-                orientation=segment.orientation, volume=segment.volume.GetName()
-            )
-        words = [
-            _("{orientation} slice {number} of 0 to {last}.").format(
-                orientation=segment.orientation.capitalize(), number=session.number, last=segment.count - 1
-            )
-        ]
-        if session.current.confidence is not None and session.current.isFound:
-            words.append(_("Expected overlap {share:.0%}.").format(share=session.current.confidence))
-        accepted = sorted(session.accepted)
-        if accepted:
-            numbers = ", ".join(map(str, accepted[:_LISTED_SLICES]))
-            more = "…" if len(accepted) > _LISTED_SLICES else ""
-            words.append(_("Accepted: {numbers}{more}.").format(numbers=numbers, more=more))
-        return " ".join(words)
 
     def _showStatus(self) -> None:
         if self.correction.status.text:

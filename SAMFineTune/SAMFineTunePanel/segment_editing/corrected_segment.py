@@ -12,9 +12,10 @@ from slicer.i18n import tr as _
 from SAMFineTunePanel.scene.node_kinds import requireSegmentation, requireVolume
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP, hasVoxelsOnly, segmentName
 from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS, VoxelGrid, gridOf, worldTransform
+from SAMFineTunePanel.segment_editing.edit_planning import Box, plannedEdit
 from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings, maskingSettingsOf
 from SAMFineTunePanel.segment_editing.proposed_mask import ProposedMask
-from SAMFineTunePanel.segment_editing.segment_edit import Box, SegmentEdit, carryOutAll, plannedEdit
+from SAMFineTunePanel.segment_editing.segment_edit import SegmentEdit, carryOutAll
 from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor, slicersEditor
 from SAMFineTunePanel.segment_editing.segmentation_lattice import LatticeBox, segmentIn
 

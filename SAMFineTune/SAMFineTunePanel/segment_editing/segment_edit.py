@@ -1,4 +1,4 @@
-"""Writing a corrected mask into a segment: only what differs, only where it is allowed, to be taken back."""
+"""An edit of a segment that can be carried out, undone and redone, alone or with others."""
 
 from __future__ import annotations
 
@@ -11,24 +11,17 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
-from SAMFineTunePanel.scene.voxel_grid import gridOf, worldTransform
-from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings
 from SAMFineTunePanel.segment_editing.segment_writing import addVoxels, removeVoxels
 from SAMFineTunePanel.segment_editing.segmentation_lattice import (
     LatticeBox,
-    brought,
     labelmapLattice,
-    latticeOf,
     segmentIn,
 )
 from SAMFineTunePanel.texts.counted_text import counted
 
-Box = tuple[slice, slice, slice]
-
 
 @dataclass(frozen=True, eq=False)
-class _Change:
+class SegmentChange:
     """What one segment gains or loses; eight voxels a byte, for many of them are kept.
 
     Attributes:
@@ -46,7 +39,9 @@ class _Change:
     loss: np.ndarray
 
     @classmethod
-    def of(cls, segmentationNode, segmentID: str, box: LatticeBox, gained: np.ndarray, lost: np.ndarray) -> _Change:
+    def of(
+        cls, segmentationNode, segmentID: str, box: LatticeBox, gained: np.ndarray, lost: np.ndarray
+    ) -> SegmentChange:
         smallest, inside = box.around(gained | lost)
         name = segmentationNode.GetSegmentation().GetSegment(segmentID).GetName()
         return cls(segmentID, name, smallest, np.packbits(gained[inside]), np.packbits(lost[inside]))
@@ -75,7 +70,7 @@ class SegmentEdit:
     """
 
     def __init__(
-        self, segmentationNode: slicer.vtkMRMLSegmentationNode, changes: list[_Change], keptByMasking: int
+        self, segmentationNode: slicer.vtkMRMLSegmentationNode, changes: list[SegmentChange], keptByMasking: int
     ) -> None:
         self.keptByMasking = keptByMasking
         self.isDone = False
@@ -156,7 +151,7 @@ class SegmentEdit:
                 return _("{name} was edited since at the same place.").format(name=change.name)
         return ""
 
-    def _present(self, segmentationNode) -> list[_Change]:
+    def _present(self, segmentationNode) -> list[SegmentChange]:
         """Without segments that gave way and were deleted since: nothing can be given back to them."""
         segmentation = segmentationNode.GetSegmentation()
         return [change for change in self._changes if segmentation.GetSegment(change.segmentID) is not None]
@@ -195,49 +190,6 @@ def editsText(edits: Iterable[SegmentEdit]) -> str:
             )
         )
     return " ".join(lines)
-
-
-def plannedEdit(
-    volumeNode: slicer.vtkMRMLScalarVolumeNode,
-    segmentationNode: slicer.vtkMRMLSegmentationNode,
-    segmentID: str,
-    box: Box,
-    mask: np.ndarray,
-    where: np.ndarray,
-    masking: MaskingSettings,
-) -> SegmentEdit:
-    """What makes a segment equal a mask in a part of a volume's grid; nothing else changes. It is not done yet.
-
-    A segment on another lattice than the volume stays on its own: those of its voxels whose nearest voxel of the
-    volume belongs to the part take what the mask says there.
-
-    Args:
-        volumeNode: on whose grid the mask lies.
-        segmentationNode: of the segment.
-        segmentID: of the segment.
-        box: (k, j, i), first and behind the last voxel on the volume's grid.
-        mask: (k, j, i), bool, of the size of the box.
-        where: as `mask`; the part.
-        masking: where it may change, and which other segments give way.
-
-    Raises:
-        ValueError: no such segment, a segmentation of surfaces, a box beyond the volume or of another size than
-            the mask, masking settings that name what is gone, or as `gridOf` and `worldTransform`.
-    """
-    _requireVoxels(segmentationNode, segmentID)
-    given = _boxOnGrid(volumeNode, segmentationNode, box, mask)
-    lattice = latticeOf(segmentationNode, segmentID)
-    own = given.on(given.matrix if lattice is None else lattice)
-    held = segmentIn(segmentationNode, segmentID, own)
-    differs = brought(where, given, own) & (brought(mask, given, own) != held)
-    allowed = masking.allowed(segmentationNode, segmentID, own)
-    changed = differs if allowed is None else differs & allowed
-    changes = []
-    if changed.any():
-        gained = changed & ~held
-        changes = [_Change.of(segmentationNode, segmentID, own, gained, changed & held)]
-        changes += _losses(segmentationNode, masking.overwritten(segmentationNode, segmentID), own, gained)
-    return SegmentEdit(segmentationNode, changes, int(differs.sum() - changed.sum()))
 
 
 def carryOutAll(edits: list[SegmentEdit], saveState: Callable[[], None]) -> None:
@@ -287,46 +239,3 @@ def _refuse(problems: Iterable[str]) -> None:
     problem = next(filter(None, problems), "")
     if problem:
         raise ValueError(problem)
-
-
-def _requireVoxels(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str) -> None:
-    segmentation = segmentationNode.GetSegmentation()
-    segment = segmentation.GetSegment(segmentID)
-    if segment is None:
-        raise ValueError(_("Segmentation {name} has lost the segment.").format(name=segmentationNode.GetName()))
-    if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
-        raise ValueError(
-            _(
-                "{name} is not made of voxels but of surfaces. Make its binary labelmap the source representation "
-                "first (module Segmentations)."
-            ).format(name=segmentationNode.GetName())
-        )
-    if segment.GetRepresentation(BINARY_LABELMAP) is None:
-        segment.AddRepresentation(BINARY_LABELMAP, slicer.vtkOrientedImageData())
-
-
-def _boxOnGrid(volumeNode, segmentationNode, box: Box, mask: np.ndarray) -> LatticeBox:
-    """The box in the segmentation's own coordinates."""
-    grid = gridOf(volumeNode)
-    inside = all(0 <= each.start < each.stop <= size for each, size in zip(box, grid.shape, strict=True))
-    if not inside or mask.shape != tuple(each.stop - each.start for each in box):
-        raise ValueError(
-            _("The mask does not fit into volume {name}, which was changed meanwhile.").format(
-                name=volumeNode.GetName()
-            )
-        )
-    matrix = np.linalg.inv(worldTransform(segmentationNode)) @ grid.ijkToRas
-    return LatticeBox(tuple(each.start for each in box[::-1]), mask.shape, matrix)
-
-
-def _losses(segmentationNode, otherIDs: list[str], box: LatticeBox, gained: np.ndarray) -> list[_Change]:
-    """What other segments lose where this one gains voxels."""
-    smallest, inside = box.around(gained)
-    changes = []
-    for otherID in otherIDs:
-        lattice = latticeOf(segmentationNode, otherID)
-        own = smallest if lattice is None else smallest.on(lattice)
-        lost = segmentIn(segmentationNode, otherID, own) & brought(gained[inside], smallest, own)
-        if lost.any():
-            changes.append(_Change.of(segmentationNode, otherID, own, np.zeros_like(lost), lost))
-    return changes

@@ -152,7 +152,7 @@ def labelmapLattice(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID:
 
 def latticeOf(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str) -> np.ndarray | None:
     """The lattice on which a segment is drawn: that of its voxels; while it has none, that which Slicer
-    would give it, the segmentation's reference geometry. None when nothing is said."""
+    would give it, the segmentation's reference geometry. None without one."""
     own = labelmapLattice(segmentationNode, segmentID)
     if own is not None:
         return own

@@ -21,7 +21,7 @@ class _VoxelState:
     """The segments of a segmentation and their voxels at one moment.
 
     Slicer moves voxels about without changing them: when it saves a scene, segments come to share labelmaps.
-    So where times tell of a change, the voxels themselves are looked at, once for each change.
+    So where times of modification differ, the voxels themselves are compared, once for each change.
     """
 
     def __init__(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:

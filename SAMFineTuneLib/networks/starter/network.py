@@ -12,7 +12,7 @@ from typing import Any
 
 from SAMFineTuneLib.networks.definitions import segment_anything_modeling
 from SAMFineTuneLib.networks.network import PATCH_SIZE, SamNetwork
-from SAMFineTuneLib.networks.registry import BACKBONES
+from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.networks.starter.context_decoder import ContextMaskDecoder
 from SAMFineTuneLib.networks.starter.encoder import EMBEDDING_CHANNELS, StarterEncoder
 from SAMFineTuneLib.networks.starter.prompt_decoder import StarterMaskDecoder

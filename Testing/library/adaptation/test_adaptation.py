@@ -15,8 +15,8 @@ from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.adaptation.strategy import METHODS, SCOPES, Method, Scope, adapt
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.networks.adaptation_sites import AdapterSite, LoraSite
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.network import SamNetwork
-from SAMFineTuneLib.networks.registry import build
 
 COMBINATIONS = [(method, scope) for method in METHODS for scope in SCOPES]
 

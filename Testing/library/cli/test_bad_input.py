@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from SAMFineTuneLib import cli
 from SAMFineTuneLib.models.model_file import read_card
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.volumes import Geometry, write_volume
 from SAMFineTuneLib.weights.choice import find_weights
 from Testing.support.in_process import Ended, Shell, run_here, shell_of

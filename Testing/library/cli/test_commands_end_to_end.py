@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 
 from SAMFineTuneLib.models.model_file import read_card
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume, write_labelmap
 from SAMFineTuneLib.worker.events import Progress, parse_line
 from Testing.support.in_process import Ended, Shell, shell_of
@@ -89,14 +89,14 @@ def test_from_four_labelled_slices_to_a_measured_segmentation(
     """finetune, apply and evaluate in processes of their own."""
     cache, model, whole = tmp_path / "cache", tmp_path / "m.safetensors", tmp_path / "whole.nii.gz"
     options = ("--volume", pair[0], "--segmentation", pair[1], "--output", model)
-    tuned = run("finetune", *options, "--steps", 40, "--batch", 2, cache=cache)
+    tuned = run("finetune", *options, "--steps", 12, "--batch", 2, cache=cache)
     assert tuned.code == 0, tuned.err
     assert len(tuned.out.strip().splitlines()) == 1
     assert tuned.result["model"] == str(model) and tuned.result["axis"] == "axial"
     assert [label["value"] for label in tuned.result["labels"]] == [5, 52]
-    assert tuned.result["training"]["steps"] == 40
+    assert tuned.result["training"]["steps"] == 12
     assert tuned.result["metrics"]["held_out_slices"] == 1
-    assert "random weights" not in tuned.err and "40 of 40" in tuned.err
+    assert "random weights" not in tuned.err and "12 of 12" in tuned.err
     assert "Traceback" not in tuned.err
     # Nothing of the patient goes with the model.
     content = model.read_bytes()

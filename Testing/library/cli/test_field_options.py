@@ -15,7 +15,7 @@ from SAMFineTuneLib.cli import build_parser
 from SAMFineTuneLib.cli.arguments import option_name
 from SAMFineTuneLib.cli.field_option import add_field, chosen_fields
 from SAMFineTuneLib.jobs.schema import ApplyJob, CheckpointJob, EvaluateJob, Example, FinetuneJob
-from SAMFineTuneLib.networks.registry import BACKBONES, BackboneName
+from SAMFineTuneLib.networks.spec import BACKBONES, BackboneName
 from SAMFineTuneLib.training.presets import PRESETS, Preset
 
 RECORDS = (Example, FinetuneJob, ApplyJob, EvaluateJob, CheckpointJob)

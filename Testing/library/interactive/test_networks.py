@@ -23,7 +23,7 @@ from SAMFineTuneLib.interactive.networks import (
 from SAMFineTuneLib.interactive.propagation import carry_on
 from SAMFineTuneLib.interactive.protocol import Box, Point, SessionSettings
 from SAMFineTuneLib.interactive.session import CorrectionSession
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Volume
 from Testing.support.synthetic_volumes import geometry_of, head

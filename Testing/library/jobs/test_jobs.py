@@ -25,7 +25,7 @@ from SAMFineTuneLib.jobs.schema import (
     read_job,
     write_job,
 )
-from SAMFineTuneLib.networks.registry import BACKBONES, BackboneName
+from SAMFineTuneLib.networks.spec import BACKBONES, BackboneName
 from SAMFineTuneLib.worker.events import (
     ErrorEvent,
     EventWriter,

@@ -27,8 +27,8 @@ from SAMFineTuneLib.models.model_file import (
     read_card,
     save_model,
 )
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.network import SamNetwork
-from SAMFineTuneLib.networks.registry import build
 from SAMFineTuneLib.prompts.prompt_set import POSITIVE, PromptSet
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
 from SAMFineTuneLib.weights.official import load_checkpoint

@@ -21,13 +21,13 @@ from SAMFineTuneLib.models.library import (
     find_model,
     import_model,
     list_models,
-    models_folder,
     new_model_path,
     rename_model,
 )
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
 from SAMFineTuneLib.models.name import model_name
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
+from SAMFineTuneLib.user_folders import models_folder
 from Testing.support.in_process import Shell, shell_of
 
 WINDOW = IntensityWindow(low=-100, high=300, mean=0.4, standard_deviation=0.2)

@@ -16,7 +16,7 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, write_job
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy, save_model
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.prediction import volume_prediction
 from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty

@@ -19,8 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.network import SamNetwork
-from SAMFineTuneLib.networks.registry import build
 from SAMFineTuneLib.networks.starter.encoder import give_initial_scale
 from SAMFineTuneLib.pretraining import saved
 from SAMFineTuneLib.pretraining import training as training_module

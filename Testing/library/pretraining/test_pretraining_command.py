@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from SAMFineTuneLib import cli
-from SAMFineTuneLib.networks.registry import build
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.pretraining import run as run_module
 from SAMFineTuneLib.pretraining import saved
 from SAMFineTuneLib.pretraining.saved import load_state, save_state

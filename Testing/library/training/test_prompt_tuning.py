@@ -17,8 +17,8 @@ from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
 from SAMFineTuneLib.errors import Cancelled
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.models.model_file import ModelCard, load_model, load_prompted, read_card
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.definitions import segment_anything_modeling
-from SAMFineTuneLib.networks.registry import build
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.prompts.corrupted_masks import corrupted_masks
 from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, PADDING, POSITIVE, PromptSet

@@ -18,7 +18,7 @@ pytest.importorskip("highdicom")
 
 from SAMFineTuneLib.errors import InputError  # noqa: E402
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume  # noqa: E402
-from SAMFineTuneLib.volumes.dicom_terms import entry_of, terms_of  # noqa: E402
+from SAMFineTuneLib.volumes.dicom.terms import entry_of, terms_of  # noqa: E402
 from SAMFineTuneLib.volumes.image_grid import placed  # noqa: E402
 from Testing.support.dicom_segmentations import (  # noqa: E402
     COLUMNS,

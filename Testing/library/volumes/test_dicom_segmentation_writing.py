@@ -27,11 +27,11 @@ from SAMFineTuneLib.volumes import (  # noqa: E402
     write_labelmap,
     write_volume,
 )
-from SAMFineTuneLib.volumes.dicom_segmentation_writing import (  # noqa: E402
+from SAMFineTuneLib.volumes.dicom.segmentation_writing import (  # noqa: E402
     rehearse,
     write_segmentation,
 )
-from SAMFineTuneLib.volumes.dicom_sources import source_headers  # noqa: E402
+from SAMFineTuneLib.volumes.dicom.sources import source_headers  # noqa: E402
 from Testing.support.dicom_segmentations import (  # noqa: E402
     COLUMNS,
     LEFT_KIDNEY,
@@ -211,7 +211,7 @@ class TestWriting:
         sources = source_headers(tmp_path / "series", volume.geometry)
         moved = replace(labelmap, array=np.roll(labelmap.array > 0, 1, axis=1).astype(np.uint8))
         monkeypatch.setattr(
-            "SAMFineTuneLib.volumes.dicom_segmentation_writing.read_segmentation",
+            "SAMFineTuneLib.volumes.dicom.segmentation_writing.read_segmentation",
             lambda path, over: moved,
         )
         error = refused(write_segmentation, tmp_path / "out.dcm", labelmap, [5, 52], sources)

@@ -17,6 +17,7 @@ from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.tasks.drawn_slices import known_structures, require_drawn
 from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.volumes import Labelmap, read_volume, write_labelmap
+from Testing.support.in_process import run_here
 from Testing.support.job_records import example_of
 from Testing.support.synthetic_dicom_series import (
     AXIAL,
@@ -159,6 +160,8 @@ class TestSeriesInJobs:
         """The commands themselves: learnt on one series, applied to both of the same folder."""
         from SAMFineTuneLib.cli import main
 
+        # What a process of its own adds is shown by the commands' own tests.
+        monkeypatch.setattr("SAMFineTuneLib.cli.execution.run_worker", run_here)
         monkeypatch.setenv("SAMFINETUNE_CACHE", str(tmp_path / "cache"))
         folder = two_series(tmp_path / "d")
         labels = labels_for(folder, 2, tmp_path / "2.nrrd", [2, 4, 5])

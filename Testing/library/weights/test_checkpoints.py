@@ -29,8 +29,9 @@ from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import CheckpointJob, make_job, read_job, write_job
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.network import SamNetwork
-from SAMFineTuneLib.networks.registry import BACKBONES, CheckpointSource, build
+from SAMFineTuneLib.networks.spec import BACKBONES, CheckpointSource
 from SAMFineTuneLib.tasks.runners import RUNNERS
 from SAMFineTuneLib.weights import download as checkpoint_download
 from SAMFineTuneLib.weights import official as checkpoints

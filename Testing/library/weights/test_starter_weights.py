@@ -14,8 +14,9 @@ from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.context_class_decoder import ContextClassDecoder
+from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.network import SamNetwork
-from SAMFineTuneLib.networks.registry import BACKBONES, build
+from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.networks.starter.class_clusters import cluster_counts
 from SAMFineTuneLib.networks.starter.context_decoder import ContextMaskDecoder
 from SAMFineTuneLib.networks.starter.prompt_decoder import StarterMaskDecoder

@@ -88,6 +88,7 @@ def test_the_folder_of_an_open_session_is_in_use(opened):
     assert (folder / "session.json").is_file()
 
 
+@pytest.mark.alone
 def test_slicer_stays_alive_while_a_large_volume_is_read(
     correction, scene, monkeypatch, process_events
 ):

@@ -310,6 +310,7 @@ def test_what_cannot_be_written_is_refused_in_words():
 # Speed
 
 
+@pytest.mark.alone
 def test_a_slice_of_a_large_segmentation_is_written_at_once():
     """About 2 ms; the limit leaves room for a busy machine."""
     shape = (300, 512, 512)

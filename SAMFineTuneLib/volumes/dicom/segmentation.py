@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
-from SAMFineTuneLib.volumes.dicom_dataset import damaged_if_it_fails, dicom_library, read_dataset
-from SAMFineTuneLib.volumes.dicom_frames import FrameGrid, FramePlace, grid_of
-from SAMFineTuneLib.volumes.dicom_terms import rgb, terminology_entry
+from SAMFineTuneLib.volumes.dicom.dataset import damaged_if_it_fails, dicom_library, read_dataset
+from SAMFineTuneLib.volumes.dicom.frames import FrameGrid, FramePlace, grid_of
+from SAMFineTuneLib.volumes.dicom.terms import rgb, terminology_entry
 from SAMFineTuneLib.volumes.labelmap import Colour, Labelmap, smallest_label_type
 from SAMFineTuneLib.volumes.segment_overlaps import Part, flattened
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
-from SAMFineTuneLib.volumes.dicom_header import Plane
+from SAMFineTuneLib.volumes.dicom.header import Plane
 
 # How far a slice may lie from its even place: part of the slice spacing.
 _UNEVEN = 0.1

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
-from SAMFineTuneLib.volumes.dicom_contours import read_contours
-from SAMFineTuneLib.volumes.dicom_dataset import (
+from SAMFineTuneLib.volumes.dicom.contours import read_contours
+from SAMFineTuneLib.volumes.dicom.dataset import (
     CONTOURS,
     SEGMENTATIONS,
     dicom_class,
     files_below,
     read_dataset,
 )
-from SAMFineTuneLib.volumes.dicom_segmentation import read_segmentation
+from SAMFineTuneLib.volumes.dicom.segmentation import read_segmentation
 from SAMFineTuneLib.volumes.labelmap import Labelmap
 
 _WORDS = {CONTOURS: "contours (RTSTRUCT)"} | dict.fromkeys(SEGMENTATIONS, "a segmentation (SEG)")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.geometry.polygon_fill import filled
-from SAMFineTuneLib.volumes.dicom_dataset import damaged_if_it_fails, read_dataset
+from SAMFineTuneLib.volumes.dicom.dataset import damaged_if_it_fails, read_dataset
 from SAMFineTuneLib.volumes.labelmap import Colour, Labelmap, present_labels
 from SAMFineTuneLib.volumes.segment_overlaps import Part, flattened
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.dicom_header import DamagedHeaderError, DicomFile, Plane, read_header
-from SAMFineTuneLib.volumes.dicom_stack import arrange
+from SAMFineTuneLib.volumes.dicom.header import DamagedHeaderError, DicomFile, Plane, read_header
+from SAMFineTuneLib.volumes.dicom.stack import arrange
 
 # Kinds of DICOM objects that may lie beside the images and are not images to segment.
 NOT_IMAGES = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
-from SAMFineTuneLib.volumes.dicom_dataset import (
+from SAMFineTuneLib.volumes.dicom.dataset import (
     damaged_if_it_fails,
     files_below,
     is_dicom,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
-from SAMFineTuneLib.volumes.dicom_folder import (
+from SAMFineTuneLib.volumes.dicom.folder import (
     NOT_IMAGES,
     Series,
     aside_remark,
@@ -18,15 +18,15 @@ from SAMFineTuneLib.volumes.dicom_folder import (
     find_series_below,
     matching,
 )
-from SAMFineTuneLib.volumes.dicom_header import (
+from SAMFineTuneLib.volumes.dicom.gantry_tilt import straightened, tilt_degrees
+from SAMFineTuneLib.volumes.dicom.header import (
     DamagedHeaderError,
     DicomFile,
     read_header,
     series_of,
 )
-from SAMFineTuneLib.volumes.dicom_pixels import voxels
-from SAMFineTuneLib.volumes.dicom_stack import arrange
-from SAMFineTuneLib.volumes.gantry_tilt import straightened, tilt_degrees
+from SAMFineTuneLib.volumes.dicom.pixels import voxels
+from SAMFineTuneLib.volumes.dicom.stack import arrange
 
 
 class DicomVolume(NamedTuple):

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.volumes.dicom_header import Plane
+from SAMFineTuneLib.volumes.dicom.header import Plane
 
 # A class of object whose values are read as they are stored.
 _PLAIN_FRAMES = "1.2.840.10008.5.1.4.1.1.7.3"

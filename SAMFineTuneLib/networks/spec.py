@@ -1,18 +1,14 @@
-"""The backbones by name: where they come from, what they expect, and how to build them.
+"""The backbones by name: what they are, where their weights come from, and what they expect.
 
-Reading the registry loads no tensor library; only `build` does.
+Data only; `build` makes the networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from SAMFineTuneLib.errors import InputError
-
-if TYPE_CHECKING:
-    from SAMFineTuneLib.networks.network import SamNetwork
 
 BackboneName = Literal["starter", "vit_t", "vit_b", "vit_l", "vit_h"]
 PixelNormalisation = Literal["sam", "unit"]
@@ -161,42 +157,3 @@ def find(name: str) -> BackboneSpec:
             code="unknown_backbone",
         )
     return BACKBONES[name]
-
-
-def build(name: str, input_size: int) -> SamNetwork:
-    """The network of a backbone with random weights, on the default device.
-
-    Under `torch.device("meta")` it costs neither memory nor time, and its parameters can be
-    counted.
-
-    Args:
-        name: a key of `BACKBONES`.
-        input_size: side of the square input images in pixels.
-
-    Raises:
-        InputError: no such backbone; a size that the network cannot take; the package that
-            defines the network is not installed.
-    """
-    spec = find(name)
-    if input_size not in spec.input_sizes:
-        sizes = spec.input_sizes
-        raise InputError(
-            f"input size {input_size} does not suit backbone {name}",
-            f"Choose a multiple of {sizes.step} from {sizes[0]} to {sizes[-1]}",
-            code="input_size",
-        )
-    return _builder(name)(input_size)
-
-
-def _builder(name: str) -> Callable[[int], SamNetwork]:
-    if name == "starter":
-        from SAMFineTuneLib.networks.starter.network import build_starter
-
-        return build_starter
-    if name == "vit_t":
-        from SAMFineTuneLib.networks.tiny_vit import build_tiny_vit
-
-        return build_tiny_vit
-    from SAMFineTuneLib.networks.sam_vit import build_sam_vit
-
-    return lambda input_size: build_sam_vit(name, input_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from SAMFineTuneLib.volumes.dicom_dataset import (
+from SAMFineTuneLib.volumes.dicom.dataset import (
     CONTOURS,
     SEGMENTATIONS,
     damaged_if_it_fails,

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from SAMFineTuneLib import __version__
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
-from SAMFineTuneLib.volumes.dicom_dataset import dicom_library
-from SAMFineTuneLib.volumes.dicom_segmentation import read_segmentation
-from SAMFineTuneLib.volumes.dicom_sources import names_dicom
-from SAMFineTuneLib.volumes.dicom_terms import TISSUE, Code, Terms, terms_of
+from SAMFineTuneLib.volumes.dicom.dataset import dicom_library
+from SAMFineTuneLib.volumes.dicom.segmentation import read_segmentation
+from SAMFineTuneLib.volumes.dicom.sources import names_dicom
+from SAMFineTuneLib.volumes.dicom.terms import TISSUE, Code, Terms, terms_of
 from SAMFineTuneLib.volumes.labelmap import Labelmap, labelmap_onto
 from SAMFineTuneLib.volumes.segment_header import colour_of
 from SAMFineTuneLib.volumes.writing import appearing_whole

@@ -1,0 +1,156 @@
+"""The library for Python users: fine-tune, segment and measure in this process.
+
+import SAMFineTuneLib as sft
+
+sft.finetune([("ct.nrrd", "labels.seg.nrrd")], "liver.safetensors", steps=300)
+model = sft.load_model("liver.safetensors")
+found = sft.apply(model, sft.read_volume("other.nrrd"))
+print(sft.evaluate(found, sft.read_labelmap("truth.seg.nrrd")).to_json())
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from SAMFineTuneLib.device import choose_device
+from SAMFineTuneLib.evaluation.report import Report
+from SAMFineTuneLib.evaluation.report import evaluate as _measure
+from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.jobs.control import Control
+from SAMFineTuneLib.jobs.folder import JobFolder
+from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job
+from SAMFineTuneLib.models import model_file
+from SAMFineTuneLib.models.model_file import ModelCard, read_card
+from SAMFineTuneLib.prediction.volume_prediction import keep_largest_components, predict_volume
+from SAMFineTuneLib.tasks.finetune import run_finetune
+from SAMFineTuneLib.volumes import Labelmap, Volume, read_volume
+from SAMFineTuneLib.weights.choice import find_weights
+from SAMFineTuneLib.worker.events import Event, EventWriter, parse_line
+
+FilePath = str | os.PathLike[str]
+ExampleFiles = tuple[FilePath, FilePath] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A tuned model in memory.
+
+    Attributes:
+        segmenter: the network, in eval mode, on the device that was chosen.
+        card: what the model finds, and how it was tuned.
+    """
+
+    segmenter: AutomaticSegmenter
+    card: ModelCard
+
+
+def finetune(
+    examples: Sequence[ExampleFiles],
+    output: FilePath,
+    *,
+    on_event: Callable[[Event], None] | None = None,
+    **settings: Any,
+) -> ModelCard:
+    """Fine-tunes a network on a few labelled slices and writes the tuned model.
+
+    Runs in this process, on the threads of torch, until it has ended.
+
+    Args:
+        examples: pairs (volume, segmentation) of files, or mappings with the fields of
+            `jobs.schema.Example`, which also say what is known of slices.
+        output: the tuned model, whose name ends in .safetensors.
+        on_event: called with progress, warnings and previews (`worker.events`).
+        settings: further fields of `jobs.schema.FinetuneJob`: preset, backbone, steps, minutes …
+
+    Returns:
+        The card of the model: its labels, and what was measured on slices that were held out.
+
+    Raises:
+        InputError: a file or a setting that cannot be used.
+    """
+    listed = [_fields_of(each) for each in examples]
+    job = make_job(FinetuneJob, {"examples": listed, "output": Path(output), **settings})
+    with tempfile.TemporaryDirectory() as folder:
+        events = EventWriter(None, _Listener(on_event))
+        run_finetune(job, JobFolder(Path(folder)), events, Control())
+    return read_card(job.output)
+
+
+def load_model(
+    path: FilePath, device: str = "auto", checkpoint: FilePath | None = None
+) -> LoadedModel:
+    """Loads a tuned model, with the weights of its backbone.
+
+    Args:
+        path: the tuned model.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        checkpoint: the backbone's weights, where they are neither bundled nor in the cache.
+
+    Raises:
+        InputError: a file that cannot be used, weights that are not there, no such device.
+    """
+    weights = None if checkpoint is None else Path(checkpoint)
+    segmenter, card = model_file.load_model(
+        Path(path), lambda card: find_weights(card.backbone, weights)
+    )
+    segmenter.to(choose_device(device))
+    return LoadedModel(segmenter, card)
+
+
+def apply(
+    model: LoadedModel | FilePath,
+    volume: Volume | FilePath,
+    *,
+    batch: int = 4,
+    largest_component: bool = False,
+) -> Labelmap:
+    """Segments a whole volume.
+
+    Args:
+        model: a loaded model, or its file.
+        volume: a volume, or its file or DICOM folder.
+        batch: slices at a time; memory grows with it.
+        largest_component: keep of each label the largest connected region alone.
+
+    Returns:
+        Labels on the grid of the volume, with their names and colours.
+
+    Raises:
+        InputError: a file that cannot be used, or a volume with one value in every voxel.
+    """
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    image = volume if isinstance(volume, Volume) else read_volume(volume)
+    found = predict_volume(loaded.segmenter, loaded.card, image, batch).labelmap
+    return keep_largest_components(found) if largest_component else found
+
+
+def evaluate(prediction: Labelmap, reference: Labelmap, tolerance_mm: float = 2.0) -> Report:
+    """DSC and NSD of each label in whole volumes; see `evaluation.report.evaluate`."""
+    return _measure(prediction, reference, tolerance_mm=tolerance_mm)
+
+
+def _fields_of(example: ExampleFiles) -> dict[str, Any]:
+    if isinstance(example, Mapping):
+        return dict(example)
+    volume, segmentation = example
+    return {"volume": os.fspath(volume), "segmentation": os.fspath(segmentation)}
+
+
+class _Listener:
+    """A text stream for `EventWriter` whose lines become events again."""
+
+    def __init__(self, on_event: Callable[[Event], None] | None) -> None:
+        self._on_event = on_event
+
+    def write(self, line: str) -> int:
+        if self._on_event is not None:
+            self._on_event(parse_line(line))
+        return len(line)
+
+    def flush(self) -> None:
+        return

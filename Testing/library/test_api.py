@@ -1,0 +1,65 @@
+"""The library as a Python user has it: no job folders, no processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import SAMFineTuneLib as sft
+from Testing.support.repository import REPOSITORY
+from Testing.support.synthetic_volumes import head, write_pair
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, list[str]]:
+    folder = tmp_path_factory.mktemp("api")
+    volume, labels = write_pair(folder, *head((12, 40, 40)), "head")
+    kinds: list[str] = []
+    card = sft.finetune(
+        [{"volume": volume, "segmentation": labels, "complete": [0]}],
+        folder / "head.safetensors",
+        steps=40,
+        prompts=False,
+        batch=2,
+        input_size=256,
+        on_event=lambda event: kinds.append(event.type),
+    )
+    assert [label.value for label in card.labels] == read_values(labels)
+    return volume, labels, folder / "head.safetensors", kinds
+
+
+def read_values(path: Path) -> list[int]:
+    return sft.read_labelmap(path).labels
+
+
+def test_what_is_learnt_is_found(tuned: tuple[Path, Path, Path, list[str]]) -> None:
+    volume, labels, file, kinds = tuned
+    assert {"progress", "log"} <= set(kinds)
+    model = sft.load_model(file, device="cpu")
+    truth = sft.read_labelmap(labels)
+    found = sft.apply(model, sft.read_volume(volume), largest_component=True)
+    assert found.geometry.same_as(truth.geometry)
+    assert (sft.apply(file, volume).array == sft.apply(model, volume).array).all()
+    report = sft.evaluate(found, truth).to_json()
+    assert report["mean_dsc"] > 0.8, report
+
+
+def test_a_pair_of_files_is_an_example_and_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(sft.InputError, match="no such file"):
+        sft.finetune([(tmp_path / "ct.nrrd", tmp_path / "l.nrrd")], tmp_path / "m.safetensors")
+    with pytest.raises(sft.InputError, match="steps"):
+        sft.finetune([("ct.nrrd", "l.nrrd")], tmp_path / "m.safetensors", steps=-1)
+    with pytest.raises(AttributeError, match="no attribute 'fine_tune'"):
+        sft.fine_tune  # noqa: B018
+
+
+def test_the_package_alone_loads_nothing() -> None:
+    program = "import sys, SAMFineTuneLib; print(sorted({'torch', 'SimpleITK'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    assert set(sft.__all__) <= set(dir(sft))

@@ -1,0 +1,101 @@
+"""A worker that pretends to fine-tune and to apply: `fake_job_worker.py JOB_DIR --parent PID`.
+
+It loads no network, so it starts in a quarter of the real one's time and leaves the processors to
+the process that is tested. All else is the real worker's: it tells events, obeys, is killed and
+resumed, and ends as that one does.
+
+A fine-tune takes a step every 50 ms, keeps a checkpoint from the 30th step on and when it is
+cancelled, and writes a tuned model without weights. An apply finds each structure of the model in
+a part of the volume's middle.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from SAMFineTuneLib.jobs.control import Control
+from SAMFineTuneLib.jobs.folder import JobFolder
+from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob
+from SAMFineTuneLib.tasks import worker
+from SAMFineTuneLib.tasks.runners import RUNNERS
+from SAMFineTuneLib.worker.events import EventWriter
+from Testing.support.model_files import write_model
+
+STEP_S = 0.05
+SAVED_EVERY = 30
+
+
+def finetune(
+    job: FinetuneJob, folder: JobFolder, events: EventWriter, control: Control
+) -> dict[str, Any]:
+    events.log("5 labelled slices")
+    if job.weights == "random":
+        events.warning("starter starts from random weights, as asked")
+    state = folder.checkpoint_folder / "state"
+    step, steps = int(state.read_text()) if state.exists() else 0, job.steps or 100
+    while step < steps and not control.finish_requested():
+        time.sleep(STEP_S)
+        step += 1
+        report_step(events, step, steps, "fine-tune")
+        if step % SAVED_EVERY == 0 or control.cancelled():
+            state.parent.mkdir(exist_ok=True)
+            state.write_text(str(step))
+        control.raise_if_cancelled()
+    for last in (step + 1, step + 2):
+        report_step(events, last, last, "final pass")
+    ending = "complete" if step == steps else "finished on request"
+    write_model(job.output, list(job.label_names.values()), training={"ending": ending})
+    return {"model": str(job.output)}
+
+
+def report_step(events: EventWriter, step: int, steps: int, phase: str) -> None:
+    events.progress(
+        step, steps, phase=phase, eta_s=(steps - step) * STEP_S, loss=1 / step, validation_dsc=0.5
+    )
+
+
+def apply(
+    job: ApplyJob, folder: JobFolder, events: EventWriter, control: Control
+) -> dict[str, Any]:
+    from SAMFineTuneLib.models.model_file import read_card
+    from SAMFineTuneLib.volumes import Labelmap, read_volume, write_labelmap, write_volume
+
+    labels = read_card(job.model).labels
+    (path,) = job.volumes
+    volume = read_volume(path)
+    found = np.zeros(volume.array.shape, np.uint8)
+    slices, rows, columns = found.shape
+    thickness = rows // 2 // len(labels)
+    for place, label in enumerate(labels):
+        block = slice(rows // 4 + thickness * place, rows // 4 + thickness * (place + 1))
+        found[slices // 8 : -slices // 8, block, columns // 4 : -columns // 4] = label.value
+    for number in range(slices):
+        control.raise_if_cancelled()
+        time.sleep(0.002)
+        events.progress(number + 1, slices, phase="apply", eta_s=1.0)
+    geometry = volume.geometry
+    write_labelmap(job.output, Labelmap(found, geometry), compress=job.compress)
+    if job.uncertainty is not None:
+        doubt = (found > 0).astype(np.float32) / 2
+        write_volume(job.uncertainty, doubt, geometry, compress=job.compress)
+    return {
+        "model": str(job.model),
+        "volumes": [
+            {
+                "segmentation": str(job.output),
+                "uncertainty": str(job.uncertainty) if job.uncertainty else None,
+                "axis": "axial",
+                "slice_uncertainty": [0.5] * slices,
+            }
+        ],
+    }
+
+
+if __name__ == "__main__":
+    RUNNERS.update(finetune=finetune, apply=apply)
+    sys.exit(worker.main(Path(sys.argv[1]), int(sys.argv[3])))
