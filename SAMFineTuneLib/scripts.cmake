@@ -144,6 +144,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/slices/suggestion.py
   SAMFineTuneLib/tasks/__init__.py
   SAMFineTuneLib/tasks/apply.py
+  SAMFineTuneLib/tasks/apply_outputs.py
   SAMFineTuneLib/tasks/checkpoint.py
   SAMFineTuneLib/tasks/drawn_slices.py
   SAMFineTuneLib/tasks/evaluate.py

@@ -19,7 +19,7 @@ class PretrainingPlan:
         decay: share of the steps, the last ones, in which it falls to zero. Before that it is
             constant, so that a training can be continued with more steps.
         weight_decay: AdamW's.
-        seed: of everything random.
+        seed: of all random numbers.
         precision: "fp32", or "bf16" for mixed precision.
     """
 

@@ -54,7 +54,7 @@ class PretrainingReport:
 
 
 class Pretraining:
-    """Trains a starter network from random weights, or goes on from a saved state.
+    """Trains a starter network from random weights, or resumes from a saved state.
 
     Args:
         plan: the settings.

@@ -17,7 +17,7 @@ from SAMFineTuneLib.volumes import Geometry, Labelmap, Volume
 class SliceStack:
     """The slices of one array along one of its axes, in the volume's own index order.
 
-    Each slice is turned as `plane_axes` says, so that a structure looks the same to a network
+    Each slice is turned according to `plane_axes`, so that a structure looks the same to a network
     however a file stores its axes.
 
     Args:

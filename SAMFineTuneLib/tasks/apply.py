@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
-from SAMFineTuneLib.image_endings import volume_stem
 from SAMFineTuneLib.jobs.control import Control
-from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
-from SAMFineTuneLib.jobs.schema import ApplyJob, names_a_dicom_segmentation, names_an_image
+from SAMFineTuneLib.jobs.folder import JobFolder
+from SAMFineTuneLib.jobs.schema import ApplyJob, names_a_dicom_segmentation
 from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.models.model_file import ModelCard, load_model
 from SAMFineTuneLib.prediction.between_slices import keep_known
@@ -25,16 +24,13 @@ from SAMFineTuneLib.prediction.volume_prediction import (
     slice_axis,
 )
 from SAMFineTuneLib.slices.stack import SliceStack
+from SAMFineTuneLib.tasks.apply_outputs import Output, outputs_of, require_writable
 from SAMFineTuneLib.tasks.drawn_slices import known_structures, require_drawn
 from SAMFineTuneLib.volumes import (
-    Geometry,
     Labelmap,
     Volume,
-    can_hold,
-    files_of,
     read_grid,
     read_volume,
-    require_holdable,
     write_labelmap,
     write_volume,
 )
@@ -47,18 +43,6 @@ from SAMFineTuneLib.volumes.dicom.segmentation_writing import (
 from SAMFineTuneLib.volumes.dicom.sources import source_headers
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.worker.events import EventWriter
-
-
-class _Endings(NamedTuple):
-    """Endings of the names of files in a folder, which follow the volume's name."""
-
-    segmentation: str
-    uncertainty: str
-
-
-_COMPRESSED_ENDINGS = _Endings("_segmentation.nii.gz", "_uncertainty.nii.gz")
-# Uncompressed NIfTI files cannot hold names and colours of labels.
-_RAW_ENDINGS = _Endings("_segmentation.seg.nrrd", "_uncertainty.nrrd")
 
 _SLICES_AT_A_TIME = 4
 
@@ -73,6 +57,28 @@ def run_apply(
         Cancelled: the user asked to stop; finished volumes stay.
     """
     device = choose_device(job.device)
+    _require_volumes(job)
+    chosen = series_of_volumes(job.volumes, job.series)
+    require_drawn(job.drawn, job.volumes, events.warning, chosen)
+    grids = [read_grid(path, own) for path, own in zip(job.volumes, chosen, strict=True)]
+    outputs = outputs_of(job, grids, events.warning)
+    require_writable(job, outputs, grids)
+    segmenter, card = load_model(
+        job.model, lambda card: find_weights(card.backbone, job.checkpoint)
+    )
+    segmenter.to(device)
+    results = []
+    for index, (path, series, output) in enumerate(zip(job.volumes, chosen, outputs, strict=True)):
+        events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
+        volume = _read(path, series, card, events)
+        known = _known(job, path, series, volume, card, events)
+        write = _writer(job, path, volume, card, events)
+        results.append(_apply(job, segmenter, card, volume, known, write, output, events, control))
+    return {"model": str(job.model), "volumes": results}
+
+
+def _require_volumes(job: ApplyJob) -> None:
+    """Checks that the volumes exist, and that DICOM results can be written for them."""
     for path in job.volumes:
         if not path.exists():
             raise InputError(
@@ -80,68 +86,34 @@ def run_apply(
             )
         if names_a_dicom_segmentation(job.output):
             check_dicom_output(job.output, path)
-    chosen = series_of_volumes(job.volumes, job.series)
-    require_drawn(job.drawn, job.volumes, events.warning, chosen)
-    grids = [read_grid(path, own) for path, own in zip(job.volumes, chosen, strict=True)]
-    endings = [
-        _endings(job, path, grid, events) for path, grid in zip(job.volumes, grids, strict=True)
-    ]
-    outputs = _outputs(job.volumes, job.output, [each.segmentation for each in endings])
-    uncertainties = (
-        [None] * len(outputs)
-        if job.uncertainty is None
-        else _outputs(job.volumes, job.uncertainty, [each.uncertainty for each in endings])
-    )
-    for grid, output, uncertainty in zip(grids, outputs, uncertainties, strict=True):
-        # A DICOM segmentation stores the position of every frame.
-        if not names_a_dicom_segmentation(output):
-            require_holdable(output, grid)
-        if uncertainty is not None:
-            require_holdable(uncertainty, grid)
-    written = [path for path in (*outputs, *uncertainties) if path is not None]
-    read = dict.fromkeys(job.volumes, "a volume")
-    read |= {each.segmentation: "what is drawn" for each in job.drawn}
-    refuse_overwriting(written, {job.model: "the model", **read})
-    for path in written:
-        for file in files_of(path):
-            require_writable_file(file)
 
-    segmenter, card = load_model(
-        job.model, lambda card: find_weights(card.backbone, job.checkpoint)
-    )
-    segmenter.to(device)
-    results = []
-    for index, path in enumerate(job.volumes):
-        events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
-        volume = read_volume(path, chosen[index])
-        for remark in volume.remarks:
-            events.warning(remark)
-        if card.normalisation.kind == "calibrated" and _cannot_be_ct(volume):
-            events.warning(
-                f"{path.name} does not look like a CT, and the model was tuned on images with "
-                "values as in CT (air at -1000, water at 0); do not expect it to find much"
-            )
-        names = {label.value: label.name for label in card.labels}
-        axis = slice_axis(card, volume)
-        terms = {label.value: label.terminology for label in card.labels}
-        known = known_structures(
-            job.drawn, path, volume, names, axis, events.warning, terms, chosen[index]
+
+def _read(path: Path, series: str | None, card: ModelCard, events: EventWriter) -> Volume:
+    """Reads a volume, with warnings where the model may not fit it."""
+    volume = read_volume(path, series)
+    for remark in volume.remarks:
+        events.warning(remark)
+    if card.normalisation.kind == "calibrated" and _cannot_be_ct(volume):
+        events.warning(
+            f"{path.name} does not look like a CT, and the model was tuned on images with "
+            "values as in CT (air at -1000, water at 0); do not expect it to find much"
         )
-        results.append(
-            _apply(
-                job,
-                segmenter,
-                card,
-                volume,
-                known,
-                _writer(job, path, volume, card, events),
-                outputs[index],
-                uncertainties[index],
-                events,
-                control,
-            )
-        )
-    return {"model": str(job.model), "volumes": results}
+    return volume
+
+
+def _known(
+    job: ApplyJob,
+    path: Path,
+    series: str | None,
+    volume: Volume,
+    card: ModelCard,
+    events: EventWriter,
+) -> list[KnownStructure]:
+    """The model's structures that are drawn in a volume."""
+    names = {label.value: label.name for label in card.labels}
+    terms = {label.value: label.terminology for label in card.labels}
+    axis = slice_axis(card, volume)
+    return known_structures(job.drawn, path, volume, names, axis, events.warning, terms, series)
 
 
 def _cannot_be_ct(volume: Volume) -> bool:
@@ -158,8 +130,7 @@ def _apply(
     volume: Volume,
     known: Sequence[KnownStructure],
     write: Callable[[Path, Labelmap], None],
-    output: Path,
-    uncertainty: Path | None,
+    output: Output,
     events: EventWriter,
     control: Control,
 ) -> dict[str, Any]:
@@ -176,7 +147,7 @@ def _apply(
         card,
         volume,
         job.batch or _SLICES_AT_A_TIME,
-        uncertainty is not None,
+        output.uncertainty is not None,
         progress,
         known,
     )
@@ -184,35 +155,19 @@ def _apply(
     if job.largest_component:
         labelmap = keep_largest_components(labelmap)
         keep_known(SliceStack.of(labelmap, prediction.axis), known)
-    write(output, labelmap)
-    if uncertainty is not None and prediction.uncertainty is not None:
-        write_volume(uncertainty, prediction.uncertainty, volume.geometry, compress=job.compress)
+    write(output.segmentation, labelmap)
+    entropies = prediction.uncertainty
+    if output.uncertainty is not None and entropies is not None:
+        write_volume(output.uncertainty, entropies, volume.geometry, compress=job.compress)
     return {
-        "segmentation": str(output),
-        "uncertainty": str(uncertainty) if uncertainty else None,
+        "segmentation": str(output.segmentation),
+        "uncertainty": str(output.uncertainty) if output.uncertainty else None,
         "axis": prediction.axis,
         "slice_uncertainty": prediction.slice_uncertainty,
         "drawn_slices": len({number for each in known for number in each.drawn}),
         "labels": labelmap.labels,
         "seconds": round(time.monotonic() - started, 2),
     }
-
-
-def _endings(job: ApplyJob, path: Path, grid: Geometry, events: EventWriter) -> _Endings:
-    """The endings of a volume's results in a folder, of a format that can store its geometry."""
-    endings = _COMPRESSED_ENDINGS if job.compress else _RAW_ENDINGS
-    into_folder = any(
-        place is not None and not (names_an_image(place) or names_a_dicom_segmentation(place))
-        for place in (job.output, job.uncertainty)
-    )
-    if not into_folder or can_hold(endings.segmentation, grid):
-        return endings
-    events.warning(
-        f"NIfTI cannot hold where the voxels of {path.name} lie"
-        + ("" if grid.is_perpendicular else " (it is sheared)")
-        + "; results in a folder are written as NRRD"
-    )
-    return _RAW_ENDINGS
 
 
 def _writer(
@@ -241,22 +196,3 @@ def _writer(
         write_segmentation(output, labelmap, labels, sources)
 
     return write
-
-
-def _outputs(volumes: list[Path], output: Path, endings: list[str]) -> list[Path]:
-    """One file for each volume: the output itself if it is a file, else named after the volumes."""
-    if names_an_image(output) or names_a_dicom_segmentation(output):
-        return [output]
-    names: list[str] = []
-    taken: set[str] = set()
-    for volume in volumes:
-        name = stem = volume_stem(volume)
-        number = 1
-        # Volumes of the same name from different folders are told apart by a number, also where
-        # the names differ in upper and lower case only, which some disks do not distinguish.
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}_{number}"
-        taken.add(name.casefold())
-        names.append(name)
-    return [output / f"{name}{ending}" for name, ending in zip(names, endings, strict=True)]

@@ -82,7 +82,7 @@ def run_finetune(
 def _tuned(
     tuning: FineTuning, plan: FinetunePlan, events: EventWriter
 ) -> tuple[FinetuneOutcome, list[str]]:
-    """Runs the fine-tune; its outcome, and what it fell short of."""
+    """Runs the fine-tune; returns its outcome, and warnings where it fell short of its plan."""
     if tuning.resumed_at:
         events.log(f"going on at step {tuning.resumed_at}, where an earlier run stopped")
     outcome = tuning.run()

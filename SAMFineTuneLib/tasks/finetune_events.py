@@ -48,7 +48,7 @@ def log_plan(
     device: torch.device,
     events: EventWriter,
 ) -> None:
-    """Logs what is learnt from, and which part of which network trains."""
+    """Logs the number of slices to learn from, and which part of the network trains."""
     total = count(segmenter.network)[-1]
     labelled = sum(each.is_labelled for each in examples.slices)
     events.log(

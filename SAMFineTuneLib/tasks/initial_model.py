@@ -1,4 +1,4 @@
-"""The tuned model that a fine-tune goes on from."""
+"""The tuned model that a fine-tune starts from (warm start)."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class TunedForPrompts:
         measured: DSC on the held-out slices, by the prompts of the simulated user, before and
             after the tuning; None where no labelled slice is held out.
         tuning: the finished tuning, whose checkpoint can be saved or deleted.
-        warnings: in what it fell short of the plan, one sentence each.
+        warnings: where it fell short of its plan, one sentence each.
     """
 
     segmenter: PromptedSegmenter
@@ -52,7 +52,7 @@ class TunedForPrompts:
 
 @dataclass(frozen=True)
 class PromptPhase:
-    """What the phase needs of the fine-tune that it belongs to.
+    """The tuning for prompts, as the second phase of a fine-tune.
 
     Attributes:
         job: the job.

@@ -28,7 +28,7 @@ class StartingPoint:
 
     Attributes:
         weights: the backbone's file.
-        initial: the tuned model that the fine-tune goes on from.
+        initial: the tuned model that the fine-tune starts from.
     """
 
     weights: Path | None
@@ -84,7 +84,7 @@ class StartingPoint:
         return segmenter, sha256
 
     def fingerprint(self, checkpoint_sha256: str | None) -> str:
-        """Text that tells the weights before the first step from others.
+        """Text that identifies the weights before the first step.
 
         Args:
             checkpoint_sha256: of the backbone's weights, None for random ones.

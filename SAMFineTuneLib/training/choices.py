@@ -57,4 +57,4 @@ class FinetuneChoices(Protocol):
 
     @property
     def seed(self) -> int:
-        """Seed of everything random."""
+        """Seed of all random numbers."""

@@ -1,4 +1,4 @@
-"""What a preset comes to for given examples: every choice of a fine-tune, settled."""
+"""The plan of a fine-tune: every setting, from the user's choices, the preset and the examples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SMALLEST_INPUT, _INPUT_STEP, _SAM_INPUT, _STARTER_INPUT = 256, 64, 1024, 512
 
 @dataclass(frozen=True)
 class FinetunePlan:
-    """A fine-tune with nothing left open.
+    """All settings of a fine-tune.
 
     Attributes:
         backbone: name of the network; see `networks.spec`.
@@ -33,15 +33,15 @@ class FinetunePlan:
         scope: which part of the network changes.
         rank: of LoRA's updates.
         input_size: side of the square in pixels.
-        steps: optimiser steps, None for as many as fit into the time.
-        prompt_steps: of the tuning for prompts, None for as many as fit into its time.
+        steps: optimiser steps; None for as many as fit into the time.
+        prompt_steps: steps of the tuning for prompts; None for as many as fit into its time.
         minutes: time limit, None for none.
-        batch: slices a step.
+        batch: slices in each step.
         learning_rate: highest of the schedule.
         warm_up: steps until it is reached.
-        weight_decay: AdamW's.
+        weight_decay: of AdamW.
         patience: validations without improvement until it stops; None for never.
-        seed: of everything random.
+        seed: of all random numbers.
         pretrained: whether encoder and decoder start from weights that have learnt something.
     """
 

@@ -49,7 +49,7 @@ class SliceSampler:
     Args:
         segmenter: the network, adapted.
         slices: all slices.
-        seed: of everything random.
+        seed: of all random numbers.
         samples: how many samples will be drawn in all; decides whether a cache pays.
         cache_folder: where cached features go; None caches nothing.
         calibrated: whether a grey level stands for the same tissue in every slice.
