@@ -16,6 +16,20 @@ share_processors(os.environ)
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves the module's tests out unless their folder, or a file in it, is asked for by name.
+
+    They need Slicer's scene and Qt, which change the whole process and are not everywhere.
+    """
+    here = Path(__file__).parent / "module"
+    if collection_path != here:
+        return None
+    asked = [Path(config.invocation_params.dir, one.partition("::")[0]) for one in config.args]
+    if any(path.resolve() == here or here in path.resolve().parents for path in asked):
+        return None
+    return True
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real images that lies beside the checkout; tests that need it skip without it."""

@@ -18,15 +18,6 @@ from Testing.host import boot, dialogs, errors, load_module
 from Testing.support.repository import MODULE
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leaves the folder out unless it, or a file in it, is asked for by name."""
-    here = Path(__file__).parent
-    asked = [Path(config.invocation_params.dir, one.partition("::")[0]) for one in config.args]
-    if any(path.resolve() == here or here in path.resolve().parents for path in asked):
-        return None
-    return True
-
-
 @pytest.fixture(scope="session")
 def slicer_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The module `slicer` of a started host; nothing of the person's own is read or written."""
