@@ -39,6 +39,16 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/evaluation/report.py
   SAMFineTuneLib/evaluation/sheared_masks.py
   SAMFineTuneLib/evaluation/surface.py
+  SAMFineTuneLib/examples/__init__.py
+  SAMFineTuneLib/examples/absent_labels.py
+  SAMFineTuneLib/examples/class_targets.py
+  SAMFineTuneLib/examples/example.py
+  SAMFineTuneLib/examples/example_labels.py
+  SAMFineTuneLib/examples/example_warnings.py
+  SAMFineTuneLib/examples/kept_slices.py
+  SAMFineTuneLib/examples/loading.py
+  SAMFineTuneLib/examples/opened_example.py
+  SAMFineTuneLib/examples/training_set.py
   SAMFineTuneLib/files.py
   SAMFineTuneLib/geometry/__init__.py
   SAMFineTuneLib/geometry/axes.py
@@ -158,21 +168,13 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/worker.py
   SAMFineTuneLib/tensor_file.py
   SAMFineTuneLib/training/__init__.py
-  SAMFineTuneLib/training/absent_labels.py
   SAMFineTuneLib/training/choices.py
-  SAMFineTuneLib/training/class_targets.py
   SAMFineTuneLib/training/eager_adamw.py
-  SAMFineTuneLib/training/example.py
-  SAMFineTuneLib/training/example_labels.py
-  SAMFineTuneLib/training/example_warnings.py
-  SAMFineTuneLib/training/examples.py
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
-  SAMFineTuneLib/training/kept_slices.py
   SAMFineTuneLib/training/loop.py
   SAMFineTuneLib/training/loss.py
   SAMFineTuneLib/training/mask_loss.py
-  SAMFineTuneLib/training/opened_example.py
   SAMFineTuneLib/training/plan.py
   SAMFineTuneLib/training/presets.py
   SAMFineTuneLib/training/preview.py
@@ -187,7 +189,6 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/slice_context.py
   SAMFineTuneLib/training/slice_pool.py
   SAMFineTuneLib/training/trained_weights.py
-  SAMFineTuneLib/training/training_set.py
   SAMFineTuneLib/training/training_state.py
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py

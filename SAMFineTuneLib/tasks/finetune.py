@@ -10,6 +10,8 @@ import torch
 
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.loading import load_examples
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
@@ -20,13 +22,11 @@ from SAMFineTuneLib.tasks.finetune_events import log_plan, watch_of
 from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.tasks.prompt_phase import PromptPhase, TunedForPrompts
 from SAMFineTuneLib.tasks.starting_point import StartingPoint, weights_to_start_from
-from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
 from SAMFineTuneLib.training.plan import FinetunePlan, settle
 from SAMFineTuneLib.training.preview import PreviewWriter
 from SAMFineTuneLib.training.prompt_tuning import PromptTuning
 from SAMFineTuneLib.training.shortfall import shortfalls
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
 from SAMFineTuneLib.worker.events import EventWriter
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
 from SAMFineTuneLib.tasks.prompt_phase import TunedForPrompts
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.shortfall import ending_in_words
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
 

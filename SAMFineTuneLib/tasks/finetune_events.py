@@ -9,12 +9,12 @@ import torch
 
 from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.counted_text import counted
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.training.loop import ProgressReport, Watch
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.preview import PreviewWriter
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 from SAMFineTuneLib.worker.events import EventWriter
 

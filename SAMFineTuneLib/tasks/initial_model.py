@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.example_labels import Label
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
@@ -18,7 +19,6 @@ from SAMFineTuneLib.models.model_file import (
     load_prompted,
     read_card,
 )
-from SAMFineTuneLib.training.example_labels import Label
 from SAMFineTuneLib.weights.choice import find_weights
 
 

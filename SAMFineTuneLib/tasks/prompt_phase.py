@@ -10,6 +10,7 @@ import torch
 
 from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.models.model_file import PromptCard, Strategy
@@ -22,7 +23,6 @@ from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
 from SAMFineTuneLib.training.prompt_tuning import PromptOutcome, PromptTuning
 from SAMFineTuneLib.training.prompted_validation import measure_prompted
 from SAMFineTuneLib.training.shortfall import few_steps
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 from SAMFineTuneLib.weights.official import load_checkpoint
 from SAMFineTuneLib.worker.events import EventWriter

@@ -10,6 +10,7 @@ import torch
 
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.networks.build import build
@@ -17,7 +18,6 @@ from SAMFineTuneLib.networks.starter.network import renew_context_decoder
 from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.slice_context import context_of_slices
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.weights.official import file_sha256, load_checkpoint
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from SAMFineTuneLib.device import autocast
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.training.loop import Ending, TrainingLoop, Watch, device_of
 from SAMFineTuneLib.training.loss import PartialLabelLoss
@@ -16,7 +17,6 @@ from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.slice_pool import SlicePool
 from SAMFineTuneLib.training.trained_weights import TrainedWeights
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.training_state import STATE_FILE, TrainingState
 from SAMFineTuneLib.training.validation import Validation, ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit

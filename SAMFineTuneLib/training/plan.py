@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.training.choices import FinetuneChoices
 from SAMFineTuneLib.training.presets import PRESETS, Recipe
-from SAMFineTuneLib.training.training_set import TrainingSet
 
 # Learning rate of a network that starts from random weights, wholly or in its decoder.
 _SCRATCH_RATE = 1e-3

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.pictures.contact_sheet import SlicePanel, write_contact_sheet
 from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
 # Drawing a picture takes about 0.2 s, by which the fine-tune is delayed.

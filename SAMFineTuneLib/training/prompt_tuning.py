@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from SAMFineTuneLib.device import autocast
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.random_source import RandomSource
@@ -35,7 +36,6 @@ from SAMFineTuneLib.training.prompted_validation import measure_prompted
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.slice_pool import SlicePool
 from SAMFineTuneLib.training.trained_weights import TrainedWeights
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.training_state import PROMPT_STATE_FILE, TrainingState
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 from SAMFineTuneLib.training.weight_interpolation import (

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from SAMFineTuneLib.device import autocast
+from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.prediction.slice_prediction import embed
@@ -27,7 +28,6 @@ from SAMFineTuneLib.prompts.simulated import (
     points_within,
 )
 from SAMFineTuneLib.slices.square import SquareFit
-from SAMFineTuneLib.training.training_set import LabelledSlice
 
 _CLICKS = 3
 # Standard deviation of the displacement of a box's sides, as a share of its width and height, as in

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
@@ -23,7 +24,6 @@ from SAMFineTuneLib.training.feature_cache import (
     worthwhile_variants,
 )
 from SAMFineTuneLib.training.slice_pool import SlicePool
-from SAMFineTuneLib.training.training_set import LabelledSlice
 
 
 class Batch(NamedTuple):

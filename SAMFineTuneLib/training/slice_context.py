@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from SAMFineTuneLib.device import autocast
+from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.networks.starter.context_decoder import ClassContext, ContextMaskDecoder
 from SAMFineTuneLib.slices.pixels import network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
-from SAMFineTuneLib.training.training_set import LabelledSlice
 
 # More slices of a class do not improve the averages.
 _SLICES_OF_CLASS = 12

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from SAMFineTuneLib.training.training_set import LabelledSlice
+from SAMFineTuneLib.examples.training_set import LabelledSlice
 
 # Share of a batch that is drawn from the slices known to be empty.
 _EMPTY_SHARE = 0.2

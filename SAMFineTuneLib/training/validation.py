@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache
-from SAMFineTuneLib.training.training_set import LabelledSlice
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from SAMFineTuneLib.training.training_set import LabelledSlice
+from SAMFineTuneLib.examples.training_set import LabelledSlice
 
 # Share of the volumes, or of the labelled slices, that is held out, and at least one.
 _SHARE = 0.15

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from SAMFineTuneLib.adaptation.strategy import adapt
+from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
@@ -28,7 +29,6 @@ from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 from SAMFineTuneLib.training.sampling import Batch, SliceSampler
 from SAMFineTuneLib.training.slice_pool import SlicePool
-from SAMFineTuneLib.training.training_set import LabelledSlice
 from Testing.benchmarks.backbone_step import Case
 from Testing.benchmarks.mobile_sam_network import PlainLoss, PlainMobileSam
 from Testing.benchmarks.process_cost import own_peak_bytes, own_resident_bytes

@@ -19,6 +19,8 @@ import torch
 from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
+from SAMFineTuneLib.examples.loading import load_examples
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
@@ -31,11 +33,9 @@ from SAMFineTuneLib.networks.staged_encoder import (
     on_features,
 )
 from SAMFineTuneLib.prediction.volume_prediction import predict_volume
-from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.training.fine_tuning import FineTuning, signature_of
 from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import settle
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import split
 from SAMFineTuneLib.volumes import Labelmap, Volume
 from Testing.support.job_records import choices_of

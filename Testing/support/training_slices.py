@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from SAMFineTuneLib.adaptation.strategy import adapt
+from SAMFineTuneLib.examples.example_labels import Label
+from SAMFineTuneLib.examples.training_set import LabelledSlice, TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
-from SAMFineTuneLib.training.example_labels import Label
 from SAMFineTuneLib.training.plan import FinetunePlan
-from SAMFineTuneLib.training.training_set import LabelledSlice, TrainingSet
 
 WINDOW = IntensityWindow(low=0, high=1, mean=0.5, standard_deviation=0.2)
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from SAMFineTuneLib.adaptation.strategy import adapt
+from SAMFineTuneLib.examples.loading import load_examples
+from SAMFineTuneLib.examples.training_set import WIDEST
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, write_job
@@ -26,11 +28,9 @@ from SAMFineTuneLib.prediction.volume_prediction import (
     slice_axis,
 )
 from SAMFineTuneLib.slices.intensity import IntensityWindow
-from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.training.fine_tuning import FineTuning
 from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import settle
-from SAMFineTuneLib.training.training_set import WIDEST
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 from SAMFineTuneLib.volumes import (
     Geometry,

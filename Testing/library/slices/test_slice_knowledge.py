@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.loading import load_examples
 from SAMFineTuneLib.jobs.schema import Example, FinetuneJob, make_job, read_job, write_job
 from SAMFineTuneLib.slices.known_labels import known_labels
 from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.slices.stack import SliceStack
-from SAMFineTuneLib.training.examples import load_examples
 from Testing.support.job_records import example_of
 from Testing.support.synthetic_volumes import geometry_of, head, keep_slices, write_pair
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from SAMFineTuneLib.examples.loading import load_examples
 from SAMFineTuneLib.slices.intensity import (
     IntensityWindow,
     VoxelSample,
     find_normalisation,
     sample_voxels,
 )
-from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.volumes import Volume, read_volume, write_labelmap, write_volume
 from SAMFineTuneLib.volumes.number_range import computable
 from Testing.support.in_process import Shell, shell_of

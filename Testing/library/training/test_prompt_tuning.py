@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
 from SAMFineTuneLib.errors import Cancelled
+from SAMFineTuneLib.examples.example_labels import Label
+from SAMFineTuneLib.examples.training_set import LabelledSlice, TrainingSet
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.models.model_file import ModelCard, load_model, load_prompted, read_card
 from SAMFineTuneLib.networks.build import build
@@ -25,7 +27,6 @@ from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, PADDING, POSITIVE, Promp
 from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
 from SAMFineTuneLib.training import prompt_tuning, validation_split
-from SAMFineTuneLib.training.example_labels import Label
 from SAMFineTuneLib.training.loop import ProgressReport, Watch
 from SAMFineTuneLib.training.plan import settle
 from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
@@ -37,7 +38,6 @@ from SAMFineTuneLib.training.prompt_targets import (
 )
 from SAMFineTuneLib.training.prompt_tuning import PromptTuning
 from SAMFineTuneLib.training.prompted_validation import measure_prompted
-from SAMFineTuneLib.training.training_set import LabelledSlice, TrainingSet
 from SAMFineTuneLib.training.training_state import PROMPT_STATE_FILE, load_state
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 from SAMFineTuneLib.weights.choice import find_weights

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from SAMFineTuneLib.errors import Cancelled, InputError
+from SAMFineTuneLib.examples.loading import load_examples
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
 from SAMFineTuneLib.slices.intensity import sample_voxels
 from SAMFineTuneLib.training import validation_split
-from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
 from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import settle
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.training_state import STATE_FILE
 from SAMFineTuneLib.training.validation import ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.training import schedule
 from SAMFineTuneLib.training.fine_tuning import VALIDATIONS
 from SAMFineTuneLib.training.plan import FinetunePlan, settle
 from SAMFineTuneLib.training.schedule import Schedule
-from SAMFineTuneLib.training.training_set import LabelledSlice
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
 from Testing.support.job_records import choices_of
 from Testing.support.training_slices import a_slice, training_set

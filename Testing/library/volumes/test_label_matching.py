@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.example_labels import Label
+from SAMFineTuneLib.examples.loading import load_examples
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.models.model_file import read_card
 from SAMFineTuneLib.tasks.drawn_slices import known_structures
-from SAMFineTuneLib.training.example_labels import Label
-from SAMFineTuneLib.training.examples import load_examples
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.volumes import read_labelmap, read_volume, write_labelmap
 from SAMFineTuneLib.volumes.coded_term import coded_term
 from SAMFineTuneLib.volumes.label_matching import (

@@ -205,7 +205,7 @@ def test_few_slices_of_grey_levels_are_asked_back(tmp_path):
 
 class TestTheImageAsItsOwnSegmentation:
     def example(self, folder: Path, **fields):
-        from SAMFineTuneLib.training.examples import load_examples
+        from SAMFineTuneLib.examples.loading import load_examples
         from Testing.support.job_records import example_of
 
         return load_examples([example_of(folder / "v.nrrd", folder / "s.nrrd", **fields)])
@@ -227,7 +227,7 @@ class TestTheImageAsItsOwnSegmentation:
         assert [label.value for label in self.example(tmp_path, labels=[5]).labels] == [5]
 
     def test_one_file_for_both_is_asked_back_whatever_is_in_it(self, tmp_path):
-        from SAMFineTuneLib.training.examples import load_examples
+        from SAMFineTuneLib.examples.loading import load_examples
         from Testing.support.job_records import example_of
 
         volume, _ = write_pair(tmp_path, *head(), "a")

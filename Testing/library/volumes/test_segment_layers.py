@@ -335,9 +335,9 @@ class TestOnTopIsSaidEverywhere:
         assert "on_top" in refused(read_examples, tmp_path / "e.json", {}).message
 
     def test_examples_drawn_slices_and_evaluation(self, tmp_path):
+        from SAMFineTuneLib.examples.loading import load_examples
         from SAMFineTuneLib.jobs.schema import Example
         from SAMFineTuneLib.tasks.drawn_slices import known_structures
-        from SAMFineTuneLib.training.examples import load_examples
         from Testing.support.job_records import example_of
 
         fields = segment(0, "a", 0, 1) | segment(1, "c", 1, 1)

@@ -10,12 +10,12 @@ import pytest
 import SimpleITK as sitk
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.loading import load_examples
 from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.interactive.protocol import SessionSettings
 from SAMFineTuneLib.jobs.schema import ApplyJob, Example, FinetuneJob, make_job
 from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.tasks.drawn_slices import known_structures, require_drawn
-from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.volumes import Labelmap, read_volume, write_labelmap
 from Testing.support.in_process import run_here
 from Testing.support.job_records import example_of

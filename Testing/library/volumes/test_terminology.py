@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from SAMFineTuneLib.examples.loading import load_examples
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob, make_job, write_job
 from SAMFineTuneLib.models.model_file import LabelCard, read_card
-from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.volumes import read_labelmap
 from Testing.support.in_process import run_here
 from Testing.support.job_records import example_of

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.context_class_decoder import ContextClassDecoder
 from SAMFineTuneLib.networks.build import build
@@ -22,7 +23,6 @@ from SAMFineTuneLib.networks.starter.context_decoder import ContextMaskDecoder
 from SAMFineTuneLib.networks.starter.prompt_decoder import StarterMaskDecoder
 from SAMFineTuneLib.slices.intensity import IntensityWindow
 from SAMFineTuneLib.training.slice_context import context_of_slices
-from SAMFineTuneLib.training.training_set import LabelledSlice
 from SAMFineTuneLib.weights import choice as weights
 from SAMFineTuneLib.weights.availability import list_backbones
 from SAMFineTuneLib.weights.choice import bundled_path, find_weights

@@ -227,8 +227,8 @@ def test_a_structure_that_one_example_lacks_is_learnt_as_absent_where_that_is_sa
     )
     assert [entry["labels"] for entry, _, _ in written] == [[1, 2], [1, 2], [1], [2]]
 
+    from SAMFineTuneLib.examples.loading import load_examples
     from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job
-    from SAMFineTuneLib.training.examples import load_examples
 
     job = make_job(
         FinetuneJob,

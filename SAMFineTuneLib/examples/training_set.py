@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from SAMFineTuneLib.examples.example_labels import Label
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
-from SAMFineTuneLib.training.example_labels import Label
 
 # The model's axis when its volumes were cut along different ones, each along its widest spacing.
 WIDEST = "widest"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.training.opened_example import OpenedExample
+from SAMFineTuneLib.examples.opened_example import OpenedExample
 
 
 def refuse_absent_labels(

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.loading import load_examples
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.models.model_file import read_card
 from SAMFineTuneLib.slices.known_labels import known_labels
 from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.tasks.drawn_slices import known_structures
-from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.training.plan import settle
-from SAMFineTuneLib.training.training_set import TrainingSet
 from SAMFineTuneLib.training.validation_split import split
 from SAMFineTuneLib.volumes import Labelmap, Volume, read_volume, write_labelmap
 from Testing.support.in_process import Shell, shell_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from SAMFineTuneLib.training.example_labels import Label
-from SAMFineTuneLib.training.opened_example import OpenedExample
-from SAMFineTuneLib.training.training_set import LabelledSlice
+from SAMFineTuneLib.examples.example_labels import Label
+from SAMFineTuneLib.examples.opened_example import OpenedExample
+from SAMFineTuneLib.examples.training_set import LabelledSlice
 
 
 def warnings_of_examples(

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from SAMFineTuneLib.errors import Cancelled, InputError
+from SAMFineTuneLib.examples.loading import load_examples
+from SAMFineTuneLib.examples.training_set import WIDEST
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
-from SAMFineTuneLib.training.examples import load_examples
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache, worthwhile_variants
 from SAMFineTuneLib.training.plan import settle
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.slice_pool import SlicePool
-from SAMFineTuneLib.training.training_set import WIDEST
 from SAMFineTuneLib.training.validation_split import split
 from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair

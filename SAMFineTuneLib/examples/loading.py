@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.absent_labels import refuse_absent_labels
+from SAMFineTuneLib.examples.class_targets import labelled_slices
+from SAMFineTuneLib.examples.example import Example
+from SAMFineTuneLib.examples.example_labels import Label, number_labels
+from SAMFineTuneLib.examples.example_warnings import warnings_of_examples
+from SAMFineTuneLib.examples.kept_slices import most_kept_without_structure
+from SAMFineTuneLib.examples.opened_example import OpenedExample, open_example, read_labels
+from SAMFineTuneLib.examples.training_set import WIDEST, LabelledSlice, TrainingSet
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, find_normalisation
-from SAMFineTuneLib.training.absent_labels import refuse_absent_labels
-from SAMFineTuneLib.training.class_targets import labelled_slices
-from SAMFineTuneLib.training.example import Example
-from SAMFineTuneLib.training.example_labels import Label, number_labels
-from SAMFineTuneLib.training.example_warnings import warnings_of_examples
-from SAMFineTuneLib.training.kept_slices import most_kept_without_structure
-from SAMFineTuneLib.training.opened_example import OpenedExample, open_example, read_labels
-from SAMFineTuneLib.training.training_set import WIDEST, LabelledSlice, TrainingSet
 
 
 def load_examples(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from SAMFineTuneLib.examples.example import Example
+from SAMFineTuneLib.examples.example_labels import LabelsOfExample
+from SAMFineTuneLib.examples.kept_slices import KnownSlice, kept_empty_slices, kept_slices
 from SAMFineTuneLib.geometry.drawn_axis import widest_axis
 from SAMFineTuneLib.slices.intensity import VoxelSample, sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead, suggest_axis
-from SAMFineTuneLib.training.example import Example
-from SAMFineTuneLib.training.example_labels import LabelsOfExample
-from SAMFineTuneLib.training.kept_slices import KnownSlice, kept_empty_slices, kept_slices
 from SAMFineTuneLib.volumes import (
     Geometry,
     Labelmap,

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from SAMFineTuneLib.examples.example_labels import Label
+from SAMFineTuneLib.examples.opened_example import OpenedExample
+from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation
-from SAMFineTuneLib.training.example_labels import Label
-from SAMFineTuneLib.training.opened_example import OpenedExample
-from SAMFineTuneLib.training.training_set import LabelledSlice
 
 
 def labelled_slices(
