@@ -19,7 +19,7 @@ from Testing.support.heartbeat import Heartbeat
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
 # For pictures, as many as the preset has.
-STEPS = 0 if os.environ.get("TUTORIAL_PICTURES") else 40
+STEPS = 0 if os.environ.get("TUTORIAL_PICTURES") else 60
 
 
 class Desktop:
