@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from SAMFineTuneLib.jobs.folder import JobFolder
-from SAMFineTuneLib.worker.ending import how_it_ended, with_last_words
+from SAMFineTuneLib.worker.ending import how_it_ended, with_error_lines
 from SAMFineTuneLib.worker.events import ErrorEvent, Event, Log, Result, parse_line
 from SAMFineTuneLib.worker.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT
 
@@ -107,7 +107,7 @@ class WorkerOutput:
             EXIT_OUR_FAULT,
             error=ErrorEvent(
                 code="worker_died",
-                message=with_last_words(message, lines),
+                message=with_error_lines(message, lines),
                 remedy="If memory ran out, take a smaller batch or input size; else see worker.log "
                 "of the job folder",
                 exit_code=EXIT_OUR_FAULT,
