@@ -20,8 +20,8 @@ def worker_environment(base: Mapping[str, str]) -> dict[str, str]:
     environment["PYTHONSAFEPATH"] = "1"
     share_processors(environment)
     root = Path(__file__).resolve().parents[2]
-    # If the library is installed, the worker finds it without PYTHONPATH. Adding site-packages
-    # to it would put it ahead of the standard library, and a package could replace a standard module.
+    # If the library is installed, the worker finds it without PYTHONPATH. Adding site-packages to
+    # PYTHONPATH would let a package there replace a module of the standard library.
     if root.name not in ("site-packages", "dist-packages"):
         paths = [str(root), *filter(None, [environment.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)
