@@ -1,8 +1,8 @@
 """Adapters: narrow two-layer networks that correct the features of a frozen module.
 
-Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP"; the one beside the MLP is
-AdaptFormer's (Chen et al. 2022). The second layer starts at zero, so that an adapted network
-starts out computing what it computed before.
+Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP"; the adapter beside the MLP is
+that of AdaptFormer (Chen et al. 2022). The second layer's weights start at zero, so that an adapted
+network at first computes what it computed before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MLP_SCALE = 0.5
 
 
 class Adapter(nn.Module):
-    """Channels to a quarter of them and back.
+    """Two layers: from the channels to a quarter as many, and back.
 
     Args:
         channels: width of the features.
@@ -36,7 +36,7 @@ class Adapter(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The correction alone, without the skip."""
+        """The correction without the features that it is added to."""
         correction: Tensor = self.up(self.activation(self.down(x)))
         return correction
 
@@ -50,13 +50,13 @@ class AdapterBehind(nn.Module):
         self.adapter = adapter
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The module's arguments to its corrected output."""
+        """The module's output for these arguments, corrected by the adapter."""
         y: Tensor = self.wrapped(*args, **kwargs)
         return y + self.adapter(y)
 
 
 class AdapterBeside(nn.Module):
-    """A module and an adapter of the same input, the adapter's part scaled by a half."""
+    """A module and an adapter with the same input; half of the adapter's output is added."""
 
     def __init__(self, wrapped: nn.Module, adapter: Adapter) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class AdapterBeside(nn.Module):
         self.adapter = adapter
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features to the sum of both."""
+        """The module's output plus the scaled adapter's, from the same features."""
         y: Tensor = self.wrapped(x)
         return y + MLP_SCALE * self.adapter(x)
 
@@ -75,8 +75,8 @@ class AdapterBefore(nn.Module):
     Args:
         wrapped: the module.
         adapter: the adapter.
-        owned: False where another module holds the adapter, whose parameters then must not
-            appear a second time in the state dictionary.
+        owned: False if another module already holds the adapter, whose parameters must not appear
+            a second time in the state dictionary.
     """
 
     def __init__(self, wrapped: nn.Module, adapter: Adapter, owned: bool = True) -> None:
@@ -84,17 +84,17 @@ class AdapterBefore(nn.Module):
         self.wrapped = wrapped
         if owned:
             self.adapter = adapter
-        # A tuple hides the module from registration; it is the same object all the same.
+        # Inside a tuple the module is not registered a second time.
         self._adapter = (adapter,)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features to the module's output for the corrected features."""
+        """The module's output for the features that the adapter has corrected."""
         y: Tensor = self.wrapped(x + self._adapter[0](x))
         return y
 
 
 def insert_adapters(sites: list[AdapterSite]) -> None:
-    """Wraps every site's module; the new parameters train, the wrapped ones are left alone."""
+    """Wraps every site's module; the new parameters require gradients, the others do not change."""
     shared: dict[tuple[int, str], Adapter] = {}
     for site in sites:
         wrapped = getattr(site.parent, site.name)

@@ -1,8 +1,8 @@
 """Low-rank adaptation: a frozen weight W becomes W + B A, with A and B of a small rank.
 
 Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models". B starts at zero, so that an
-adapted network starts out computing what it computed before. The update is not scaled, as in
-SAMed (Zhang and Liu 2023).
+adapted network at first computes what it computed before. The update is not scaled, as in SAMed
+(Zhang and Liu 2023).
 """
 
 from __future__ import annotations
@@ -73,7 +73,10 @@ class LoraQueryValue(nn.Module):
 
 
 class LoraConv2d(nn.Module):
-    """A convolution with a low-rank update: its own geometry to `rank` channels, then 1 × 1."""
+    """A convolution with a low-rank update.
+
+    The update is a convolution of the same kernel to `rank` channels, and a 1 × 1 convolution.
+    """
 
     def __init__(self, wrapped: nn.Conv2d, rank: int) -> None:
         super().__init__()
@@ -100,7 +103,7 @@ class LoraConv2d(nn.Module):
 
 
 def insert_lora(sites: list[LoraSite], rank: int) -> None:
-    """Wraps every site's layer; the new parameters train, the wrapped ones are left alone."""
+    """Wraps every site's layer; the new parameters require gradients, the others do not change."""
     for site in sites:
         layer = getattr(site.parent, site.name)
         with torch.device(layer.weight.device):

@@ -1,4 +1,4 @@
-"""The names of what can train in a network: methods and scopes. Loads no tensor library."""
+"""The names of the methods and scopes of an adaptation. Loads no tensor library."""
 
 from __future__ import annotations
 

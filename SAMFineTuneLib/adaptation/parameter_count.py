@@ -1,7 +1,7 @@
 """How many parameters a network has, and how many of them train.
 
-Table 3 of the study (MELBA 2025:006) gives millions for two classes, that is three mask tokens.
-Total and trainable there and here, where they differ:
+Table 3 of the study (MELBA 2025:006) gives numbers in millions for two classes, that is three mask
+tokens. Total and trainable parameters in the study and here, where they differ:
 
 | backbone | scope           | method  | study         | here          | reason  |
 |----------|-----------------|---------|---------------|---------------|---------|
@@ -15,10 +15,10 @@ Total and trainable there and here, where they differ:
 | ViT-B    | encoder_decoder | vanilla | … / 93.60     | … / 93.59     | f       |
 
 a. The study trains adapters alone; here the class tokens and output layers (0.63) train as well,
-   for they are new. The adapters in the decoder are the same 0.13.
-b. The study's blocks hold a third adapter each, which its two-dimensional networks never call.
-c. The study counts TinyViT's layers for blocks and so adapts all eight blocks of its layers 1 and
-   2; here, as in the other backbones, it is the first two and the last two transformer blocks.
+   because they are new. The adapters in the decoder are the same 0.13.
+b. Each of the study's blocks holds a third adapter, which its two-dimensional networks never call.
+c. The study takes TinyViT's layers for blocks and so adapts all eight blocks of its layers 1 and 2;
+   here, as in the other backbones, the first two and the last two transformer blocks are adapted.
 d. The study also trains TinyViT's convolution layer (0.11).
 e. TinyViT's classification head (0.32), which segmentation never calls, stays frozen; and f.
 f. The prompt encoder (0.006), which gets no prompts to learn from, stays frozen.

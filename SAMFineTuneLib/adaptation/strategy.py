@@ -1,4 +1,4 @@
-"""Which parameters of a network exist and which train: a method and a scope.
+"""Adapts a network by a method and a scope, which say what is inserted and which parameters train.
 
 The study of fine-tuning strategies (MELBA 2025:006) compares the three methods in two scopes.
 """
@@ -26,27 +26,27 @@ DEFAULT_RANK = 4
 
 
 def adapt(network: SamNetwork, method: Method, scope: Scope, rank: int = DEFAULT_RANK) -> None:
-    """Changes a network in place so that exactly what should train requires gradients.
+    """Changes a network in place; afterwards only the parameters that train require gradients.
 
-    Call it after the weights are loaded and the head has taken the mask decoder's place. At first
-    the network computes what it computed before.
+    To be called after the weights are loaded and the head has replaced the mask decoder. At first
+    the adapted network computes what it computed before.
 
     * vanilla: the whole mask decoder trains, and in the larger scope the whole image encoder.
     * adapter: adapters after attentions and beside MLPs.
     * lora: low-rank updates of every attention's query and value.
 
     With adapter and lora the mask decoder's parts outside its transformer (class tokens, output
-    layers) train too. The prompt encoder never does.
+    layers) train too. The prompt encoder never trains.
 
     Args:
-        network: image encoder, prompt encoder and mask decoder; the encoder names its sites, and
-            so may a mask decoder that has no `transformer` like Segment Anything's.
-        method: how the frozen weights are changed.
+        network: the network; its image encoder names its sites. Its mask decoder names them too, or
+            has a `transformer` like Segment Anything's.
+        method: how the network is changed; see above.
         scope: "decoder" leaves the image encoder as it is.
         rank: rank of the low-rank updates; the other methods ignore it.
 
     Raises:
-        InputError: unknown method or scope, rank below 1.
+        InputError: the method or the scope is unknown, or the rank is below 1.
         ValueError: the network is adapted already.
     """
     _check(method, scope, rank)
@@ -68,10 +68,10 @@ def adapt(network: SamNetwork, method: Method, scope: Scope, rank: int = DEFAULT
 def adapt_for_prompts(
     network: SamNetwork, method: Method, scope: Scope, rank: int = DEFAULT_RANK
 ) -> None:
-    """As `adapt`, for a network that answers prompts with the decoder that it was built with.
+    """As `adapt`, for a network that finds masks from prompts with its own decoder.
 
-    With vanilla the prompt encoder trains too; with adapter and lora it stays. A decoder for the
-    automatic task that the backbone brings along goes: the network is a copy for prompts alone.
+    With vanilla the prompt encoder trains too; with adapter and lora it stays frozen. A decoder for
+    the automatic task, if the backbone has one, is removed: the network is for prompts alone.
     """
     network.context_decoder = None
     adapt(network, method, scope, rank)
@@ -92,7 +92,7 @@ def _check(method: str, scope: str, rank: int) -> None:
 
 
 def _train_stages(network: SamNetwork) -> None:
-    """Only what the stages compute with: an unused classification head stays frozen."""
+    """Trains only parameters that the stages use: an unused classification head stays frozen."""
     for stage in network.image_encoder.stages():
         for parameter in stage.parameters():
             parameter.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""A backbone for the automatic task: images in, class logits out, no prompts."""
+"""A backbone with a head for the automatic task: from images to class logits, without prompts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class AutomaticSegmenter(nn.Module):
 
     Args:
         network: the backbone; its mask decoder is replaced, in place.
-        structures: number of classes beside background.
-        context: what labelled slices say of the classes, for a backbone whose decoder takes it.
+        structures: number of classes without background.
+        context: description of the classes from labelled slices, for a backbone whose decoder uses
+            one.
     """
 
     def __init__(
@@ -34,16 +35,16 @@ class AutomaticSegmenter(nn.Module):
         else:
             network.mask_decoder = ClassMaskDecoder(decoder, structures)
         self.network = network
-        # Prompts are for correction; the automatic task leaves their encoder as it was.
+        # The automatic task has no prompts from which their encoder could learn.
         network.prompt_encoder.requires_grad_(False)
 
     def decode(self, features: FeatureState) -> tuple[Tensor, Tensor]:
-        """Encoder output to class logits (B, classes, S/4, S/4) and IoU predictions."""
+        """Class logits (B, classes, S/4, S/4) and IoU predictions from the encoder's output."""
         prompts: Any = self.network.prompt_encoder
         dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
         logits, iou_predictions = self.network.mask_decoder(features, prompts.get_dense_pe(), dense)
         return logits, iou_predictions
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, 3, S, S) to class logits and IoU predictions."""
+        """Class logits and IoU predictions from normalised images (B, 3, S, S)."""
         return self.decode(self.network.image_encoder(images))

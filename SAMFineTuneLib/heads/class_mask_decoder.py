@@ -1,8 +1,8 @@
 """Segment Anything's mask decoder as an automatic multi-class segmentation head.
 
-The prompts give way to one learnt mask token for each class, background among them, and a softmax
-over the classes takes the place of separate thresholds, as in SAMed (Zhang and Liu 2023) and the
-study that the project follows (Gu et al., MELBA 2025:006).
+Prompts are replaced by one learnt mask token for each class, including background, and separate
+thresholds by a softmax over the classes, as in SAMed (Zhang and Liu 2023) and the study that the
+project follows (Gu et al., MELBA 2025:006).
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ _TOKEN_NOISE = 0.02
 
 
 class ClassMaskDecoder(nn.Module):
-    """One mask token and one output layer a class; the transformer and upscaling as they were.
+    """A mask decoder with one mask token and one output layer for each class.
+
+    Its transformer and upscaling are those of Segment Anything's decoder.
 
     Args:
-        decoder: the mask decoder to take apart, with its pretrained weights.
-        structures: number of classes beside background.
+        decoder: the mask decoder whose parts are used, with its pretrained weights.
+        structures: number of classes without background.
     """
 
     def __init__(self, decoder: Any, structures: int) -> None:
@@ -40,7 +42,7 @@ class ClassMaskDecoder(nn.Module):
         self.iou_token: nn.Embedding = decoder.iou_token
         self.mask_tokens = _class_tokens(decoder.mask_tokens, classes)
         self.output_upscaling: nn.Module = decoder.output_upscaling
-        # The first of the decoder's tokens is the one trained to give a single whole mask.
+        # The first of the decoder's tokens was trained to give a single whole mask.
         self.output_hypernetworks_mlps = nn.ModuleList(
             copy.deepcopy(decoder.output_hypernetworks_mlps[0]) for _ in range(classes)
         )
@@ -66,7 +68,7 @@ class ClassMaskDecoder(nn.Module):
 
         Returns:
             Logits (B, classes, 4h, 4w), background first; and the intersection over union that
-            the network expects of each class's mask, (B, classes).
+            the network predicts for each class's mask, (B, classes).
         """
         embedding = features.x
         tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])

@@ -1,4 +1,4 @@
-"""A backbone with its own mask decoder: an image once, then a mask for every set of prompts."""
+"""A backbone that finds masks from prompts: it encodes an image once, and decodes prompts on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from SAMFineTuneLib.prompts.prompt_set import PADDING, PromptSet
 
 
 class PromptedSegmenter(nn.Module):
-    """Prompts to masks, with the starter network or one of Segment Anything's.
+    """Finds masks from prompts, with the starter network or one of Segment Anything's.
 
     Args:
         network: the network, with the mask decoder that it was built with.
@@ -26,18 +26,19 @@ class PromptedSegmenter(nn.Module):
         self.network = network
 
     def encode(self, images: Tensor) -> FeatureState:
-        """Normalised images (B, 3, S, S) to what `decode` needs of them."""
+        """The features that `decode` needs, from normalised images (B, 3, S, S)."""
         features: FeatureState = self.network.image_encoder(images)
         return features
 
     def decode(self, features: FeatureState, prompts: PromptSet) -> tuple[Tensor, Tensor]:
-        """Mask logits (B, 1, S/4, S/4) and the expected intersection over union (B, 1).
+        """Mask logits (B, 1, S/4, S/4) and the predicted intersection over union (B, 1).
 
-        Of Segment Anything's masks it is the first, which is made for prompts that leave no doubt.
+        Of the masks that Segment Anything's decoder gives this is the first, which is meant for
+        prompts that are not ambiguous.
         """
         if isinstance(self.network.mask_decoder, StarterMaskDecoder):
             return self._decode_together(features, prompts)
-        # Segment Anything's decoder takes many sets of prompts, but of one image.
+        # Segment Anything's decoder takes several sets of prompts at once, but only of one image.
         found = [
             self._decode_one(features.x[number : number + 1], prompts.of_image(number))
             for number in range(len(features.x))
@@ -71,10 +72,9 @@ class PromptedSegmenter(nn.Module):
         return positions
 
     def _official_tokens(self, prompts: PromptSet) -> Tensor:
-        """(1, N, C): one image's prompts as Segment Anything's prompt encoder makes tokens of them.
+        """The tokens (1, N, C) that Segment Anything's prompt encoder makes of one image's prompts.
 
-        There is padding behind the points where there is no box, and nowhere else; prompts that
-        are a mask alone make no token at all.
+        Padding follows the points only if there is no box. If there is only a mask, N is 0.
         """
         encoder: Any = self.network.prompt_encoder
         given = prompts.labels[0] != PADDING
@@ -88,9 +88,11 @@ class PromptedSegmenter(nn.Module):
         return torch.cat(tokens, dim=1)
 
     def _tokens(self, prompts: PromptSet) -> Tensor:
-        """(B, N + 3, C): points and padding, then the two corners of a box or what stands for none.
+        """The tokens (B, N + 3, C): points, padding, and the two corners of a box.
 
-        The prompt encoder adds half a pixel to positions that it takes for indices; ours have it.
+        In an image without a box, the tokens for a missing point stand for the corners. The prompt
+        encoder takes positions for indices and adds half a pixel, which is subtracted here because
+        positions in a `PromptSet` already include it.
         """
         encoder: Any = self.network.prompt_encoder
         points = encoder._embed_points(prompts.points - 0.5, prompts.labels, pad=True)

@@ -1,4 +1,4 @@
-"""How a structure looks in the open volume, learnt from its accepted slices in a moment."""
+"""How a structure looks in the open volume: a regression on features of its accepted slices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from SAMFineTuneLib.interactive.networks import PROMPTED
-from SAMFineTuneLib.interactive.session import CorrectionSession, Mask
+from SAMFineTuneLib.interactive.slice_corrector import Mask, SliceCorrector
 from SAMFineTuneLib.prediction.feature_regression import (
     FeatureRegression,
     FeatureSums,
@@ -19,35 +19,37 @@ from SAMFineTuneLib.prediction.feature_regression import (
 
 
 class Appearance:
-    """Tells a structure from its surroundings on any slice of a session.
+    """Distinguishes a structure from its surroundings on any slice of the open volume.
 
     Args:
-        session: the open volume.
-        accepted: slice number -> mask (rows, columns) that is right; one at least is not empty.
+        corrector: gives the features of the volume's slices.
+        accepted: slice number -> mask (rows, columns) that is right; at least one is not empty.
     """
 
-    def __init__(self, session: CorrectionSession, accepted: Mapping[int, Mask]) -> None:
-        self._session = session
+    def __init__(self, corrector: SliceCorrector, accepted: Mapping[int, Mask]) -> None:
+        self._corrector = corrector
         self._sums = {
-            number: FeatureSums.of(self._features(number), mask, session.fit)
+            number: FeatureSums.of(self._features(number), mask, corrector.fit)
             for number, mask in accepted.items()
             if mask.any()
         }
         self._learn()
 
     def without(self, number: int) -> Appearance:
-        """What the other accepted slices teach; one of them at least is not empty."""
+        """The regression fitted without one accepted slice; another one must not be empty."""
         other = copy.copy(self)
         other._sums = {each: sums for each, sums in self._sums.items() if each != number}
         other._learn()
         return other
 
     def logits(self, number: int) -> NDArray[np.float32]:
-        """(rows, columns), above 0 where the slice looks like the structure."""
-        return self._regression.logits(self._features(number), self._session.fit)
+        """Logits (rows, columns), above 0 where the slice looks like the structure."""
+        return self._regression.logits(self._features(number), self._corrector.fit)
 
     def _features(self, number: int) -> Tensor:
-        return feature_maps(self._session.worker.features(PROMPTED, number), self._session.fit.size)
+        return feature_maps(
+            self._corrector.worker.features(PROMPTED, number), self._corrector.fit.size
+        )
 
     def _learn(self) -> None:
         self._regression = FeatureRegression.fitted_to(FeatureSums.total(self._sums.values()))

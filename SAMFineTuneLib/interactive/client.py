@@ -1,4 +1,4 @@
-"""The program's side of a correction session: what is asked when, and what a dead worker means.
+"""The program's side of a correction: which request is sent when, and what a dead worker means.
 
 Imports neither torch nor a user interface. The process itself is behind `Transport`.
 """
@@ -14,53 +14,56 @@ from pathlib import Path
 
 from SAMFineTuneLib.interactive.protocol import (
     Answer,
-    CarryOn,
     Close,
     Failure,
     FindMask,
     LookAt,
     Message,
+    Propagate,
     RankSlices,
     Ready,
     Stop,
     parse_message,
 )
-from SAMFineTuneLib.worker.ending import how_it_ended, with_last_words
+from SAMFineTuneLib.worker.ending import how_it_ended, with_error_lines
 from SAMFineTuneLib.worker.transport import Transport
 
 STARTING, READY, ENDED = "starting", "ready", "ended"
 
-Question = LookAt | FindMask | CarryOn | RankSlices
+AnsweredRequest = LookAt | FindMask | Propagate | RankSlices
 # These write masks into the shared file, and what one wrote must be read before the next does.
-_WRITES_MASKS = (FindMask, CarryOn)
+_WRITES_MASKS = (FindMask, Propagate)
 _KEPT_ERROR_LINES = 50
 
 
 def serve_command(folder: Path, python: Path | None = None) -> list[str]:
-    """The command line of a correction worker for this process."""
+    """The command line that starts a correction worker whose parent is this process."""
     program = str(python or sys.executable)
     return [program, "-m", "SAMFineTuneLib", "serve", str(folder), "--parent", str(os.getpid())]
 
 
 @dataclass(frozen=True)
-class _Asked:
-    question: Question
+class _OpenRequest:
+    request: AnsweredRequest
     on_answer: Callable[[Answer], None]
     on_failure: Callable[[Failure], None]
 
 
-class Conversation:
-    """Asks a worker, matches its answers to what was asked, and outlives one death of it.
+class CorrectionClient:
+    """Sends requests to a worker, matches its answers to them, and starts it again once if it dies.
 
-    Of the questions that write masks one is at work at a time; others wait. Of those that wait, a
-    newer `FindMask` takes the place of an older one for the same slice, whose answer nobody wants
-    any more. Every question can be asked again, so after a death all that are open are.
+    Of the requests that write masks, one is at work at a time; the others wait. A newer `FindMask`
+    takes the place of an older one for the same slice that still waits, because nobody wants the
+    older answer any more. Every request can be sent again, so after the worker's death all open
+    requests are.
 
     Args:
         transport: the worker's process.
-        on_message: called with each message that is no answer to a question.
-        on_restart: called with what the worker said last, when it died and is started again.
-        on_end: called once, when the session cannot go on, with why. Not after `close`.
+        on_message: called with each message that does not answer a request.
+        on_restart: called when the worker died and is started again, with a text that says how it
+            died and ends with its last error lines.
+        on_end: called once, when the session cannot go on, with the reason. Not called after
+            `close`.
         on_gone: called when the process has gone after the session ended.
     """
 
@@ -80,66 +83,69 @@ class Conversation:
         self._on_end = on_end
         self._last_id = 0
         self._restarted = False
-        self._at_work: dict[int, _Asked] = {}
-        self._waiting: deque[_Asked] = deque()
+        self._at_work: dict[int, _OpenRequest] = {}
+        self._waiting: deque[_OpenRequest] = deque()
         self._error_lines: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)
 
     @property
-    def open_questions(self) -> int:
-        """How many were asked and are not answered."""
+    def open_requests(self) -> int:
+        """How many requests are not answered yet."""
         return len(self._at_work) + len(self._waiting)
 
     def start(self) -> None:
-        """Start the worker; questions may be asked from now on, and wait for it."""
+        """Start the worker; requests may be made from now on, and wait until it is ready."""
         self._transport.start(self)
 
     def ask(
         self,
-        question: Question,
+        request: AnsweredRequest,
         on_answer: Callable[[Answer], None],
         on_failure: Callable[[Failure], None],
     ) -> int:
         """Ask the worker; returns at once.
 
         Args:
-            question: its id is given here.
-            on_answer: called once, unless a newer question for the same slice takes its place, the
-                question is dropped, or the session ends. Masks must be read before it returns.
-            on_failure: called in its place when the worker cannot do it.
+            request: its id is replaced by the next free one.
+            on_answer: called once, unless a newer request for the same slice takes its place, the
+                request is dropped, or the session ends. Masks must be read before it returns.
+            on_failure: called instead when the worker cannot fulfil the request.
 
         Returns:
-            The id of the question; 0 where the session has ended, in which case nothing is called.
+            The id of the request; 0 if the session has ended, in which case nothing is called.
         """
         if self.state == ENDED:
             return 0
         self._last_id += 1
-        question = question.model_copy(update={"id": self._last_id})
-        if isinstance(question, FindMask):
-            self._drop_waiting(question.slice)
-        self._waiting.append(_Asked(question, on_answer, on_failure))
-        self._ask_next()
+        request = request.model_copy(update={"id": self._last_id})
+        if isinstance(request, FindMask):
+            self._drop_waiting(request.slice)
+        self._waiting.append(_OpenRequest(request, on_answer, on_failure))
+        self._send_next()
         return self._last_id
 
     def drop_masks(self, slice_number: int | None = None) -> None:
-        """Forget the `FindMask` that wait, of one slice or of all; and answers to come."""
+        """Drop the `FindMask` requests of one slice or of all.
+
+        Those that wait are not sent; answers to those at work are ignored when they come.
+        """
         self._drop_waiting(slice_number)
-        for number, asked in self._at_work.items():
-            question = asked.question
-            if isinstance(question, FindMask) and slice_number in (None, question.slice):
-                self._at_work[number] = _Asked(question, _ignore, _ignore)
+        for number, each in self._at_work.items():
+            request = each.request
+            if isinstance(request, FindMask) and slice_number in (None, request.slice):
+                self._at_work[number] = _OpenRequest(request, _ignore, _ignore)
 
     def stop(self) -> None:
-        """Break off the `CarryOn` at work, which then fails; one that waits fails at once."""
-        waiting = [each for each in self._waiting if isinstance(each.question, CarryOn)]
-        for asked in waiting:
-            self._waiting.remove(asked)
-        if any(isinstance(each.question, CarryOn) for each in self._at_work.values()):
+        """Break off the `Propagate` at work, which then fails; one that waits fails at once."""
+        waiting = [each for each in self._waiting if isinstance(each.request, Propagate)]
+        for each in waiting:
+            self._waiting.remove(each)
+        if any(isinstance(each.request, Propagate) for each in self._at_work.values()):
             self._transport.write(Stop().model_dump_json())
-        for asked in waiting:
-            asked.on_failure(Failure(id=asked.question.id, code="stopped", message="Stopped"))
+        for each in waiting:
+            each.on_failure(Failure(id=each.request.id, code="stopped", message="Stopped"))
 
     def close(self) -> None:
-        """The session is over: tell the worker, and hear nothing more of it."""
+        """End the session: the worker is told to close, and whatever it still sends is ignored."""
         if self.state == ENDED:
             return
         self._end()
@@ -153,7 +159,7 @@ class Conversation:
         if isinstance(message, Ready):
             self.state = READY
             self._on_message(message)
-            self._ask_next()
+            self._send_next()
         elif isinstance(message, Answer):
             self._take_answer(message)
         elif isinstance(message, Failure):
@@ -173,49 +179,49 @@ class Conversation:
                 self._on_gone()
             return
         how = reason or how_it_ended(returned)
-        words = with_last_words(f"The correction worker ended ({how})", self._error_lines)
+        text = with_error_lines(f"The correction worker ended ({how})", self._error_lines)
         if self._restarted:
             self._end()
             remedy = "start the correction again; what was accepted is in the segment"
-            self._on_end(Failure(code="worker_died", message=words, remedy=remedy))
+            self._on_end(Failure(code="worker_died", message=text, remedy=remedy))
             return
         self._restarted = True
         self._error_lines.clear()
         self.state = STARTING
-        self._ask_again()
-        self._on_restart(words)
-        # Whoever was told may have closed the session.
+        self._requeue()
+        self._on_restart(text)
+        # `on_restart` may have closed the session.
         if self.state == STARTING:
             self._transport.start(self)
 
-    def _ask_again(self) -> None:
-        """Have what was at work wait again, ahead of the rest."""
-        asked_anew = [each.question for each in self._waiting]
-        for asked in reversed(self._at_work.values()):
-            if not any(_replaces(each, asked.question) for each in asked_anew):
-                self._waiting.appendleft(asked)
+    def _requeue(self) -> None:
+        """Put the requests that were at work back into the queue, ahead of those that wait."""
+        waiting = [each.request for each in self._waiting]
+        for each in reversed(self._at_work.values()):
+            if not any(_replaces(newer, each.request) for newer in waiting):
+                self._waiting.appendleft(each)
         self._at_work.clear()
 
-    def _ask_next(self) -> None:
+    def _send_next(self) -> None:
         if self.state != READY:
             return
-        writing = any(isinstance(each.question, _WRITES_MASKS) for each in self._at_work.values())
-        for asked in list(self._waiting):
-            if isinstance(asked.question, _WRITES_MASKS):
+        writing = any(isinstance(each.request, _WRITES_MASKS) for each in self._at_work.values())
+        for each in list(self._waiting):
+            if isinstance(each.request, _WRITES_MASKS):
                 if writing:
                     continue
                 writing = True
-            self._waiting.remove(asked)
-            self._at_work[asked.question.id] = asked
-            self._transport.write(asked.question.model_dump_json())
+            self._waiting.remove(each)
+            self._at_work[each.request.id] = each
+            self._transport.write(each.request.model_dump_json())
 
     def _take_answer(self, answer: Answer) -> None:
-        asked = self._at_work.pop(answer.id, None)
+        answered = self._at_work.pop(answer.id, None)
         try:
-            if asked is not None:
-                asked.on_answer(answer)
+            if answered is not None:
+                answered.on_answer(answer)
         finally:
-            self._ask_next()
+            self._send_next()
 
     def _take_failure(self, failure: Failure) -> None:
         if failure.id is None:
@@ -223,18 +229,18 @@ class Conversation:
             self._transport.kill()
             self._on_end(failure)
             return
-        asked = self._at_work.pop(failure.id, None)
+        failed = self._at_work.pop(failure.id, None)
         try:
-            if asked is not None:
-                asked.on_failure(failure)
+            if failed is not None:
+                failed.on_failure(failure)
         finally:
-            self._ask_next()
+            self._send_next()
 
     def _drop_waiting(self, slice_number: int | None) -> None:
-        for asked in list(self._waiting):
-            question = asked.question
-            if isinstance(question, FindMask) and slice_number in (None, question.slice):
-                self._waiting.remove(asked)
+        for each in list(self._waiting):
+            request = each.request
+            if isinstance(request, FindMask) and slice_number in (None, request.slice):
+                self._waiting.remove(each)
 
     def _end(self) -> None:
         self.state = ENDED
@@ -242,8 +248,8 @@ class Conversation:
         self._at_work.clear()
 
 
-def _replaces(newer: Question, older: Question) -> bool:
-    """Whether nobody wants the answer to the older question once the newer one is asked."""
+def _replaces(newer: AnsweredRequest, older: AnsweredRequest) -> bool:
+    """Whether nobody wants the answer to the older request once the newer one is made."""
     if not isinstance(newer, FindMask) or not isinstance(older, FindMask):
         return False
     return newer.slice == older.slice

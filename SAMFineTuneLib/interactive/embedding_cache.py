@@ -1,8 +1,8 @@
-"""What networks made of slices: the latest in memory, all of a session on the disk, within bounds.
+"""A cache of slices' features: the latest ones in memory, all of a session on the disk.
 
-A slice of Segment Anything takes seconds to embed on a CPU and two megabytes to keep. The files
-outlive the session: a volume that is opened again with the same model is there at once. They are
-half as exact as the network computes, which moves no outline by a pixel.
+Segment Anything takes seconds to embed a slice on a CPU, and the embedding takes two megabytes. The
+files outlive the session: if the volume is opened again with the same model, nothing is computed
+again. Features are stored in half precision, which moves no outline by a pixel.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ class EmbeddingCache:
     """Half-precision features by name and slice number.
 
     Args:
-        folder: of all embeddings of all sessions; None keeps nothing on the disk.
-        signature: of image, model and size; features of another one are never given.
-        warn: told once, in words, when the disk cannot be used.
-        memory_bytes: bound of what is kept in memory.
-        disk_bytes: bound of what all sessions together keep on the disk; the oldest go first.
+        folder: holds the embeddings of all sessions; None keeps nothing on the disk.
+        signature: identifies image, model and size; features stored under another signature are
+            never returned.
+        warn: called once with a text when the disk cannot be used.
+        memory_bytes: the most that is kept in memory.
+        disk_bytes: the most that all sessions together keep on the disk; the oldest files are
+            deleted first.
     """
 
     def __init__(
         self,
         folder: Path | None,
         signature: str,
-        warn: Callable[[str], None] = lambda words: None,
+        warn: Callable[[str], None] = lambda text: None,
         memory_bytes: int = MEMORY_BYTES,
         disk_bytes: int = DISK_BYTES,
     ) -> None:
@@ -57,7 +59,7 @@ class EmbeddingCache:
 
     @property
     def is_full(self) -> bool:
-        """Whether another slice would push out one of this session."""
+        """Whether storing another slice would remove one of this session."""
         if self._folder is None:
             return self._recent_bytes + self._largest_in_memory > self._memory_bytes
         return self._own_bytes + self._largest_on_disk > _kept(self._disk_bytes)
@@ -70,7 +72,7 @@ class EmbeddingCache:
         try:
             return self._path(self._folder, key).is_file()
         except OSError:
-            # A folder that may not be looked into holds nothing that could be used.
+            # Without the right to read the folder, nothing in it can be used.
             return False
 
     def get(self, key: tuple[str, int]) -> FeatureState | None:
@@ -86,10 +88,11 @@ class EmbeddingCache:
             skips = sorted(name for name in tensors if name != "x")
             state = FeatureState(tensors["x"], tuple(tensors[name] for name in skips))
         except FileNotFoundError:
-            # Never written, or cleared meanwhile.
+            # The file was never written, or the cache was cleared meanwhile.
             return None
         except UNREADABLE:
-            # Cut off, as by a full disk or a computer that went off: it is computed anew.
+            # The file is cut off, as after a full disk or a power failure: the caller computes
+            # the features again.
             size = _size(path)
             with suppress(OSError):
                 path.unlink()
@@ -100,7 +103,7 @@ class EmbeddingCache:
         return state
 
     def put(self, key: tuple[str, int], state: FeatureState) -> FeatureState:
-        """Keeps the features; gives them as `get` would."""
+        """Stores the features; returns them as `get` would."""
         half = FeatureState(_half(state.x), tuple(_half(each) for each in state.skips))
         self._remember(key, half)
         if self._folder is not None:
@@ -113,7 +116,7 @@ class EmbeddingCache:
         self._recent[key] = state
         self._recent_bytes += _bytes(state)
         self._largest_in_memory = max(self._largest_in_memory, _bytes(state))
-        # One at the least, however large.
+        # The latest state is kept, however large it is.
         while self._recent_bytes > self._memory_bytes and len(self._recent) > 1:
             _, oldest = self._recent.popitem(last=False)
             self._recent_bytes -= _bytes(oldest)
@@ -131,7 +134,7 @@ class EmbeddingCache:
             before, size = _size(path), _size(part)
             part.replace(path)
         except (OSError, SafetensorError) as error:
-            # Work goes on from memory; without a place on the disk it is only slower.
+            # From here on features are kept in memory alone, which is only slower.
             self._folder = None
             self._warn(f"embeddings are not kept on the disk any more: {error}")
             with suppress(OSError):
@@ -158,17 +161,17 @@ def _bytes(state: FeatureState) -> int:
 
 
 def _kept(bound: int) -> int:
-    """What is left after a cleaning, so that not every file needs one."""
+    """The bytes that a clean-up leaves: below the bound, so that not every new file needs one."""
     return bound * 9 // 10
 
 
 def _size(path: Path) -> int:
-    """Of a file; 0 where there is none."""
+    """The size of a file in bytes; 0 if there is no such file."""
     return path.stat().st_size if path.is_file() else 0
 
 
 def _files(folder: Path) -> list[tuple[float, int, Path]]:
-    """When each file was written, its size and its name."""
+    """The modification time, size in bytes and path of each file in the cache."""
     found = []
     for path in folder.glob("*/*"):
         with suppress(OSError):
@@ -178,7 +181,7 @@ def _files(folder: Path) -> list[tuple[float, int, Path]]:
 
 
 def _remove_oldest(folder: Path, bound: int) -> int:
-    """Deletes the oldest files until the rest is within the bound; the bytes that are left."""
+    """Deletes the oldest files until the rest is within the bound; returns the bytes left."""
     files = sorted(_files(folder))
     left = sum(size for _, size, _ in files)
     for _, size, path in files:

@@ -1,4 +1,4 @@
-"""What an exception means to whoever corrects: the words of jobs, with remedies that fit here."""
+"""The failure message about an exception: as a job reports it, with remedies for corrections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def failure_of(error: BaseException, request: int | None = None) -> Failure:
 
     Args:
         error: what happened.
-        request: id of the request that cannot be done; None where the session cannot.
+        request: id of the request that failed; None if the whole session failed.
     """
     event = error_event(error)
     remedy = _REMEDIES.get(event.code, event.remedy)

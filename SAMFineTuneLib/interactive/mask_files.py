@@ -17,9 +17,10 @@ _PIECE = 1 << 22
 def create(path: Path, shape: tuple[int, int, int]) -> None:
     """Makes a file of zeros for masks (k, j, i), one byte a voxel, with all its space taken.
 
-    Space that is only promised is missed when a mask is written through memory, and then the
-    process dies. It dies as well that looks into a file which is cut off: so one that is there is
-    replaced, and whoever still looks at it sees it as it was.
+    Every byte is written now: a process that writes into a mapped file whose disk space is not
+    allocated dies when the disk is full. A process also dies if a file that it has mapped is
+    truncated. So an existing file is replaced rather than rewritten, and a process that still has
+    the old file mapped keeps seeing the old content.
 
     Raises:
         InputError: the disk is full, or the folder cannot be written.
@@ -47,7 +48,7 @@ def create(path: Path, shape: tuple[int, int, int]) -> None:
 
 
 def opened(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The masks (k, j, i), looked at through memory and written through it.
+    """The masks (k, j, i) as a memory-mapped array that can be read and written.
 
     Raises:
         InputError: the file is not there or has another size.
@@ -63,10 +64,10 @@ def opened(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def require_whole(path: Path, shape: tuple[int, int, int]) -> None:
-    """Checks that a file of masks still has its size, before memory looks into it.
+    """Checks that a file of masks still has its size, before its mapped memory is accessed.
 
-    What is cut off in the moment after that still ends the process; the two programs that share
-    the file never cut it.
+    A file that is truncated just after this check still ends the process; the two programs that
+    share the file never truncate it.
 
     Raises:
         InputError: the file is not there or has another size.

@@ -35,23 +35,24 @@ from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.weights.official import file_sha256, load_checkpoint
 
 PROMPTED, AUTOMATIC = "prompted", "automatic"
-# Without a tuned model: the starter network sees slices at their own size, within its range.
+# Without a tuned model the starter network's input size follows the size of the slices, within the
+# range that it was trained for.
 _STARTER_SIZES = range(256, 513, 64)
-# Raised when the same weights make other features of the same image.
+# Increased when a change of the program makes the same weights give other features.
 _FEATURES_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
 class CorrectionNetworks:
-    """What answers in a session.
+    """The networks of a session, and what is known of them.
 
     Attributes:
-        prompted: prompts to masks.
+        prompted: finds masks from prompts.
         automatic: the tuned model's automatic part; None without a tuned model.
-        card: the tuned model's; None without one.
+        card: the tuned model's card; None without a tuned model.
         tuned: whether `prompted` was tuned for prompts.
-        identity: differs where the weights differ.
-        device: on which both are.
+        identity: a text that differs if the weights differ.
+        device: the device on which both networks are.
     """
 
     prompted: PromptedSegmenter
@@ -63,12 +64,12 @@ class CorrectionNetworks:
 
     @property
     def normalisation(self) -> IntensityNormalisation | None:
-        """Of the grey levels, as the tuned model learnt them."""
+        """The normalisation of intensities that the tuned model was trained with."""
         return None if self.card is None else self.card.normalisation
 
     @property
     def structures(self) -> dict[int, str]:
-        """Number and name of what the tuned model finds."""
+        """Number and name of each structure that the tuned model finds."""
         return {} if self.card is None else {each.value: each.name for each in self.card.labels}
 
 
@@ -77,10 +78,10 @@ def load_networks(settings: SessionSettings, longest_side: int) -> CorrectionNet
 
     Args:
         settings: which model or backbone.
-        longest_side: of the slices in pixels; without a tuned model the input size follows it.
+        longest_side: of the slices, in pixels; without a tuned model the input size follows it.
 
     Raises:
-        InputError: a model or weights that cannot be used.
+        InputError: the model or the weights cannot be used.
     """
     device = choose_device(settings.device)
     if settings.model is None:
@@ -116,10 +117,10 @@ def _untuned(
 
 
 class SliceEncoders:
-    """The networks' work on each slice of one volume.
+    """The steps in which the networks compute the features of each slice of one volume.
 
     Args:
-        networks: of the session.
+        networks: the session's networks.
         volume: the image.
         stack: its slices.
 
@@ -139,7 +140,7 @@ class SliceEncoders:
 
     @property
     def works(self) -> list[SliceWork]:
-        """What is to be computed for each slice; names are PROMPTED and AUTOMATIC."""
+        """The features to compute for each slice; their names are PROMPTED and AUTOMATIC."""
         prompted, automatic = self._networks.prompted, self._networks.automatic
         works = [SliceWork(PROMPTED, self._begin(prompted.network), self._stages(prompted.network))]
         if automatic is not None:
@@ -148,7 +149,7 @@ class SliceEncoders:
         return works
 
     def signature(self) -> str:
-        """Text that differs where features would differ; fit for the name of a folder."""
+        """A text that differs if the features would differ; it can be the name of a folder."""
         content = hashlib.sha256()
         array = np.ascontiguousarray(self._stack.array)
         for part in (
@@ -197,6 +198,9 @@ class SliceEncoders:
 
 
 def margin_of(logits: Tensor, structure: int) -> Tensor:
-    """Class logits (B, K, s, s) as mask logits (B, 1, s, s) of one class: above 0 where it wins."""
+    """The mask logits (B, 1, s, s) of one class from class logits (B, K, s, s).
+
+    They are above 0 where this class has the largest logit.
+    """
     others = torch.cat([logits[:, :structure], logits[:, structure + 1 :]], dim=1)
     return logits[:, structure : structure + 1] - others.amax(1, keepdim=True)

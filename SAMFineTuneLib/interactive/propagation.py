@@ -1,15 +1,16 @@
-"""Accepted masks carried to other slices: between them, and outward from the first and the last.
+"""Propagates accepted masks to other slices: between them, and outward from the first and the last.
 
-Between two accepted slices shape interpolation says what one knows without looking at the image
-(Raya and Udupa 1990); what the image says is added to it, unless the accepted slices themselves
-speak against it: each that lies between two others is predicted from these two in both ways, and
-where interpolation alone does better on any of them, it is taken for all. Nothing can be known of
-the slices between, but so 6 of 268 fillings of the shared images came out worse than interpolation,
-by 0.01 at most; 9 of them where the mean over the accepted slices decided. (To choose among several
-weights so was tried too: a few slices choose by luck, and more came out worse.)
+Between two accepted slices, shape interpolation (Raya and Udupa 1990) predicts the mask without
+looking at the image, and evidence from the image then moves its outline. Whether the image helps is
+tried on the accepted slices: each that lies between two others is predicted from these two with and
+without the image, and if interpolation alone does better on any of them, it is used for all. This
+cannot be certain for the slices between, but with this rule 6 of 268 fillings of the shared images
+came out worse than interpolation, by 0.01 at most; when the mean over the accepted slices decided,
+9 did. (Choosing among several weights in this way was tried too: a few slices choose by luck, and
+more came out worse.)
 
-Outward the mask of the slice before takes the place of the interpolation, and it goes on until
-the structure ends, the image no longer supports it, or it changes too suddenly.
+Outward, the mask of the previous slice takes the place of the interpolation. Propagation goes on
+until the structure ends, the image no longer supports the mask, or it grows too suddenly.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.shape_interpolation import Distance, shape_between, signed_distance
 from SAMFineTuneLib.interactive.evidence import Evidence
-from SAMFineTuneLib.interactive.session import CorrectionSession, Mask
+from SAMFineTuneLib.interactive.slice_corrector import Mask, SliceCorrector
 from SAMFineTuneLib.prediction.between_slices import agreement, moved_outline
 
 _OUTWARD_WEIGHT = 0.2
-# Outward: the share of its area that the image must support, and by what it may grow at once.
+# Outward: the least share of a mask's area that the image must support, the largest ratio of its
+# area to that of the slice before, and its least area.
 _LEAST_SUPPORT = 0.5
 _LARGEST_GROWTH = 1.6
 _LEAST_PIXELS = 4
@@ -37,38 +39,38 @@ Check = Callable[[int, int], None]
 
 
 @dataclass
-class Carried:
+class PropagatedMasks:
     """Masks that were found on slices that were not accepted.
 
     Attributes:
         masks: slice number -> (rows, columns) bool.
         confidence: slice number -> share of the mask that the image supports, from 0 to 1.
-        words: where it stopped and why.
+        remark: where propagation stopped and why; empty if it did not stop early.
     """
 
     masks: dict[int, Mask] = field(default_factory=dict)
     confidence: dict[int, float] = field(default_factory=dict)
-    words: str = ""
+    remark: str = ""
 
 
-def carry_on(
-    session: CorrectionSession,
+def propagate(
+    corrector: SliceCorrector,
     accepted: Mapping[int, Mask],
     label: int | None,
     outward: int,
     between: bool,
     check: Check = lambda done, steps: None,
-) -> Carried:
+) -> PropagatedMasks:
     """Masks of the slices between accepted ones, and of those beyond them.
 
     Args:
-        session: the open volume.
+        corrector: gives slices, features and the tuned model's logits of the open volume.
         accepted: slice number -> mask that is right; an empty one says that the structure is not
-            there.
-        label: the structure's number in the tuned model, where that finds it.
-        outward: how many slices to go beyond the first and the last one at most.
-        between: whether to fill what lies between.
-        check: called with slices done and in all; may raise to stop.
+            on that slice.
+        label: the structure's number in the tuned model, if the model finds it.
+        outward: the largest number of slices to go beyond the first and the last accepted one.
+        between: whether to fill the slices between accepted ones.
+        check: called with the number of slices done and of all slices; may raise to stop.
 
     Raises:
         InputError: nothing was accepted, or only empty slices.
@@ -76,63 +78,63 @@ def carry_on(
     shown = sorted(number for number, mask in accepted.items() if mask.any())
     if not shown:
         raise InputError(
-            "there is no accepted slice with something on it",
+            "there is no accepted slice that shows the structure",
             "accept the mask of one slice first",
             code="nothing_accepted",
         )
-    carrier = _Carrier(session, accepted, label, check)
-    carrier.steps = (shown[-1] - shown[0]) * between + 2 * outward
+    propagation = _Propagation(corrector, accepted, label, check)
+    propagation.steps = (shown[-1] - shown[0]) * between + 2 * outward
     if between:
-        carrier.fill()
+        propagation.fill()
     if outward:
-        carrier.go_outward(shown[0], -1, outward)
-        carrier.go_outward(shown[-1], +1, outward)
-    return carrier.carried
+        propagation.go_outward(shown[0], -1, outward)
+        propagation.go_outward(shown[-1], +1, outward)
+    return propagation.found
 
 
-class _Carrier:
-    """One carrying on, slice by slice."""
+class _Propagation:
+    """One run of the propagation, slice by slice."""
 
     def __init__(
         self,
-        session: CorrectionSession,
+        corrector: SliceCorrector,
         accepted: Mapping[int, Mask],
         label: int | None,
         check: Check,
     ) -> None:
-        self._session = session
+        self._corrector = corrector
         self._accepted = accepted
-        self._evidence = Evidence(session, accepted, label)
+        self._evidence = Evidence(corrector, accepted, label)
         self._check = check
         self._distances: dict[int, Distance] = {}
         self._done = 0
         self.steps = 0
-        self.carried = Carried()
+        self.found = PropagatedMasks()
 
     def fill(self) -> None:
-        """What lies between neighbouring accepted slices."""
+        """Find masks on the slices between neighbouring accepted ones."""
         numbers = sorted(self._accepted)
         image_helps = self._image_helps(numbers)
         for first, last in pairwise(numbers):
             if not (self._accepted[first].any() and self._accepted[last].any()):
                 continue
             for number in range(first + 1, last):
-                self._tell()
-                seen = self._evidence.seen(number)
-                mask = self._between(first, number, last, seen.pull if image_helps else None)
-                self._keep(number, mask, _support(mask, seen.logits))
+                self._count_slice()
+                evidence = self._evidence.on_slice(number)
+                mask = self._between(first, number, last, evidence.pull if image_helps else None)
+                self._keep(number, mask, _support(mask, evidence.logits))
 
     def go_outward(self, start: int, step: int, slices: int) -> None:
-        """From an accepted slice on in one direction, until it ends."""
+        """Find masks from an accepted slice on in one direction, until a reason to stop."""
         before = self._accepted[start]
         for number in range(start + step, start + step * (slices + 1), step):
-            if number in self._accepted or not 0 <= number < len(self._session.stack):
+            if number in self._accepted or not 0 <= number < len(self._corrector.stack):
                 return
-            self._tell()
+            self._count_slice()
             mask, confidence, support = self._beyond(number, before)
-            why = _why_stop(mask, before, support)
-            if why:
-                self._add_words(f"stopped before slice {number}: {why}")
+            reason = _reason_to_stop(mask, before, support)
+            if reason:
+                self._add_remark(f"stopped before slice {number}: {reason}")
                 return
             self._keep(number, mask, confidence)
             before = mask
@@ -140,16 +142,16 @@ class _Carrier:
     def _image_helps(self, numbers: Sequence[int]) -> bool:
         """Whether no accepted slice is predicted better without looking at the image.
 
-        With two accepted slices there is nothing to try it on.
+        True for two accepted slices, between which no third one lies to try it on.
         """
         for first, middle, last in zip(numbers, numbers[1:], numbers[2:], strict=False):
             truths = [self._accepted[each] for each in (first, middle, last)]
             if all(truth.any() for truth in truths):
                 self._check(self._done, self.steps)
-                # What is predicted must not have been learnt from.
-                pull = self._evidence.without(middle).seen(middle).pull
-                seen = agreement(self._between(first, middle, last, pull), truths[1])
-                if seen < agreement(self._between(first, middle, last, None), truths[1]):
+                # The slice that is predicted must not have been learnt from.
+                pull = self._evidence.without(middle).on_slice(middle).pull
+                with_image = agreement(self._between(first, middle, last, pull), truths[1])
+                if with_image < agreement(self._between(first, middle, last, None), truths[1]):
                     return False
         return True
 
@@ -165,46 +167,47 @@ class _Carrier:
         return moved
 
     def _beyond(self, number: int, before: Mask) -> tuple[Mask, float, float]:
-        """The mask of a slice, and how far the image supports it and the mask before it."""
-        seen = self._evidence.seen(number).logits
-        shape = signed_distance(before, self._session.stack.pixel_spacing)
-        mask: Mask = shape + _OUTWARD_WEIGHT * self._slice_spacing * seen > 0
-        return mask, _support(mask, seen), _support(before, seen)
+        """The mask of a slice, how far the image supports it, and how far the mask before it."""
+        logits = self._evidence.on_slice(number).logits
+        shape = signed_distance(before, self._corrector.stack.pixel_spacing)
+        mask: Mask = shape + _OUTWARD_WEIGHT * self._slice_spacing * logits > 0
+        return mask, _support(mask, logits), _support(before, logits)
 
     def _distance(self, number: int) -> Distance:
-        """Signed distance to the outline of an accepted mask, mm, positive inside."""
+        """Signed distance to the outline of an accepted mask in mm, positive inside."""
         if number not in self._distances:
-            spacing = self._session.stack.pixel_spacing
+            spacing = self._corrector.stack.pixel_spacing
             self._distances[number] = signed_distance(self._accepted[number], spacing)
         return self._distances[number]
 
     @property
     def _slice_spacing(self) -> float:
-        stack = self._session.stack
+        stack = self._corrector.stack
         return float(stack.geometry.spacing[::-1][stack.axis])
 
     def _keep(self, number: int, mask: Mask, confidence: float) -> None:
-        self.carried.masks[number] = mask
-        self.carried.confidence[number] = confidence
+        self.found.masks[number] = mask
+        self.found.confidence[number] = confidence
 
-    def _add_words(self, words: str) -> None:
-        self.carried.words = "; ".join(filter(None, [self.carried.words, words]))
+    def _add_remark(self, text: str) -> None:
+        self.found.remark = "; ".join(filter(None, [self.found.remark, text]))
 
-    def _tell(self) -> None:
+    def _count_slice(self) -> None:
         self._check(self._done, self.steps)
         self._done += 1
 
 
-def _why_stop(mask: Mask, before: Mask, support: float) -> str:
+def _reason_to_stop(mask: Mask, before: Mask, support: float) -> str:
+    """Why propagation stops before the slice of a mask; empty if it goes on."""
     if mask.sum() < _LEAST_PIXELS:
         return "the structure ends"
     if support < _LEAST_SUPPORT:
         return "the image does not show it clearly there"
     if mask.sum() > _LARGEST_GROWTH * before.sum():
-        return "it would grow too suddenly"
+        return "the mask would grow too suddenly"
     return ""
 
 
-def _support(mask: Mask, seen: NDArray[np.float32]) -> float:
-    """Share of a mask on which the image shows the structure; 0 for an empty mask."""
-    return float((seen[mask] > 0).mean()) if mask.any() else 0.0
+def _support(mask: Mask, logits: NDArray[np.float32]) -> float:
+    """The share of a mask on which the image shows the structure; 0 for an empty mask."""
+    return float((logits[mask] > 0).mean()) if mask.any() else 0.0

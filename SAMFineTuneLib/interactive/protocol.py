@@ -1,13 +1,13 @@
-"""What a program and its correction worker say to each other: one JSON object a line.
+"""The messages between a program and its correction worker: one JSON object a line.
 
 The program writes `session.json` and starts `python -m SAMFineTuneLib serve FOLDER`. It writes
 requests on the worker's standard input; the worker writes messages on its standard output: once
-`Ready`, then an `Answer` or a `Failure` to every request, and `Embedded` as it goes on in the
-background.
+`Ready`, then an `Answer` or a `Failure` to every request, and `Embedded` as it embeds slices in
+the background.
 
 Masks pass through two files in the session's folder, each an array (k, j, i) of bytes on the
 volume's grid without a header, to be memory-mapped: `GIVEN_FILE` is written by the program,
-`FOUND_FILE` by the worker. A request or an answer names the slices that are valid in it.
+`FOUND_FILE` by the worker. A request or an answer names the slices whose masks are valid.
 
 Slices are numbered from 0 along an axis of the array; places are voxel indices (i, j, k) of the
 volume, not rounded, whole numbers at the centres of voxels. Nothing here loads a tensor library.
@@ -26,10 +26,10 @@ from SAMFineTuneLib.worker.events import Log
 SESSION_FILE = "session.json"
 GIVEN_FILE = "given.raw"
 FOUND_FILE = "found.raw"
-# Of the worker; the lock of the folder itself is the program's, which outlives its workers.
+# The worker's lock file. The program, which outlives its workers, holds the folder's own lock.
 SERVER_LOCK_FILE = "serve.pid"
 
-# Which mask prompts correct: none; the tuned model's own; that in `GIVEN_FILE`.
+# The mask that prompts correct: none, the tuned model's own, or the one in `GIVEN_FILE`.
 Start = Literal["nothing", "model", "given"]
 Place = tuple[float, float, float]
 
@@ -39,15 +39,16 @@ class _Message(BaseModel):
 
 
 class SessionSettings(_Message):
-    """What a session is about; the content of `session.json`.
+    """What a session works on; the content of `session.json`.
 
     Attributes:
         volume: file of the image, or a DICOM folder.
-        series: of a DICOM folder, by number or UID; None where it holds only one.
-        model: a tuned model; None works with the backbone as it is.
-        backbone: without a model, which.
-        checkpoint: the backbone's weights, where they are in no usual place.
-        axis: "axial", "coronal" or "sagittal"; None is the model's, or that of the thickest slices.
+        series: which series of a DICOM folder, by number or UID; None if it holds only one.
+        model: file of a tuned model; None works with the backbone as it is.
+        backbone: which backbone, if there is no model.
+        checkpoint: file of the backbone's weights, if they are not in their usual place.
+        axis: "axial", "coronal" or "sagittal"; None takes the model's axis or, without a model, the
+            axis along which the slices are thickest.
         device: "auto", "cpu", "cuda", "mps".
     """
 
@@ -79,7 +80,7 @@ Prompt = Annotated[Point | Box, Field(discriminator="kind")]
 
 
 class LookAt(_Message):
-    """The slice that is in view: it is embedded before all others. Answered when it is."""
+    """A slice is in view: it is embedded before all others, and the answer comes when it is."""
 
     kind: Literal["look_at"] = "look_at"
     id: int
@@ -92,8 +93,8 @@ class FindMask(_Message):
     Attributes:
         slice: its number.
         prompts: in the order in which the user gave them; the order matters.
-        start: the mask that they correct.
-        label: number of the structure in the tuned model; None when it is not one of them.
+        start: the mask that the prompts correct.
+        label: number of the structure in the tuned model; None if the model does not find it.
     """
 
     kind: Literal["find_mask"] = "find_mask"
@@ -104,17 +105,17 @@ class FindMask(_Message):
     label: int | None = None
 
 
-class CarryOn(_Message):
-    """Accepted masks to other slices: outward from the first and last, and between them.
+class Propagate(_Message):
+    """Propagate accepted masks: outward from the first and the last, and to the slices between.
 
     Attributes:
         accepted: slices whose masks in `GIVEN_FILE` are right.
         label: as in `FindMask`.
-        outward: how many slices to go beyond the first and the last accepted one at most; 0 none.
-        between: whether to fill what lies between accepted slices.
+        outward: the largest number of slices to go beyond the first and the last accepted one.
+        between: whether to find masks on the slices between accepted ones.
     """
 
-    kind: Literal["carry_on"] = "carry_on"
+    kind: Literal["propagate"] = "propagate"
     id: int
     accepted: tuple[int, ...]
     label: int | None = None
@@ -131,7 +132,7 @@ class RankSlices(_Message):
 
 
 class Stop(_Message):
-    """Breaks off the `CarryOn` at work; not answered itself, but that one fails with `stopped`."""
+    """Breaks off the `Propagate` at work, which then fails with `stopped`; has no answer itself."""
 
     kind: Literal["stop"] = "stop"
 
@@ -142,19 +143,19 @@ class Close(_Message):
     kind: Literal["close"] = "close"
 
 
-Request = LookAt | FindMask | CarryOn | RankSlices | Stop | Close
+Request = LookAt | FindMask | Propagate | RankSlices | Stop | Close
 
 
 class Ready(BaseModel):
-    """The worker is at work.
+    """The worker can answer requests.
 
     Attributes:
-        axis: "axial", "coronal" or "sagittal": the slices that it answers for.
-        array_axis: of the (k, j, i) array, along which these are numbered.
-        shape: of the array.
+        axis: "axial", "coronal" or "sagittal": the slices on which it finds masks.
+        array_axis: the axis of the (k, j, i) array along which these slices are numbered.
+        shape: shape of the array.
         labels: number -> name of the structures that the tuned model finds.
-        tuned_for_prompts: whether weights tuned for prompts answer, or the backbone's own.
-        device: in words.
+        tuned_for_prompts: whether masks come from weights tuned for prompts, or the backbone's own.
+        device: name of the device that computes.
     """
 
     type: Literal["ready"] = "ready"
@@ -167,7 +168,7 @@ class Ready(BaseModel):
 
 
 class Embedded(BaseModel):
-    """How many slices of how many are embedded."""
+    """How many slices are embedded (`done`), and how many there are (`slices`)."""
 
     type: Literal["embedded"] = "embedded"
     done: int
@@ -178,26 +179,27 @@ class Answer(BaseModel):
     """A request is done.
 
     Attributes:
-        id: of the request.
-        slices: whose masks are valid in `FOUND_FILE`; for `RankSlices` the ranking.
-        confidence: of each of these slices, from 0 to 1: the overlap (intersection over union)
-            that the network expects of its mask.
-        words: what the user should know of it, such as where carrying on stopped and why.
-        seconds: that the worker took.
+        id: id of the request.
+        slices: the slices whose masks are valid in `FOUND_FILE`; for `RankSlices` the ranking.
+        confidence: for each of these slices a number from 0 to 1. For `FindMask` it is the IoU
+            (intersection over union) that the network predicts for its mask, for `Propagate` the
+            share of the mask that the image supports, for `RankSlices` 1 less the uncertainty.
+        remark: what the user should know, such as where propagation stopped and why.
+        seconds: the time that the worker took.
     """
 
     type: Literal["answer"] = "answer"
     id: int
     slices: list[int] = Field(default_factory=list)
     confidence: list[float] = Field(default_factory=list)
-    words: str = ""
+    remark: str = ""
     seconds: float = 0.0
 
 
 class Failure(BaseModel):
-    """A request cannot be done; the session goes on. Without an id: the session cannot.
+    """A request cannot be done, but the session goes on; without an id, the session has ended.
 
-    `code`, `remedy` and `facts` are those of `ErrorEvent`.
+    `code`, `remedy` and `facts` are as in `ErrorEvent`.
     """
 
     type: Literal["failure"] = "failure"
@@ -222,9 +224,9 @@ def parse_request(line: str) -> Request:
     """The request on a line.
 
     Raises:
-        ValueError: it is none (pydantic's ValidationError, which tells why).
+        ValueError: the line is no request (pydantic's ValidationError, which says why).
     """
-    # Strict: else true would pass for slice 1, and "3" for slice 3.
+    # Strict, because otherwise true would be taken for slice 1, and "3" for slice 3.
     return _REQUESTS.validate_json(line, strict=True)
 
 

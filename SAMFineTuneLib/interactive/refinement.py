@@ -1,14 +1,16 @@
-"""From prompts to a mask, one prompt after another, each correcting the mask before it.
+"""Refines a mask by prompts, one after another, each of which corrects the mask before it.
 
 A mask is a function of the prompts and of the mask that they correct, and of nothing else: the
 same prompts give the same mask after an undo, after a prompt was moved, and in another worker.
 
 A mask that was there before the first prompt is the user's, and so is one that several prompts
-have shaped: a click changes only what it points at, the connected region of difference that it
-lies in, as in FocalClick's progressive merge (Chen et al., CVPR 2022), and no farther than it lies
-deep in what is wrong. A tuned model's own mask is kept so too, but only while it is nearly right:
-a click nearly as deep in what is wrong as the mask is thick says that it is not, and the network
-shapes it anew. A click is always obeyed, in a small disc at the least.
+have shaped. In such a mask a click changes only the region that it points at: the connected region
+of difference in which it lies, as in FocalClick's progressive merge (Chen et al., CVPR 2022), and
+only within a distance that is in proportion to the click's depth, which is its distance from the
+pixels that are already as the click says. A tuned model's own mask is kept in the same way, but
+only while it is nearly right: a click whose depth is nearly the thickness of the mask shows that it
+is not, and then the network's new mask replaces it. A click always has its effect, at least in a
+small disc.
 """
 
 from __future__ import annotations
@@ -25,22 +27,25 @@ from torch import Tensor
 from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, POSITIVE, PromptSet
 from SAMFineTuneLib.slices.square import SquareFit, mask_shares
 
-# Of the mask decoder's pixels: how far from a click the region may lie that it means.
+# How far from a click the region that it points at may lie, in pixels of the mask decoder.
 _NEAR = 1.5
-# Radius of the disc in which a click is obeyed, as a share of the square's side.
+# Radius of the disc in which a click always has its effect, as a share of the square's side.
 _OBEYED = 0.012
-# How far a click changes a mask that is kept: in depths of the click, and in the decoder's pixels.
+# A click changes a kept mask within this multiple of its depth, plus a distance in pixels of the
+# mask decoder.
 _DEPTHS, _LEAST_REACH = 1.5, 0.5
-# The share of its thickness by which a tuned model's mask is off where it is not nearly right.
-# Half was tried too: it helps more where the model fails, and harms small organs that it finds.
+# A tuned model's mask is not nearly right if a click is deeper than this share of its thickness.
+# 0.5 was tried too: it helps more where the model fails, and harms small organs that it finds.
 _FAR_OFF = 0.8
-# Where nothing was there before, so many prompts shape the mask freely; it is kept from then on.
+# If there was no mask before the first prompt, this many prompts may change all of it; from then on
+# it is kept.
 FREE_PROMPTS = 3
-# How far from a negative click an implied point keeps, as a share of the square's side.
+# The least distance of an implied point from a negative click, as a share of the square's side.
 _AWAY = 0.06
-# Islands and holes below this share of the mask are specks.
+# Islands and holes below this share of the mask's area are specks.
 _SPECK = 0.03
-# Logits of a mask that is known rather than computed; a network's own seldom go beyond.
+# The magnitude of the logits of a mask that is known rather than computed; a network's own logits
+# seldom exceed it.
 _SURE = 4.0
 
 Decoder = Callable[[PromptSet], tuple[Tensor, Tensor]]
@@ -69,13 +74,13 @@ SquarePrompt = SquarePoint | SquareBox
 
 
 @dataclass(frozen=True, eq=False)
-class Round:
-    """What is known after some prompts.
+class RefinedMask:
+    """A mask after zero or more prompts.
 
     Attributes:
-        logits: (1, 1, s, s) of the mask on the square, with s a quarter of its side.
+        logits: (1, 1, s, s) of the mask on the square, where s is a quarter of the square's side.
         mask: (rows, columns) bool on the slice's own pixels.
-        confidence: the overlap that the network expects of the mask, from 0 to 1.
+        confidence: the IoU of the mask that the network predicts, from 0 to 1.
     """
 
     logits: Tensor
@@ -84,30 +89,30 @@ class Round:
 
 
 def mask_logits(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:
-    """A mask (rows, columns) as the mask prompt (1, 1, s, s), s a quarter of the square."""
+    """A mask (rows, columns) as a mask prompt (1, 1, s, s), s a quarter of the square's side."""
     return (mask_shares(mask, fit) * 2 - 1) * _SURE
 
 
-def start_from(mask: NDArray[np.bool_], fit: SquareFit) -> Round:
-    """The round before the first prompt, where there is a mask already."""
-    return Round(mask_logits(mask, fit), mask, 1.0)
+def unrefined(mask: NDArray[np.bool_], fit: SquareFit) -> RefinedMask:
+    """A mask that is there before the first prompt."""
+    return RefinedMask(mask_logits(mask, fit), mask, 1.0)
 
 
-def next_round(
+def refine(
     decode: Decoder,
     fit: SquareFit,
     prompts: Sequence[SquarePrompt],
-    before: Round | None,
+    before: RefinedMask | None,
     keep: bool,
-) -> Round:
-    """The mask after one prompt more.
+) -> RefinedMask:
+    """The mask after one more prompt.
 
     Args:
-        decode: prompts to logits (1, 1, s, s) and the expected overlap (1, 1).
-        fit: of the slice on the square.
-        prompts: all so far; the last is new.
-        before: what was known before it.
-        keep: whether what the new prompt does not point at has to stay as it was.
+        decode: gives logits (1, 1, s, s) and the predicted IoU (1, 1) from prompts.
+        fit: how the slice lies on the square.
+        prompts: all prompts so far; the last is new.
+        before: the mask before the new prompt; None if there was none.
+        keep: whether everything that the new prompt does not point at has to stay as it was.
     """
     logits, iou_predictions = decode(_as_asked(prompts, before, fit.size))
     newest = prompts[-1]
@@ -119,15 +124,15 @@ def next_round(
         mask = _without_specks(mask, prompts, fit)
     elif before is not None:
         mask = _finest(mask, before, newest, fit)
-    mask = _told_pixels(mask, prompts, fit)
-    return Round(logits, mask, float(iou_predictions.reshape(-1)[0].clamp(0, 1)))
+    mask = _with_clicked_pixels(mask, prompts, fit)
+    return RefinedMask(logits, mask, float(iou_predictions.reshape(-1)[0].clamp(0, 1)))
 
 
-def is_far_off(before: Round, newest: SquarePrompt, size: int) -> bool:
-    """Whether a prompt says that the mask before it is not nearly right.
+def is_far_off(before: RefinedMask, newest: SquarePrompt, size: int) -> bool:
+    """Whether a prompt shows that the mask before it is not nearly right.
 
     Args:
-        before: what was known.
+        before: the mask before the prompt.
         newest: the prompt.
         size: side of the square in pixels.
     """
@@ -138,12 +143,12 @@ def is_far_off(before: Round, newest: SquarePrompt, size: int) -> bool:
     return _depth_in_error(was, newest, size) > _FAR_OFF * thickness
 
 
-def _as_asked(prompts: Sequence[SquarePrompt], before: Round | None, size: int) -> PromptSet:
-    """The prompts, with what the mask before them implies.
+def _as_asked(prompts: Sequence[SquarePrompt], before: RefinedMask | None, size: int) -> PromptSet:
+    """The prompts for the network: those given, and a point that the mask before them implies.
 
-    A network that has learnt to begin with a click into the structure or a box takes negative
-    clicks alone for "nothing is here"; the middle of the mask that they correct stands for the
-    click that is not there.
+    A network that was trained to begin with a click into the structure or a box finds nothing from
+    negative clicks alone. So if there is no positive prompt, a positive point in the middle of the
+    mask that they correct is added.
     """
     if before is None:
         return prompt_set(prompts, None)
@@ -153,7 +158,7 @@ def _as_asked(prompts: Sequence[SquarePrompt], before: Round | None, size: int) 
 
 
 def _middle(logits: Tensor, prompts: Sequence[SquarePrompt], size: int) -> list[SquarePrompt]:
-    """A point deep in a mask and away from negative clicks; none where nothing is left of it."""
+    """A positive point deep in a mask and away from negative clicks; none if no pixel is left."""
     inside = (logits[0, 0] > 0).numpy()
     side = len(inside)
     for each in prompts:
@@ -168,7 +173,7 @@ def _middle(logits: Tensor, prompts: Sequence[SquarePrompt], size: int) -> list[
 
 
 def prompt_set(prompts: Sequence[SquarePrompt], mask: Tensor | None) -> PromptSet:
-    """Prompts of one image as the network takes them; of several boxes the last one counts."""
+    """Prompts on one image in the network's form; of several boxes only the last one counts."""
     points = [each for each in prompts if isinstance(each, SquarePoint)]
     boxes = [each for each in prompts if isinstance(each, SquareBox)]
     places = torch.tensor([[[each.x, each.y] for each in points]]).reshape(1, len(points), 2)
@@ -190,12 +195,14 @@ def _on_slice(logits: Tensor, fit: SquareFit) -> NDArray[np.bool_]:
 
 
 def _finest(
-    mask: NDArray[np.bool_], before: Round, newest: SquarePrompt, fit: SquareFit
+    mask: NDArray[np.bool_], before: RefinedMask, newest: SquarePrompt, fit: SquareFit
 ) -> NDArray[np.bool_]:
-    """What was not changed keeps the detail that it had, which the square is too coarse for.
+    """The new mask where it was changed, and the mask before elsewhere.
 
-    Detail that says the opposite of a click goes where it lies at the click or at what the click
-    changed: a speck too small for the square can be removed, and what is removed leaves no crumbs.
+    So unchanged parts keep detail that is finer than the pixels of the square. Such detail is
+    replaced too if it contradicts a click and lies at the click or at a pixel that was changed: a
+    click can then remove a speck that is too small for the square, and no single pixels are left
+    around a region that was removed.
     """
     changed = mask != _on_slice(before.logits, fit)
     if isinstance(newest, SquarePoint):
@@ -206,7 +213,7 @@ def _finest(
 
 
 def _around(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """The pixels within a distance of a mask that is not empty; computed no farther than that."""
+    """The pixels within a distance of a mask that is not empty; only that part is computed."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     margin = int(radius) + 1
     part = (
@@ -218,10 +225,10 @@ def _around(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     return near
 
 
-def _told_pixels(
+def _with_clicked_pixels(
     mask: NDArray[np.bool_], prompts: Sequence[SquarePrompt], fit: SquareFit
 ) -> NDArray[np.bool_]:
-    """The mask with the pixel of each click on the side that it says, the latest click last."""
+    """The mask with each click's own pixel set as the click says; later clicks prevail."""
     mask = mask.copy()
     for each in prompts:
         if isinstance(each, SquarePoint):
@@ -250,7 +257,7 @@ def _without_specks(
 def _large_regions(
     mask: NDArray[np.bool_], smallest: float, points: Sequence[SquarePoint], fit: SquareFit
 ) -> NDArray[np.bool_]:
-    """The connected regions of a mask that are large enough or that a point lies in."""
+    """The connected regions of a mask that are large enough or contain one of the points."""
     regions, count = ndimage.label(mask)
     large = np.bincount(regions.ravel(), minlength=count + 1) >= smallest
     for each in points:
@@ -271,26 +278,30 @@ def _only_there(new: Tensor, old: Tensor, click: SquarePoint, size: int) -> Tens
     meant = np.unique(regions[_disc(click, different.shape[0], size, _NEAR)])
     region = np.isin(regions, meant[meant > 0])
     if not region.any():
-        # Nothing to change there: the mask had it already, or the network does not see it.
+        # Nothing changes: the mask is already as the click says, or the network does not agree.
         return old.clone()
-    # The slope around the outline comes along, else the outline would be that of pixels.
+    # The new logits are taken one pixel beyond the region too: the outline lies between pixels, and
+    # mixing old and new logits there would make it follow the pixels' edges.
     near = torch.from_numpy(ndimage.binary_dilation(region, iterations=1))
     others = torch.from_numpy((found != was) & ~region)
     return torch.where(near & ~others, new, old)
 
 
 def _reach(was: NDArray[np.bool_], click: SquarePoint, size: int) -> float:
-    """How far a click may change a mask (side, side), in its pixels.
+    """How far from itself a click may change a mask (side, side), in pixels of the mask.
 
-    A user clicks into the middle of what is wrong: the deeper that lies in the mask, or outside of
-    it, the larger is what they mean. Without a bound a click beside an outline that is good
-    elsewhere would move all of it.
+    A user clicks into the middle of what is wrong, so the deeper the click lies inside the mask, or
+    outside of it, the larger is the region that the user means. Without a bound, a click beside an
+    outline that is right elsewhere would move all of the outline.
     """
     return _DEPTHS * _depth_in_error(was, click, size) + _LEAST_REACH
 
 
 def _depth_in_error(was: NDArray[np.bool_], click: SquarePoint, size: int) -> float:
-    """How far a click lies from what is right by it, in the pixels of a mask (side, side)."""
+    """The distance from a click to the nearest pixel that is already as the click says.
+
+    In pixels of the mask (side, side); the side itself if there is no such pixel.
+    """
     side = len(was)
     other = was if click.positive else ~was
     if not other.any():
@@ -300,7 +311,7 @@ def _depth_in_error(was: NDArray[np.bool_], click: SquarePoint, size: int) -> fl
 
 
 def _obeyed(logits: Tensor, prompts: Sequence[SquarePrompt], size: int) -> Tensor:
-    """Each click has its own pixel, and a small disc around it, on the side that it says."""
+    """The logits with a small disc around each click set as the click says, where they differ."""
     side = logits.shape[-1]
     for each in prompts:
         if not isinstance(each, SquarePoint):
@@ -315,7 +326,7 @@ def _obeyed(logits: Tensor, prompts: Sequence[SquarePrompt], size: int) -> Tenso
 
 
 def _disc(click: SquarePoint, side: int, size: int, radius: float) -> NDArray[np.bool_]:
-    """(side, side) bool around a click, `radius` in these pixels."""
+    """A disc around a click as (side, side) bool; `radius` is in pixels of this array."""
     centres = np.arange(side) + 0.5
     x, y = click.x * side / size, click.y * side / size
     disc: NDArray[np.bool_] = ((centres[None] - x) ** 2 + (centres[:, None] - y) ** 2) <= radius**2

@@ -1,4 +1,4 @@
-"""The correction worker: requests in, masks out, and slices embedded while nobody asks."""
+"""The correction worker's loop: it answers requests, and embeds slices while none is waiting."""
 
 from __future__ import annotations
 
@@ -19,56 +19,60 @@ from SAMFineTuneLib.geometry.drawn_axis import widest_axis
 from SAMFineTuneLib.interactive import mask_files
 from SAMFineTuneLib.interactive.failure import failure_of
 from SAMFineTuneLib.interactive.networks import load_networks
-from SAMFineTuneLib.interactive.propagation import carry_on
+from SAMFineTuneLib.interactive.propagation import propagate
 from SAMFineTuneLib.interactive.protocol import (
     FOUND_FILE,
     GIVEN_FILE,
     Answer,
-    CarryOn,
     Close,
     Embedded,
     Failure,
     FindMask,
     LookAt,
+    Propagate,
     RankSlices,
     Ready,
     Request,
     Stop,
     parse_request,
 )
-from SAMFineTuneLib.interactive.session import CorrectionSession, Mask
 from SAMFineTuneLib.interactive.settings_file import read_settings
+from SAMFineTuneLib.interactive.slice_corrector import Mask, SliceCorrector
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.user_folders import embeddings_folder
 from SAMFineTuneLib.volumes import Geometry, read_volume
 from SAMFineTuneLib.worker.events import Log
 from SAMFineTuneLib.worker.line_splitter import LONGEST_LINE, full_length
 
-# A worker that was asked a moment ago will be asked again; one that rests must not cost a battery.
+# Seconds between two looks for requests: short for a while after a request, because others are
+# likely to follow soon; longer afterwards, to save a battery.
 _AWAKE_S, _RESTING_S, _AWAKE_FOR_S = 0.002, 0.02, 20.0
-_TELL_EVERY_S = 0.3
-# Each costs a round of the network, and a user gives a few.
+_REPORT_EVERY_S = 0.3
+# Each prompt costs one pass of the decoder, and a user gives a few.
 _MOST_PROMPTS = 1000
 _EMPTY_SLICE = "this slice has the same value in every pixel: there is nothing to find on it"
 
 
 class CorrectionServer:
-    """One session: its volume, its networks, and the conversation about them.
+    """Serves one session: reads its volume and model, and answers requests about them.
 
     Args:
         folder: holds `session.json`.
-        say: sends a message.
-        hear: the lines that have come since it was called last.
+        send: sends a message.
+        receive: returns the lines that have come since it was called last.
 
     Raises:
         InputError: settings, volume or model cannot be used.
     """
 
     def __init__(
-        self, folder: Path, say: Callable[[BaseModel], None], hear: Callable[[], Sequence[str]]
+        self,
+        folder: Path,
+        send: Callable[[BaseModel], None],
+        receive: Callable[[], Sequence[str]],
     ) -> None:
-        self._say = say
-        self._hear = hear
+        self._send = send
+        self._receive = receive
         self._waiting: deque[Request] = deque()
         settings = read_settings(folder)
         volume = read_volume(settings.volume, settings.series)
@@ -83,8 +87,8 @@ class CorrectionServer:
                     f"the model was tuned on {networks.card.axis} slices; on {axis} ones its "
                     f"masks are less reliable"
                 )
-        self._session = CorrectionSession(volume, axis, networks, embeddings_folder(), self._warn)
-        stack, shape = self._session.stack, volume.geometry.shape
+        self._corrector = SliceCorrector(volume, axis, networks, embeddings_folder(), self._warn)
+        stack, shape = self._corrector.stack, volume.geometry.shape
         self._mask_files = [folder / name for name in (GIVEN_FILE, FOUND_FILE)]
         for path in self._mask_files:
             mask_files.create(path, shape)
@@ -92,9 +96,9 @@ class CorrectionServer:
             SliceStack(mask_files.opened(path, shape), volume.geometry, stack.axis)
             for path in self._mask_files
         )
-        self._told_at = self._asked_at = time.monotonic()
+        self._reported_at = self._asked_at = time.monotonic()
         self._abandoned: Callable[[], bool] = lambda: False
-        say(
+        send(
             Ready(
                 axis=axis,
                 array_axis=stack.axis,
@@ -106,11 +110,11 @@ class CorrectionServer:
         )
 
     def run(self, ended: Callable[[], bool], abandoned: Callable[[], bool] = lambda: False) -> None:
-        """Answers until the session is closed or the other side has gone.
+        """Answers requests until the session is closed or no more can come.
 
         Args:
-            ended: whether no more requests will come; those that came are answered.
-            abandoned: whether nobody waits for answers any more; long work is broken off.
+            ended: whether no more requests can come; those that came are still answered.
+            abandoned: whether nobody waits for answers any more; long work is then broken off.
         """
         self._abandoned = abandoned
         while True:
@@ -123,21 +127,21 @@ class CorrectionServer:
                 self._serve(request)
             elif ended():
                 return
-            elif not self._session.worker.finished:
-                self._session.worker.advance()
-                self._tell_progress()
+            elif not self._corrector.worker.finished:
+                self._corrector.worker.advance()
+                self._report_progress()
             else:
                 awake = time.monotonic() - self._asked_at < _AWAKE_FOR_S
                 time.sleep(_AWAKE_S if awake else _RESTING_S)
 
     def _listen(self) -> None:
-        for line in self._hear():
+        for line in self._receive():
             if not line:
                 continue
             length = full_length(line)
             if length is not None:
-                words = f"{length / 1e6:.0f} MB in one line; {LONGEST_LINE >> 20} MiB are the most"
-                self._refuse(line, words, _id_in_beginning(line))
+                reason = f"{length / 1e6:.0f} MB in one line; {LONGEST_LINE >> 20} MiB are the most"
+                self._refuse(line, reason, _id_in_beginning(line))
                 continue
             try:
                 self._waiting.append(parse_request(line))
@@ -145,53 +149,53 @@ class CorrectionServer:
                 fault = error.errors(include_url=False)[0]
                 self._refuse(line, f"{fault['msg']} ({fault['loc']})", _id_in(line))
 
-    def _refuse(self, line: str, why: str, number: int | None) -> None:
-        words = f"not understood: {why}: {line[:200]}"
+    def _refuse(self, line: str, reason: str, number: int | None) -> None:
+        text = f"not understood: {reason}: {line[:200]}"
         if number is None:
-            self._warn(words)
+            self._warn(text)
         else:
-            # Else whoever asked would wait for ever.
-            self._say(Failure(id=number, code="bad_request", message=words))
+            # The client waits for an answer with this id.
+            self._send(Failure(id=number, code="bad_request", message=text))
 
-    def _serve(self, request: LookAt | FindMask | CarryOn | RankSlices | Stop) -> None:
+    def _serve(self, request: LookAt | FindMask | Propagate | RankSlices | Stop) -> None:
         if isinstance(request, Stop):
             return
         started = time.perf_counter()
         try:
             answer = self._answer(request)
         except Cancelled:
-            self._say(Failure(id=request.id, code="stopped", message="Stopped"))
-        # One request that fails must not end the session: the client gets it in words.
+            self._send(Failure(id=request.id, code="stopped", message="Stopped"))
+        # A request that fails must not end the session: the client is sent a failure.
         except Exception as error:
             self._fail(request, error)
         else:
             seconds = time.perf_counter() - started
-            self._say(answer.model_copy(update={"seconds": round(seconds, 4)}))
+            self._send(answer.model_copy(update={"seconds": round(seconds, 4)}))
 
-    def _fail(self, request: LookAt | FindMask | CarryOn | RankSlices, error: Exception) -> None:
+    def _fail(self, request: LookAt | FindMask | Propagate | RankSlices, error: Exception) -> None:
         failure = failure_of(error, request.id)
         if failure.code == "internal":
-            self._say(Log(level="debug", message="".join(traceback.format_exception(error))))
-        self._say(failure)
+            self._send(Log(level="debug", message="".join(traceback.format_exception(error))))
+        self._send(failure)
 
-    def _answer(self, request: LookAt | FindMask | CarryOn | RankSlices) -> Answer:
+    def _answer(self, request: LookAt | FindMask | Propagate | RankSlices) -> Answer:
         if isinstance(request, LookAt):
-            self._session.require_slice(request.slice)
-            self._session.worker.look_at(request.slice)
-            self._tell_progress()
+            self._corrector.require_slice(request.slice)
+            self._corrector.worker.look_at(request.slice)
+            self._report_progress()
             return Answer(id=request.id, slices=[request.slice])
         if isinstance(request, FindMask):
             return self._find_mask(request)
         if isinstance(request, RankSlices):
             return self._rank(request)
-        return self._carry_on(request)
+        return self._propagate(request)
 
     def _require_masks(self) -> None:
         for path in self._mask_files:
             mask_files.require_whole(path, self._given.geometry.shape)
 
     def _find_mask(self, request: FindMask) -> Answer:
-        self._session.require_slice(request.slice)
+        self._corrector.require_slice(request.slice)
         if len(request.prompts) > _MOST_PROMPTS:
             raise InputError(
                 f"{len(request.prompts)} points and boxes were given for one mask, and "
@@ -201,10 +205,10 @@ class CorrectionServer:
             )
         self._require_masks()
         given = self._given[request.slice] > 0 if request.start == "given" else None
-        found = self._session.find_mask(
+        found = self._corrector.find_mask(
             request.slice, request.prompts, request.start, request.label, given
         )
-        # JSON has no word for what is no number, and the client would wait for ever.
+        # JSON cannot express NaN or infinity, and the client could not read the answer.
         if not math.isfinite(found.confidence):
             raise InputError(
                 "the network's answer is no number",
@@ -213,32 +217,34 @@ class CorrectionServer:
             )
         self._require_masks()
         self._found[request.slice][...] = found.mask
-        pixels = self._session.stack[request.slice]
+        pixels = self._corrector.stack[request.slice]
         return Answer(
             id=request.id,
             slices=[request.slice],
             confidence=[found.confidence],
-            words=_EMPTY_SLICE if pixels.min() == pixels.max() else "",
+            remark=_EMPTY_SLICE if pixels.min() == pixels.max() else "",
         )
 
     def _rank(self, request: RankSlices) -> Answer:
-        ranking = self._session.doubtful_slices(request.label)
-        seen, all_of_them = len(ranking), len(self._session.stack)
+        ranking = self._corrector.doubtful_slices(request.label)
+        seen, all_of_them = len(ranking), len(self._corrector.stack)
         return Answer(
             id=request.id,
             slices=[each.number for each in ranking],
             confidence=[1 - each.uncertainty for each in ranking],
-            words="" if seen == all_of_them else f"{seen} of {all_of_them} slices looked at so far",
+            remark=(
+                "" if seen == all_of_them else f"{seen} of {all_of_them} slices looked at so far"
+            ),
         )
 
-    def _carry_on(self, request: CarryOn) -> Answer:
+    def _propagate(self, request: Propagate) -> Answer:
         numbers = dict.fromkeys(request.accepted)
         for number in numbers:
-            self._session.require_slice(number)
+            self._corrector.require_slice(number)
         self._require_masks()
         accepted: dict[int, Mask] = {number: self._given[number] > 0 for number in numbers}
-        carried = carry_on(
-            self._session,
+        propagated = propagate(
+            self._corrector,
             accepted,
             request.label,
             request.outward,
@@ -246,13 +252,13 @@ class CorrectionServer:
             self._stop_if_asked,
         )
         self._require_masks()
-        for number, mask in carried.masks.items():
+        for number, mask in propagated.masks.items():
             self._found[number][...] = mask
         return Answer(
             id=request.id,
-            slices=list(carried.masks),
-            confidence=[carried.confidence[number] for number in carried.masks],
-            words=carried.words,
+            slices=list(propagated.masks),
+            confidence=[propagated.confidence[number] for number in propagated.masks],
+            remark=propagated.remark,
         )
 
     def _stop_if_asked(self, done: int, steps: int) -> None:
@@ -262,24 +268,24 @@ class CorrectionServer:
             self._waiting = deque(each for each in self._waiting if not isinstance(each, Stop))
             raise Cancelled
 
-    def _tell_progress(self) -> None:
-        worker = self._session.worker
-        if worker.finished or time.monotonic() - self._told_at > _TELL_EVERY_S:
-            self._told_at = time.monotonic()
-            self._say(Embedded(done=worker.done, slices=len(self._session.stack)))
+    def _report_progress(self) -> None:
+        worker = self._corrector.worker
+        if worker.finished or time.monotonic() - self._reported_at > _REPORT_EVERY_S:
+            self._reported_at = time.monotonic()
+            self._send(Embedded(done=worker.done, slices=len(self._corrector.stack)))
 
-    def _warn(self, words: str) -> None:
-        self._say(Log(level="warning", message=words))
+    def _warn(self, text: str) -> None:
+        self._send(Log(level="warning", message=text))
 
 
 def _axis_of_thickest(geometry: Geometry) -> str:
-    """Along which slices lie farthest apart; axial where they do along no single axis."""
+    """The axis along which voxels lie farthest apart; axial if no single axis does."""
     widest = widest_axis(geometry.spacing[::-1])
     return "axial" if widest is None else axis_name(geometry, widest)
 
 
 def _id_in(line: str) -> int | None:
-    """The id of a request that is otherwise not understood."""
+    """The id of a request that is otherwise not understood; None if it has none."""
     try:
         request = json.loads(line)
     except (ValueError, RecursionError):
@@ -289,6 +295,6 @@ def _id_in(line: str) -> int | None:
 
 
 def _id_in_beginning(line: str) -> int | None:
-    """The id of a request of which only the beginning is known: it stands ahead of the prompts."""
+    """The id of a request of which only the beginning is known; it stands before the prompts."""
     found = re.search(r'"id"\s*:\s*(-?\d{1,18})\s*,', line)
     return None if found is None else int(found[1])

@@ -10,13 +10,13 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.interactive.protocol import SESSION_FILE, SessionSettings
 
-# A few paths and words: what is larger is another file.
+# The settings are a few paths and texts: a larger file holds something else.
 _LARGEST = 1 << 20
 _CODE = "bad_job"
 
 
 def require_folder(folder: Path) -> None:
-    """Refuses a session's folder that is none.
+    """Checks that a session's folder exists.
 
     Raises:
         InputError: there is no such folder.
@@ -34,7 +34,7 @@ def read_settings(folder: Path) -> SessionSettings:
     """The settings in a session's folder.
 
     Raises:
-        InputError: they are missing or damaged, or a path in them can be none.
+        InputError: they are missing or damaged, or a path in them is not a possible path.
     """
     path = folder / SESSION_FILE
     try:
@@ -57,7 +57,12 @@ def read_settings(folder: Path) -> SessionSettings:
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of a file that is small enough; OSError where it cannot be read."""
+    """The bytes of a file.
+
+    Raises:
+        OSError: the file cannot be read.
+        InputError: it is not a file, or too large.
+    """
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a file", "write the session's settings there", _CODE)
     with path.open("rb") as file:
@@ -72,7 +77,10 @@ def _content(path: Path) -> bytes:
 
 
 def _require_name(path: Path, what: str) -> None:
-    """Refuses what no file can be called. An empty text would be the current folder."""
+    """Raises InputError for a path that no file can have.
+
+    The empty path is refused too: it would name the current folder.
+    """
     if path == Path():
         raise InputError(f"{what} names no file", "name one", _CODE)
     try:

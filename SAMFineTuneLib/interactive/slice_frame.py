@@ -1,4 +1,4 @@
-"""From places in a volume to places on the model's square, with what is wrong said in words."""
+"""Converts prompts from voxel indices of the volume to pixels of the model's square."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from SAMFineTuneLib.interactive.refinement import SquareBox, SquarePoint, Square
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack
 
-# A box has to hold a pixel at the least, in voxels of the slice.
+# A box must hold at least one pixel; in voxels of the slice.
 _SMALLEST_BOX = 1.0
 
 
 class SliceFrame:
-    """Prompts on a slice of a volume, on the square.
+    """Converts prompts on slices of one volume to the square, and checks them.
 
     Args:
         stack: the volume's slices.
-        fit: of these slices on the square.
+        fit: how these slices lie on the square.
     """
 
     def __init__(self, stack: SliceStack, fit: SquareFit) -> None:
@@ -27,10 +27,10 @@ class SliceFrame:
         self._fit = fit
 
     def on_square(self, prompt: Prompt, number: int) -> SquarePrompt:
-        """A prompt for the slice of a number.
+        """A prompt for the slice of this number, in pixels of the square.
 
         Raises:
-            InputError: it lies on another slice or outside the volume; a box without area.
+            InputError: it lies on another slice or outside the volume, or is a box without area.
         """
         if isinstance(prompt, Point):
             row, column = self._inside(prompt.at, number)
@@ -75,7 +75,7 @@ class SliceFrame:
         return row, column
 
     def _within(self, row: float, column: float) -> tuple[float, float]:
-        """A corner beyond the image is moved to its edge: a box may be drawn over it."""
+        """The place, moved to the image's edge if it lies beyond: a box may be drawn across it."""
         return (
             min(max(row, -0.5), self._fit.rows - 0.5),
             min(max(column, -0.5), self._fit.columns - 0.5),

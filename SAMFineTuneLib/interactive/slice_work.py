@@ -1,7 +1,7 @@
-"""What is computed once for each slice: the one in view first, its neighbours next, then the rest.
+"""Computes the features of each slice once: of the slice in view first, then of its neighbours.
 
-In the background it goes on in small pieces, stage by stage of the image encoder, so that a click
-waits for a stage at most and never for a whole slice of a large network.
+In the background the work is done in small pieces, one stage of the image encoder at a time, so
+that a click waits for one stage at most and never for a whole slice of a large network.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Step = Callable[[FeatureState], FeatureState]
 
 @dataclass(frozen=True)
 class SliceWork:
-    """One kind of features.
+    """How one kind of features is computed.
 
     Attributes:
-        name: of the features.
-        begin: slice number to the state in front of the first step.
-        steps: one after another.
+        name: name of the features.
+        begin: gives the state before the first step, from a slice number.
+        steps: applied to the state one after another.
     """
 
     name: str
@@ -33,12 +33,12 @@ class SliceWork:
 
 
 class SliceWorker:
-    """Computes features when they are asked for, and those that may be asked for in advance.
+    """Computes features when they are asked for, and those of the other slices in advance.
 
     Args:
-        works: every kind, in the order in which they are computed for a slice.
-        slices: how many there are.
-        cache: keeps what was computed.
+        works: every kind of features, in the order in which they are computed for a slice.
+        slices: number of slices.
+        cache: stores the features.
     """
 
     def __init__(self, works: Sequence[SliceWork], slices: int, cache: EmbeddingCache) -> None:
@@ -51,22 +51,22 @@ class SliceWorker:
 
     @property
     def done(self) -> int:
-        """How many slices have been embedded in this session or lie in the cache."""
+        """How many slices have been embedded in this session or were found in the cache."""
         return len(self._done)
 
     @property
     def done_slices(self) -> list[int]:
-        """Their numbers."""
+        """The numbers of the slices that `done` counts."""
         return sorted(self._done)
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do in advance, or nothing more could be kept."""
+        """Whether every slice is done, or the cache can hold no more."""
         return len(self._done) >= self._slices or self._cache.is_full
 
     @torch.inference_mode()
     def features(self, name: str, number: int) -> FeatureState:
-        """The features of a slice, half precision on the CPU; at once."""
+        """The features of a slice, in half precision on the CPU, computed now if need be."""
         found = self._cache.get((name, number))
         if found is not None:
             return found
@@ -77,7 +77,7 @@ class SliceWorker:
         return self._cache.put((name, number), state)
 
     def look_at(self, number: int) -> None:
-        """Computes everything for a slice now; the background goes on with its neighbours."""
+        """Computes everything for a slice now; `advance` goes on with its neighbours."""
         for name in self._works:
             self.features(name, number)
         self._done.add(number)
@@ -86,7 +86,7 @@ class SliceWorker:
 
     @torch.inference_mode()
     def advance(self) -> None:
-        """One small piece of work in advance."""
+        """Does one small piece of the work in advance."""
         if self.finished:
             return
         try:
@@ -109,5 +109,5 @@ class SliceWorker:
 
 
 def _outward(start: int, slices: int) -> Iterator[int]:
-    """Slice numbers by their distance from one of them."""
+    """All slice numbers, ordered by their distance from `start`."""
     return iter(sorted(range(slices), key=lambda number: (abs(number - start), number)))

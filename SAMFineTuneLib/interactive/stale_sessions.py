@@ -1,4 +1,4 @@
-"""What corrections leave behind when the program that held them crashes."""
+"""Stale sessions: folders that a correction leaves behind when the program crashes that ran it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import shutil
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.interrupted import job_paths
 
-# Of folders, as `new_job_folder` takes it.
+# The kind of these folders, as `new_job_folder` takes it.
 CORRECTION = "correct"
 
 
-def remove_leftovers() -> None:
-    """Deletes the folders of corrections whose program has gone.
+def remove_stale_sessions() -> None:
+    """Deletes the folders of corrections whose program no longer runs.
 
-    They hold a patient's image and nothing that one could go on with. A folder that was never
-    locked is left alone: another program may be about to begin with it.
+    They hold a patient's image, and a correction cannot be resumed from them. A folder that was
+    never locked is left alone: another program may be about to start with it.
     """
     for path in job_paths():
         folder = JobFolder(path)
         is_left = folder.lock_file.exists() and folder.worker_at_work() is None
         if f"-{CORRECTION}-" in path.name and is_left:
-            # What cannot be deleted is for `storage clear`, which says why.
+            # Errors are ignored here; `storage clear` reports why a folder cannot be deleted.
             shutil.rmtree(path, ignore_errors=True)

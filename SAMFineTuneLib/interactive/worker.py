@@ -1,4 +1,4 @@
-"""The process of a correction: its standard input and output, its parent, its end."""
+"""The main function of a correction's process: its input and output, parent and exit codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from SAMFineTuneLib.worker.standard_input import StandardInputLines
 from SAMFineTuneLib.worker.standard_output import claim_output, output_as_lines
 
 _LOOK_AFTER_PARENT_S = 1.0
-# A worker that is started in the place of one that broke down may find that one still ending.
+# A worker that replaces one that died may start while the old process is still ending.
 _WAIT_FOR_OTHER_S = 3.0
 
 
@@ -33,10 +33,10 @@ def main(folder: Path, parent: int | None = None) -> int:
 
     Args:
         folder: holds `session.json`.
-        parent: id of the process for which the work is done; the worker ends when that has gone.
+        parent: id of the process for which the work is done; the worker ends when that has ended.
 
     Returns:
-        0 closed, 1 a fault in the program, 2 bad input.
+        0 if the session was closed, 1 after a fault in the program, 2 for bad input.
     """
     share_processors(os.environ)
     messages = EventWriter(None, claim_output())
@@ -52,7 +52,7 @@ def main(folder: Path, parent: int | None = None) -> int:
                     ended=lambda: lines.ended or not watch.alive(),
                     abandoned=lambda: not watch.alive(),
                 )
-        # Whatever it is, the client has to learn of it.
+        # The client has to be told of every error.
         except (Exception, KeyboardInterrupt) as error:
             messages.emit(failure_of(error))
             exit_code = error_event(error).exit_code
@@ -76,7 +76,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 class _Parent:
-    """The process that started this one, looked after now and then."""
+    """The process that started this one; whether it runs is checked once a second at most."""
 
     def __init__(self, pid: int | None) -> None:
         self._process = None if pid is None else WatchedProcess(pid)
@@ -84,7 +84,7 @@ class _Parent:
         self._alive = True
 
     def alive(self) -> bool:
-        """Whether it still runs, as far as is known."""
+        """Whether it still ran at the last check."""
         now = time.monotonic()
         if self._process is not None and now - self._looked_at > _LOOK_AFTER_PARENT_S:
             self._looked_at = now

@@ -16,14 +16,14 @@ from SAMFineTuneLib.jobs.worker_output import Outcome, WorkerOutput
 from SAMFineTuneLib.worker.events import Event
 from SAMFineTuneLib.worker.transport import Transport
 
-# A worker that was asked to stop ends by itself after 1.5 s; what has not gone then is ended.
+# A worker that was asked to stop ends by itself after 1.5 s; after this time it is killed.
 CANCEL_GRACE_S = 2.0
-# A worker that has given its result and hangs while it ends is not waited for any longer.
+# A worker that has given its result but does not end is killed after this time.
 EXIT_GRACE_S = 10.0
 
 
 def worker_command(folder: Path, python: Path | None = None) -> list[str]:
-    """The command line that does the job of a folder for this process."""
+    """The command line that starts a worker on a job's folder, with this process as its parent."""
     program = str(python or sys.executable)
     return [program, "-m", "SAMFineTuneLib", "run", str(folder), "--parent", str(os.getpid())]
 
@@ -34,13 +34,14 @@ class JobClient:
     Args:
         folder: holds job.json.
         transport: the worker's process.
-        on_event: called with each event, where the transport hands over the line.
-        on_end: called once with how the job ended, where the transport hands over the end.
+        on_event: called with each event, in the thread in which the transport hands over lines.
+        on_end: called once with how the job ended, in the thread in which the transport hands over
+            the end.
         grace_s: seconds that a cancelled worker has to end by itself.
 
     Attributes:
-        outcome: how the job ended; None before it has.
-        cancel_asked: whether the worker was asked to stop, or ended.
+        outcome: how the job ended; None before it has ended.
+        cancel_asked: whether this client asked the worker to stop, or killed it.
     """
 
     def __init__(
@@ -70,25 +71,25 @@ class JobClient:
         self._transport.start(self)
 
     def cancel(self) -> None:
-        """Ask the worker to stop; after the grace time end it with all its children.
+        """Ask the worker to stop; after the grace time kill it with all its children.
 
         Returns at once.
         """
         if self.cancel_asked or self.outcome is not None:
             return
-        # Also when it has just ended: Ctrl-C in a shell reaches the worker too.
+        # This is set even if the worker has just ended, because Ctrl-C in a shell reaches it too.
         self.cancel_asked = True
         self._transport.note_children()
         self._ask("cancel", self.folder.cancel_file)
         self._transport.call_later(self._grace_s, self._transport.kill)
 
     def finish_early(self) -> None:
-        """Ask the worker to stop early and keep the best so far."""
+        """Ask the worker to stop early and keep the best model so far."""
         if self.outcome is None:
             self._ask("finish", self.folder.finish_file)
 
     def end_now(self) -> None:
-        """End the worker with all its children, without asking."""
+        """Kill the worker with all its children, without asking it to stop."""
         self.cancel_asked = True
         self._transport.kill()
 
@@ -106,12 +107,12 @@ class JobClient:
     def take_end(self, returned: int, reason: str) -> None:
         """The process has gone; from the transport."""
         if self.cancel_asked:
-            # What a launcher that was killed has left behind.
+            # A launcher that was killed may have left the worker itself running.
             self._transport.kill()
         if reason:
             self._output.take_error(f"error: {reason}")
         outcome = self._output.outcome(returned, self.cancel_asked)
-        # Where another worker has the folder, requests there are for that one.
+        # If another worker has the folder, the request files there are meant for that one.
         is_own = outcome.error is None or outcome.error.code != RUNNING
         if is_own and self.folder.path.is_dir():
             with suppress(OSError):
@@ -121,7 +122,7 @@ class JobClient:
             self._on_end(outcome)
 
     def _ask(self, word: str, file: Path) -> None:
-        # Where it cannot be written, the line on standard input says the same.
+        # If the file cannot be written, the line on standard input still reaches the worker.
         with suppress(OSError):
             file.touch()
         self._transport.write(word)

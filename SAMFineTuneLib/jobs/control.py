@@ -9,7 +9,7 @@ from SAMFineTuneLib.jobs.folder import JobFolder
 
 
 class Control:
-    """The user's wishes, to be asked between two steps of the work; cheap enough for every step."""
+    """The user's requests to stop, to be checked between steps; cheap enough for every step."""
 
     def __init__(self, folder: JobFolder | None = None) -> None:
         self._folder = folder
@@ -21,7 +21,7 @@ class Control:
         self._cancel.set()
 
     def request_finish(self) -> None:
-        """Ask the work to stop early and keep the best so far."""
+        """Ask the work to stop early and keep the best model so far."""
         self._finish.set()
 
     def cancelled(self) -> bool:
@@ -31,13 +31,13 @@ class Control:
         return self._cancel.is_set()
 
     def finish_requested(self) -> bool:
-        """Whether the work is to stop early and keep the best so far."""
+        """Whether the work is to stop early and keep the best model so far."""
         if self._folder is not None and self._folder.finish_file.exists():
             self._finish.set()
         return self._finish.is_set()
 
     def raise_if_cancelled(self) -> None:
-        """Leave the work when it is to stop.
+        """Raise an exception if the work is to stop without a result.
 
         Raises:
             Cancelled: the user asked to stop.

@@ -1,4 +1,4 @@
-"""The folder of a job: the files in which client and worker meet."""
+"""The folder of a job: the files through which client and worker communicate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from SAMFineTuneLib.user_folders import CACHE_VARIABLE, cache_folder
 from SAMFineTuneLib.worker import lock_file
 from SAMFineTuneLib.worker.events import EVENTS_FILE
 
-# Code of the refusal of a job that another worker is doing.
+# Code of the error for a job that another worker is doing already.
 RUNNING = "job_running"
 _LOOK_EVERY_S = 0.1
 
@@ -35,7 +35,7 @@ class JobFolder:
 
     @property
     def events_file(self) -> Path:
-        """Everything that the worker told, one JSON object a line."""
+        """All events that the worker reported, one JSON object a line."""
         return self.path / EVENTS_FILE
 
     @property
@@ -45,22 +45,22 @@ class JobFolder:
 
     @property
     def cancel_file(self) -> Path:
-        """Exists: stop, without a result."""
+        """If this file exists, the worker stops without a result."""
         return self.path / "cancel"
 
     @property
     def finish_file(self) -> Path:
-        """Exists: stop early and keep the best so far."""
+        """If this file exists, the worker stops early and keeps the best model so far."""
         return self.path / "finish"
 
     @property
     def checkpoint_folder(self) -> Path:
-        """What a later run of the same job continues from; made by who writes into it."""
+        """Holds what a later run of the same job resumes from; made by the code that writes it."""
         return self.path / "checkpoint"
 
     @property
     def preview_folder(self) -> Path:
-        """Images of the work so far; made by who writes into it."""
+        """Holds images of the work so far; made by the code that writes them."""
         return self.path / "preview"
 
     @property
@@ -69,7 +69,7 @@ class JobFolder:
         return self.path / "worker.pid"
 
     def lock(self) -> None:
-        """Keep a second worker from the same folder; a lock whose process has gone is taken over.
+        """Lock the folder against other workers; a lock whose process has ended is taken over.
 
         Raises:
             InputError: another worker is doing the job, or the folder cannot be written.
@@ -82,11 +82,11 @@ class JobFolder:
         )
 
     def unlock(self) -> None:
-        """Let other workers at the job again."""
+        """Release the lock, so that other workers can do the job."""
         lock_file.release(self.lock_file)
 
     def worker_at_work(self) -> int | None:
-        """Process id of the worker that is doing the job; None where it has gone."""
+        """Process id of the worker that is doing the job; None if none is."""
         return lock_file.holder_of(self.lock_file)
 
     def has_checkpoint(self) -> bool:
@@ -95,31 +95,31 @@ class JobFolder:
             kept = list(self.checkpoint_folder.iterdir())
         except OSError:
             return False
-        # Folders hold what can be computed again, and parts of files were being written.
+        # Folders hold only what can be computed again, and .part files are unfinished.
         return any(each.is_file() and each.suffix != ".part" for each in kept)
 
     def clear_requests(self) -> None:
-        """Forget requests to cancel or to finish early, which hold for one run only."""
+        """Delete the requests to cancel or to finish early, which hold for one run only."""
         self.cancel_file.unlink(missing_ok=True)
         self.finish_file.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete the folder with all that is in it."""
+        """Delete the folder with everything in it."""
         if self.worker_at_work() == os.getpid():
-            # Windows deletes no file that is open.
+            # Windows cannot delete a file that is open.
             self.unlock()
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def lock_folder(file: Path, what: str, remedy: str, code: str, wait_s: float = 0.0) -> None:
-    """Keep all other processes out of what a lock file stands for.
+    """Take a lock file, so that all other processes stay out of its folder.
 
     Args:
         file: the lock file, in the folder that is locked.
-        what: the other process would be doing there, in words.
-        remedy: what to do about it.
-        code: of the refusal.
-        wait_s: how long to wait for the other process to end.
+        what: what a process with the lock is doing there, for the message "process 12 is …".
+        remedy: what the user can do if another process has the lock.
+        code: code of that error.
+        wait_s: how long to wait for the other process to end, in seconds.
 
     Raises:
         InputError: another process has the lock, or the folder cannot be written.
@@ -140,7 +140,7 @@ def lock_folder(file: Path, what: str, remedy: str, code: str, wait_s: float = 0
 
 
 def jobs_folder() -> Path:
-    """The user's folder for jobs whose folder nobody chose."""
+    """The folder in the user's cache for jobs for which the user chose no folder."""
     return cache_folder().absolute() / "jobs"
 
 
@@ -166,18 +166,18 @@ def new_job_folder(kind: str) -> JobFolder:
             ) from error
         return JobFolder(path)
     raise InputError(
-        f"{jobs_folder()} is full of jobs of this second",
+        f"{jobs_folder()} already holds 999 jobs that were started in this second",
         "Try again a second later",
         code="job_folders_used_up",
     )
 
 
 def require_writable(output: Path) -> None:
-    """Check before the work that an output can be written after it; makes nothing.
+    """Check before the work that its output can be written afterwards; creates nothing.
 
     Raises:
-        InputError: its folder (or the nearest that exists) cannot be written, or is a file, or
-            the output exists and is not to be replaced.
+        InputError: its folder (or the nearest that exists) cannot be written or is a file, or the
+            output exists and may not be replaced.
     """
     possible_path(output)
     candidates = (output.absolute(), *output.absolute().parents)
@@ -198,17 +198,17 @@ def require_writable(output: Path) -> None:
 
 
 def refuse_overwriting(written: Sequence[Path], read: Mapping[Path, str]) -> None:
-    """Check before the work that no output replaces what the job reads, or another output.
+    """Check before the work that no output replaces a file that the job reads, or another output.
 
     Args:
         written: the outputs.
-        read: the files that the job reads, and what each is, in words.
+        read: the files that the job reads, each with a text that says what it is.
 
     Raises:
-        InputError: one of the outputs is one of these files, under whatever name.
+        InputError: one of the outputs is one of these files, also under another name.
     """
     taken = {path.resolve(): what for path, what in read.items()}
-    # Many disks make no difference between upper and lower case.
+    # Many disks do not distinguish upper and lower case.
     outputs: set[str] = set()
     for path in written:
         place = path.resolve()
@@ -222,7 +222,7 @@ def refuse_overwriting(written: Sequence[Path], read: Mapping[Path, str]) -> Non
 
 
 def require_writable_file(output: Path) -> None:
-    """Check before the work that a file can be written after it; makes nothing.
+    """Check before the work that a file can be written afterwards; creates nothing.
 
     Raises:
         InputError: as `require_writable`, or the output is a folder.

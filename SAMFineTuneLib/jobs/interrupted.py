@@ -1,4 +1,4 @@
-"""Fine-tunes that stopped before their end and can go on: after a crash, or cancelled."""
+"""Fine-tunes that crashed or were cancelled before their end, and can be resumed."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from SAMFineTuneLib.jobs.folder import JobFolder, jobs_folder
 from SAMFineTuneLib.jobs.schema import FinetuneJob, read_job
 from SAMFineTuneLib.worker.events import Event, Progress, Result, parse_line
 
-# The last words of a job are at the end of its events; those before need not be read.
+# Only the end of a job's events is read: it holds the latest progress and any result.
 _TAIL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class InterruptedFinetune:
-    """A fine-tune to go on with, by running the job of its folder again.
+    """A fine-tune that can be resumed by running the job of its folder again.
 
     Attributes:
         folder: the job's folder.
         output: the tuned model that it was to write.
-        step: optimiser steps that it last told of; the checkpoint may be some earlier.
-        steps: how many there were to be; None where that was not told.
-        labels: names of the labels where the job tells them, else their numbers; empty where the
-            job takes all that occur.
+        step: the optimiser step that it last reported; the checkpoint may be some steps earlier.
+        steps: how many steps were planned; None if that was not reported.
+        labels: names of the labels if the job gives them, otherwise their numbers; empty if the job
+            takes all labels that occur.
         when: when it was last at work.
     """
 
@@ -38,17 +38,17 @@ class InterruptedFinetune:
 
 
 def interrupted_finetunes() -> list[InterruptedFinetune]:
-    """Those in the user's folder of jobs, the latest first.
+    """The interrupted fine-tunes in the user's folder of jobs, the latest first.
 
     Each has a checkpoint, no worker at work, and no result. A folder whose job cannot be read is
-    left out: nobody could go on with it.
+    left out, because it cannot be resumed.
     """
     found = [_interrupted(JobFolder(path)) for path in job_paths()]
     return sorted((each for each in found if each), key=lambda each: each.when, reverse=True)
 
 
 def discard(folder: Path) -> None:
-    """Delete the folder of a job that nobody wants to go on with.
+    """Delete the folder of a job that is not to be resumed.
 
     Raises:
         InputError: it is not a folder of the user's jobs, a worker is at work on it, or it cannot
@@ -76,7 +76,7 @@ def discard(folder: Path) -> None:
 
 
 def job_paths() -> list[Path]:
-    """The folders in the user's folder of jobs; none where there is no such folder."""
+    """The folders in the user's folder of jobs; none if that folder does not exist."""
     try:
         return sorted(path for path in jobs_folder().iterdir() if path.is_dir())
     except OSError:
@@ -93,12 +93,12 @@ def _interrupted(folder: JobFolder) -> InterruptedFinetune | None:
     events = _last_events(folder.events_file)
     if not isinstance(job, FinetuneJob) or any(isinstance(each, Result) for each in events):
         return None
-    told = [each for each in events if isinstance(each, Progress) and each.steps is not None]
+    reports = [each for each in events if isinstance(each, Progress) and each.steps is not None]
     return InterruptedFinetune(
         folder=folder.path,
         output=job.output,
-        step=told[-1].step if told else 0,
-        steps=told[-1].steps if told else None,
+        step=reports[-1].step if reports else 0,
+        steps=reports[-1].steps if reports else None,
         labels=_labels(job),
         when=_last_written(folder),
     )
@@ -112,7 +112,7 @@ def _last_events(file: Path) -> list[Event]:
             text = stream.read().decode("utf-8", "replace")
     except OSError:
         return []
-    # The first line may be cut, and so may the last, of a worker that was killed: no events then.
+    # The first line may be cut, and so may the last if the worker was killed: these are no events.
     return [parse_line(line) for line in text.splitlines()]
 
 

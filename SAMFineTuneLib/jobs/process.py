@@ -1,4 +1,4 @@
-"""A job in a process of its own, for programs that wait for it: the shell, and Python."""
+"""A job in its own process, for callers that wait for it: the shell and Python programs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class WorkerProcess:
     Args:
         folder: holds job.json.
         on_event: called with each event, from a thread of this object.
-        python: the Python to run; by default the one that runs this.
+        python: the Python that runs the worker; by default the one that runs this process.
         grace_s: seconds that a cancelled worker has to end by itself.
-        command: the whole command line, in place of the usual one.
+        command: the whole command line, instead of the usual one.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Process id of the worker (of its launcher, where Python is behind one)."""
+        """Process id of the worker, or of its launcher if Python is started by one."""
         return self._transport.pid
 
     @property
     def cancel_asked(self) -> bool:
-        """Whether the worker was asked to stop, or ended."""
+        """Whether the worker was asked to stop, or killed."""
         return self._client.cancel_asked
 
     def start(self) -> None:
@@ -62,22 +62,22 @@ class WorkerProcess:
         return self._transport.is_running
 
     def cancel(self) -> None:
-        """Ask the worker to stop; after the grace time end it with all its children.
+        """Ask the worker to stop; after the grace time kill it with all its children.
 
-        Returns at once; `wait` tells when it is over.
+        Returns at once; `wait` waits until it has ended.
         """
         self._client.cancel()
 
     def finish_early(self) -> None:
-        """Ask the worker to stop early and keep the best so far."""
+        """Ask the worker to stop early and keep the best model so far."""
         self._client.finish_early()
 
     def end_now(self) -> None:
-        """End the worker with all its children, without asking."""
+        """Kill the worker with all its children, without asking it to stop."""
         self._client.end_now()
 
     def wait(self, timeout_s: float | None = None) -> Outcome | None:
-        """How the job ended; None when it has not after `timeout_s`.
+        """Wait for the end of the job; returns how it ended, None if it has not after `timeout_s`.
 
         Raises:
             BaseException: what `on_event` raised, if it did.

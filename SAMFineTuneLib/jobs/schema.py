@@ -1,4 +1,4 @@
-"""What a job is: the fields of job.json, checked in the same way by who writes and who runs it."""
+"""The fields of job.json, checked in the same way when a job is written and when it is run."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ JOB_FILE = "job.json"
 _LONGEST_UID = 64
 
 
-def _numbers_or(*words: str, minimum: int) -> PlainValidator:
-    """Accepts one of the words, or a list of whole numbers without repetition."""
-    allowed = " or ".join([*(f'"{word}"' for word in words), "a list"])
+def _numbers_or(*keywords: str, minimum: int) -> PlainValidator:
+    """Accepts one of the keywords, or a list of whole numbers without repetition."""
+    allowed = " or ".join([*(f'"{keyword}"' for keyword in keywords), "a list"])
     rule = f"must be {allowed} of whole numbers from {minimum} up, such as [3, 9]"
 
     def check(value: object) -> object:
-        if isinstance(value, str) and value in words:
+        if isinstance(value, str) and value in keywords:
             return value
         if not isinstance(value, list | tuple) or not value:
             raise ValueError(rule)
@@ -79,7 +79,7 @@ def _check_extent(value: object) -> object:
 
 
 def _check_on_top(value: object) -> object:
-    """Accepts a list of names and labels; labels become text, as the command line has them."""
+    """Accepts a list of names and labels; labels become text, as on the command line."""
     if not isinstance(value, list | tuple) or any(
         type(each) not in (str, int) or not str(each).strip() for each in value
     ):
@@ -96,7 +96,7 @@ def _check_input_size(value: object) -> object:
 
 
 def _check_path_text(value: object) -> object:
-    # An empty path is the current folder to pathlib, which nobody means by it.
+    # To pathlib an empty path is the current folder, which is never what is meant.
     if isinstance(value, str) and not value.strip():
         raise ValueError("must be the path of a file or a folder")
     return value
@@ -137,7 +137,7 @@ InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
 Series = Annotated[str, PlainValidator(_check_series)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
-# Bounds say what can be: a fine-tune of a month, and batches that the largest GPUs hold.
+# The largest values that make sense: a fine-tune of a month, and batches for the largest GPUs.
 MOST_STEPS, MOST_MINUTES, LARGEST_BATCH = 10_000_000, 60.0 * 24 * 31, 512
 LARGEST_RANK = 256
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
@@ -167,13 +167,13 @@ class Example(_Record):
     )
     label_names: dict[int, str] = Field(
         default_factory=dict,
-        description="what the labels are called, by number, in place of what the file tells. "
+        description="names of the labels, by number, instead of the names in the file. "
         "Labels of one name are one structure in all examples, whatever their numbers",
     )
     axis: Literal["auto", Axis] = Field(
         "auto",
-        description="how to cut the volume: auto, along the widest spacing, else the axis on which "
-        "the labels lie",
+        description="the axis of the slices; auto: the one with the widest spacing or, where no "
+        "spacing is widest, the one on which the labels were drawn",
     )
     labelled: LabelledSlices = Field(
         "nonempty",
@@ -182,13 +182,14 @@ class Example(_Record):
     )
     empty: EmptySlices = Field(
         "auto",
-        description="slices known to hold none of the labels: outside, all beyond the labelled "
-        "range; auto, those less a margin as wide as the largest gap between labelled slices, and "
-        "nothing where only one slice is labelled; none; or a list",
+        description="slices known to hold none of the labels. outside: all slices beyond the "
+        "labelled range; auto: the same without a margin as wide as the largest gap between "
+        "labelled slices, and no slice where only one is labelled; none: no slice; or a list",
     )
     complete: Slices = Field(
         default_factory=list,
-        description="further slices on which every label is complete: what is not there is absent",
+        description="further slices on which every label is complete: a label that is not drawn on "
+        "one of them is absent there",
     )
     unfinished: Slices = Field(
         default_factory=list,
@@ -199,18 +200,19 @@ class Example(_Record):
     )
     extent: Extent = Field(
         None,
-        description="the first and the last slice that hold any of the labels: all beyond are "
-        "empty, in place of what the words of `empty` say; slices that are listed stay empty",
+        description="the first and the last slice that hold any of the labels: all slices beyond "
+        "are empty. It replaces outside, auto and none in `empty`; slices that `empty` lists stay "
+        "empty",
     )
     on_top: OnTop = Field(
         default_factory=list,
         description="names or labels of segments that cover the others where segments of a file "
-        "overlap, which is refused without it; the highest first",
+        "overlap; without it such a file is refused; the highest first",
     )
     series: Series | None = Field(
         None,
-        description="which series of a DICOM folder with several, by its number in the list that "
-        "is shown where none is chosen, or by its UID",
+        description="which series of a DICOM folder that holds several: its UID, or its number in "
+        "the list that is shown if none is chosen",
     )
 
     @property
@@ -233,7 +235,7 @@ class Example(_Record):
             "known_empty": ("complete", "unfinished"),
         }
         for name in contrary[str(info.field_name)]:
-            # A field at fault is not there, and a word names no slices.
+            # A field with a fault is missing here, and a keyword is no list of slices.
             other = info.data.get(name)
             common = set(value) & set(other) if isinstance(other, list) else set()
             if common:
@@ -255,28 +257,28 @@ class FinetuneJob(_Record):
     output: Annotated[FilePath, AfterValidator(_check_model_name)] = Field(
         description="the tuned model"
     )
-    preset: Preset = Field("laptop", description="sets what is not given")
+    preset: Preset = Field("laptop", description="sets the fields that are not given")
     backbone: BackboneName = Field("starter", description="the network that is tuned")
     checkpoint: FilePath | None = Field(
         None,
-        description="weights of the backbone; otherwise those that come with the program are taken "
+        description="file of the backbone's weights; by default those that come with the program "
         "for starter, and the official ones for the others",
     )
     weights: Literal["pretrained", "random"] = Field(
         "pretrained",
-        description="random: begin with a network that has learnt nothing, for comparison or where "
-        "the weights cannot be had",
+        description="random: begin with random weights, for comparison or where the pretrained "
+        "weights are not available",
     )
     method: Literal["auto", Method] = Field(
         "auto",
         description="what is trained: small adapters, low-rank updates, or (vanilla) the weights "
-        "themselves; auto: adapters, and all weights of the starter network, whose decoder begins "
-        "anew",
+        "themselves; auto: all weights for the starter network, whose decoder begins with random "
+        "weights, and adapters for the others",
     )
     scope: Literal["auto", Scope] = Field(
         "auto",
-        description="decoder: in the mask decoder alone; encoder_decoder, and auto: in the image "
-        "encoder as well",
+        description="where weights are trained; decoder: in the mask decoder alone; "
+        "encoder_decoder and auto: in the image encoder as well",
     )
     rank: Annotated[int, Field(ge=1, le=LARGEST_RANK)] = Field(
         4, description="rank of the low-rank updates"
@@ -286,36 +288,36 @@ class FinetuneJob(_Record):
     )
     steps: Steps | None = Field(
         None,
-        description="optimiser steps, in place of the preset's; naming one of `steps` and "
-        "`minutes` lifts the preset's limit of the other",
+        description="number of optimiser steps, instead of the preset's; if only one of `steps` "
+        "and `minutes` is given, the preset's limit of the other does not apply",
     )
     minutes: Minutes | None = Field(None, description="time for the optimiser steps")
     batch: Batch | None = Field(None, description="slices in a step")
     learning_rate: Rate | None = Field(None, description="peak learning rate")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        0, description="same seed, same model on a CPU"
+        0, description="on a CPU, the same seed gives the same model"
     )
     device: Device = Field("auto", description="where to compute")
     validation: Literal["auto", "none"] = Field(
         "auto",
-        description="auto keeps some volumes or slices aside, measures on them, and keeps the "
-        "weights that do best where they are enough to tell; none trains on all",
+        description="auto: some volumes or slices are held out and measured on, and if they are "
+        "enough to tell, the best weights are kept; none: all are trained on",
     )
     initial_model: FilePath | None = Field(
-        None, description="go on from this tuned model in place of starting anew"
+        None, description="tuned model whose weights are tuned further, instead of the backbone's"
     )
     prompts: bool = Field(
         False,
-        description="then also tune a copy of the network for points and boxes, with which its "
-        "results are corrected; takes about two thirds as long again. It goes on from the one of "
-        "`initial_model` where that has any",
+        description="also tune a copy of the network for points and boxes, with which results are "
+        "corrected; takes about two thirds as long again. If `initial_model` has such a copy, that "
+        "one is tuned further",
     )
     label_names: dict[int, str] = Field(
         default_factory=dict,
-        description="names of structures, by their number in the results, in place of those of the "
-        "first example that has them, or of the model that is gone on from. Labels of one name are "
-        "one structure in all examples; a number that is named here also counts where an example "
-        "calls it otherwise and that name is found nowhere else",
+        description="names of structures, by their number in the results, instead of the names in "
+        "the first example that has them, or in `initial_model`. Labels of one name are one "
+        "structure in all examples; a label with a number that is named here is also taken for "
+        "this structure if an example names it otherwise and no other structure has that name",
     )
 
 
@@ -328,9 +330,9 @@ class ApplyJob(_Record):
     volumes: list[FilePath] = Field(min_length=1, description="image file or DICOM folder")
     series: list[Series] = Field(
         default_factory=list,
-        description="which series of a DICOM folder with several, by its number in the list that "
-        "is shown where none is chosen, or by its UID: one for each volume that is a folder, in "
-        "their order, or one for all",
+        description="which series of a DICOM folder that holds several: its UID, or its number in "
+        "the list that is shown if none is chosen; one for each volume that is a folder, in their "
+        "order, or one for all",
     )
     output: FilePath = Field(
         description="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd; .dcm for a DICOM volume: a "
@@ -338,27 +340,26 @@ class ApplyJob(_Record):
     )
     uncertainty: FilePath | None = Field(
         None,
-        description="also write how uncertain the model is of each voxel, of those drawn, too: a "
-        "file, or a folder for several volumes",
+        description="also write how uncertain the model is of each voxel, including voxels of "
+        "slices that are drawn already: a file, or a folder for several volumes",
     )
     drawn: list[Example] = Field(
         default_factory=list,
-        description="labels of the volumes on the slices that are drawn already: they are kept, "
-        "and what lies between them follows their shape, too; examples of other volumes count for "
-        "nothing",
+        description="labels on slices of the volumes that are drawn already: they are kept, and "
+        "the result between them also follows their shape; examples of other volumes are ignored",
     )
     largest_component: bool = Field(
         False, description="keep only the largest connected part of each label"
     )
     compress: bool = Field(
         True,
-        description="compress what is written; else it is written as plain voxels where the format "
-        "allows it, and these are read much faster",
+        description="compress the output; otherwise plain voxels are written if the format "
+        "allows it, which are read much faster",
     )
     checkpoint: FilePath | None = Field(
         None,
-        description="weights of the backbone on which the model was tuned, where they are not in "
-        "the cache",
+        description="file of the weights of the backbone that the model was tuned from, if they "
+        "are not in the cache",
     )
     device: Device = Field("auto", description="where to compute")
     batch: Batch | None = Field(None, description="slices computed at once")
@@ -386,15 +387,15 @@ class EvaluateJob(_Record):
     kind: Literal["evaluate"] = "evaluate"
     schema_version: Literal[1] = 1
     prediction: FilePath = Field(description="the segmentation to measure")
-    reference: FilePath = Field(description="the segmentation held for true")
+    reference: FilePath = Field(description="the segmentation that is taken as the truth")
     labels: Labels = Field(
         "all", description="the labels to measure, by number in the reference, or all that occur"
     )
     label_names: dict[int, str] = Field(
         default_factory=dict,
-        description="what labels are called, by number. Labels of one name are one structure, "
-        "whatever their numbers; a number that is named here counts where the two files call it "
-        "differently",
+        description="names of the labels, by number. Labels of one name are one structure, "
+        "whatever their numbers; a number that is named here is one structure even if the two "
+        "files name it differently",
     )
     slices: Annotated[list[int] | None, _numbers_or(minimum=0)] | None = Field(
         None, description="only these slices of the reference, counted from 0 along the axis"
@@ -406,9 +407,9 @@ class EvaluateJob(_Record):
     on_top: OnTop = Field(
         default_factory=list,
         description="names or labels of segments that cover the others where segments of a file "
-        "overlap, which is refused without it; the highest first",
+        "overlap; without it such a file is refused; the highest first",
     )
-    output: FilePath | None = Field(None, description="write the figures to this file too")
+    output: FilePath | None = Field(None, description="also write the figures to this file")
 
 
 class CheckpointJob(_Record):
@@ -431,12 +432,12 @@ _KINDS: dict[str, type[_Record]] = {
 
 
 def names_an_image(path: Path) -> bool:
-    """Whether a path ends as the file formats do in which images are written."""
+    """Whether a path has the ending of a file format in which images are written."""
     return path.name.lower().endswith(IMAGE_ENDINGS)
 
 
 def names_a_dicom_segmentation(path: Path) -> bool:
-    """Whether a path ends as DICOM segmentations (SEG) do."""
+    """Whether a path has the ending of DICOM segmentations (SEG)."""
     return path.name.lower().endswith(".dcm")
 
 
@@ -449,7 +450,7 @@ def make_job(
 
     Args:
         job_type: FinetuneJob, ApplyJob, EvaluateJob or CheckpointJob.
-        fields: what the job says; missing fields take their defaults.
+        fields: the job's fields; missing ones take their defaults.
         field_name: how messages name a field.
 
     Raises:
@@ -624,7 +625,8 @@ def _dotted(steps: list[int | str]) -> str:
     for step in steps:
         if isinstance(step, int):
             text += f"[{step}]"
-        # Members of a union and keys of a dictionary are marked with brackets: not field names.
+        # Pydantic marks members of a union and keys of a dictionary with brackets; these are no
+        # field names.
         elif "[" not in step:
             text += f".{step}" if text else step
     return text

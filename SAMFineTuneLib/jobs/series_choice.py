@@ -1,4 +1,4 @@
-"""Which DICOM series of its folder each volume of a job is."""
+"""Which DICOM series is read for each volume of a job that is a folder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from SAMFineTuneLib.errors import InputError
 
 
 def series_of_volumes(volumes: Sequence[Path], series: Sequence[str]) -> list[str | None]:
-    """The choice for each volume; None where nothing was chosen, and for files.
+    """The chosen series of each volume; None for files, and for folders without a choice.
 
     Args:
         volumes: files and folders.
-        series: nothing, one choice for all folders, or one for each of them in their order.
+        series: empty, one choice for all folders, or one for each of them in their order.
 
     Raises:
-        InputError: there are neither as many choices as folders, nor one alone.
+        InputError: there is neither one choice for all folders nor one for each.
     """
     folders = [index for index, path in enumerate(volumes) if path.is_dir()]
     if not series:

@@ -1,6 +1,6 @@
-"""What the program keeps on the disk that can be had again, and how to be rid of it.
+"""What the program keeps on the disk and can fetch or compute again, and how it is cleared.
 
-Tuned models are not among it: they lie elsewhere, and only the user deletes them.
+Tuned models are not part of it: they lie elsewhere, and only the user deletes them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from pathlib import Path
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.interrupted import discard, interrupted_finetunes, job_paths
-
-# A worker takes some seconds to start; until then its folder does not show it.
 from SAMFineTuneLib.user_folders import cache_folder, embeddings_folder
 from SAMFineTuneLib.weights.official import clear_checkpoints, list_checkpoints
 
-# A worker takes some seconds to start; until then its folder does not show it.
+# A worker takes some seconds to start, and until then its folder does not show that it is in use.
 _STARTING_S = 60.0
 
 
@@ -37,14 +35,15 @@ class StorageUsed:
     """What can be cleared, item by item.
 
     Attributes:
-        folder: in which all of it lies.
+        folder: the folder that holds all of it.
         checkpoints: downloaded weights, whole or in part, by backbone.
-        interrupted: fine-tunes that could go on.
+        interrupted: fine-tunes that could be resumed.
         other_jobs: folders of jobs that ended otherwise and were kept for their log, and of
-            corrections whose program broke down.
-        embeddings: what networks made of slices that were corrected, by image and model.
-        running: how many jobs and corrections are at work; they are not among the others, and
-            `clear_storage` leaves them and, as they may need them, all checkpoints and embeddings.
+            corrections whose program crashed.
+        embeddings: embeddings of slices that were corrected, by image and model.
+        running: how many jobs and corrections are at work. They are not in the other lists;
+            `clear_storage` leaves them and, because they may need them, all checkpoints and
+            embeddings.
     """
 
     folder: Path
@@ -56,13 +55,13 @@ class StorageUsed:
 
     @property
     def bytes(self) -> int:
-        """All together."""
+        """The size of all items together."""
         jobs = (*self.interrupted, *self.other_jobs)
         return sum(item.bytes for item in (*self.checkpoints, *jobs, *self.embeddings))
 
 
 def storage_used() -> StorageUsed:
-    """What is there now."""
+    """What can be cleared now."""
     resumable = {each.folder for each in interrupted_finetunes()}
     paths = job_paths()
     idle = [path for path in paths if not _in_use(JobFolder(path))]
@@ -82,13 +81,13 @@ def storage_used() -> StorageUsed:
 
 
 def clear_storage() -> int:
-    """Delete all that `storage_used` lists, while no job runs; the bytes that this freed.
+    """Delete what `storage_used` lists; returns the bytes that this freed.
 
-    Never a tuned model, and never a running job or correction. While one runs, checkpoints and
-    embeddings stay.
+    Tuned models and running jobs or corrections are never deleted. While a job or correction runs,
+    checkpoints and embeddings stay too.
 
     Raises:
-        InputError: something cannot be deleted; the rest is.
+        InputError: something cannot be deleted; everything else is deleted nevertheless.
     """
     before = storage_used()
     faults = []
@@ -134,7 +133,7 @@ def _embedding_folders() -> list[Path]:
 def _clear_embeddings() -> None:
     for folder in _embedding_folders():
         shutil.rmtree(folder)
-    # The folder itself goes where nothing else lies in it.
+    # The folder itself is deleted if nothing else lies in it.
     with suppress(OSError):
         embeddings_folder().rmdir()
 
@@ -146,13 +145,13 @@ def _bytes_in(folder: Path) -> int:
             if path.is_file() and not path.is_symlink():
                 total += _on_disk(path)
         except OSError:
-            # It has gone meanwhile.
+            # The file was deleted meanwhile.
             continue
     return total
 
 
 def _on_disk(path: Path) -> int:
-    """What a file takes: less than its length where it is sparse, as cached features are."""
+    """The bytes that a file occupies: fewer than its length if it is sparse, as cached features."""
     status = path.stat()
     blocks: int | None = getattr(status, "st_blocks", None)
     return status.st_size if blocks is None else min(status.st_size, 512 * blocks)

@@ -1,6 +1,6 @@
-"""What a client learns from the lines of a worker on a job, and how it judges the job's end.
+"""Reads the lines of a worker on a job: its events, and how the job ended.
 
-Imports neither torch nor a user interface: Slicer's process and the shell use it alike.
+Imports neither torch nor a user interface: both Slicer's process and the shell use it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from SAMFineTuneLib.jobs.folder import JobFolder
-from SAMFineTuneLib.worker.ending import how_it_ended, with_last_words
+from SAMFineTuneLib.worker.ending import how_it_ended, with_error_lines
 from SAMFineTuneLib.worker.events import ErrorEvent, Event, Log, Result, parse_line
 from SAMFineTuneLib.worker.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT
 
@@ -25,8 +25,8 @@ class Outcome:
 
     Attributes:
         exit_code: 0 done, 1 a fault in the program, 2 bad input, 3 cancelled.
-        result: what came out, when the exit code is 0.
-        error: what went wrong, otherwise.
+        result: the result, if the exit code is 0.
+        error: what went wrong, if it is not.
     """
 
     exit_code: int
@@ -35,10 +35,10 @@ class Outcome:
 
 
 class WorkerOutput:
-    """Receives a worker's lines, reports its events, and judges how the job ended.
+    """Receives a worker's lines, reports its events, and finds out how the job ended.
 
     Args:
-        folder: the job's folder; the last words of a worker that died are kept in its log.
+        folder: the job's folder; the last error lines of a worker that died are written to its log.
         on_event: called with each event, in the thread that hands over the line.
     """
 
@@ -57,7 +57,7 @@ class WorkerOutput:
 
     @property
     def listener_fault(self) -> BaseException | None:
-        """What `on_event` raised, if it did; it was not called again."""
+        """What `on_event` raised, if it did; after that it is not called again."""
         return self._listener_fault
 
     def take_output(self, line: str) -> None:
@@ -75,11 +75,11 @@ class WorkerOutput:
         self._report(Log(level="debug", message=line))
 
     def outcome(self, returned: int, cancel_asked: bool) -> Outcome:
-        """How the job ended, once the process has gone and its last line was handed over.
+        """How the job ended; to be called when the process has ended and all lines were received.
 
         Args:
-            returned: exit code of the process; negative, the signal that killed it.
-            cancel_asked: whether the client asked the worker to stop, or ended it.
+            returned: exit code of the process; a negative one is the signal that killed it.
+            cancel_asked: whether the client asked the worker to stop, or killed it.
         """
         if self._result is not None:
             return Outcome(EXIT_DONE, result=self._result)
@@ -95,7 +95,7 @@ class WorkerOutput:
             return
         try:
             self._on_event(event)
-        # Kept for the client: a listener at fault must not leave the worker's pipe unread.
+        # It is kept for the client, because lines must still be read from the worker's pipe.
         except Exception as error:
             self._listener_fault = error
 
@@ -107,7 +107,7 @@ class WorkerOutput:
             EXIT_OUR_FAULT,
             error=ErrorEvent(
                 code="worker_died",
-                message=with_last_words(message, lines),
+                message=with_error_lines(message, lines),
                 remedy="If memory ran out, take a smaller batch or input size; else see worker.log "
                 "of the job folder",
                 exit_code=EXIT_OUR_FAULT,

@@ -1,7 +1,7 @@
-"""What later work trusts in the card of a tuned model, checked before any of it begins.
+"""Checks the values in the card of a tuned model before anything relies on them.
 
-A card comes from a file that anybody may have changed, or that was damaged. A label of -5 would be
-written as 251, and a window that ends where it begins would make every slice black.
+The card's file may have been changed by anybody, or damaged. A label of -5 would be written as 251,
+and an intensity window of width 0 would make every slice black.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
     from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
 
-# Labelmaps are written with 32 bits and a sign.
+# Labelmaps are written as signed 32-bit numbers.
 _LARGEST_LABEL = 2**31 - 1
 _MOST_LABELS = 10_000
 _AXES = ("axial", "coronal", "sagittal", "widest")
 _LARGEST_RANK = 1024
 _LONGEST_CURVE = 65_536
-# Grey levels are kept rounded.
+# The values of an intensity curve are stored rounded.
 _ROUNDING = 1e-3
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COUNTS = ("volumes", "labelled_slices", "empty_slices")
 
 
 def fault_of(card: ModelCard) -> str | None:
-    """The first field that cannot be, and what it should be, in words; None where all can."""
+    """A text about the first impossible value and what it should be; None if all are possible."""
     return next(_faults(card), None)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For `json.loads`: an object, whose keys are named once.
+    """An object hook for `json.loads` that refuses a key that occurs twice.
 
-    Of a key that stands there twice one reader takes the first value, another one the last.
+    For such a key some readers take the first value and others the last.
 
     Raises:
-        ValueError: a key is named twice.
+        ValueError: a key occurs twice.
     """
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -114,7 +114,7 @@ def _normalisation_faults(normalisation: IntensityNormalisation) -> Iterator[str
 
 def _window_faults(window: IntensityWindow) -> Iterator[str]:
     where = "normalisation.window"
-    # Their difference may overflow though both are numbers.
+    # The difference may overflow even if both are finite.
     if not math.isfinite(window.high - window.low) or not window.low < window.high:
         yield f"{where}.low is {window.low} and high {window.high}, and low should be the smaller"
     if not 2 <= len(window.curve) <= _LONGEST_CURVE:
@@ -134,7 +134,7 @@ def _window_faults(window: IntensityWindow) -> Iterator[str]:
 
 
 def _number_faults(card: ModelCard) -> Iterator[str]:
-    """Of what is shown: figures may lack, but what is there is a figure."""
+    """Faults of the figures that are shown: they may be missing, but must be numbers if present."""
     dsc = card.metrics.get("validation_dsc")
     if dsc is not None and not _is_number(dsc, lambda value: 0 <= value <= 1):
         yield f"metrics.validation_dsc is {_short(dsc)}, and should be a number from 0 to 1"
@@ -155,7 +155,7 @@ def _is_moment(text: str) -> bool:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         return False
-    # Beyond these a local time cannot be told.
+    # Outside these years a moment cannot be converted to local time on every system.
     return 1970 < moment.year < 3000
 
 

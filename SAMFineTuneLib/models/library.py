@@ -1,6 +1,6 @@
 """The user's tuned models: a folder of files, listed with their cards.
 
-Loads no tensor library, so that a program that must not have one in its process can offer them.
+Loads no tensor library, so that Slicer's process can list the models.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class TunedModel:
     """A file of the library.
 
     Attributes:
-        name: what the user calls it: the file's name without its suffix.
+        name: the model's name, which is the file's name without its suffix.
         path: the file.
         bytes: its size.
-        card: what it says of itself; None where it cannot be used.
-        fault: why it cannot be used, in words; "" where it can.
+        card: the model's card; None if the model cannot be used.
+        fault: a text that says why it cannot be used; "" if it can.
     """
 
     name: str
@@ -38,17 +38,17 @@ class TunedModel:
 
 
 def list_models() -> list[TunedModel]:
-    """Every tuned model, by name; those that cannot be used with their fault.
+    """Every tuned model, sorted by name; those that cannot be used have a `fault`.
 
     Raises:
-        InputError: the folder is there and cannot be read.
+        InputError: the folder exists but cannot be read.
     """
     models = [_described(path) for path in _files()]
     return sorted((each for each in models if each), key=lambda each: each.name.casefold())
 
 
 def model_named(name: str) -> TunedModel | None:
-    """The model called `name`, None where there is none; reads no other's card.
+    """The model called `name`, None if there is none; reads the card of no other model.
 
     Raises:
         InputError: as `list_models`.
@@ -60,7 +60,7 @@ def find_model(name: str) -> TunedModel:
     """The model called `name`.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such model.
     """
     model = model_named(name)
     if model is not None:
@@ -74,10 +74,10 @@ def find_model(name: str) -> TunedModel:
 
 
 def new_model_path(name: str) -> Path:
-    """The file for a new model: nothing lies there yet, and every system takes the name.
+    """The path for a new model: no file lies there yet, and every system accepts the name.
 
     Raises:
-        InputError: the folder is there and cannot be read.
+        InputError: the folder exists but cannot be read.
     """
     stem = model_name(name) or "model"
     taken = _names()
@@ -88,17 +88,19 @@ def new_model_path(name: str) -> Path:
 
 
 def rename_model(model: TunedModel, name: str) -> TunedModel:
-    """Call a model otherwise; characters that some system refuses are replaced.
+    """Rename a model; characters that some system does not allow in a file's name are replaced.
 
     Raises:
-        InputError: another model has the name, nothing is left of it, or the file cannot be moved.
+        InputError: another model has the name, no allowed character is left in it, or the file
+            cannot be moved.
     """
     stem = model_name(name)
     if not stem:
         raise InputError(
             f"{name!r} cannot be the name of a model", "use letters or digits", code="bad_name"
         )
-    # The same name in other cases is the same file on many systems, and may be wished.
+    # The model's own name in other upper and lower case is the same file on many systems; renaming
+    # to it is allowed.
     if stem.casefold() in _names() - {model.name.casefold()}:
         raise InputError(
             f"there is already a model called {stem!r}",
@@ -117,7 +119,7 @@ def delete_model(model: TunedModel) -> None:
     """Delete a model's file.
 
     Raises:
-        InputError: it is not there any more, or cannot be deleted.
+        InputError: it no longer exists, or cannot be deleted.
     """
     try:
         model.path.unlink()
@@ -129,16 +131,16 @@ def export_model(model: TunedModel, file: Path, *, overwrite: bool = False) -> P
     """Copy a model out of the library, for another computer or another person.
 
     Args:
-        model: one that can be used.
-        file: where to; the suffix of tuned models is added where it lacks. Into a folder that is
-            there it goes under its own name.
-        overwrite: whether a file that is there may be replaced: the user was asked.
+        model: a model that can be used.
+        file: where to write it; the suffix of tuned models is added if it is missing. If this is an
+            existing folder, the copy is written into it under the model's name.
+        overwrite: whether an existing file may be replaced, because the user has agreed.
 
     Returns:
         The file.
 
     Raises:
-        InputError: a model that cannot be used, a file that exists or cannot be written.
+        InputError: the model cannot be used, or the file exists or cannot be written.
     """
     file = Path(file).expanduser().absolute()
     if file.is_dir():
@@ -155,11 +157,11 @@ def export_model(model: TunedModel, file: Path, *, overwrite: bool = False) -> P
 
 
 def import_model(file: Path) -> TunedModel:
-    """Copy a model into the library, under its own name, or that with a number where it is taken.
+    """Copy a model into the library under its own name, with a number added if that is taken.
 
     Raises:
-        InputError: no such file, not a tuned model, damaged, of a newer format; or it cannot be
-            written.
+        InputError: there is no such file; it is not a tuned model, damaged or of a newer format; or
+            the copy cannot be written.
     """
     file = Path(file).expanduser().absolute()
     read_card(file)
@@ -180,7 +182,7 @@ def _files() -> list[Path]:
             f"ask for the right to read it, or name another folder in {MODELS_VARIABLE}",
             code="no_access",
         ) from error
-    # What begins with a dot is being written.
+    # A file whose name begins with a dot is still being written.
     return [
         path
         for path in paths
@@ -189,7 +191,7 @@ def _files() -> list[Path]:
 
 
 def _names() -> set[str]:
-    """What is taken, compared as systems do that make no difference between cases."""
+    """The names that are taken, case-folded, because many systems ignore case in file names."""
     return {_name_of(path).casefold() for path in _files()}
 
 
@@ -198,7 +200,7 @@ def _name_of(path: Path) -> str:
 
 
 def _described(path: Path) -> TunedModel | None:
-    """The model of a file; None where the file has gone meanwhile."""
+    """The model of a file; None if the file was deleted meanwhile."""
     try:
         size = path.stat().st_size
     except OSError:
@@ -212,12 +214,14 @@ def _described(path: Path) -> TunedModel | None:
 def _found(path: Path) -> TunedModel:
     model = _described(path)
     if model is None:
-        raise InputError(f"{path} has gone", "look who deletes files there", code="no_such_file")
+        raise InputError(
+            f"{path} was deleted", "check which program deletes files there", code="no_such_file"
+        )
     return model
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a model; the file is there whole or not at all."""
+    """Copies a model; the copy appears whole or not at all."""
     try:
         with written_whole(target) as unfinished:
             shutil.copyfile(source, unfinished)

@@ -1,13 +1,13 @@
 """The tuned model: one safetensors file with the changed tensors and a card.
 
-The tensors are those that training changed; the rest comes from the backbone's checkpoint, which
-the card names by its SHA-256. A model that started from random weights holds all of its tensors,
-and so does one of the starter network: it is small, and other versions of the program bring other
-starter weights.
-Where the fine-tune also made weights for prompts, the file holds this second set of them too, under
-names that begin with "prompts.", and is of format version 2: programs that know only the first set
-say so.
-The card is JSON in the file's header, so that it can be read without loading a tensor. It tells
+The file holds the tensors that training changed; the others come from the backbone's checkpoint,
+which the card names by its SHA-256. A model that started from random weights holds all of its
+tensors, and so does a model of the starter network: it is small, and other versions of the program
+come with other starter weights.
+If the fine-tune also made weights for prompts, the file holds this second set too, under names that
+begin with "prompts.", and its format version is 2, so that programs that know only the first set
+refuse it with a message.
+The card is JSON in the file's header, so that it can be read without loading a tensor. It holds
 nothing about patients: no file names, no dates of birth, no image.
 """
 
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
     from SAMFineTuneLib.networks.network import SamNetwork
 
 FORMAT = "SAMFineTune tuned model"
-# The newest that is read. Files without weights for prompts are written as version 1.
+# The newest version that can be read. Files without weights for prompts are written as version 1.
 FORMAT_VERSION = 2
 _AUTOMATIC_VERSION, _PROMPTS_VERSION = 1, 2
 _PROMPTS = "prompts."
 _HEADER_KEY = "samfinetune"
-# safetensors' own limit; a file that begins with a larger number is something else.
+# The limit of safetensors itself; a file that begins with a larger number has another format.
 _LARGEST_HEADER = 100_000_000
-# What would end a line or a file's field, or cannot be shown.
+# Characters that end a line or a field of a file, or cannot be displayed.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LONGEST_NAME, _LONGEST_TERMINOLOGY = 1000, 10_000
 
 
 class LabelCard(BaseModel):
-    """A structure that the model finds; `terminology` is what it is in 3D Slicer's coded terms.
+    """A structure that the model finds; `terminology` describes it in 3D Slicer's coded terms.
 
-    Both texts are of one line: what a name holds beyond 1000 characters is left out, and a
-    terminology beyond 10 000, which is none.
+    Both texts are kept on one line. A name is cut after 1000 characters; a terminology of more than
+    10 000 characters is not valid and is dropped.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -105,20 +105,21 @@ class ModelCard(BaseModel):
 
     Attributes:
         format: always `FORMAT`.
-        format_version: raised when an older program could not read the file.
-        created: UTC, ISO 8601.
+        format_version: increased by changes of the format that older programs cannot read.
+        created: date and time of creation, UTC, ISO 8601.
         backbone: name of the network; see `networks.spec`.
-        checkpoint_sha256: of the backbone's weights; None when it started from random ones.
-        strategy: how it was adapted.
-        labels: what it finds.
-        axis: which slices it was trained on.
-        normalisation: of the intensities.
-        input_size: side of the square in pixels.
+        checkpoint_sha256: SHA-256 of the backbone's weights; None if training started from random
+            weights.
+        strategy: how the network was adapted.
+        labels: the structures that the model finds.
+        axis: the axis of the slices that it was trained on.
+        normalisation: the normalisation of intensities.
+        input_size: side of the square input in pixels.
         training: steps, batch and the like.
-        data: counts of volumes and slices, nothing that names a patient.
+        data: counts of volumes and slices, nothing that identifies a patient.
         metrics: what was measured, and on what.
-        prompts: of the weights tuned for prompts; None where there are none.
-        versions: of the program and the packages it stands on.
+        prompts: the card of the weights tuned for prompts; None if there are none.
+        versions: versions of the program and of the packages that it uses.
     """
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
@@ -148,13 +149,13 @@ def save_model(
     card: ModelCard,
     prompted: PromptedSegmenter | None = None,
 ) -> None:
-    """Writes the tuned model; the file is there whole or not at all.
+    """Writes the tuned model; the file appears whole or not at all.
 
     Args:
         path: the file.
         segmenter: the tuned network.
-        card: everything else.
-        prompted: the network tuned for prompts, where the card has `prompts`.
+        card: the model's card.
+        prompted: the network tuned for prompts, if the card has `prompts`.
 
     Raises:
         InputError: the file cannot be written.
@@ -182,10 +183,10 @@ def save_model(
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card of a tuned model; reads the header alone and imports no tensor library.
+    """The card of a tuned model; reads only the header and imports no tensor library.
 
     Raises:
-        InputError: no such file, damaged, not a tuned model, or of a newer format.
+        InputError: there is no such file, or it is damaged, no tuned model, or of a newer format.
     """
     text = _header(path).get("__metadata__", {}).get(_HEADER_KEY)
     if text is None:
@@ -226,12 +227,13 @@ def load_model(
 
     Args:
         path: the tuned model.
-        find_checkpoint: where the backbone's weights lie; asked only when the card names any.
-        expected_backbone: refuse a model of another one.
-        card: the model's card, where the caller has read it already.
+        find_checkpoint: returns the file of the backbone's weights; called only if the card names
+            some.
+        expected_backbone: a model of another backbone is refused; None accepts every one.
+        card: the model's card, if the caller has read it already.
 
     Raises:
-        InputError: the file does not fit, naming what does not.
+        InputError: the file does not fit its card, the checkpoint or the expected backbone.
     """
     card = card or read_card(path)
     if expected_backbone is not None and card.backbone != expected_backbone:
@@ -251,20 +253,20 @@ def load_prompted(
     find_checkpoint: Callable[[ModelCard], Path],
     card: ModelCard | None = None,
 ) -> tuple[PromptedSegmenter, ModelCard, bool]:
-    """A network that answers prompts, on the CPU, in eval mode.
+    """The network that finds masks from prompts, on the CPU, in eval mode.
 
     Args:
         path: the tuned model.
-        find_checkpoint: where the backbone's weights lie; asked only where the file does not hold
-            all that is needed.
-        card: the model's card, where the caller has read it already.
+        find_checkpoint: returns the file of the backbone's weights; called only if the model's file
+            does not hold all tensors that are needed.
+        card: the model's card, if the caller has read it already.
 
     Returns:
-        The network; the model's card; and whether the network is tuned for prompts. Where the
-        model has no weights for prompts it is the backbone as it is.
+        The network; the model's card; and whether the network is tuned for prompts. If the model
+        has no weights for prompts, the network is the backbone as it is.
 
     Raises:
-        InputError: the file does not fit, naming what does not.
+        InputError: the file does not fit its card or the checkpoint.
     """
     from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
     from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
@@ -298,7 +300,7 @@ def _automatic_network(
 
 
 def _backbone_of(card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]) -> SamNetwork:
-    """The backbone, with its weights where the file holds only what was changed in them."""
+    """The backbone; its weights are loaded if the model's file holds only the changed tensors."""
     from SAMFineTuneLib.networks.build import build
     from SAMFineTuneLib.weights.official import load_checkpoint
 
@@ -318,7 +320,17 @@ def _backbone_of(card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]) 
 
 
 def _fill(path: Path, network: nn.Module, card: ModelCard, prefix: str) -> None:
-    """Puts the file's tensors of one set into its network."""
+    """Loads one set of the file's tensors into its network.
+
+    Args:
+        path: the tuned model.
+        network: the network of this set.
+        card: the model's card.
+        prefix: what the names of the set's tensors begin with in the file.
+
+    Raises:
+        InputError: the tensors are damaged or do not fit the network.
+    """
     import torch
 
     tensors = _tensors(path, card, prefix)
@@ -339,16 +351,16 @@ def _fill(path: Path, network: nn.Module, card: ModelCard, prefix: str) -> None:
         if tensor.dtype not in (floating if own_type.is_floating_point else (own_type,)):
             kind = str(tensor.dtype).removeprefix("torch.")
             raise _unreadable(path, f"is damaged: {prefix}{name} is of type {kind}")
-        # In the network's own type, in which a larger one may overflow.
+        # Checked in the network's own type, because a value of a larger type may overflow in it.
         if not torch.isfinite(tensor.to(own_type)).all():
-            raise _unreadable(path, f"is damaged: {prefix}{name} holds what is no number")
+            raise _unreadable(path, f"is damaged: {prefix}{name} holds NaN or infinity")
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
 
 
 def _tensors(path: Path, card: ModelCard, prefix: str) -> dict[str, Tensor]:
-    """Those of one set; without weights for prompts in the card all belong to the automatic one."""
+    """The tensors of one set; if the card has no `prompts`, all belong to the automatic one."""
     from SAMFineTuneLib.tensor_file import UNREADABLE, tensors_of
 
     def belongs(name: str) -> bool:
@@ -410,9 +422,9 @@ def _refuse_incomplete(path: Path, header: dict[str, Any], start: int) -> None:
         raise _unreadable(path, "is damaged: its size is not what its header says")
 
 
-def _unreadable(path: Path, why: str) -> InputError:
+def _unreadable(path: Path, problem: str) -> InputError:
     return InputError(
-        f"{path.name} {why}", "choose the .safetensors file of a tuned model", code="bad_model"
+        f"{path.name} {problem}", "choose the .safetensors file of a tuned model", code="bad_model"
     )
 
 

@@ -1,4 +1,4 @@
-"""The name of a tuned model: the name of its file, without what some system refuses in one."""
+"""Names of tuned models: file names without characters that some system does not allow."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import unicodedata
 SUFFIX = ".safetensors"
 
 _REFUSED = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
-# Windows takes these for devices, whatever follows after a dot.
+# Windows takes these names for devices, whatever follows a dot.
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
-# File systems take 255 bytes; a number, the suffix and a mark of being unfinished still come.
+# File systems allow 255 bytes; a number, the suffix and the mark of an unfinished file are added.
 _LONGEST_BYTES = 160
 
 
 def model_name(wished: str) -> str:
-    """The nearest name that a file may have on every system; "" where nothing is left of it.
+    """The nearest name that a file may have on every system; "" if no character is left.
 
-    Characters that a system refuses become "_"; blanks and dots at either end, and the suffix of
-    tuned models, go.
+    Characters that some system does not allow become "_"; blanks and dots at either end, and the
+    suffix of tuned models, are removed.
     """
     text = unicodedata.normalize("NFC", wished).encode("utf-8", "replace").decode("utf-8")
     text = " ".join(_REFUSED.sub("_", text.replace("\n", " ").replace("\t", " ")).split())
@@ -29,5 +29,5 @@ def model_name(wished: str) -> str:
 
 
 def numbered(name: str, number: int) -> str:
-    """The name for the first, the second … model that is wished to be called so."""
+    """The name of the model number `number` for which the user wants this name."""
     return name if number == 1 else f"{name} {number}"

@@ -1,6 +1,6 @@
-"""Where in a network an adaptation may put its new modules.
+"""Sites: the places in a network where an adaptation may insert its new modules.
 
-Encoders and mask decoders name their own sites, so that the strategies need not know them.
+Encoders and mask decoders name their own sites, so that the methods need not know the networks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class AdapterSite:
             the channels last; maps with the channels first); "mlp" puts it, scaled, beside the
             child; "norm" puts it, with a skip, in front of the child.
         channels: width of the features that the adapter sees.
-        shared: sites of one parent with the same non-empty word share one adapter.
+        shared: sites of one parent with the same non-empty text share one adapter.
     """
 
     parent: nn.Module
@@ -57,10 +57,10 @@ class Adaptable(Protocol):
     """An encoder or mask decoder that names its sites."""
 
     def adapter_sites(self) -> list[AdapterSite]:
-        """Where the Adapter method puts adapters."""
+        """The sites where the method adapter inserts adapters."""
 
     def lora_sites(self) -> list[LoraSite]:
-        """Which layers the LoRA method updates."""
+        """The layers that the method LoRA updates."""
 
 
 def two_way_adapter_sites(transformer: nn.Module) -> list[AdapterSite]:

@@ -30,8 +30,8 @@ def build(name: str, input_size: int) -> SamNetwork:
         input_size: side of the square input images in pixels.
 
     Raises:
-        InputError: no such backbone; a size that the network cannot take; the package that
-            defines the network is not installed.
+        InputError: there is no such backbone, the network cannot take this size, or the package
+            that defines the network is not installed.
     """
     spec = find(name)
     if input_size not in spec.input_sizes:

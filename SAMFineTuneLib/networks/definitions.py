@@ -1,8 +1,8 @@
 """The network definitions of segment-anything and MobileSAM, without those packages' other parts.
 
 Both packages import torchvision, and one imports timm, for demonstrations that have nothing to do
-with the networks. Here only the files that define the networks are run, under names of our own, so
-that neither is needed and a program that uses the real packages does not notice.
+with the networks. Here only the files that define the networks are executed, under module names of
+this project, so that neither is needed and a program that uses the real packages is not affected.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def _package_folder(package: str, distribution: str) -> Path:
 
 
 def _find_installed(package: str) -> ModuleSpec | None:
-    # importlib.util.find_spec would ask sys.modules first, where a program may keep anything.
+    # importlib.util.find_spec would look into sys.modules first, where a program may have put
+    # another module of this name.
     for finder in sys.meta_path:
         spec = finder.find_spec(package, None)
         if spec is not None:
@@ -108,7 +109,7 @@ def _register_model(function: Callable[..., nn.Module]) -> Callable[..., nn.Modu
 
 @contextmanager
 def _timm_stand_ins() -> Iterator[None]:
-    """While open, the four names that TinyViT takes from timm come from here."""
+    """Within the context, the four names that TinyViT imports from timm are defined here."""
     layers = ModuleType("timm.models.layers")
     vars(layers).update(
         DropPath=_DropPath, to_2tuple=_to_2tuple, trunc_normal_=nn.init.trunc_normal_

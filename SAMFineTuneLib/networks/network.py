@@ -22,14 +22,14 @@ class SamNetwork(nn.Module):
     adaptation inserts modules or a head takes the mask decoder's place.
 
     Args:
-        spec: what the backbone is; see `BackboneSpec`.
+        spec: the backbone's description; see `BackboneSpec`.
         input_size: side S of the square images in pixels.
         image_encoder: (B, 3, S, S) to an embedding (B, C, S/16, S/16) and skips; C is 256 in
             Segment Anything.
         prompt_encoder: Segment Anything's prompt encoder, built for the same S.
-        mask_decoder: Segment Anything's mask decoder, or the head that took its place.
-        context_decoder: a decoder for the automatic task that the backbone brings along, beside
-            the one for prompts; None where there is one decoder for both, as in Segment Anything.
+        mask_decoder: Segment Anything's mask decoder, or the head that replaces it.
+        context_decoder: the backbone's second decoder, for the automatic task; None if there is one
+            decoder for both tasks, as in Segment Anything.
     """
 
     image_encoder: StagedEncoder

@@ -118,11 +118,11 @@ def build_sam_vit(name: str, input_size: int) -> SamNetwork:
     )
 
 
-def build_prompt_encoder(input_size: int) -> nn.Module:
+def build_prompt_encoder(input_size: int, channels: int = EMBEDDING_CHANNELS) -> nn.Module:
     """Segment Anything's prompt encoder; its positions are relative to the image's side."""
     side = input_size // PATCH_SIZE
     encoder: nn.Module = segment_anything_modeling().PromptEncoder(
-        embed_dim=EMBEDDING_CHANNELS,
+        embed_dim=channels,
         image_embedding_size=(side, side),
         input_image_size=(input_size, input_size),
         mask_in_chans=16,

@@ -1,4 +1,4 @@
-"""The backbones by name: what they are, where their weights come from, and what they expect.
+"""The backbones by name: their description, the source of their weights, the input they expect.
 
 Data only; `build` makes the networks.
 """
@@ -19,7 +19,7 @@ _MOBILE_SAM_URL = "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/mas
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """An official checkpoint file: where it is, and how to tell that it arrived whole."""
+    """An official checkpoint file: its address, and the hash and size in bytes to check it with."""
 
     url: str
     sha256: str
@@ -33,7 +33,7 @@ class CheckpointSource:
 
 @dataclass(frozen=True)
 class BundledWeights:
-    """Weights that come with the program: their file in this folder, and how to know it."""
+    """Weights that come with the program: their file in the folder `weights`, and its hash."""
 
     file_name: str
     sha256: str
@@ -44,14 +44,14 @@ class BackboneSpec:
     """One backbone.
 
     Attributes:
-        name: what the user calls it.
+        name: the name in jobs and user interfaces.
         package: distribution that holds the network's definition, "" for this library.
         description: one line for a list.
         licence: SPDX identifier of the weights' licence.
         checkpoint: the official weights to download, or None.
         bundled: the weights that come with the program, or None.
-        normalisation: "sam" for grey levels 0 … 255 less a mean and over a deviation for each
-            channel, "unit" for zero mean and unit deviation of each image.
+        normalisation: "sam": grey levels 0 … 255, from which each channel's mean is subtracted and
+            which are divided by its deviation; "unit": zero mean and unit deviation of each image.
         default_input_size: side of the square input in pixels that the weights were trained at.
         landmark: name and shape of a tensor that no other backbone's checkpoint has.
         input_sizes: the sides that `build` accepts.

@@ -1,4 +1,4 @@
-"""An image encoder as a row of stages, so that its frozen beginning can be computed once."""
+"""An image encoder as a sequence of stages, so that its frozen first stages are computed once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 
 class FeatureState(NamedTuple):
-    """What passes from one stage to the next: everything that the later stages need.
+    """The state between two stages: everything that the later stages need.
 
-    In front of the first stage `x` is the image batch (B, 3, S, S). After the last one it is the
-    embedding (B, C, S/16, S/16), and `skips` are the high-resolution features, finest first;
-    Segment Anything's encoders have none, and 256 channels.
+    Before the first stage `x` is the image batch (B, 3, S, S). After the last one it is the
+    embedding (B, C, S/16, S/16), and `skips` are the high-resolution features, finest first.
+    Segment Anything's encoders have C = 256 and no skips.
     """
 
     x: Tensor
@@ -62,13 +62,13 @@ class StagedEncoder(nn.Module, ABC):
         """The steps in the order in which they run."""
 
     def run(self, state: FeatureState, start: int, stop: int) -> FeatureState:
-        """Runs stages start … stop - 1 on the state in front of stage `start`."""
+        """Runs the stages start … stop - 1 on the state before stage `start`."""
         for stage in self.stages()[start:stop]:
             state = stage.run(state)
         return state
 
     def forward(self, images: Tensor) -> FeatureState:
-        """Image batch (B, 3, S, S), normalised, to the state behind the last stage."""
+        """The state after the last stage, from a normalised image batch (B, 3, S, S)."""
         return self.run(FeatureState(images), 0, len(self.stages()))
 
     def frozen_prefix(self) -> int:
@@ -82,7 +82,7 @@ class StagedEncoder(nn.Module, ABC):
 
 
 def joined(states: Sequence[FeatureState], device: torch.device) -> FeatureState:
-    """States of single images as the state of a batch, float32 on a device."""
+    """The states of single images joined to the state of a batch, float32 on a device."""
 
     def batch(tensors: Iterable[Tensor]) -> Tensor:
         return torch.cat(tuple(tensors)).to(device).float()
@@ -92,10 +92,10 @@ def joined(states: Sequence[FeatureState], device: torch.device) -> FeatureState
 
 
 def chosen(state: FeatureState, images: slice | Tensor) -> FeatureState:
-    """The state of some images of a batch: a slice of them, or those that a mask names."""
+    """The state of some images of a batch, chosen by a slice or a boolean mask."""
     return FeatureState(state.x[images], tuple(each[images] for each in state.skips))
 
 
 def on_features(module: Callable[[Tensor], Tensor]) -> Callable[[FeatureState], FeatureState]:
-    """A module of tensors as a step of states that leaves the skips as they are."""
+    """Turns a module of tensors into a step on states, which leaves the skips as they are."""
     return lambda state: FeatureState(module(state.x), state.skips)

@@ -110,8 +110,8 @@ def _in_turn(modules: tuple[nn.Module, ...]) -> Callable[[Tensor], Tensor]:
 def _use_current_biases(attention: nn.Module) -> None:
     """Makes an attention read its biases at every call.
 
-    In evaluation mode the package's attention reads a copy made when the mode was set, which
-    loading or training leaves behind. Its training mode has no other effect.
+    In evaluation mode the package's attention reads a copy that was made when the mode was set and
+    that loading or training does not update. Its training mode has no other effect.
     """
     attention.training = True
     attention._buffers.pop("ab", None)
@@ -120,7 +120,7 @@ def _use_current_biases(attention: nn.Module) -> None:
 def build_tiny_vit(input_size: int) -> SamNetwork:
     """The network `vit_t` with random weights for square images."""
     device = torch.empty(0).device
-    # The definition reads numbers out of tensors while it is built, which "meta" cannot give.
+    # The definition reads values of tensors while it is built, which tensors on "meta" do not have.
     with torch.device("cpu"):
         encoder = mobile_sam_tiny_vit().TinyViT(
             img_size=input_size,

@@ -1,4 +1,4 @@
-"""The backbones as a user chooses among them: what they are, and whether their weights are here."""
+"""The list of backbones for the user's choice, and whether their weights are on this computer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from SAMFineTuneLib.weights.official import list_checkpoints
 
 @dataclass(frozen=True)
 class AvailableBackbone:
-    """A backbone, for a list.
+    """An entry of the list of backbones.
 
     Attributes:
-        name: as jobs name it.
+        name: its name in jobs.
         description: one line.
         licence: SPDX identifier of the weights' licence.
-        bytes: size of its official weights; 0 where there are none to fetch.
-        bytes_present: how much of them is on the disk, an interrupted download included.
+        bytes: size of its official weights; 0 if there are none to fetch.
+        bytes_present: how much of them is on the disk, including an interrupted download.
         present: whether a fine-tune can start from it now without fetching anything.
     """
 

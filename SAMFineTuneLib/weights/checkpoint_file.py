@@ -1,4 +1,4 @@
-"""What is in a checkpoint file: which tensors, and of which architecture. Never runs its code."""
+"""Reads the tensors of a checkpoint file and finds its architecture; never runs its code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _PARALLEL_PREFIX = "module."
 _CODE_OPCODES = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "REDUCE"}
 
-# What reading a PyTorch file raises where bytes are missing or changed.
+# The exceptions that reading a PyTorch file raises if bytes are missing or changed.
 _DAMAGE = (
     RuntimeError,
     EOFError,
@@ -38,7 +38,7 @@ _DAMAGE = (
 
 
 def load_into(network: SamNetwork, file: Path) -> None:
-    """Loads the file's tensors into the network; see `checkpoints.load_checkpoint`."""
+    """Loads the file's tensors into the network; see `official.load_checkpoint`."""
     tensors = read_tensors(file)
     _require_match(network, tensors, file)
     network.load_state_dict(tensors)
@@ -48,7 +48,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """Tensors of a PyTorch or safetensors file by name, on the CPU.
 
     Raises:
-        InputError: no such file; damaged; holding pickled code; no dictionary of tensors.
+        InputError: there is no such file, or it is damaged, holds pickled code, or is no dictionary
+            of tensors.
     """
     if not file.is_file():
         raise InputError(f"there is no checkpoint file {file}", "Check the path", "no_such_file")
@@ -77,7 +78,7 @@ def architecture_of(tensors: Mapping[str, Tensor]) -> str | None:
 def _is_safetensors(file: Path) -> bool:
     with file.open("rb") as stream:
         start = stream.read(9)
-    # A header length, then the header, a JSON object.
+    # Such a file begins with the header's length in 8 bytes and the header, a JSON object.
     return file.suffix.lower() == ".safetensors" or (
         start[8:] == b"{" and not start.startswith(b"PK")
     )
@@ -94,7 +95,7 @@ def _read_pytorch(file: Path) -> Any:
     archive = zipfile.is_zipfile(file)
     try:
         with warnings.catch_warnings():
-            # About pickle protocols; what cannot be read is reported below.
+            # These warnings are about pickle protocols; faults of the file are reported below.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(str(file), map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
@@ -110,7 +111,10 @@ def _read_pytorch(file: Path) -> Any:
 
 
 def _names_code(file: Path) -> bool:
-    """Whether a row of bare pickles refers to code, as far as it can be read; nothing is run."""
+    """Whether a file of pickles without an archive refers to code, as far as it can be read.
+
+    Nothing is run.
+    """
     with file.open("rb") as stream:
         if stream.peek(2).startswith(b"PK"):
             return False  # the beginning of an archive

@@ -1,4 +1,4 @@
-"""Which file a backbone's weights come from."""
+"""Chooses the file that a backbone's weights come from."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _BUNDLE_FOLDER = Path(__file__).parent
 
 
 def find_weights(backbone: str, checkpoint: Path | None) -> Path:
-    """The file named, else the one that comes with the program or was fetched.
+    """The given file, otherwise the one that comes with the program or was fetched.
 
     Raises:
-        InputError: a file that does not exist, official weights that were not fetched, or bundled
-            ones that are gone or damaged. Nothing ever takes their place in silence.
+        InputError: the file does not exist, official weights were not fetched, or bundled weights
+            are missing or damaged. Other weights are never used instead.
     """
     if checkpoint is not None:
         if not checkpoint.is_file():
@@ -43,7 +43,7 @@ def find_weights(backbone: str, checkpoint: Path | None) -> Path:
 
 
 def bundled_path(bundled: BundledWeights) -> Path:
-    """Where weights that come with the program lie."""
+    """The path of weights that come with the program."""
     return _BUNDLE_FOLDER / bundled.file_name
 
 

@@ -1,4 +1,4 @@
-"""Fetching an official checkpoint into the cache, resumed where it stopped and checked by hash."""
+"""Fetches an official checkpoint into the cache; a download is resumed and checked by its hash."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def get_checkpoint(name: str, progress: Progress | None = None) -> Path:
         progress: called with (bytes so far, bytes in all) while bytes arrive.
 
     Raises:
-        InputError: no such backbone or no download for it; source out of reach; no space left;
-            a file that is not the official one.
+        InputError: there is no such backbone or no download for it, the source cannot be reached,
+            no space is left, or the file is not the official one.
     """
     source = find(name).checkpoint
     if source is None:
@@ -47,9 +47,9 @@ def get_checkpoint(name: str, progress: Progress | None = None) -> Path:
     except OSError as error:
         raise _unwritable(folder, source, error) from error
     except ValueError as error:
-        # pooch has no class of its own for a file whose hash is wrong.
+        # pooch raises a plain ValueError for a file whose hash is wrong.
         raise InputError(
-            f"{source.url} brought a file whose SHA-256 is not that of {source.file_name}",
+            f"the file from {source.url} does not have the SHA-256 of {source.file_name}",
             "Try again; if it stays so, get the file elsewhere and name it as the weights file",
             "checkpoint_hash",
         ) from error
@@ -108,7 +108,7 @@ def _unwritable(folder: Path, source: CheckpointSource, error: OSError) -> Input
     if error.errno == errno.ENOSPC:
         return InputError(
             f"no space left in {folder} for {source.file_name} ({source.size / 1e6:.0f} MB)",
-            f"Free some, or set {CACHE_VARIABLE} to a folder on another disk",
+            f"Free some space, or set {CACHE_VARIABLE} to a folder on another disk",
             "no_space",
         )
     return InputError(

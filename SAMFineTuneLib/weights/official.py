@@ -1,7 +1,7 @@
 """Official checkpoints: a cache of downloads, and strict loading of a file into a network.
 
-Listing and clearing load neither a tensor library nor a client of the network, so that Slicer's
-panel can offer them when it opens; `checkpoint_download` fetches.
+Listing and clearing import neither a tensor library nor a network client, so that Slicer's panel
+can list checkpoints when it opens; `weights.download` fetches them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CachedCheckpoint:
-    """An official checkpoint and what the cache has of it.
+    """An official checkpoint and how much of it is in the cache.
 
     Attributes:
         name: the backbone's name.
-        path: where the file lies, or would lie.
+        path: the path of the file, whether it exists or not.
         present: whether the whole file is there; its hash is checked when it is fetched or used.
-        bytes_present: bytes on disk, those of an interrupted download included.
-        source: where it comes from.
+        bytes_present: bytes on disk, including those of an interrupted download.
+        source: where it is fetched from.
         licence: SPDX identifier of the weights' licence.
     """
 
@@ -49,14 +49,14 @@ class LoadedCheckpoint:
 
 
 def list_checkpoints() -> list[CachedCheckpoint]:
-    """Every official checkpoint, with what the cache has of it."""
+    """Every official checkpoint, with how much of it is in the cache."""
     return [
         _cached(spec, spec.checkpoint) for spec in BACKBONES.values() if spec.checkpoint is not None
     ]
 
 
 def clear_checkpoints() -> int:
-    """Removes every downloaded checkpoint, whole or interrupted; the bytes that this freed."""
+    """Deletes every downloaded checkpoint, whole or in part; returns the bytes that this freed."""
     freed = 0
     for cached in list_checkpoints():
         freed += cached.bytes_present
@@ -66,18 +66,19 @@ def clear_checkpoints() -> int:
 
 
 def load_checkpoint(network: SamNetwork, path: str | os.PathLike[str]) -> LoadedCheckpoint:
-    """Loads a checkpoint file into a network as it was built, every tensor accounted for.
+    """Loads a checkpoint file into a newly built network; the names of all tensors must match.
 
-    Load before a head takes the mask decoder's place and before `adapt`: both change names.
-    No code in the file is run. PyTorch files and safetensors are accepted; so are the weights
-    in an entry "model" or "state_dict", and names that begin with "module.".
+    To be called before a head replaces the mask decoder and before `adapt`, because both change
+    names. No code in the file is run. PyTorch files and safetensors are accepted; so are weights in
+    an entry "model" or "state_dict", and names that begin with "module.".
 
     Args:
         network: a network of the backbone that the file is for.
         path: the checkpoint file.
 
     Raises:
-        InputError: no such file; damaged; holding pickled code; of another architecture.
+        InputError: there is no such file, or it is damaged, holds pickled code, or is of another
+            architecture.
     """
     from SAMFineTuneLib.weights.checkpoint_file import load_into
 
@@ -101,7 +102,7 @@ def checkpoint_folder() -> Path:
 
 
 def part_file(path: Path) -> Path:
-    """The file beside a checkpoint that holds what an interrupted download brought."""
+    """The file beside a checkpoint that holds the bytes of an unfinished download."""
     return path.with_name(path.name + ".part")
 
 

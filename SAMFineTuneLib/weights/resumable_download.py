@@ -1,4 +1,4 @@
-"""A download that goes on where it was interrupted, in the same call or in a later one."""
+"""A download that resumes where it was interrupted, in the same call or in a later one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Progress = Callable[[int, int], None]
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 30
-_BARREN_ATTEMPTS = 4
+_ATTEMPTS_WITHOUT_PROGRESS = 4
 _PAUSE_S = 1.0
 
 
@@ -22,13 +22,13 @@ class IncompleteDownload(requests.RequestException):
 
 
 class ResumableDownload:
-    """A downloader for pooch that keeps what has arrived in a file beside the destination.
+    """A downloader for pooch that keeps the bytes received in a file beside the destination.
 
-    The rest is asked for by an HTTP range; a server that ignores the range sends all of it, and
-    the download starts over. What arrived is not trusted: pooch checks the hash at the end.
+    The rest is requested by an HTTP range; if the server ignores the range and sends the whole
+    file, the download starts over. In the end pooch checks the hash of the whole file.
 
     Args:
-        part: where the bytes are collected; it outlives an interruption.
+        part: the file in which the bytes are collected; it is kept if the download is interrupted.
         size: length of the whole file in bytes.
         progress: called with (bytes so far, bytes in all).
     """
@@ -42,19 +42,19 @@ class ResumableDownload:
         """Fetches `url` and moves it to the path `output_file` once it is whole.
 
         Raises:
-            requests.RequestException: several attempts in a row brought nothing.
+            requests.RequestException: several attempts in a row brought no further bytes.
             OSError: it cannot be written.
         """
-        barren = 0
+        without_progress = 0
         while self._arrived() != self.size:
             before = self._arrived()
             try:
                 self._attempt(url)
             except requests.RequestException as error:
-                barren = 0 if self._arrived() > before else barren + 1
-                if barren == _BARREN_ATTEMPTS or _is_final(error):
+                without_progress = 0 if self._arrived() > before else without_progress + 1
+                if without_progress == _ATTEMPTS_WITHOUT_PROGRESS or _is_final(error):
                     raise
-                time.sleep(_PAUSE_S * barren)
+                time.sleep(_PAUSE_S * without_progress)
         self.part.replace(output_file)
 
     def _arrived(self) -> int:
@@ -65,7 +65,7 @@ class ResumableDownload:
         if start > self.size:
             self.part.unlink()
             start = 0
-        # A compressed transfer would count other bytes than the file has.
+        # Without compression, so that the bytes received are those of the file.
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -92,5 +92,5 @@ def _continues_at(response: requests.Response, start: int) -> bool:
 
 
 def _is_final(error: requests.RequestException) -> bool:
-    """Whether asking again would bring the same answer."""
+    """Whether another attempt would get the same error."""
     return error.response is not None and error.response.status_code < 500

@@ -1,4 +1,4 @@
-"""How a worker process ended, in words."""
+"""Texts about how a worker process ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def how_it_ended(returned: int) -> str:
-    """What an exit code tells; negative, the signal that killed the process."""
+    """A text about an exit code; a negative one is the signal that killed the process."""
     if returned >= 0:
         return f"exit code {returned}"
     try:
@@ -16,9 +16,12 @@ def how_it_ended(returned: int) -> str:
         return f"killed by signal {-returned}"
 
 
-def with_last_words(message: str, error_lines: Iterable[str]) -> str:
-    """The message with the line of standard error that tells most: the last that names an error."""
+def with_error_lines(message: str, error_lines: Iterable[str]) -> str:
+    """The message, followed by the last line of standard error that names an error.
+
+    If no line names one, the last line follows.
+    """
     lines = [line.strip() for line in error_lines if line.strip()]
-    telling = [line for line in lines if "error" in line.lower()]
-    last = (telling or lines or [""])[-1]
-    return f"{message}; its last words: {last}" if last else message
+    naming_an_error = [line for line in lines if "error" in line.lower()]
+    last = (naming_an_error or lines or [""])[-1]
+    return f"{message}; its last message: {last}" if last else message

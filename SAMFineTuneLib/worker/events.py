@@ -1,4 +1,4 @@
-"""What a worker tells: one JSON object a line on stdout, and the same in events.jsonl."""
+"""The events that a worker reports: one JSON object a line on stdout, and in events.jsonl."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Level = Literal["debug", "info", "warning", "error"]
 
 
 class Progress(BaseModel):
-    """How far the work is: `step` of `steps` (None: not known) in this `phase`."""
+    """How far the work is: `step` of `steps` (None if not known) in this `phase`."""
 
     type: Literal["progress"] = "progress"
     step: int
@@ -35,7 +35,7 @@ class Preview(BaseModel):
 
 
 class Log(BaseModel):
-    """Words for the user, or, at level "debug", what libraries print."""
+    """A message for the user or, at level "debug", a line that a library printed."""
 
     type: Literal["log"] = "log"
     level: Level = "info"
@@ -43,7 +43,7 @@ class Log(BaseModel):
 
 
 class Result(BaseModel):
-    """The work is done; what came out."""
+    """The work is done; `result` depends on the kind of job."""
 
     type: Literal["result"] = "result"
     result: dict[str, Any]
@@ -52,8 +52,8 @@ class Result(BaseModel):
 class ErrorEvent(BaseModel):
     """The work ended without a result: what was wrong, what to do, and the exit code.
 
-    `remedy` is true for everybody. A front end that has a remedy of its own for the `code` fills
-    it with the `facts`, whose names depend on the code.
+    `remedy` holds for every front end. A front end that has a remedy of its own for the `code`
+    formats it with the `facts`, whose names depend on the code.
     """
 
     type: Literal["error"] = "error"
@@ -83,21 +83,21 @@ def parse_line(line: str) -> Event:
 
 
 class LineStream(Protocol):
-    """What events are written to: a text stream, or what receives lines as one does."""
+    """The part of a text stream's interface that events are written with."""
 
     def write(self, line: str, /) -> int:
-        """Take a line with its end; the number of characters taken."""
+        """Write a line with its end; returns the number of characters written."""
 
     def flush(self) -> None:
-        """Pass on what was taken."""
+        """Send on what was written."""
 
 
 class EventWriter:
     """Writes events to a stream and to the job folder, whole lines at a time, from any thread.
 
     Args:
-        job_folder: where events.jsonl is continued; None writes none.
-        stream: a text stream for the client; None when there is no client.
+        job_folder: folder in which lines are appended to events.jsonl; None writes no file.
+        stream: a text stream for the client; None if there is no client.
     """
 
     def __init__(self, job_folder: Path | None, stream: LineStream | None) -> None:
@@ -106,14 +106,14 @@ class EventWriter:
         self._lock = threading.RLock()
 
     def emit(self, event: BaseModel) -> None:
-        """Write one event; a client that went away or a full disk does not stop the work."""
+        """Write one event; a client that has ended or a full disk does not stop the work."""
         line = to_json(event) + "\n"
         with self._lock:
             self._send(line)
             self._keep(line)
 
     def leave_folder(self) -> None:
-        """Write no more into the job folder: it is another worker's."""
+        """Write no more into the job folder, because another worker is using it."""
         with self._lock:
             self._path = None
 
@@ -126,7 +126,7 @@ class EventWriter:
         loss: float | None = None,
         validation_dsc: float | None = None,
     ) -> None:
-        """Tell how far the work is."""
+        """Report how far the work is."""
         self.emit(
             Progress(
                 step=step,
@@ -139,15 +139,15 @@ class EventWriter:
         )
 
     def preview(self, path: Path, slice_number: int | None = None) -> None:
-        """Point to an image of the work so far."""
+        """Report an image of the work so far."""
         self.emit(Preview(path=str(path), slice=slice_number))
 
     def log(self, message: str, level: Level = "info") -> None:
-        """Tell the user something in words."""
+        """Log a message for the user."""
         self.emit(Log(level=level, message=message))
 
     def warning(self, message: str) -> None:
-        """Tell the user what they may not have expected."""
+        """Log a warning about something that the user may not have expected."""
         self.log(message, "warning")
 
     def _send(self, line: str) -> None:
@@ -168,5 +168,5 @@ class EventWriter:
         except OSError as error:
             lost = self._path
             self._path = None
-            message = f"{lost} is not written on: {error.strerror or error}"
+            message = f"{lost} cannot be written any more: {error.strerror or error}"
             self._send(to_json(Log(level="warning", message=message)) + "\n")

@@ -1,4 +1,4 @@
-"""What an exception means to the user: whose fault, what is wrong, what to do."""
+"""What an exception means to the user: the kind of fault, what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ EXIT_OUR_FAULT = 1
 EXIT_BAD_INPUT = 2
 EXIT_CANCELLED = 3
 
-_MEMORY_WORDS = (
+_MEMORY_TEXTS = (
     "out of memory",
     "can't allocate memory",
     "cannot allocate memory",
     "not enough memory",
     "failed to allocate memory",
 )
-_DISK_WORDS = ("no space left on device", "disk quota exceeded", "not enough space on the disk")
+_DISK_TEXTS = ("no space left on device", "disk quota exceeded", "not enough space on the disk")
 _DISK_ERRORS = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _WINDOWS_DISK_FULL = {39, 112}
 _ACCESS_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def error_event(error: BaseException) -> ErrorEvent:
-    """The event that ends a job which ended with an exception."""
+    """The last event of a job that ended with this exception."""
     if isinstance(error, Cancelled | KeyboardInterrupt):
         return ErrorEvent(code="cancelled", message="Cancelled", exit_code=EXIT_CANCELLED)
     known = error if isinstance(error, InputError) else _shortage(error)
@@ -49,12 +49,12 @@ def error_event(error: BaseException) -> ErrorEvent:
 
 
 def _shortage(error: BaseException) -> InputError | None:
-    """What the machine lacks, when it is not the program that is at fault."""
-    words = str(error).lower()
+    """An InputError for a shortage of memory or disk, a bad path or a missing right; else None."""
+    message = str(error).lower()
     full = isinstance(error, OSError) and (
         error.errno in _DISK_ERRORS or getattr(error, "winerror", None) in _WINDOWS_DISK_FULL
     )
-    if full or any(text in words for text in _DISK_WORDS):
+    if full or any(text in message for text in _DISK_TEXTS):
         place = f" for {error.filename}" if isinstance(error, OSError) and error.filename else ""
         return InputError(
             f"No space left on the disk{place}",
@@ -62,7 +62,7 @@ def _shortage(error: BaseException) -> InputError | None:
             code="no_space",
         )
     if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | OSError) and any(text in words for text in _MEMORY_WORDS)
+        isinstance(error, RuntimeError | OSError) and any(text in message for text in _MEMORY_TEXTS)
     ):
         return InputError(
             "Not enough memory for this work",
@@ -81,7 +81,7 @@ def _shortage(error: BaseException) -> InputError | None:
     if isinstance(error, OSError) and error.errno in _ACCESS_ERRORS and error.filename:
         return InputError(
             f"{error.filename} cannot be opened: {error.strerror}",
-            "Name another place, or ask for the right to use this one",
+            "Name another file or folder, or ask for the right to use this one",
             code="no_access",
         )
     return None

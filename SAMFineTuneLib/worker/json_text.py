@@ -13,20 +13,20 @@ from SAMFineTuneLib.files import written_whole
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON text of a value; not-finite numbers become null, paths text, arrays lists.
+    """JSON text of a value: numbers that are not finite become null, paths text, arrays lists.
 
     Args:
         value: dictionaries, lists, numbers, texts, paths, pydantic models, numpy arrays.
-        indent: spaces a level; None puts everything on one line.
+        indent: number of spaces for each level; None puts everything on one line.
 
     Raises:
         TypeError: something in the value has no form in JSON.
     """
     text = json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
-    # JSON allows these inside a text, but many readers take them for the end of the line.
+    # JSON allows these characters inside a text, but many readers take them for a line end.
     for character in "\x85\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    # A file name that is not valid Unicode holds lone surrogates; escaped they are valid JSON.
+    # A file name that is not valid Unicode holds lone surrogates, which are valid JSON if escaped.
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 

@@ -1,22 +1,22 @@
-"""Bytes as they come from a pipe to whole lines of text."""
+"""Splits bytes that come from a pipe into whole lines of text."""
 
 from __future__ import annotations
 
 import re
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-# Events and requests are far shorter; beyond this, something else writes and nobody can read it.
+# Events and requests are far shorter: a longer line comes from something else and is not kept.
 LONGEST_LINE = 16 << 20
 _KEPT_OF_LONGER = 2000
 _SHORTENED = re.compile(r" … \((\d+) bytes in one line\)$")
 
 
 class LineSplitter:
-    """Collects what arrives and gives the lines that are whole.
+    """Collects the bytes that arrive and returns the lines that are whole.
 
-    Lines end in a line feed, a carriage return or both. The bytes are UTF-8, wherever they are
-    cut; what is not becomes the replacement character. Of a line beyond 16 MiB only the beginning
-    comes out, with its length in words, and no more than that is kept meanwhile.
+    Lines end in a line feed, a carriage return or both. The bytes are UTF-8 and may be cut inside a
+    character; invalid bytes become the replacement character. For a line of more than 16 MiB only
+    the beginning is kept and returned, followed by a text that says how long the line was.
     """
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class LineSplitter:
         self._ended_in_return = False
 
     def feed(self, data: bytes) -> list[str]:
-        """The lines that these bytes complete, without their ends."""
+        """The lines that these bytes complete, without their line ends."""
         if not data:
             return []
         if self._ended_in_return and data.startswith(b"\n"):
-            # The other half of a line end that was cut in two.
+            # This completes a line end whose carriage return came with the bytes before.
             data = data[1:]
         self._ended_in_return = data.endswith(b"\r")
         *ends, begun = _LINE_END.split(data)
@@ -41,7 +41,7 @@ class LineSplitter:
         return lines
 
     def rest(self) -> list[str]:
-        """What came after the last line end: one line, or none. For the end of the pipe."""
+        """The text after the last line end: one line, or none. To be called at the pipe's end."""
         return [self._take()] if self._length else []
 
     def _append(self, part: bytes) -> None:
@@ -60,6 +60,6 @@ class LineSplitter:
 
 
 def full_length(line: str) -> int | None:
-    """How long the line was in bytes of which only the beginning came out; None of a whole line."""
+    """The length in bytes of a line that was shortened; None if the line is whole."""
     found = _SHORTENED.search(line[-60:])
     return None if found is None else int(found[1])

@@ -1,13 +1,13 @@
-"""A file that keeps all processes but one out of a folder, and counts for nothing without that one.
+"""A lock file: it keeps all processes but one out of a folder, as long as that process runs.
 
-The file holds the process id, for others to read. What keeps a second process out is the
-operating system's lock on the file: no two processes get it, however close together they ask, and
-it ends with its process, however that ends. So a file that a killed process left is taken over,
-and a process that was given the same id later changes nothing.
+The file holds the process id, for other processes to read. The operating system's lock on the file
+is what keeps a second process out: two processes never both get it, even if they ask at the same
+moment, and the system releases it when its process ends, however that happens. So a file that a
+killed process left can be taken over, and it does not matter if a later process has the same id.
 
-On disks that have no such locks, and for files of versions of the program that took none, the
-process id decides, as long as a process of this id was there when the file was written. Then two
-processes that ask at the same moment may both be let in.
+On disks without such locks, and for files that older versions of the program wrote without one, the
+process id decides: the lock counts as held if the process of this id started before the file was
+written and still runs. There two processes that ask at the same moment may both get the lock.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import NamedTuple
 
 import psutil
 
-# Somebody may be looking whether the lock is taken, or deleting the file: that takes moments.
+# Another process may hold the lock for a moment, to check whether it is taken or delete the file.
 _PATIENCE_S = 1.0
 _AGAIN_S = 0.01
-# Clocks of processes and of files may differ by their resolution, 2 s on some disks.
+# Start times of processes and times of files may differ by their resolution, 2 s on some disks.
 _CLOCK_TOLERANCE_S = 3.0
-# Ends the process id where the system's lock is held too; other versions write no line end.
+# Written after the process id if the system's lock is held too; older versions wrote no line end.
 _WITH_SYSTEM_LOCK = "\n"
 _UNKNOWN = 0
 _LONGEST = 64
@@ -38,7 +38,7 @@ _held: dict[str, int] = {}
 if sys.platform == "win32":
     import msvcrt
 
-    # Others cannot read bytes that are locked: this one lies far behind the process id.
+    # Other processes cannot read a locked byte, so this one lies far behind the process id.
     _LOCKED_BYTE = 1 << 30
 
     def _lock(descriptor: int) -> None:
@@ -65,11 +65,11 @@ class _Content(NamedTuple):
 
 
 def take(file: Path) -> int | None:
-    """Takes the lock of a file, which is made where it is not there.
+    """Takes the lock of a file, which is made if it does not exist.
 
     Returns:
-        None: this process has it now, or had it before. Else the id of the process that has it;
-        0 where it is not known.
+        None if this process has the lock now, or had it before; otherwise the id of the process
+        that has it, 0 if the id is not known.
 
     Raises:
         OSError: the file cannot be written.
@@ -85,7 +85,7 @@ def take(file: Path) -> int | None:
         try:
             holder = _try(file, key, last)
         except PermissionError:
-            # Windows says so of a file that is just being deleted.
+            # Windows raises this for a file that is just being deleted.
             if last or sys.platform != "win32":
                 raise
         else:
@@ -95,10 +95,11 @@ def take(file: Path) -> int | None:
 
 
 def release(file: Path) -> None:
-    """Lets others take the lock; the file goes."""
+    """Releases the lock and deletes the file."""
     key = os.path.realpath(file)
     if sys.platform == "win32":
-        # A file that is open cannot be deleted; empty it says nothing until it is.
+        # An open file cannot be deleted. It is emptied first, so that it names no process until it
+        # is closed and deleted.
         with suppress(OSError):
             if key in _held:
                 os.ftruncate(_held[key], 0)
@@ -109,7 +110,7 @@ def release(file: Path) -> None:
 
 
 def holder_of(file: Path) -> int | None:
-    """The id of the process that has the lock, 0 where it is not known; None where nobody has."""
+    """The id of the process that has the lock, 0 if it is not known; None if no process has it."""
     if os.path.realpath(file) in _held:
         return os.getpid()
     try:
@@ -125,7 +126,7 @@ def holder_of(file: Path) -> int | None:
 
 
 def _try(file: Path, key: str, last: bool) -> int | None:
-    """One attempt to take the lock; as `take`, and 0 where it is worth trying again."""
+    """Tries once to take the lock; returns what `take` does, and 0 if trying again may succeed."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     keep = False
     try:
@@ -133,7 +134,7 @@ def _try(file: Path, key: str, last: bool) -> int | None:
         os.lseek(descriptor, 0, os.SEEK_SET)
         content = _content(os.read(descriptor, _LONGEST))
         if taken:
-            # Who only looks whether it is taken has it for a moment too.
+            # The lock may be held only for a moment, by a process that checks whether it is taken.
             running = content.pid is not None and psutil.pid_exists(content.pid)
             return content.pid if content.pid is not None and (running or last) else _UNKNOWN
         if not _is_at(descriptor, file):
@@ -153,7 +154,7 @@ def _try(file: Path, key: str, last: bool) -> int | None:
 
 
 def _is_taken(file: Path) -> bool | None:
-    """Whether a process has the system's lock on a file; None where that cannot be known."""
+    """Whether a process has the system's lock on a file; None if that cannot be found out."""
     for _ in range(3):
         try:
             descriptor = os.open(file, os.O_RDWR)
@@ -165,13 +166,13 @@ def _is_taken(file: Path) -> bool | None:
             os.close(descriptor)
         if not taken:
             return taken
-        # Another one may be looking at this moment.
+        # Another process may hold it for a moment, to check it too.
         time.sleep(_AGAIN_S)
     return True
 
 
 def _taken_by_other(descriptor: int) -> bool | None:
-    """Takes the system's lock; whether another one has it, None where the disk has no locks."""
+    """Takes the system's lock; returns whether another process has it, None without disk locks."""
     try:
         _lock(descriptor)
     except OSError as error:
@@ -180,7 +181,7 @@ def _taken_by_other(descriptor: int) -> bool | None:
 
 
 def _is_at(descriptor: int, file: Path) -> bool:
-    """Whether the open file is still the one of this name."""
+    """Whether the path still leads to the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), file.stat())
     except OSError:
@@ -208,7 +209,7 @@ def _content(data: bytes) -> _Content:
 
 
 def _was_running(pid: int, then: float) -> bool:
-    """Whether the process that had this id at a time still runs; ids are given again."""
+    """Whether the process that had this id at the time `then` still runs; ids are reused."""
     try:
         process = psutil.Process(pid)
         started_before = process.create_time() <= then + _CLOCK_TOLERANCE_S

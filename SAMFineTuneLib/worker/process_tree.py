@@ -1,4 +1,4 @@
-"""A process and all that it started, on every system."""
+"""Finds and ends a process with all processes that it started, on every operating system."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psutil
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """The children of a process, and theirs; empty when it has ended."""
+    """The children of a process and all their descendants; empty if the process has ended."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.Error:
@@ -16,7 +16,7 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def end_processes(processes: Iterable[psutil.Process], wait_s: float = 3.0) -> None:
-    """End processes at once and wait until they are gone; those that have ended are passed over."""
+    """Kill processes and wait until they are gone; those that have ended already are skipped."""
     ended = []
     for process in processes:
         try:
@@ -24,14 +24,14 @@ def end_processes(processes: Iterable[psutil.Process], wait_s: float = 3.0) -> N
         except psutil.NoSuchProcess:
             continue
         except psutil.AccessDenied:
-            # Windows says so of a process that is just ending.
+            # Windows raises this for a process that is just ending.
             pass
         ended.append(process)
     psutil.wait_procs(ended, timeout=wait_s)
 
 
 class WatchedProcess:
-    """Tells whether a process of another program still runs."""
+    """Finds out whether a process of another program still runs."""
 
     def __init__(self, pid: int) -> None:
         try:

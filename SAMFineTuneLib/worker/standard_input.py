@@ -1,4 +1,4 @@
-"""Lines on standard input, read without ever waiting for one."""
+"""Reads lines on standard input without ever waiting for one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 
 from SAMFineTuneLib.worker.line_splitter import LineSplitter
 
-# A client that writes faster than this is read must not keep the work from going on.
+# Bounds one call of `poll`, so that a client that writes faster than this process reads does not
+# keep the work from going on.
 _MOST_AT_ONCE = 4 << 20
 _PIECE = 1 << 16
 
@@ -16,10 +17,10 @@ if sys.platform == "win32":
     import msvcrt
 
     def _has_data(descriptor: int) -> bool:
-        """Whether a pipe can be read at once; OSError when it is closed or no pipe.
+        """Whether a read of the pipe returns at once; OSError if it is closed or no pipe.
 
-        A read that waits in another thread would block the start-up code of every DLL that asks
-        for the type of its standard input, and so the import of numpy or torch.
+        A thread that waits in a read would not do: it would block the start-up code of every DLL
+        that asks for the type of its standard input, and so the import of numpy or torch.
         """
         waiting = ctypes.c_ulong(0)
         handle = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
@@ -36,27 +37,28 @@ else:
 
 
 class StandardInputLines:
-    """What a client writes on our standard input; its end means nothing but that no more comes.
+    """The lines that a client writes on this process's standard input.
 
-    Of a line beyond 16 MiB only the beginning comes out, as `LineSplitter` gives it.
+    The end of the input means only that no more lines come. Of a line of more than 16 MiB only the
+    beginning is returned, as by `LineSplitter`.
     """
 
     def __init__(self, descriptor: int = 0) -> None:
         self._descriptor = descriptor
         self._splitter = LineSplitter()
-        # A terminal belongs to the shell: reading it from the background would stop the process.
+        # A terminal is not read: the shell would stop a background process that does so.
         self._open = not os.isatty(descriptor)
 
     @property
     def ended(self) -> bool:
-        """Whether no more can come: the client has closed its end, or there is none."""
+        """Whether no more lines can come: the client has closed its end, or there is no input."""
         return not self._open
 
     def poll(self) -> list[str]:
-        """The lines that have come since the last call, without their ends and blanks.
+        """The lines that have come since the last call, without line ends and surrounding blanks.
 
-        Of very much that has come a part is read; the next call goes on. At the end of the input
-        comes what was begun without a line end.
+        One call reads a limited amount; the next call goes on. When the input has ended, a last
+        line without a line end is returned too.
         """
         lines: list[str] = []
         left = _MOST_AT_ONCE

@@ -1,4 +1,4 @@
-"""Standard output kept for our own lines, whatever libraries print, from Python or from C."""
+"""Keeps standard output for the worker's own lines, whatever libraries print, in Python or C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ERRORS = 2
 
 
 def claim_output() -> TextIO | None:
-    """A stream to what is standard output now; None when this process has none."""
+    """A stream to the present standard output; None if this process has none."""
     try:
         return os.fdopen(os.dup(_OUTPUT), "w", encoding="utf-8", newline="\n")
     except OSError:
@@ -27,13 +27,13 @@ def claim_output() -> TextIO | None:
 
 @contextmanager
 def output_as_lines(on_line: Callable[[str], None]) -> Iterator[None]:
-    """Hand over what anybody prints to standard output, a line at a time.
+    """Pass every line that is printed to standard output to a function.
 
-    Afterwards standard output leads to standard error, so that text which a C library still holds
-    back and prints when the process ends does not come among our lines.
+    Afterwards standard output leads to standard error, so that text that a C library has buffered
+    and prints only when the process ends does not get between the worker's own lines.
 
     Args:
-        on_line: called from another thread.
+        on_line: called with each line, from another thread.
     """
     _flush()
     reading, writing = os.pipe()
@@ -47,13 +47,13 @@ def output_as_lines(on_line: Callable[[str], None]) -> Iterator[None]:
     finally:
         _flush()
         _lead_to_errors()
-        # A child process that is left may keep the pipe open: do not wait for it for ever.
+        # A child process that still runs may keep the pipe open, so the wait is limited.
         reader.join(timeout=1.0)
 
 
 @contextmanager
 def output_on_errors() -> Iterator[None]:
-    """Send what anybody prints to standard output to standard error for a while."""
+    """Within the context, send to standard error what is printed to standard output."""
     _flush()
     try:
         kept = os.dup(_OUTPUT)
@@ -79,7 +79,7 @@ def _lead_to_errors() -> None:
 
 
 def _write_at_once() -> None:
-    # A new stream: one that was opened on a file cannot be changed now that a pipe is behind it.
+    # A new stream is needed, because one that was opened on a file cannot be switched to a pipe.
     sys.stdout = io.TextIOWrapper(
         io.FileIO(_OUTPUT, "w", closefd=False),
         encoding="utf-8",

@@ -1,4 +1,4 @@
-"""A worker's process for the shell and for Python: its lines are received in threads."""
+"""The transport for the shell and Python: a subprocess whose lines are received in threads."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from SAMFineTuneLib.worker.process_tree import descendants, end_processes
 from SAMFineTuneLib.worker.transport import Receiver
 
 _LOOK_EVERY_S = 0.05
-# A grandchild that is left may keep a pipe open; its lines are not waited for any longer.
+# A child of the worker that still runs may keep a pipe open, so the wait for lines is limited.
 _READERS_S = 2.0
 
 
 class SubprocessTransport:
-    """See `Transport`. One process; everything is handed over in threads of this object.
+    """A `Transport` on one subprocess; the receiver is called from threads of this object.
 
     Args:
         command: the whole command line.
@@ -39,7 +39,7 @@ class SubprocessTransport:
 
     @property
     def pid(self) -> int:
-        """Process id of the worker (of its launcher, where Python is behind one)."""
+        """Process id of the worker, or of its launcher if Python is started by one."""
         if self._process is None:
             raise RuntimeError("the worker has not been started")
         return self._process.pid
@@ -97,12 +97,12 @@ class SubprocessTransport:
                 self._noted = [*descendants(self.pid), psutil.Process(self.pid), *self._noted]
 
     def kill(self) -> None:
-        """End the process now, with all that it started."""
+        """End the process now, with all processes that it started."""
         self.note_children()
         end_processes(set(self._noted))
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call `action` after a time, unless the process has gone by then."""
+        """Call `action` after a time, unless the process has ended by then."""
         self._due.append((time.monotonic() + seconds, action))
 
     def _watch(self, readers: list[threading.Thread], receiver: Receiver) -> None:
@@ -135,7 +135,7 @@ def _read(stream: IO[bytes], take: Callable[[str], None]) -> None:
 
 
 def _creation_flags() -> int:
-    """On Windows: Ctrl-C in the shell reaches the client alone, and no console window opens."""
+    """Flags so that on Windows Ctrl-C reaches only the client, and no console window opens."""
     if sys.platform == "win32":
         return subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
     return 0

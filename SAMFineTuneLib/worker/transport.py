@@ -1,7 +1,7 @@
-"""What a client needs of a worker's process, whichever program started it.
+"""The interface between a client and a worker's process, whichever program started it.
 
-The shell starts workers by `SubprocessTransport`, Slicer by one of Qt's processes. Both clients,
-`jobs.client.JobClient` and `interactive.client.Conversation`, know this protocol alone.
+The shell starts workers with `SubprocessTransport`, Slicer with a QProcess. Both clients,
+`jobs.client.JobClient` and `interactive.client.CorrectionClient`, use only this protocol.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Receiver(Protocol):
-    """Who is given what a process writes, and its end."""
+    """Receives the lines that a process writes, and is told of its end."""
 
     def take_output(self, line: str) -> None:
         """Receive a line of standard output, without its end."""
@@ -20,31 +20,34 @@ class Receiver(Protocol):
         """Receive a line of standard error, without its end."""
 
     def take_end(self, returned: int, reason: str) -> None:
-        """The process has gone, and its last line was handed over.
+        """The process has ended, and its last line was handed over.
 
         Args:
-            returned: its exit code; negative, the signal that killed it.
-            reason: why it could not be started; "" where it was.
+            returned: its exit code; a negative one is the signal that killed it.
+            reason: why it could not be started; "" if it was started.
         """
 
 
 class Transport(Protocol):
-    """A process of the worker with its lines of input and output."""
+    """A worker's process, with its lines of input and output."""
 
     def start(self, receiver: Receiver) -> None:
-        """Start a new process, which takes the place of an earlier one; returns at once.
+        """Start a new process, which replaces an earlier one; returns at once.
 
-        Of the earlier one nothing is handed over any more.
+        Nothing more is handed over from the earlier one.
         """
 
     def write(self, line: str) -> None:
-        """Write a line, whose end is added, on its standard input; nothing where it has gone."""
+        """Write a line on its standard input; the line end is added.
+
+        Does nothing if the process has ended.
+        """
 
     def note_children(self) -> None:
-        """Remember the processes that it has started: they outlive one that is killed."""
+        """Remember the processes that it has started, because they may outlive it."""
 
     def kill(self) -> None:
-        """End the process now, with all that it started and all that was remembered."""
+        """End the process now, with all processes that it started or that were remembered."""
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call `action` after a time, unless the process has gone by then."""
+        """Call `action` after a time, unless the process has ended by then."""

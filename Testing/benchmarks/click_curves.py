@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.interactive.networks import load_networks
 from SAMFineTuneLib.interactive.protocol import SessionSettings, Start
-from SAMFineTuneLib.interactive.session import CorrectionSession
+from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume
 from Testing.benchmarks.correcting_user import Clicking, correct_slice
@@ -107,7 +107,7 @@ def _ways(model: Path) -> Sequence[tuple[str, Path | None, Start]]:
 
 
 def _whole_structures(
-    source: Source, session: CorrectionSession, images: TunedImages
+    source: Source, session: SliceCorrector, images: TunedImages
 ) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
     """Label, slice number and mask of every structure on every slice that shows enough of it."""
     geometry = session.stack.geometry
@@ -121,13 +121,13 @@ def _whole_structures(
                 yield label, number, mask
 
 
-def open_session(source: Source, model: Path | None) -> CorrectionSession:
+def open_session(source: Source, model: Path | None) -> SliceCorrector:
     """A session on a volume, its embeddings in memory alone."""
     volume = read_volume(source.image)
     settings = SessionSettings(volume=source.image, model=model)
     networks = load_networks(settings, max(volume.geometry.shape))
     axis = networks.card.axis if networks.card else cut_along(volume.geometry)
-    return CorrectionSession(volume, axis, networks)
+    return SliceCorrector(volume, axis, networks)
 
 
 def draw_curves(path: Path, curves: Sequence[ClickCurves]) -> None:

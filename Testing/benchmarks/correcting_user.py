@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from SAMFineTuneLib.interactive.protocol import Point, Prompt, Start
-from SAMFineTuneLib.interactive.session import CorrectionSession
+from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.prediction.between_slices import agreement
 
 Mask = NDArray[np.bool_]
@@ -29,7 +29,7 @@ Place = tuple[int, int, bool]
 
 
 def correct_slice(
-    session: CorrectionSession,
+    session: SliceCorrector,
     number: int,
     truth: Mask,
     clicks: int,

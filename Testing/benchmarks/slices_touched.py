@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.geometry.shape_interpolation import interpolate
-from SAMFineTuneLib.interactive.propagation import carry_on
-from SAMFineTuneLib.interactive.session import CorrectionSession
+from SAMFineTuneLib.interactive.propagation import propagate
+from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.prediction.between_slices import agreement
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap
@@ -113,7 +113,7 @@ def _chosen(data: Path) -> Iterator[tuple[Source, Mapping[str, Any] | None]]:
 def _measure(
     found: Touched,
     prefix: str,
-    session: CorrectionSession,
+    session: SliceCorrector,
     source: Source,
     structures: Mapping[str, Any] | None,
     labels: Mapping[str, int] | None,
@@ -131,7 +131,7 @@ def _measure(
             _score(found, prefix + method, work, truth, shown)
 
 
-def _methods(session: CorrectionSession, slices: int, label: int | None) -> dict[str, Any]:
+def _methods(session: SliceCorrector, slices: int, label: int | None) -> dict[str, Any]:
     def interpolated(known: dict[int, NDArray[np.bool_]], beyond: bool) -> Masks:
         array = np.zeros((slices, session.fit.rows, session.fit.columns), np.uint8)
         for number, mask in known.items():
@@ -140,14 +140,14 @@ def _methods(session: CorrectionSession, slices: int, label: int | None) -> dict
         filled: Masks = interpolate(array, 0, {1: list(known)}, spacing) > 0
         return filled
 
-    def carried(known: dict[int, NDArray[np.bool_]], beyond: bool) -> Masks:
-        result = carry_on(session, known, label, slices if beyond else 0, True)
+    def propagated(known: dict[int, NDArray[np.bool_]], beyond: bool) -> Masks:
+        result = propagate(session, known, label, slices if beyond else 0, True)
         masks = np.zeros((slices, session.fit.rows, session.fit.columns), bool)
         for number, mask in {**result.masks, **known}.items():
             masks[number] = mask
         return masks
 
-    return {"interpolation": interpolated, "carried on": carried}
+    return {"interpolation": interpolated, "propagated": propagated}
 
 
 def _score(found: Touched, method: str, work: Any, truth: Masks, shown: NDArray[np.int64]) -> None:

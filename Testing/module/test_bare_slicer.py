@@ -107,8 +107,8 @@ print("errors", errors)
 # The packages are installed.
 sys.meta_path.remove(Absent)
 importlib.metadata.version = real_version
-from SAMFineTuneLib.interactive import client as conversation
-conversation.serve_command = lambda folder, python: [sys.executable, str(FAKE), "well", str(folder)]
+from SAMFineTuneLib.interactive import client
+client.serve_command = lambda folder, python: [sys.executable, str(FAKE), "well", str(folder)]
 effect.activate()
 correction = effect._editorCorrection.correction
 end = time.monotonic() + 30

@@ -82,7 +82,7 @@ def test_a_mask_can_be_looked_at_only(logic, nodes, monkeypatch):
         found.undo()
 
 
-def test_a_segment_is_carried_on(logic, nodes, monkeypatch):
+def test_a_segment_is_propagated(logic, nodes, monkeypatch):
     pretend(monkeypatch)
     volume, segmentation = nodes
     found = logic.propagate(volume, segmentation, "liver", 2)

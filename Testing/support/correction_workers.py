@@ -12,12 +12,10 @@ FAKE = REPOSITORY / "Testing" / "support" / "fake_correction_worker.py"
 
 def pretend(monkeypatch, behaviour: str = "well") -> None:
     """Have corrections served by a pretended worker of this behaviour from now on."""
-    from SAMFineTuneLib.interactive import client as conversation
+    from SAMFineTuneLib.interactive import client
 
     command = [sys.executable, str(FAKE), behaviour]
-    monkeypatch.setattr(
-        conversation, "serve_command", lambda folder, python: [*command, str(folder)]
-    )
+    monkeypatch.setattr(client, "serve_command", lambda folder, python: [*command, str(folder)])
 
 
 def session_folders() -> list:

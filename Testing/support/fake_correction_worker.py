@@ -1,7 +1,7 @@
 """A correction worker without a network: `fake_correction_worker.py BEHAVIOUR FOLDER`.
 
 It answers a disc around each positive point less one around each negative point, what is within a
-box, and carries a mask on unchanged to slices within `outward` and between the accepted ones.
+box, and propagates a mask unchanged to slices within `outward` and between the accepted ones.
 BEHAVIOUR, words joined by "+", says what is amiss:
 
 die        ends at the first question about a mask; started again, it does not
@@ -30,12 +30,12 @@ from SAMFineTuneLib.interactive.protocol import (
     GIVEN_FILE,
     SESSION_FILE,
     Answer,
-    CarryOn,
     Close,
     Embedded,
     Failure,
     FindMask,
     LookAt,
+    Propagate,
     RankSlices,
     Ready,
     Stop,
@@ -82,7 +82,7 @@ class FakeWorker:
             elif not isinstance(request, Stop):
                 self.answer(request)
 
-    def answer(self, request: FindMask | CarryOn) -> None:
+    def answer(self, request: FindMask | Propagate) -> None:
         mark = self.folder / "died"
         if "die_always" in self.habits or ("die" in self.habits and not mark.exists()):
             mark.touch()
@@ -93,12 +93,12 @@ class FakeWorker:
             return
         if "slow" in self.habits:
             time.sleep(0.5)
-        masks = self.mask(request) if isinstance(request, FindMask) else self.carried(request)
+        masks = self.mask(request) if isinstance(request, FindMask) else self.propagated(request)
         for number, mask in masks.items():
             self.found[number] = mask
-        words = "" if isinstance(request, FindMask) else "The structure ends there."
+        remark = "" if isinstance(request, FindMask) else "The structure ends there."
         certain = [0.5] * len(masks)
-        self.say(Answer(id=request.id, slices=list(masks), confidence=certain, words=words))
+        self.say(Answer(id=request.id, slices=list(masks), confidence=certain, remark=remark))
 
     def mask(self, request: FindMask) -> dict[int, NDArray[np.bool_]]:
         rows, columns = np.indices(self.given.shape[1:])
@@ -122,7 +122,7 @@ class FakeWorker:
                 )
         return {request.slice: mask}
 
-    def carried(self, request: CarryOn) -> dict[int, NDArray[np.bool_]]:
+    def propagated(self, request: Propagate) -> dict[int, NDArray[np.bool_]]:
         low, high = min(request.accepted), max(request.accepted)
         numbers = set(range(low - request.outward, low)) | set(
             range(high + 1, high + 1 + request.outward)

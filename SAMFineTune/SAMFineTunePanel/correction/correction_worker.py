@@ -49,7 +49,7 @@ class CorrectionWorker:
         onRestart: Callable[[str], None],
         onEnd: Callable[[str], None],
     ) -> None:
-        from SAMFineTuneLib.interactive.client import Conversation
+        from SAMFineTuneLib.interactive.client import CorrectionClient
 
         self.ready = None
         self._onMessage, self._onRestart, self._onEnd = onMessage, onRestart, onEnd
@@ -63,7 +63,7 @@ class CorrectionWorker:
         self._given: dict[int, np.ndarray] = {}
         self._givenMasks = self._foundMasks = None
         self._closed = False
-        self._conversation = Conversation(
+        self._client = CorrectionClient(
             self._transport, self._takeMessage, self._onWorkerDied, self._onWorkerEnd, self._onWorkerGone
         )
 
@@ -80,7 +80,7 @@ class CorrectionWorker:
     @property
     def isOpen(self) -> bool:
         """Whether it can be asked: it is at work, or will be soon."""
-        return not self._closed and self._conversation.state != "ended"
+        return not self._closed and self._client.state != "ended"
 
     def open(self) -> None:
         """Write the volume and start the worker; returns at once.
@@ -88,14 +88,14 @@ class CorrectionWorker:
         Raises:
             InputError: the cache cannot be written.
         """
-        from SAMFineTuneLib.interactive.stale_sessions import CORRECTION, remove_leftovers
+        from SAMFineTuneLib.interactive.stale_sessions import CORRECTION, remove_stale_sessions
         from SAMFineTuneLib.jobs.folder import new_job_folder
 
-        remove_leftovers()
+        remove_stale_sessions()
         self._folder = new_job_folder(CORRECTION)
         # Who clears the cache sees that it is in use: by Slicer itself, for workers may come and go.
         self._folder.lock()
-        self._preparing = ChunkedTask(self._writeSession(), self._conversation.start, self._onCannotWrite)
+        self._preparing = ChunkedTask(self._writeSession(), self._client.start, self._onCannotWrite)
         self._preparing.start()
 
     def canGoOnWith(self, volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any]) -> bool:
@@ -107,16 +107,16 @@ class CorrectionWorker:
         return self._volumeNode is volumeNode and self._about == _aboutOf(volumeNode, settings)
 
     def ask(self, question, onAnswer: Callable, onFailure: Callable) -> None:
-        """Ask the worker; see Conversation.ask."""
-        self._conversation.ask(question, onAnswer, onFailure)
+        """Ask the worker; see CorrectionClient.ask."""
+        self._client.ask(question, onAnswer, onFailure)
 
     def dropMasks(self, number: int | None = None) -> None:
         """Nobody wants the masks that were asked for, of a slice or of all."""
-        self._conversation.drop_masks(number)
+        self._client.drop_masks(number)
 
     def stopPropagation(self) -> None:
         """Break off what propagates masks to other slices."""
-        self._conversation.stop()
+        self._client.stop()
 
     def give(self, number: int, mask: np.ndarray) -> None:
         """Have the worker know a mask of a slice."""
@@ -138,11 +138,11 @@ class CorrectionWorker:
             self._preparing.stop()
         self._forgetFiles()
         if self._transport.hasEnded:
-            self._conversation.close()
+            self._client.close()
             self._removeFolder()
             return
         _ending.add(self)
-        self._conversation.close()
+        self._client.close()
         self._transport.call_later(_CLOSE_GRACE_S, self._transport.kill)
 
     def endForClosing(self) -> None:

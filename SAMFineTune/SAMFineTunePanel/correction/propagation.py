@@ -49,7 +49,7 @@ class Propagation:
 
     def start(self, outward: int | None, between: bool) -> None:
         """Propagate outward and between accepted slices; see `Correction.startPropagation`."""
-        from SAMFineTuneLib.interactive.protocol import CarryOn
+        from SAMFineTuneLib.interactive.protocol import Propagate
 
         self._session.requireReady()
         self._requireReadiness()
@@ -63,7 +63,9 @@ class Propagation:
         bases = {number: packed(segment.mask(number)) for number in reach}
         self.isRunning = True
         self._session.status.report(_("Propagating from {what}…").format(what=slicesText(accepted)))
-        question = CarryOn(id=0, accepted=tuple(accepted), label=self._session.label, outward=outward, between=between)
+        question = Propagate(
+            id=0, accepted=tuple(accepted), label=self._session.label, outward=outward, between=between
+        )
         worker.ask(question, lambda answer: self._onAnswer(answer, bases), self._onFailure)
 
     def stop(self) -> None:
@@ -102,12 +104,12 @@ class Propagation:
                 return
         changed = {number: each for number, each in masks.items() if each.changed.any()}
         if not changed:
-            status.report(" ".join([_("Propagated: nothing changes."), asSentence(answer.words)]).strip())
+            status.report(" ".join([_("Propagated: nothing changes."), asSentence(answer.remark)]).strip())
             return
         what = slicesText(sorted(changed))
         self._propose(changed, _("propagation to {what}").format(what=what))
         text = _("Propagated to {what}. Accept keeps it, Clear drops it.").format(what=what)
-        status.report(f"{text} {asSentence(answer.words)}".strip())
+        status.report(f"{text} {asSentence(answer.remark)}".strip())
 
     def _onFailure(self, failure: Failure) -> None:
         self.isRunning = False

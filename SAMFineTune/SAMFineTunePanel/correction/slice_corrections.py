@@ -190,7 +190,7 @@ class SliceCorrections:
         # An answer to fewer prompts than there are by now is shown until the next one comes.
         isLatest = work.prompts == sought.prompts and work.start == sought.start
         self._slices[number] = found if isLatest else replace(found, isFound=False)
-        self._onFound(number, isLatest, answer.words)
+        self._onFound(number, isLatest, answer.remark)
 
     def _giveUp(self, number: int, sought: SliceCorrection, failure) -> None:
         """What cannot be found is not waited for; other prompts may be answered."""

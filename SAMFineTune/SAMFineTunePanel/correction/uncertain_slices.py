@@ -48,4 +48,4 @@ class UncertainSlices:
             self._shown.add(number)
             self._session.look(number)
             text = _("Slice {number}: here the model is least certain.").format(number=number)
-        self._session.status.report(f"{text} {asSentence(answer.words)}".strip())
+        self._session.status.report(f"{text} {asSentence(answer.remark)}".strip())

@@ -1,8 +1,8 @@
-"""Parts of a class that look alike: what a class shows, split into a few clusters.
+"""Splits the pixels of each class into a few clusters of similar appearance and place.
 
-A structure has a wall and a lumen, and background is everything else: one average says little of
-either. So the labelled pixels of each class are split into clusters of similar features and place
-(k-means), and each cluster gets a prototype of its own.
+A structure may have a wall and a lumen, and background is everything else, so that one average
+describes neither well. The labelled pixels of each class are therefore split into clusters of
+similar features and place (k-means), and each cluster gets a prototype of its own.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Background is many things.
+# Background varies more than a structure, so it has more clusters.
 BACKGROUND_CLUSTERS, STRUCTURE_CLUSTERS = 12, 4
-_ROUNDS = 4
+_ITERATIONS = 4
 
 
 def cluster_counts(classes: int) -> list[int]:
@@ -22,16 +22,16 @@ def cluster_counts(classes: int) -> list[int]:
 
 @torch.no_grad()
 def cluster_masks(features: Tensor, shares: Tensor) -> Tensor:
-    """Splits each class's pixels.
+    """Splits each class's pixels into clusters.
 
     Args:
-        features: (N, C, h, w), in which distance means unlikeness.
-        shares: (N, K, h, w) of each class in each pixel, background first.
+        features: (N, C, h, w); the smaller their distance, the more alike are two pixels.
+        shares: (N, K, h, w), the share of each class in each pixel, background first.
 
     Returns:
-        (N, M, h, w) shares of each cluster, all clusters of a class behind each other as
-        `cluster_counts` tells; the clusters of a class add up to it, and those of a class with
-        few pixels are partly empty.
+        (N, M, h, w), the share of each cluster in each pixel. The clusters of a class follow each
+        other, as many as `cluster_counts` gives; their shares add up to that of the class. Some
+        clusters of a class with few pixels are empty.
     """
     slices, classes, height, width = shares.shape
     points = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
@@ -50,13 +50,13 @@ def _clusters(points: Tensor, weights: Tensor, count: int) -> Tensor:
     if not len(used):
         return split
     chosen, weight = points[used], weights[used]
-    # In the order of the pixels, so that the first centres lie apart.
+    # Evenly spaced in the order of the pixels, so that the first centres lie apart.
     spread = torch.linspace(0, len(used) - 1, count, device=points.device).round().long()
     centres = chosen[spread]
-    for turn in range(_ROUNDS):
+    for iteration in range(_ITERATIONS):
         nearest = torch.cdist(chosen, centres).argmin(1)
         member = torch.nn.functional.one_hot(nearest, count).to(weight.dtype) * weight[:, None]
-        if turn < _ROUNDS - 1:
+        if iteration < _ITERATIONS - 1:
             mass = member.sum(0)[:, None]
             moved = member.T @ chosen / mass.clamp(min=1e-6)
             centres = torch.where(mass > 0, moved, centres)

@@ -1,11 +1,11 @@
-"""The starter network's automatic decoder: classes are given by examples, not by prompts.
+"""The starter network's automatic decoder: classes are given by labelled images, not by prompts.
 
-A class is what labelled images show of it: the masked averages of their features at strides 4, 8
-and 16, and where they lie. Through a small network the averages become the class's token for the
-two-way transformer. The averages of a class's clusters are prototypes, whose cosine similarity
-with an image's features joins the logits (as in prototype networks, Snell et al. 2017, and PANet,
-Wang et al. 2019). The similarity makes in-context segmentation learnable in few steps; tokens
-alone do not.
+A class is described by averages over its pixels in labelled images: of the features at strides 4, 8
+and 16, and of the positions. A small network turns the averages into the class's token for the
+two-way transformer. The averages over each cluster of a class are its prototypes, whose cosine
+similarity with an image's features is added to the logits (as in prototype networks, Snell et al.
+2017, and PANet, Wang et al. 2019). With the similarity, in-context segmentation can be learnt in
+few steps; with tokens alone it cannot.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ from SAMFineTuneLib.networks.starter.skip_upscaling import SkipUpscaling
 
 # Width of the features that are compared with prototypes, at strides 4, 8 and 16.
 COMPARED_CHANNELS = (32, 48, 64)
-# Cosine similarities lie in -1 … 1; logits have to be further apart.
+# Cosine similarities lie in -1 … 1; as logits they have to be further apart.
 _FIRST_SHARPNESS = 5.0
-# How much the place counts beside the features, in clusters.
+# The weight of a pixel's place beside its features when pixels are clustered.
 _PLACE_IN_CLUSTERS = 0.5
 _ABSENT = -1e4
 _REFINED = 12
-# A class of fewer pixels than this has no average.
+# A cluster with fewer pixels than this is absent.
 _LEAST_PIXELS = 1e-3
 
 
 class ClassContext(NamedTuple):
-    """What a decoder knows of each class, background first.
+    """The description of K classes that a decoder segments by, background first.
 
     Attributes:
-        tokens: (K, C).
-        prototypes: of M clusters, at stride 4, 8 and 16, (M, width), not normalised.
-        places: of M clusters, averages of the positional encoding, (M, C).
-        present: which clusters have pixels, (M,).
+        tokens: the classes' tokens, (K, C).
+        prototypes: prototypes of the M clusters at strides 4, 8 and 16, (M, width) each, not
+            normalised.
+        places: averages of the positional encoding over the M clusters, (M, C).
+        present: which clusters have pixels, (M,) bool.
     """
 
     tokens: Tensor
@@ -53,7 +54,7 @@ class ClassContext(NamedTuple):
 
     @property
     def counts(self) -> list[int]:
-        """Clusters of each class, which lie behind each other."""
+        """How many clusters each class has; those of one class follow each other."""
         return cluster_counts(len(self.tokens))
 
 
@@ -66,11 +67,11 @@ class ContextMaskDecoder(nn.Module):
         mlp = modeling.mask_decoder.MLP
         self.transformer = build_transformer()
         self.iou_token = nn.Embedding(1, CHANNELS)
-        # Background, and any structure: what the averages are added to.
+        # One token for background and one for structures, to which the averages are added.
         self.base_tokens = nn.Embedding(2, CHANNELS)
         pooled = STRIDE_4_CHANNELS + STRIDE_8_CHANNELS + 2 * CHANNELS
         self.token_mlp: nn.Module = mlp(pooled, CHANNELS, CHANNELS, 2)
-        # None here; a decoder tuned to its classes has some.
+        # Empty here; the decoder of a tuned model has refining blocks.
         self.blocks16 = nn.Sequential()
         self.output_upscaling = SkipUpscaling(CHANNELS)
         self.output_mlp: nn.Module = mlp(CHANNELS, CHANNELS, CHANNELS // 4, 3)
@@ -83,7 +84,7 @@ class ContextMaskDecoder(nn.Module):
         )
         self.sharpness = nn.Parameter(torch.full((3,), _FIRST_SHARPNESS))
         self.place_sharpness = nn.Parameter(torch.ones(3))
-        # Sees each class's logits by themselves, and with them its surroundings.
+        # Applied to the logits of each class alone; sees the surroundings of each pixel.
         self.refinement = nn.Sequential(
             nn.Conv2d(4, _REFINED, 5, padding=2), nn.GELU(), nn.Conv2d(_REFINED, 1, 5, padding=2)
         )
@@ -94,10 +95,10 @@ class ContextMaskDecoder(nn.Module):
         """The context of labelled images.
 
         Args:
-            features: of N images, embedding (N, C, h, w) and skips.
+            features: embedding (N, C, h, w) and skips of N images.
             positions: positional encoding (1, C, h, w).
-            masks: (N, K, H, W) shares of each class, background first, at any resolution; zero
-                everywhere in an image that says nothing about a class.
+            masks: (N, K, H, W), the share of each class, background first, at any resolution; zero
+                everywhere in an image in which a class is not labelled.
 
         Returns:
             The context of K classes.
@@ -120,16 +121,16 @@ class ContextMaskDecoder(nn.Module):
     def similarities(
         self, features: FeatureState, positions: Tensor, context: ClassContext
     ) -> Tensor:
-        """How like each class every place is, by features of stride 4, 8 and 16.
+        """How similar every place is to each class, by features of stride 4, 8 and 16.
 
         Returns:
-            (B, K, 3, 4h, 4w), as logits.
+            Logits (B, K, 3, 4h, 4w).
         """
         size = features.skips[0].shape[-2:]
-        place = _directions(positions, context.places)
+        place = _cosines(positions, context.places)
         found = []
         for number, each in enumerate(self._compared_features(features)):
-            alike = self.sharpness[number] * _directions(each, context.prototypes[number])
+            alike = self.sharpness[number] * _cosines(each, context.prototypes[number])
             here = self.place_sharpness[number] * _resized(place, each.shape[-2:])
             of_clusters = (alike + here).masked_fill(~context.present[:, None, None], _ABSENT)
             found.append(_resized(_best_of_classes(of_clusters, context.counts), size))
@@ -137,7 +138,7 @@ class ContextMaskDecoder(nn.Module):
 
     @staticmethod
     def _clusters(features: Tensor, place: Tensor, masks: Tensor) -> Tensor:
-        """Shares (N, M, h, w) at the features' resolution."""
+        """The share of each cluster (N, M, h, w), at the features' resolution."""
         shares = functional.interpolate(masks, features.shape[-2:], mode="area")
         where = functional.normalize(_resized(place, features.shape[-2:]), dim=1)
         joined = torch.cat([features, _PLACE_IN_CLUSTERS * where], dim=1)
@@ -157,12 +158,12 @@ class ContextMaskDecoder(nn.Module):
             features: embedding (B, C, h, w) and skips of the image encoder.
             positions: positional encoding (1, C, h, w).
             dense_prompt: what the prompt encoder adds to the embedding, (1, C, 1, 1) or larger.
-            context: of K classes.
-            output_mlps: an output layer a class, in place of the one for all.
+            context: the description of K classes.
+            output_mlps: one output layer for each class, instead of one for all.
 
         Returns:
             Logits (B, K, 4h, 4w), background first; and the intersection over union that the
-            network expects of each class's mask, (B, K).
+            network predicts for each class's mask, (B, K).
         """
         embedding = features.x
         batch = len(embedding)
@@ -202,35 +203,35 @@ class ContextMaskDecoder(nn.Module):
         ]
 
     def _refined(self, evidence: Tensor) -> Tensor:
-        """(B, K, 4, H, W), each class by itself, to (B, K, H, W)."""
+        """From (B, K, 4, H, W) to (B, K, H, W); each class is computed by itself."""
         batch, classes = evidence.shape[:2]
         refined: Tensor = self.refinement(evidence.flatten(0, 1))
         return refined.reshape(batch, classes, *evidence.shape[-2:])
 
 
-def exactly(features: Tensor) -> torch.autocast:
-    """In single precision, whatever the precision around: averages of many small numbers."""
+def single_precision(features: Tensor) -> torch.autocast:
+    """A context without autocast, because averages of many small numbers need single precision."""
     return torch.autocast(features.device.type, enabled=False)
 
 
 def _masked_average(features: Tensor, masks: Tensor) -> Tensor:
-    """(N, C, h, w) and (N, K, H, W) to (K, C), over images and places; 0 for an absent class."""
+    """Averages (K, C) of features (N, C, h, w) over masks (N, K, H, W); 0 for an absent class."""
     shares = functional.interpolate(masks, features.shape[-2:], mode="area")
-    with exactly(features):
+    with single_precision(features):
         total = torch.einsum("nchw,nkhw->kc", features.float(), shares)
     return total / (shares.sum((0, 2, 3))[:, None] + _LEAST_PIXELS)
 
 
-def _directions(features: Tensor, prototypes: Tensor) -> Tensor:
+def _cosines(features: Tensor, prototypes: Tensor) -> Tensor:
     """Cosines (B, M, h, w) between features (B, C, h, w) and prototypes (M, C)."""
-    with exactly(features):
-        lengths = functional.normalize(features.float(), dim=1)
-        ends = functional.normalize(prototypes.float(), dim=1)
-        return torch.einsum("bchw,mc->bmhw", lengths, ends)
+    with single_precision(features):
+        unit_features = functional.normalize(features.float(), dim=1)
+        unit_prototypes = functional.normalize(prototypes.float(), dim=1)
+        return torch.einsum("bchw,mc->bmhw", unit_features, unit_prototypes)
 
 
 def _best_of_classes(of_clusters: Tensor, counts: list[int]) -> Tensor:
-    """(B, M, h, w) to (B, K, h, w): a class is as likely as its likeliest clusters."""
+    """Class logits (B, K, h, w) from cluster logits (B, M, h, w): a soft maximum over clusters."""
     parts = of_clusters.split(counts, dim=1)
     return torch.stack([part.logsumexp(1) for part in parts], dim=1).clamp(min=_ABSENT / 100)
 

@@ -1,9 +1,9 @@
 """The starter network's image encoder: residual convolutions, made for CPUs.
 
 It gives an embedding at stride 16 and, as in SAM 2 (Ravi et al. 2024), features at strides 4 and 8
-that join the mask decoders where they upscale: a mask made from stride 16 alone loses small
-structures. Plain convolutions cost a CPU less than a transformer's early, high-resolution blocks;
-group normalisation does not depend on the batch, which is tiny in a fine-tune.
+that the mask decoders add when they upscale, because a mask made from stride 16 alone loses small
+structures. Plain convolutions take less time on a CPU than a transformer's early, high-resolution
+blocks. Group normalisation does not depend on the batch, which is tiny in a fine-tune.
 """
 
 from __future__ import annotations
@@ -110,14 +110,14 @@ class StarterEncoder(StagedEncoder):
 
 @torch.no_grad()
 def give_initial_scale(encoder: StarterEncoder) -> None:
-    """Brings every convolution back to the length that it had before training.
+    """Scales the weights of every convolution back to the norm that they had before training.
 
-    A group norm follows each of them, so their lengths change nothing that the encoder computes.
-    But training makes them grow, and what is twice as long turns half as far in an optimiser's
-    step: a fine-tune would move the pretrained encoder too slowly.
+    A group norm follows each convolution, so the scale does not change what the encoder computes.
+    But training makes the weights grow, and weights of twice the norm change their direction half
+    as much in an optimiser's step: a fine-tune would change the pretrained encoder too slowly.
     """
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d):
-            # The mean square of PyTorch's initial weights is a third of one over their fan-in.
+            # The mean square of PyTorch's initial weights is 1 / (3 · fan-in).
             initial = (module.out_channels / 3) ** 0.5
             module.weight.mul_(initial / module.weight.norm())

@@ -1,10 +1,10 @@
 """The starter network's mask decoder: one mask from points, a box and a previous mask.
 
-Segment Anything gives prompts to its decoder as tokens only. A small network does not learn to
-look where a token points within the time that one has for it, so here the prompts come as maps
-too: discs around points, the filled box and the previous mask, drawn at stride 4, through the
-dense prompt path and beside the high-resolution features. Refining blocks at every resolution let
-what a prompt says spread over the image.
+Segment Anything gives prompts to its decoder as tokens only. A small network does not learn from
+tokens alone where to look, at least not in an affordable training time, so here the decoder gets
+the prompts as maps too: discs around points, the filled box and the previous mask, drawn at stride
+4. They are added to the dense prompt and to the high-resolution features. Refining blocks at every
+resolution spread the effect of a prompt over the image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from SAMFineTuneLib.networks.starter.skip_upscaling import SkipUpscaling
 
 # Positive points, negative points, box, previous mask.
 PROMPT_MAPS = 4
-# Of the refining blocks at a stride; fewer where there are more pixels.
+# Dilations of the refining blocks at each stride; fewer blocks where there are more pixels.
 _DILATIONS_16, _DILATIONS_8, _DILATIONS_4 = (1, 2), (1, 2), (1,)
 
 
@@ -75,8 +75,8 @@ class StarterMaskDecoder(nn.Module):
             maps: (B, 4, 4h, 4w), as `prompt_maps.draw_maps` draws them.
 
         Returns:
-            Mask logits (B, 1, 4h, 4w), and the intersection over union that the network expects
-            of the mask, (B, 1).
+            Mask logits (B, 1, 4h, 4w), and the intersection over union that the network predicts
+            for the mask, (B, 1).
         """
         embedding = features.x
         batch = len(embedding)

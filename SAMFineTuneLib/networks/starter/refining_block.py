@@ -1,9 +1,9 @@
-"""Convolutions that refine what a mask decoder makes of prompts, at one resolution.
+"""Convolutions that refine a mask decoder's features at one resolution, after it has seen prompts.
 
-Segment Anything's two-way transformer lets every place of an image look at the prompts, but not at
-its neighbours: what lies around a click is compared with the click, and nothing spreads from it to
-where an edge is. In a large network the image encoder has done that work; in a small one a few
-convolutions that know the prompts do it.
+In Segment Anything's two-way transformer every place of an image attends to the prompts, but not to
+its neighbours: places around a click are compared with the click, and nothing spreads from the
+click up to an edge. In a large network the image encoder has done that work; in a small one it is
+done by a few convolutions that follow the prompts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from SAMFineTuneLib.networks.starter.encoder import NORM_GROUPS
 class RefiningBlock(nn.Module):
     """Two 3 × 3 convolutions behind normalisations (He et al. 2016, "Identity mappings").
 
-    It begins by passing on what it gets: a trained decoder can be given more of them.
+    With its initial weights it returns its input unchanged, so that blocks can be added to a
+    trained decoder.
     """
 
     def __init__(self, channels: int, dilation: int) -> None:

@@ -15,12 +15,12 @@ from SAMFineTuneLib.networks.starter.refining_block import refining_blocks
 
 
 class SkipUpscaling(nn.Module):
-    """Two transposed convolutions, each followed by what the encoder saw at that resolution.
+    """Two transposed convolutions, after each of which the encoder's features are added.
 
     Args:
         channels: C of the embedding.
-        dilations8: of the refining blocks at stride 8, one each.
-        dilations4: of those at stride 4.
+        dilations8: dilation of each refining block at stride 8.
+        dilations4: dilation of each refining block at stride 4.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class SkipUpscaling(nn.Module):
         Args:
             x: embedding.
             skips: the encoder's features at stride 4 and 8.
-            beside: to add at stride 4, (B, C/4, 4h, 4w), and at stride 8, (B, C/2, 2h, 2w).
+            beside: maps to add at stride 4, (B, C/4, 4h, 4w), and stride 8, (B, C/2, 2h, 2w).
         """
         stride4, stride8 = (self.skip4(skips[0]), self.skip8(skips[1]))
         if beside is not None:

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from SAMFineTuneLib.interactive.client import ENDED, READY, STARTING, Conversation
+from SAMFineTuneLib.interactive.client import ENDED, READY, STARTING, CorrectionClient
 from SAMFineTuneLib.interactive.protocol import (
     Answer,
-    CarryOn,
     Embedded,
     Failure,
     FindMask,
     LookAt,
     Point,
+    Propagate,
     Ready,
     parse_request,
 )
@@ -52,7 +52,7 @@ class Script:
 
 
 class Heard:
-    """A conversation with a script, and all that it told."""
+    """A client whose worker follows a script, and all that the client reported."""
 
     def __init__(self) -> None:
         self.script = Script()
@@ -61,20 +61,20 @@ class Heard:
         self.ends: list[str] = []
         self.answers: list[int] = []
         self.failures: list[str] = []
-        self.talk = Conversation(
+        self.client = CorrectionClient(
             self.script,
             self.messages.append,
             self.restarts.append,
             lambda failure: self.ends.append(failure.line()),
         )
-        self.talk.start()
+        self.client.start()
 
     def ready(self) -> Heard:
-        self.talk.take_output(READY_LINE)
+        self.client.take_output(READY_LINE)
         return self
 
     def ask(self, question: Any) -> int:
-        return self.talk.ask(
+        return self.client.ask(
             question,
             lambda answer: self.answers.append(answer.id),
             lambda failure: self.failures.append(failure.line()),
@@ -85,7 +85,7 @@ class Heard:
         return self.ask(FindMask(id=0, slice=number, prompts=points))
 
     def answer(self, number: int) -> None:
-        self.talk.take_output(Answer(id=number, slices=[1]).model_dump_json())
+        self.client.take_output(Answer(id=number, slices=[1]).model_dump_json())
 
 
 @pytest.fixture
@@ -96,12 +96,12 @@ def heard() -> Heard:
 def test_questions_wait_until_the_worker_is_ready(heard: Heard) -> None:
     heard.ask(LookAt(id=0, slice=2))
     first = heard.find(2)
-    assert heard.talk.state == STARTING and heard.script.written == []
+    assert heard.client.state == STARTING and heard.script.written == []
     heard.ready()
-    assert heard.talk.state == READY and heard.script.kinds == ["look_at", "find_mask"]
+    assert heard.client.state == READY and heard.script.kinds == ["look_at", "find_mask"]
     assert isinstance(heard.messages[0], Ready)
     heard.answer(first)
-    assert heard.answers == [first] and heard.talk.open_questions == 1
+    assert heard.answers == [first] and heard.client.open_requests == 1
 
 
 def test_one_mask_at_a_time_and_the_latest_wins(heard: Heard) -> None:
@@ -115,36 +115,36 @@ def test_one_mask_at_a_time_and_the_latest_wins(heard: Heard) -> None:
     heard.answer(elsewhere)
     assert [each["id"] for each in heard.script.written] == [first, third, elsewhere]
     assert heard.answers == [first, third, elsewhere] and second not in heard.answers
-    assert len(heard.script.written[1]["prompts"]) == 3 and heard.talk.open_questions == 0
+    assert len(heard.script.written[1]["prompts"]) == 3 and heard.client.open_requests == 0
 
 
-def test_no_mask_is_found_while_masks_are_carried_on(heard: Heard) -> None:
+def test_no_mask_is_found_while_masks_are_propagated(heard: Heard) -> None:
     heard.ready()
-    carried = heard.ask(CarryOn(id=0, accepted=(2,), outward=3))
+    propagated = heard.ask(Propagate(id=0, accepted=(2,), outward=3))
     found = heard.find(2)
     looked = heard.ask(LookAt(id=0, slice=1))
-    assert heard.script.kinds == ["carry_on", "look_at"]
+    assert heard.script.kinds == ["propagate", "look_at"]
     heard.answer(looked)
     assert heard.script.kinds[2:] == []
-    heard.answer(carried)
+    heard.answer(propagated)
     assert heard.script.kinds[2:] == ["find_mask"]
     heard.answer(found)
-    assert heard.answers == [looked, carried, found]
+    assert heard.answers == [looked, propagated, found]
 
 
-def test_carrying_on_is_stopped_at_work_and_while_it_waits(heard: Heard) -> None:
+def test_propagation_is_stopped_at_work_and_while_it_waits(heard: Heard) -> None:
     heard.ready()
-    heard.talk.stop()
+    heard.client.stop()
     assert heard.script.written == []
-    carried = heard.ask(CarryOn(id=0, accepted=(2,)))
-    heard.talk.stop()
-    assert heard.script.kinds == ["carry_on", "stop"] and heard.failures == []
-    stopped = Failure(id=carried, code="stopped", message="Stopped")
-    heard.talk.take_output(stopped.model_dump_json())
+    propagated = heard.ask(Propagate(id=0, accepted=(2,)))
+    heard.client.stop()
+    assert heard.script.kinds == ["propagate", "stop"] and heard.failures == []
+    stopped = Failure(id=propagated, code="stopped", message="Stopped")
+    heard.client.take_output(stopped.model_dump_json())
     assert heard.failures == ["Stopped"]
     heard.find(1)
-    heard.ask(CarryOn(id=0, accepted=(2,)))
-    heard.talk.stop()
+    heard.ask(Propagate(id=0, accepted=(2,)))
+    heard.client.stop()
     assert heard.failures == ["Stopped"] * 2 and heard.script.kinds[2:] == ["find_mask"]
 
 
@@ -152,8 +152,8 @@ def test_a_failure_belongs_to_its_question_and_the_session_goes_on(heard: Heard)
     heard.ready()
     first = heard.find(1)
     failure = Failure(id=first, code="outside", message="Beyond the image", remedy="Click inside")
-    heard.talk.take_output(failure.model_dump_json())
-    assert heard.failures == ["Beyond the image. Click inside"] and heard.talk.state == READY
+    heard.client.take_output(failure.model_dump_json())
+    assert heard.failures == ["Beyond the image. Click inside"] and heard.client.state == READY
     second = heard.find(1)
     heard.answer(second)
     assert heard.answers == [second] and heard.ends == []
@@ -161,9 +161,9 @@ def test_a_failure_belongs_to_its_question_and_the_session_goes_on(heard: Heard)
 
 def test_other_lines_are_words_and_unknown_answers_are_passed_over(heard: Heard) -> None:
     heard.ready()
-    heard.talk.take_output("Downloading: 50%")
-    heard.talk.take_output('{"type": "answer"}')
-    heard.talk.take_output(Embedded(done=2, slices=4).model_dump_json())
+    heard.client.take_output("Downloading: 50%")
+    heard.client.take_output('{"type": "answer"}')
+    heard.client.take_output(Embedded(done=2, slices=4).model_dump_json())
     heard.answer(99)
     kinds = [each.type for each in heard.messages]
     assert kinds == ["ready", "log", "log", "embedded"] and heard.answers == []
@@ -174,14 +174,14 @@ def test_a_dead_worker_is_started_again_and_asked_again(heard: Heard) -> None:
     first = heard.find(1)
     looked = heard.ask(LookAt(id=0, slice=1))
     waiting = heard.find(2)
-    heard.talk.take_error("RuntimeError: out of memory")
-    heard.talk.take_error("  in some other line")
-    heard.talk.take_end(-9, "")
+    heard.client.take_error("RuntimeError: out of memory")
+    heard.client.take_error("  in some other line")
+    heard.client.take_end(-9, "")
     assert heard.restarts == [
-        "The correction worker ended (killed by SIGKILL); its last words: "
+        "The correction worker ended (killed by SIGKILL); its last message: "
         "RuntimeError: out of memory"
     ]
-    assert heard.script.starts == 2 and heard.talk.state == STARTING and heard.ends == []
+    assert heard.script.starts == 2 and heard.client.state == STARTING and heard.ends == []
     before = len(heard.script.written)
     heard.ready()
     again = [each["id"] for each in heard.script.written[before:]]
@@ -195,7 +195,7 @@ def test_a_newer_prompt_takes_the_place_of_one_that_death_has_left_open(heard: H
     heard.ready()
     heard.find(1, 1)
     heard.find(1, 2)
-    heard.talk.take_end(1, "")
+    heard.client.take_end(1, "")
     newer = heard.find(1, 3)
     heard.ready()
     assert [each["id"] for each in heard.script.written[1:]] == [newer]
@@ -204,21 +204,21 @@ def test_a_newer_prompt_takes_the_place_of_one_that_death_has_left_open(heard: H
 def test_a_second_death_ends_the_session_with_its_last_words(heard: Heard) -> None:
     heard.ready()
     heard.find(1)
-    heard.talk.take_end(1, "")
-    heard.talk.take_error("ImportError: no torch")
-    heard.talk.take_end(1, "")
+    heard.client.take_end(1, "")
+    heard.client.take_error("ImportError: no torch")
+    heard.client.take_end(1, "")
     assert len(heard.restarts) == 1 and len(heard.ends) == 1 and heard.script.starts == 2
-    assert "ImportError: no torch" in heard.ends[0] and heard.talk.state == ENDED
+    assert "ImportError: no torch" in heard.ends[0] and heard.client.state == ENDED
     assert heard.ends[0].endswith("what was accepted is in the segment")
-    assert heard.find(1) == 0 and heard.talk.open_questions == 0
-    heard.talk.take_end(1, "")
+    assert heard.find(1) == 0 and heard.client.open_requests == 0
+    heard.client.take_end(1, "")
     assert len(heard.ends) == 1
 
 
 def test_a_failure_without_an_id_ends_the_session_at_once(heard: Heard) -> None:
     failure = Failure(code="no_such_file", message="volume.nrrd is missing", remedy="Start again")
-    heard.talk.take_output(failure.model_dump_json())
-    heard.talk.take_end(2, "")
+    heard.client.take_output(failure.model_dump_json())
+    heard.client.take_end(2, "")
     assert heard.ends == ["volume.nrrd is missing. Start again"]
     assert heard.script.kills == 1 and heard.script.starts == 1 and heard.restarts == []
 
@@ -226,10 +226,10 @@ def test_a_failure_without_an_id_ends_the_session_at_once(heard: Heard) -> None:
 def test_close_tells_the_worker_and_hears_nothing_more(heard: Heard) -> None:
     heard.ready()
     first = heard.find(1)
-    heard.talk.close()
-    heard.talk.close()
+    heard.client.close()
+    heard.client.close()
     heard.answer(first)
-    heard.talk.take_end(0, "")
+    heard.client.take_end(0, "")
     assert heard.script.kinds == ["find_mask", "close"]
     assert heard.answers == [] and heard.ends == [] and heard.restarts == []
 
@@ -237,14 +237,14 @@ def test_close_tells_the_worker_and_hears_nothing_more(heard: Heard) -> None:
 def test_masks_that_nobody_wants_any_more_are_dropped(heard: Heard) -> None:
     heard.ready()
     first, other = heard.find(1), heard.find(2)
-    heard.talk.drop_masks(1)
+    heard.client.drop_masks(1)
     heard.answer(first)
     heard.answer(other)
     assert heard.answers == [other]
     heard.find(1)
     heard.find(2)
-    heard.talk.drop_masks()
-    assert heard.talk.open_questions == 1
+    heard.client.drop_masks()
+    assert heard.client.open_requests == 1
 
 
 def test_a_fault_of_a_listener_does_not_hold_up_the_next_question(heard: Heard) -> None:
@@ -252,7 +252,7 @@ def test_a_fault_of_a_listener_does_not_hold_up_the_next_question(heard: Heard) 
         raise ZeroDivisionError
 
     heard.ready()
-    first = heard.talk.ask(FindMask(id=0, slice=1), fail, heard.messages.append)
+    first = heard.client.ask(FindMask(id=0, slice=1), fail, heard.messages.append)
     second = heard.find(2)
     with pytest.raises(ZeroDivisionError):
         heard.answer(first)

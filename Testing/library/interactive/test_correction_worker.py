@@ -29,13 +29,13 @@ from SAMFineTuneLib.interactive.protocol import (
     SESSION_FILE,
     Answer,
     Box,
-    CarryOn,
     Close,
     Embedded,
     Failure,
     FindMask,
     LookAt,
     Point,
+    Propagate,
     RankSlices,
     Ready,
     SessionSettings,
@@ -43,7 +43,7 @@ from SAMFineTuneLib.interactive.protocol import (
     parse_message,
 )
 from SAMFineTuneLib.interactive.server import CorrectionServer
-from SAMFineTuneLib.interactive.session import CorrectionSession
+from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.volumes import read_volume, write_volume
 from SAMFineTuneLib.worker.events import Log
 from Testing.support.synthetic_volumes import dsc, head
@@ -147,7 +147,7 @@ def test_it_tells_what_it_answers_for(client: Client) -> None:
 
 def test_masks_are_those_of_a_session(client: Client, files: Path) -> None:
     networks = load_networks(SessionSettings(volume=Path("unused"), device="cpu"), 48)
-    session = CorrectionSession(read_volume(files / "volume.nrrd"), "axial", networks)
+    session = SliceCorrector(read_volume(files / "volume.nrrd"), "axial", networks)
     given = np.roll(BRIGHT[SLICE], 3, axis=1)
     client.given[SLICE] = given
     for number, prompts in enumerate([CLICKS[:1], CLICKS, (*CLICKS, BOX), (BOX,)]):
@@ -179,11 +179,11 @@ def test_looking_embeds_and_tells_it(client: Client) -> None:
     assert last.slices == 12
 
 
-def test_accepted_masks_are_carried_on(client: Client) -> None:
+def test_accepted_masks_are_propagated(client: Client) -> None:
     for number in (3, 9):
         client.given[number] = BRIGHT[number]
-    answer = client.answer(CarryOn(id=4, accepted=(9, 3), outward=1))
-    assert sorted(answer.slices) == [2, 4, 5, 6, 7, 8, 10] or "stopped" in answer.words
+    answer = client.answer(Propagate(id=4, accepted=(9, 3), outward=1))
+    assert sorted(answer.slices) == [2, 4, 5, 6, 7, 8, 10] or "stopped" in answer.remark
     assert len(answer.confidence) == len(answer.slices)
     between = [4, 5, 6, 7, 8]
     assert set(between) <= set(answer.slices)
@@ -197,7 +197,7 @@ def test_the_tuned_model_starts_masks_and_ranks_slices(tuned: Client) -> None:
     assert tuned.answer(RankSlices(id=1)).slices == []
     tuned.tell(LookAt(id=2, slice=4), LookAt(id=3, slice=8))
     ranking = tuned.answer(RankSlices(id=4, label=5))
-    assert sorted(ranking.slices) == [4, 8] and "2 of 12" in ranking.words
+    assert sorted(ranking.slices) == [4, 8] and "2 of 12" in ranking.remark
     assert ranking.confidence == sorted(ranking.confidence)
     answer = tuned.answer(FindMask(id=5, slice=4, start="model", label=52))
     assert answer.slices == [4] and 0 <= answer.confidence[0] <= 1
@@ -231,9 +231,9 @@ BAD_REQUESTS = [
     (FindMask(id=8, slice=SLICE, start="model"), "no_label"),
     (FindMask(id=8, slice=SLICE, start="model", label=5), "no_model"),
     (RankSlices(id=8), "no_model"),
-    (CarryOn(id=8, accepted=()), "nothing_accepted"),
-    (CarryOn(id=8, accepted=(2, 4)), "nothing_accepted"),
-    (CarryOn(id=8, accepted=(2, 12)), "no_such_slice"),
+    (Propagate(id=8, accepted=()), "nothing_accepted"),
+    (Propagate(id=8, accepted=(2, 4)), "nothing_accepted"),
+    (Propagate(id=8, accepted=(2, 12)), "no_such_slice"),
     ('{"kind": "find_mask", "id": 8, "slice": 1, "colour": "red"}', "bad_request"),
     ('{"kind": "find_mask", "id": 8, "slice": 1.5}', "bad_request"),
     ('{"kind": "paint", "id": 8}', "bad_request"),
@@ -261,9 +261,9 @@ def test_lines_that_are_no_requests_are_warned_of(client: Client, line: str) -> 
     assert isinstance(answer, Answer)
 
 
-def test_carrying_on_can_be_stopped(client: Client) -> None:
+def test_propagation_can_be_stopped(client: Client) -> None:
     client.given[2:4] = BRIGHT[2:4]
-    request = CarryOn(id=5, accepted=(2, 3), outward=12)
+    request = Propagate(id=5, accepted=(2, 3), outward=12)
     told = client.tell(request, Stop(), LookAt(id=6, slice=0))
     failure, answer = (each for each in told if not isinstance(each, Embedded))
     assert (failure.id, failure.code, answer.id) == (5, "stopped", 6)
@@ -272,15 +272,17 @@ def test_carrying_on_can_be_stopped(client: Client) -> None:
     assert [each.type for each in client.tell(Stop(), request)][-1] == "answer"
 
 
-def test_closing_breaks_carrying_on_off(client: Client) -> None:
+def test_closing_breaks_propagation_off(client: Client) -> None:
     client.given[2] = BRIGHT[2]
-    failure = client.tell(CarryOn(id=5, accepted=(2,), outward=12), Close(), LookAt(id=6, slice=0))
+    failure = client.tell(
+        Propagate(id=5, accepted=(2,), outward=12), Close(), LookAt(id=6, slice=0)
+    )
     assert [(each.id, each.code) for each in failure] == [(5, "stopped")]
 
 
-def test_nobody_waits_for_what_an_orphan_carries_on(client: Client) -> None:
+def test_nobody_waits_for_what_an_orphan_propagates(client: Client) -> None:
     client.given[2] = BRIGHT[2]
-    client.lines = [CarryOn(id=5, accepted=(2,), outward=12).model_dump_json()]
+    client.lines = [Propagate(id=5, accepted=(2,), outward=12).model_dump_json()]
     client.server.run(ended=lambda: True, abandoned=lambda: True)
     assert client.heard[-1].code == "stopped"
 
@@ -292,7 +294,7 @@ def test_a_fault_in_the_program_is_told_and_the_session_goes_on(
         raise RuntimeError("pretended")
 
     with monkeypatch.context() as patch:
-        patch.setattr(CorrectionSession, "find_mask", fail)
+        patch.setattr(SliceCorrector, "find_mask", fail)
         log, failure = client.tell(FindMask(id=3, slice=1))
         assert (failure.id, failure.code) == (3, "internal") and "pretended" in failure.message
         # There is no job with a log here.
@@ -357,9 +359,9 @@ def test_a_slice_of_one_value_is_told(tmp_path: Path) -> None:
     write_volume(tmp_path / "volume.nrrd", pixels, VOLUME.geometry)
     client = Client(session_folder(tmp_path / "session", tmp_path / "volume.nrrd"))
     told = client.answer(FindMask(id=1, slice=SLICE, prompts=(BOX,)))
-    assert "nothing to find" in told.words
+    assert "nothing to find" in told.remark
     beside = Point(at=(16, 24, SLICE + 1))
-    assert client.answer(FindMask(id=2, slice=SLICE + 1, prompts=(beside,))).words == ""
+    assert client.answer(FindMask(id=2, slice=SLICE + 1, prompts=(beside,))).remark == ""
 
 
 def test_a_model_that_is_none_is_refused(tmp_path: Path, files: Path) -> None:
@@ -468,9 +470,9 @@ def test_a_session_from_ready_to_close(start: Callable[..., Worker]) -> None:
     assert (answer.id, answer.slices) == (1, [SLICE])
     assert dsc(found[SLICE] > 0, BRIGHT[SLICE]) > 0.85
     given[SLICE] = found[SLICE]
-    worker.write(CarryOn(id=2, accepted=(SLICE,), outward=9), Stop())
+    worker.write(Propagate(id=2, accepted=(SLICE,), outward=9), Stop())
     assert worker.until_type(Answer, Failure).code == "stopped"
-    worker.write(CarryOn(id=3, accepted=(SLICE,), outward=1))
+    worker.write(Propagate(id=3, accepted=(SLICE,), outward=1))
     answer = worker.until_type(Answer, Failure)
     assert sorted(answer.slices) == [SLICE - 1, SLICE + 1]
     assert dsc(found[SLICE + 1] > 0, BRIGHT[SLICE + 1]) > 0.8

@@ -196,10 +196,10 @@ BAD_REQUESTS = [
     (mask("", "9" * 30), "no_such_slice"),
     (mask("", "-" + "9" * 30), "no_such_slice"),
     (mask(", ".join([point(16, 24, SLICE)] * 1001)), "too_many_prompts"),
-    ('{"kind": "carry_on", "id": 8, "accepted": [true]}', "bad_request"),
-    ('{"kind": "carry_on", "id": 8, "accepted": [6], "between": 1}', "bad_request"),
-    ('{"kind": "carry_on", "id": 8, "accepted": [99999999999999999999999]}', "no_such_slice"),
-    ('{"kind": "carry_on", "id": 8, "accepted": [6, 6, 6], "outward": 1e400}', "bad_request"),
+    ('{"kind": "propagate", "id": 8, "accepted": [true]}', "bad_request"),
+    ('{"kind": "propagate", "id": 8, "accepted": [6], "between": 1}', "bad_request"),
+    ('{"kind": "propagate", "id": 8, "accepted": [99999999999999999999999]}', "no_such_slice"),
+    ('{"kind": "propagate", "id": 8, "accepted": [6, 6, 6], "outward": 1e400}', "bad_request"),
     ('{"kind": "look_at", "id": 8, "slice": false}', "bad_request"),
     ('{"kind": "rank_slices", "id": 8, "label": "5"}', "bad_request"),
 ]
@@ -232,15 +232,15 @@ def test_a_million_points_are_refused_by_their_length(client: Client) -> None:
     assert isinstance(warning, Log) and warning.level == "warning"
 
 
-def test_carrying_on_stops_at_the_last_slice_however_far_it_may_go(client: Client) -> None:
+def test_propagation_stops_at_the_last_slice_however_far_it_may_go(client: Client) -> None:
     began = time.monotonic()
     client.server._given[SLICE][10:30, 10:30] = 1
     for outward in (10**9, 10**30, -5):
-        line = f'{{"kind": "carry_on", "id": 8, "accepted": [6], "outward": {outward}}}'
+        line = f'{{"kind": "propagate", "id": 8, "accepted": [6], "outward": {outward}}}'
         (answer,) = client.tell(line)
         assert isinstance(answer, Answer), answer
     accepted = ", ".join(["6"] * 1_000_000)
-    (answer,) = client.tell(f'{{"kind": "carry_on", "id": 8, "accepted": [{accepted}]}}')
+    (answer,) = client.tell(f'{{"kind": "propagate", "id": 8, "accepted": [{accepted}]}}')
     assert isinstance(answer, Answer) and time.monotonic() - began < 120
 
 

@@ -20,9 +20,9 @@ from SAMFineTuneLib.interactive.networks import (
     load_networks,
     margin_of,
 )
-from SAMFineTuneLib.interactive.propagation import carry_on
+from SAMFineTuneLib.interactive.propagation import propagate
 from SAMFineTuneLib.interactive.protocol import Box, Point, SessionSettings
-from SAMFineTuneLib.interactive.session import CorrectionSession
+from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Volume
@@ -62,7 +62,7 @@ def test_a_tuned_model_brings_both_networks(models: dict[bool, Path], for_prompt
     assert networks.structures == {5: "bright", 52: "dark"}
     assert networks.automatic is not None
     assert not networks.automatic.training and not networks.prompted.training
-    session = CorrectionSession(VOLUME, "axial", networks)
+    session = SliceCorrector(VOLUME, "axial", networks)
     found = session.find_mask(6, [BOX], start="model", label=52)
     assert found.mask.shape == (48, 48)
     # Weights for prompts are those of the file; without them the backbone's own answer.
@@ -103,7 +103,7 @@ def test_the_mask_of_a_class_is_where_it_wins() -> None:
 
 def test_the_models_mask_is_that_of_its_own_segmentation(models: dict[bool, Path]) -> None:
     networks = load_networks(settings(model=models[True]), 48)
-    session = CorrectionSession(VOLUME, "axial", networks)
+    session = SliceCorrector(VOLUME, "axial", networks)
     logits = session.worker.features(AUTOMATIC, 6).x.float()
     best = session.fit.logits_to_slice(logits)[0].argmax(0).numpy()
     for value, structure in ((5, 1), (52, 2)):
@@ -117,7 +117,7 @@ def test_the_models_mask_is_that_of_its_own_segmentation(models: dict[bool, Path
 
 
 def test_doubtful_slices_are_those_embedded_so_far(models: dict[bool, Path]) -> None:
-    session = CorrectionSession(VOLUME, "axial", load_networks(settings(model=models[True]), 48))
+    session = SliceCorrector(VOLUME, "axial", load_networks(settings(model=models[True]), 48))
     assert session.doubtful_slices(None) == []
     for number in (2, 7, 9):
         session.worker.look_at(number)
@@ -155,11 +155,11 @@ def test_the_signature_tells_what_would_change_features(models: dict[bool, Path]
 
 def test_features_on_the_disk_are_those_of_the_same_image_alone(tmp_path: Path) -> None:
     networks = load_networks(settings(), 48)
-    CorrectionSession(VOLUME, "axial", networks, tmp_path).worker.look_at(4)
-    again = CorrectionSession(VOLUME, "axial", networks, tmp_path)
+    SliceCorrector(VOLUME, "axial", networks, tmp_path).worker.look_at(4)
+    again = SliceCorrector(VOLUME, "axial", networks, tmp_path)
     assert (PROMPTED, 4) in again._cache
     other = replace(VOLUME, array=np.ascontiguousarray(VOLUME.array[:, ::-1]))
-    assert (PROMPTED, 4) not in CorrectionSession(other, "axial", networks, tmp_path)._cache
+    assert (PROMPTED, 4) not in SliceCorrector(other, "axial", networks, tmp_path)._cache
 
 
 def test_a_network_of_segment_anything_does_all_of_it() -> None:
@@ -167,7 +167,7 @@ def test_a_network_of_segment_anything_does_all_of_it() -> None:
     torch.manual_seed(0)
     prompted = PromptedSegmenter(build("vit_t", 256).eval())
     networks = CorrectionNetworks(prompted, None, None, False, "random", torch.device("cpu"))
-    session = CorrectionSession(VOLUME, "axial", networks)
+    session = SliceCorrector(VOLUME, "axial", networks)
     found = session.find_mask(
         6, [Point(at=(16, 24, 6)), Point(at=(40, 40, 6), positive=False), BOX]
     )
@@ -175,4 +175,4 @@ def test_a_network_of_segment_anything_does_all_of_it() -> None:
     while session.worker.done < 2:
         session.worker.advance()
     accepted = {number: LABELS.array[number] == 5 for number in (4, 6)}
-    assert list(carry_on(session, accepted, None, outward=0, between=True).masks) == [5]
+    assert list(propagate(session, accepted, None, outward=0, between=True).masks) == [5]

@@ -1,4 +1,4 @@
-"""Accepted masks carried to other slices: what the image adds, and where it ends."""
+"""Accepted masks propagated to other slices: what the image adds, and where it ends."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.geometry.shape_interpolation import interpolate
 from SAMFineTuneLib.interactive.appearance import Appearance
 from SAMFineTuneLib.interactive.networks import CorrectionNetworks, load_networks
-from SAMFineTuneLib.interactive.propagation import Carried, carry_on
+from SAMFineTuneLib.interactive.propagation import PropagatedMasks, propagate
 from SAMFineTuneLib.interactive.protocol import SessionSettings
-from SAMFineTuneLib.interactive.session import CorrectionSession
+from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.volumes import Volume
 from Testing.support.synthetic_volumes import dsc, geometry_of
 
@@ -46,23 +46,23 @@ def networks() -> CorrectionNetworks:
 
 
 @pytest.fixture(scope="module")
-def straight(networks: CorrectionNetworks) -> tuple[CorrectionSession, Masks]:
+def straight(networks: CorrectionNetworks) -> tuple[SliceCorrector, Masks]:
     volume, truth = bent(0)
-    return CorrectionSession(volume, "axial", networks), truth
+    return SliceCorrector(volume, "axial", networks), truth
 
 
 @pytest.fixture(scope="module")
-def rod(networks: CorrectionNetworks) -> tuple[CorrectionSession, Masks]:
+def rod(networks: CorrectionNetworks) -> tuple[SliceCorrector, Masks]:
     volume, truth = bent(4)
-    return CorrectionSession(volume, "axial", networks), truth
+    return SliceCorrector(volume, "axial", networks), truth
 
 
 def accepted(truth: Masks, numbers: Sequence[int]) -> dict[int, Masks]:
     return {number: truth[number] for number in numbers}
 
 
-def overlap(carried: Carried, truth: Masks, numbers: Sequence[int]) -> float:
-    found = np.stack([carried.masks[number] for number in numbers])
+def overlap(propagated: PropagatedMasks, truth: Masks, numbers: Sequence[int]) -> float:
+    found = np.stack([propagated.masks[number] for number in numbers])
     return dsc(found, truth[list(numbers)])
 
 
@@ -73,43 +73,41 @@ def interpolated(truth: Masks, known: Sequence[int], numbers: Sequence[int]) -> 
 
 @pytest.mark.parametrize("known", [(2, 10, 18), (2, 10), (2, 6, 14, 18)])
 def test_between_accepted_slices_the_image_does_better_than_the_shape_alone(
-    rod: tuple[CorrectionSession, Masks], known: tuple[int, ...]
+    rod: tuple[SliceCorrector, Masks], known: tuple[int, ...]
 ) -> None:
     session, truth = rod
     numbers = [each for each in range(known[0], known[-1]) if each not in known]
-    carried = carry_on(session, accepted(truth, known), None, outward=0, between=True)
-    assert sorted(carried.masks) == numbers == sorted(carried.confidence)
+    propagated = propagate(session, accepted(truth, known), None, outward=0, between=True)
+    assert sorted(propagated.masks) == numbers == sorted(propagated.confidence)
     found, shape_alone = (
-        overlap(carried, truth, numbers),
+        overlap(propagated, truth, numbers),
         interpolated(truth, known, numbers),
     )
     assert found > shape_alone + 0.2 * (1 - shape_alone)
-    assert all(0 <= each <= 1 for each in carried.confidence.values())
+    assert all(0 <= each <= 1 for each in propagated.confidence.values())
 
 
 def test_where_the_shape_is_right_the_image_does_no_harm(
-    straight: tuple[CorrectionSession, Masks],
+    straight: tuple[SliceCorrector, Masks],
 ) -> None:
     session, truth = straight
-    carried = carry_on(session, accepted(truth, (2, 10, 18)), None, outward=0, between=True)
-    assert overlap(carried, truth, sorted(carried.masks)) > 0.98
+    propagated = propagate(session, accepted(truth, (2, 10, 18)), None, outward=0, between=True)
+    assert overlap(propagated, truth, sorted(propagated.masks)) > 0.98
 
 
 def test_an_image_that_shows_nothing_leaves_the_shape_alone(networks: CorrectionNetworks) -> None:
     """Noise has nothing to do with the structure, which three slices tell."""
     _, truth = bent(4)
     noise = np.random.default_rng(5).normal(100, 15, truth.shape).astype(np.float32)
-    session = CorrectionSession(
-        Volume(noise, geometry_of((21, 64, 64), SPACING)), "axial", networks
-    )
+    session = SliceCorrector(Volume(noise, geometry_of((21, 64, 64), SPACING)), "axial", networks)
     known = (2, 6, 10, 14)
     numbers = [each for each in range(3, 14) if each not in known]
-    carried = carry_on(session, accepted(truth, known), None, outward=0, between=True)
-    assert overlap(carried, truth, numbers) > interpolated(truth, known, numbers) - 0.01
+    propagated = propagate(session, accepted(truth, known), None, outward=0, between=True)
+    assert overlap(propagated, truth, numbers) > interpolated(truth, known, numbers) - 0.01
 
 
 def test_where_the_image_is_wrong_on_one_accepted_slice_the_shape_decides(
-    rod: tuple[CorrectionSession, Masks],
+    rod: tuple[SliceCorrector, Masks],
 ) -> None:
     """The rod is drawn straight on slice 6, where the image shows it bent."""
     session, truth = rod
@@ -117,8 +115,8 @@ def test_where_the_image_is_wrong_on_one_accepted_slice_the_shape_decides(
     drawn = truth.astype(np.uint8)
     drawn[6] = interpolate(drawn, 0, {1: (2, 10)}, SPACING[::-1])[6]
     shape_alone = interpolate(drawn, 0, {1: known}, SPACING[::-1]) > 0
-    carried = carry_on(session, accepted(drawn > 0, known), None, outward=0, between=True)
-    for number, mask in carried.masks.items():
+    propagated = propagate(session, accepted(drawn > 0, known), None, outward=0, between=True)
+    for number, mask in propagated.masks.items():
         np.testing.assert_array_equal(mask, shape_alone[number])
 
 
@@ -127,65 +125,65 @@ def test_slices_of_one_grey_level_are_filled_by_shape(networks: CorrectionNetwor
     array = volume.array.copy()
     array[5:8] = 100
     array[11:] = 0
-    session = CorrectionSession(Volume(array, volume.geometry), "axial", networks)
-    carried = carry_on(session, accepted(truth, (2, 10, 18)), None, outward=2, between=True)
+    session = SliceCorrector(Volume(array, volume.geometry), "axial", networks)
+    propagated = propagate(session, accepted(truth, (2, 10, 18)), None, outward=2, between=True)
     numbers = [each for each in range(3, 18) if each != 10]
-    assert overlap(carried, truth, numbers) > 0.9
+    assert overlap(propagated, truth, numbers) > 0.9
 
 
 def test_outward_it_follows_the_structure_and_stops_where_that_ends(
-    rod: tuple[CorrectionSession, Masks],
+    rod: tuple[SliceCorrector, Masks],
 ) -> None:
     session, truth = rod
-    carried = carry_on(session, accepted(truth, (10,)), None, outward=20, between=True)
-    assert sorted(carried.masks) == [each for each in range(FIRST, LAST + 1) if each != 10]
-    assert overlap(carried, truth, sorted(carried.masks)) > 0.85
-    assert "stopped before slice 1:" in carried.words
-    assert "stopped before slice 19:" in carried.words
+    propagated = propagate(session, accepted(truth, (10,)), None, outward=20, between=True)
+    assert sorted(propagated.masks) == [each for each in range(FIRST, LAST + 1) if each != 10]
+    assert overlap(propagated, truth, sorted(propagated.masks)) > 0.85
+    assert "stopped before slice 1:" in propagated.remark
+    assert "stopped before slice 19:" in propagated.remark
 
 
-def test_outward_goes_as_far_as_it_was_told(rod: tuple[CorrectionSession, Masks]) -> None:
+def test_outward_goes_as_far_as_it_was_told(rod: tuple[SliceCorrector, Masks]) -> None:
     session, truth = rod
     known = accepted(truth, (8, 12))
-    carried = carry_on(session, known, None, outward=2, between=False)
-    assert sorted(carried.masks) == [6, 7, 13, 14] and carried.words == ""
-    carried = carry_on(session, known, None, outward=1, between=True)
-    assert sorted(carried.masks) == [7, 9, 10, 11, 13]
-    assert carry_on(session, known, None, outward=0, between=False).masks == {}
+    propagated = propagate(session, known, None, outward=2, between=False)
+    assert sorted(propagated.masks) == [6, 7, 13, 14] and propagated.remark == ""
+    propagated = propagate(session, known, None, outward=1, between=True)
+    assert sorted(propagated.masks) == [7, 9, 10, 11, 13]
+    assert propagate(session, known, None, outward=0, between=False).masks == {}
 
 
 def test_it_ends_with_the_volume(networks: CorrectionNetworks) -> None:
     volume, truth = bent(0)
     part = slice(FIRST, LAST + 1)
     geometry = geometry_of((17, 64, 64), SPACING)
-    session = CorrectionSession(Volume(volume.array[part], geometry), "axial", networks)
+    session = SliceCorrector(Volume(volume.array[part], geometry), "axial", networks)
     truth = truth[part]
-    carried = carry_on(session, accepted(truth, (0, 2)), None, outward=5, between=True)
-    assert sorted(carried.masks) == [1, 3, 4, 5, 6, 7]
-    carried = carry_on(session, accepted(truth, (14, 16)), None, outward=1, between=True)
-    assert sorted(carried.masks) == [13, 15]
+    propagated = propagate(session, accepted(truth, (0, 2)), None, outward=5, between=True)
+    assert sorted(propagated.masks) == [1, 3, 4, 5, 6, 7]
+    propagated = propagate(session, accepted(truth, (14, 16)), None, outward=1, between=True)
+    assert sorted(propagated.masks) == [13, 15]
 
 
 def test_empty_accepted_slices_say_that_the_structure_is_not_there(
-    rod: tuple[CorrectionSession, Masks],
+    rod: tuple[SliceCorrector, Masks],
 ) -> None:
     session, truth = rod
     known = accepted(truth, (6, 12)) | {4: truth[0], 9: truth[0], 14: truth[0]}
-    carried = carry_on(session, known, None, outward=5, between=True)
+    propagated = propagate(session, known, None, outward=5, between=True)
     # On their side of it nothing is filled, and nothing goes beyond them.
-    assert set(carried.masks) == {5, 13}
-    assert not set(known) & set(carried.masks)
+    assert set(propagated.masks) == {5, 13}
+    assert not set(known) & set(propagated.masks)
 
 
-def test_nothing_accepted_is_refused(rod: tuple[CorrectionSession, Masks]) -> None:
+def test_nothing_accepted_is_refused(rod: tuple[SliceCorrector, Masks]) -> None:
     session, truth = rod
     for known in ({}, {3: truth[0], 5: truth[0]}):
         with pytest.raises(InputError) as caught:
-            carry_on(session, known, None, outward=3, between=True)
+            propagate(session, known, None, outward=3, between=True)
         assert caught.value.code == "nothing_accepted"
 
 
-def test_it_can_be_stopped_at_every_slice(rod: tuple[CorrectionSession, Masks]) -> None:
+def test_it_can_be_stopped_at_every_slice(rod: tuple[SliceCorrector, Masks]) -> None:
     session, truth = rod
     told: list[int] = []
 
@@ -196,7 +194,7 @@ def test_it_can_be_stopped_at_every_slice(rod: tuple[CorrectionSession, Masks]) 
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        carry_on(session, accepted(truth, (2, 10, 18)), None, outward=0, between=True, check=stop)
+        propagate(session, accepted(truth, (2, 10, 18)), None, outward=0, between=True, check=stop)
     # While it tries whether the image helps, too, which is before the first slice is done.
     assert told == [0, 0, 1, 2, 3]
 
@@ -206,15 +204,15 @@ def test_tiny_and_huge_structures_do_not_break_it(networks: CorrectionNetworks, 
     """Less than a pixel of what the network sees, and a whole slice."""
     shape = (6, 700, 700) if size < 64 else (6, 64, 64)
     image = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
-    session = CorrectionSession(Volume(image, geometry_of(shape, SPACING)), "axial", networks)
+    session = SliceCorrector(Volume(image, geometry_of(shape, SPACING)), "axial", networks)
     mask = np.zeros(shape[1:], bool)
     mask[:size, :size] = True
-    carried = carry_on(session, {1: mask, 3: mask, 5: mask}, None, outward=1, between=True)
-    assert (carried.masks[2] == mask).all() and (carried.masks[4] == mask).all()
-    assert all(np.isfinite(each) for each in carried.confidence.values())
+    propagated = propagate(session, {1: mask, 3: mask, 5: mask}, None, outward=1, between=True)
+    assert (propagated.masks[2] == mask).all() and (propagated.masks[4] == mask).all()
+    assert all(np.isfinite(each) for each in propagated.confidence.values())
 
 
-def test_a_slice_that_is_left_out_teaches_nothing(rod: tuple[CorrectionSession, Masks]) -> None:
+def test_a_slice_that_is_left_out_teaches_nothing(rod: tuple[SliceCorrector, Masks]) -> None:
     session, truth = rod
     both = Appearance(session, accepted(truth, (2, 10)))
     one = Appearance(session, accepted(truth, (2,)))
@@ -222,7 +220,7 @@ def test_a_slice_that_is_left_out_teaches_nothing(rod: tuple[CorrectionSession, 
     assert not np.allclose(both.logits(5), one.logits(5), atol=1e-2)
 
 
-def test_what_looks_like_the_structure_is_above_0(rod: tuple[CorrectionSession, Masks]) -> None:
+def test_what_looks_like_the_structure_is_above_0(rod: tuple[SliceCorrector, Masks]) -> None:
     session, truth = rod
     appearance = Appearance(session, accepted(truth, (2, 10)))
     for number in (5, 13):

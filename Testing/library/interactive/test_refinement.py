@@ -16,17 +16,17 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.interactive.networks import CorrectionNetworks, load_networks
 from SAMFineTuneLib.interactive.protocol import Box, Point, Prompt, SessionSettings, Start
 from SAMFineTuneLib.interactive.refinement import (
-    Round,
+    RefinedMask,
     SquareBox,
     SquarePoint,
     SquarePrompt,
     is_far_off,
     mask_logits,
-    next_round,
     prompt_set,
-    start_from,
+    refine,
+    unrefined,
 )
-from SAMFineTuneLib.interactive.session import CorrectionSession
+from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.prompts.prompt_set import NEGATIVE, POSITIVE, PromptSet
 from SAMFineTuneLib.slices.square import SquareFit
 from Testing.support.synthetic_volumes import dsc, head
@@ -70,9 +70,9 @@ def click(row: float, column: float, positive: bool = True) -> SquarePoint:
 
 def corrected(given: Mask, seen: Mask, prompts: Sequence[SquarePrompt]) -> Mask:
     """What becomes of a given mask when the network sees another one."""
-    decoder, now = Decoder(seen), start_from(given, FINE)
+    decoder, now = Decoder(seen), unrefined(given, FINE)
     for count in range(1, len(prompts) + 1):
-        now = next_round(decoder, FINE, prompts[:count], now, keep=True)
+        now = refine(decoder, FINE, prompts[:count], now, keep=True)
     return now.mask
 
 
@@ -116,8 +116,8 @@ def test_clicks_are_obeyed_even_if_the_network_sees_otherwise() -> None:
                 row, column = map(int, generator.integers(0, 256, 2))
                 for positive in (True, False):
                     prompt = click(row, column, positive)
-                    now = None if start is None else start_from(start, FINE)
-                    found = next_round(Decoder(seen), FINE, [prompt], now, keep=start is not None)
+                    now = None if start is None else unrefined(start, FINE)
+                    found = refine(Decoder(seen), FINE, [prompt], now, keep=start is not None)
                     assert found.mask[row, column] == positive
 
 
@@ -133,9 +133,9 @@ def test_a_later_click_is_obeyed_without_undoing_an_earlier_one_close_by() -> No
     for seen in (square(), square((0, 256, 0, 256)), GIVEN):
         prompts = [click(100, 119), click(100, 123, positive=False), click(96, 122)]
         for start in (None, GIVEN):
-            now = None if start is None else start_from(start, FINE)
+            now = None if start is None else unrefined(start, FINE)
             for count in range(1, 4):
-                now = next_round(Decoder(seen), FINE, prompts[:count], now, keep=start is not None)
+                now = refine(Decoder(seen), FINE, prompts[:count], now, keep=start is not None)
             assert now is not None
             assert now.mask[100, 119] and not now.mask[100, 123] and now.mask[96, 122]
 
@@ -153,7 +153,7 @@ def test_a_click_changes_nothing_to_the_opposite_of_what_it_says() -> None:
 def test_negative_clicks_alone_come_with_a_point_in_the_middle_of_the_mask() -> None:
     decoder = Decoder(GIVEN)
     prompts = [click(60, 60, positive=False)]
-    next_round(decoder, FINE, prompts, start_from(GIVEN, FINE), keep=True)
+    refine(decoder, FINE, prompts, unrefined(GIVEN, FINE), keep=True)
     (asked,) = decoder.asked
     assert asked.labels.tolist() == [[POSITIVE, NEGATIVE]]
     column, row = (int(at) for at in asked.points[0, 0])
@@ -161,7 +161,7 @@ def test_negative_clicks_alone_come_with_a_point_in_the_middle_of_the_mask() -> 
     assert asked.mask is not None and asked.mask.shape == (1, 1, 64, 64)
     # Where there is nothing there is no middle, and none is implied beside a positive click.
     for start, given in ((square(), prompts), (GIVEN, [*prompts, click(90, 90)])):
-        next_round(decoder, FINE, given, start_from(start, FINE), keep=True)
+        refine(decoder, FINE, given, unrefined(start, FINE), keep=True)
         assert asked.labels.shape[1] == 2 and decoder.asked[-1].labels.shape[1] == len(given)
 
 
@@ -176,15 +176,15 @@ def test_of_several_boxes_the_last_one_counts() -> None:
 def test_each_round_gets_the_mask_of_the_round_before() -> None:
     decoder = Decoder(GIVEN)
     prompts = [click(80, 80), click(180, 180)]
-    first = next_round(decoder, FINE, prompts[:1], None, keep=False)
+    first = refine(decoder, FINE, prompts[:1], None, keep=False)
     assert decoder.asked[0].mask is None
-    next_round(decoder, FINE, prompts, first, keep=False)
+    refine(decoder, FINE, prompts, first, keep=False)
     assert decoder.asked[1].mask is first.logits
 
 
 @pytest.mark.parametrize(("told", "confidence"), [(0.5, 0.5), (1.3, 1.0), (-0.2, 0.0)])
 def test_the_confidence_is_a_share(told: float, confidence: float) -> None:
-    found = next_round(Decoder(GIVEN, told), FINE, [click(80, 80)], None, keep=False)
+    found = refine(Decoder(GIVEN, told), FINE, [click(80, 80)], None, keep=False)
     assert found.confidence == confidence
 
 
@@ -204,13 +204,13 @@ def test_the_confidence_is_a_share(told: float, confidence: float) -> None:
 def test_a_click_deep_in_what_is_wrong_says_that_a_mask_is_far_off(
     prompt: SquarePrompt, is_far: bool
 ) -> None:
-    before = start_from(square((40, 120, 40, 120)), FINE)
+    before = unrefined(square((40, 120, 40, 120)), FINE)
     assert is_far_off(before, prompt, FINE.size) == is_far
 
 
 @pytest.mark.parametrize("positive", [True, False])
 def test_any_click_says_so_where_nothing_or_everything_is_set(positive: bool) -> None:
-    before = start_from(np.full((256, 256), not positive), FINE)
+    before = unrefined(np.full((256, 256), not positive), FINE)
     for place in (30, 128):
         assert is_far_off(before, click(place, place, positive), FINE.size)
 
@@ -224,8 +224,8 @@ def networks() -> CorrectionNetworks:
 
 
 @pytest.fixture
-def session(networks: CorrectionNetworks) -> CorrectionSession:
-    return CorrectionSession(VOLUME, "axial", networks)
+def session(networks: CorrectionNetworks) -> SliceCorrector:
+    return SliceCorrector(VOLUME, "axial", networks)
 
 
 def at(row: float, column: float, positive: bool = True) -> Point:
@@ -247,7 +247,7 @@ PROMPTS: list[Prompt] = [
 
 
 @pytest.fixture
-def decodes(session: CorrectionSession, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def decodes(session: SliceCorrector, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The slice of each use of the decoder."""
     used: list[int] = []
     decode = session.decode
@@ -260,24 +260,24 @@ def decodes(session: CorrectionSession, monkeypatch: pytest.MonkeyPatch) -> list
     return used
 
 
-def same(one: Round, other: Round) -> bool:
+def same(one: RefinedMask, other: RefinedMask) -> bool:
     return torch.equal(one.logits, other.logits) and bool((one.mask == other.mask).all())
 
 
 def test_a_mask_is_a_function_of_its_prompts(networks: CorrectionNetworks) -> None:
-    one = CorrectionSession(VOLUME, "axial", networks)
+    one = SliceCorrector(VOLUME, "axial", networks)
     for count in range(1, len(PROMPTS) + 1):
         step_by_step = one.find_mask(SLICE, PROMPTS[:count])
     # After an undo and another try; and in a session that never saw the steps between.
     one.find_mask(SLICE, [*PROMPTS[:2], at(40, 40)])
-    other = CorrectionSession(VOLUME, "axial", networks)
+    other = SliceCorrector(VOLUME, "axial", networks)
     other.find_mask(SLICE, PROMPTS[::-1])
     for session in (one, other):
         assert same(session.find_mask(SLICE, PROMPTS), step_by_step)
     assert not same(other.find_mask(SLICE, PROMPTS[::-1]), step_by_step)
 
 
-def test_clicks_and_boxes_find_the_structure(session: CorrectionSession) -> None:
+def test_clicks_and_boxes_find_the_structure(session: SliceCorrector) -> None:
     truth = BRIGHT[SLICE]
     rows, columns = np.nonzero(truth)
     box = Box(
@@ -292,7 +292,7 @@ def test_clicks_and_boxes_find_the_structure(session: CorrectionSession) -> None
 
 
 def test_rounds_that_are_known_are_not_computed_again(
-    session: CorrectionSession, decodes: list[int]
+    session: SliceCorrector, decodes: list[int]
 ) -> None:
     session.find_mask(SLICE, PROMPTS)
     assert len(decodes) == 4
@@ -310,15 +310,13 @@ def test_rounds_that_are_known_are_not_computed_again(
     assert len(decodes) == 11
 
 
-def test_the_rounds_that_are_kept_are_bounded(
-    session: CorrectionSession, decodes: list[int]
-) -> None:
-    assert session._rounds_kept * (48 * 48 + 64 * 64 * 4) <= 128 << 20
-    session._rounds_kept = 20
+def test_the_masks_that_are_kept_are_bounded(session: SliceCorrector, decodes: list[int]) -> None:
+    assert session._most_refined * (48 * 48 + 64 * 64 * 4) <= 128 << 20
+    session._most_refined = 20
     clicks = [Point(at=(column, 20, SLICE)) for column in range(25)]
     for each in clicks:
         session.find_mask(SLICE, [clicks[0], each])
-    assert len(session._rounds) == 20 and len(decodes) == 26
+    assert len(session._refined) == 20 and len(decodes) == 26
     # Those that were used latest are known.
     session.find_mask(SLICE, [clicks[0], clicks[24]])
     assert len(decodes) == 26
@@ -326,14 +324,14 @@ def test_the_rounds_that_are_kept_are_bounded(
     assert len(decodes) == 27
 
 
-def test_without_prompts_it_is_the_start(session: CorrectionSession, decodes: list[int]) -> None:
+def test_without_prompts_it_is_the_start(session: SliceCorrector, decodes: list[int]) -> None:
     given = BRIGHT[SLICE] ^ (np.random.default_rng(0).random((48, 48)) < 0.2)
     assert not session.find_mask(SLICE, []).mask.any()
     assert (session.find_mask(SLICE, [], start="given", given=given).mask == given).all()
     assert decodes == []
 
 
-def test_a_click_corrects_a_given_mask_where_it_points(session: CorrectionSession) -> None:
+def test_a_click_corrects_a_given_mask_where_it_points(session: SliceCorrector) -> None:
     truth = BRIGHT[SLICE]
     given = truth.copy()
     given[20:28, 30:40], given[2:4, 2:4] = True, True
@@ -347,9 +345,7 @@ def test_a_click_corrects_a_given_mask_where_it_points(session: CorrectionSessio
 
 
 @pytest.mark.parametrize("number", [-1, 12, 10**9])
-def test_a_slice_that_the_volume_has_not_is_refused(
-    session: CorrectionSession, number: int
-) -> None:
+def test_a_slice_that_the_volume_has_not_is_refused(session: SliceCorrector, number: int) -> None:
     with pytest.raises(InputError, match="numbered from 0 to 11") as caught:
         session.find_mask(number, [])
     assert caught.value.code == "no_such_slice"
@@ -357,7 +353,7 @@ def test_a_slice_that_the_volume_has_not_is_refused(
 
 @pytest.mark.parametrize("start", ["model", "given"])
 def test_a_tuned_models_mask_is_kept_while_it_is_nearly_right(
-    session: CorrectionSession, monkeypatch: pytest.MonkeyPatch, start: Start
+    session: SliceCorrector, monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
     """The network finds another structure; the user's own mask is kept all the same."""
     side = session.fit.size // 4
@@ -379,7 +375,7 @@ def test_a_tuned_models_mask_is_kept_while_it_is_nearly_right(
     assert far[12, 34] and far[own].all() == (start == "given")
 
 
-def test_the_models_own_mask_needs_a_model(session: CorrectionSession) -> None:
+def test_the_models_own_mask_needs_a_model(session: SliceCorrector) -> None:
     for label, code in ((None, "no_label"), (5, "no_model")):
         with pytest.raises(InputError) as caught:
             session.find_mask(SLICE, PROMPTS, start="model", label=label)
@@ -390,7 +386,7 @@ def test_the_models_own_mask_needs_a_model(session: CorrectionSession) -> None:
 
 
 def test_prompts_of_another_slice_are_refused_before_anything_is_computed(
-    session: CorrectionSession, decodes: list[int]
+    session: SliceCorrector, decodes: list[int]
 ) -> None:
     with pytest.raises(InputError) as caught:
         session.find_mask(SLICE, [PROMPTS[0], Point(at=(10, 10, SLICE + 1))])
@@ -400,4 +396,4 @@ def test_prompts_of_another_slice_are_refused_before_anything_is_computed(
 def test_an_image_of_one_value_is_refused(networks: CorrectionNetworks) -> None:
     empty = type(VOLUME)(np.full_like(VOLUME.array, 7), VOLUME.geometry)
     with pytest.raises(InputError):
-        CorrectionSession(empty, "axial", networks)
+        SliceCorrector(empty, "axial", networks)

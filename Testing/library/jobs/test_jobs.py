@@ -312,7 +312,7 @@ def test_events_that_cannot_be_kept_are_told_once(tmp_path: Path) -> None:
     events.log("two")
     messages = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
     assert messages[0] == "one"
-    assert "is not written on" in messages[1]
+    assert "cannot be written any more" in messages[1]
     assert messages[2:] == ["two"]
 
 

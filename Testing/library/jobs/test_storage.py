@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.interactive.stale_sessions import remove_leftovers
+from SAMFineTuneLib.interactive.stale_sessions import remove_stale_sessions
 from SAMFineTuneLib.jobs import storage
 from SAMFineTuneLib.jobs.folder import JobFolder, new_job_folder
 from SAMFineTuneLib.jobs.interrupted import discard, interrupted_finetunes
@@ -334,7 +334,7 @@ def test_the_next_correction_removes_what_a_crash_left(other_process: int) -> No
     )
     interrupted = finetune()
     interrupted.lock_file.write_text("999999999")
-    remove_leftovers()
+    remove_stale_sessions()
     assert not broken_down.path.exists()
     assert at_work.path.exists() and starting.path.exists() and interrupted.path.exists()
 

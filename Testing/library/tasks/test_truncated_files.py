@@ -26,10 +26,10 @@ from SAMFineTuneLib.interactive.protocol import (
     SESSION_FILE,
     Answer,
     Box,
-    CarryOn,
     Close,
     Failure,
     FindMask,
+    Propagate,
     Ready,
     SessionSettings,
     parse_message,
@@ -296,7 +296,7 @@ def test_masks_that_are_cut_off_end_no_worker(name: str, worker: Any, tmp_path: 
     for request in (
         FindMask(id=1, slice=SLICE, prompts=(BOX,), start="given"),
         FindMask(id=1, slice=SLICE, prompts=(BOX,)),
-        CarryOn(id=1, accepted=(SLICE,), outward=1),
+        Propagate(id=1, accepted=(SLICE,), outward=1),
     ):
         tell(worker, request)
         failure = until_type(worker, Answer, Failure)

@@ -93,7 +93,7 @@ def test_a_slice_that_was_accepted_is_not_called_in_question(opened_with_model, 
     assert correction.session.current.start == "model" and correction.session.preview[7][20, 25]
 
 
-def test_what_was_carried_on_takes_the_place_of_the_models_own_mask(
+def test_what_was_propagated_takes_the_place_of_the_models_own_mask(
     opened_with_model, nodes, settle
 ):
     correction = opened_with_model()
@@ -103,18 +103,18 @@ def test_what_was_carried_on_takes_the_place_of_the_models_own_mask(
     correction.accept()
     correction.propagate(3)
     settle()
-    carried = correction.session.propagated[7]
+    propagated = correction.session.propagated[7]
     correction.look(7)
     settle()
-    assert carried.sum() > 9 and (correction.session.preview[7] == carried).all()
+    assert propagated.sum() > 9 and (correction.session.preview[7] == propagated).all()
     correction.addPoint(ras(correction, 30, 15, 7))
     settle()
     assert correction.session.current.start == "given"
-    assert (correction.session.preview[7] == (carried | disc(15, 30))).all()
+    assert (correction.session.preview[7] == (propagated | disc(15, 30))).all()
     correction.undo()
     settle()
     correction.accept()
-    assert (held(nodes[1], "model", nodes[0])[7] == carried).all()
+    assert (held(nodes[1], "model", nodes[0])[7] == propagated).all()
     correction.undo()
     correction.undo()
     correction.look(4)

@@ -1,4 +1,4 @@
-"""Masks that were carried on from a corrected slice to its neighbours."""
+"""Masks that were propagated from a corrected slice to its neighbours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from Testing.support.corrected_scene import disc, held, paint, ras, segment_id
 
 
-def test_what_was_painted_while_masks_were_carried_on_survives_their_accept(
+def test_what_was_painted_while_masks_were_propagated_survives_their_accept(
     opened, nodes, process_events, settle
 ):
     volume, segmentation = nodes
@@ -21,7 +21,7 @@ def test_what_was_painted_while_masks_were_carried_on_survives_their_accept(
     settle()
     paint(nodes, 6, (30, 35), (2, 7))
     paint(nodes, 7, (30, 35), (2, 7))
-    # One of them is corrected, and begins with what was carried on.
+    # One of them is corrected, and begins with what was propagated.
     correction.addPoint(ras(correction, 30, 15, 6))
     settle()
     painted = held(segmentation, "liver", volume)
@@ -38,7 +38,7 @@ def test_what_was_painted_while_masks_were_carried_on_survives_their_accept(
     assert (held(segmentation, "liver", volume) == after).all()
 
 
-def test_masks_are_carried_on_shown_and_kept_as_one_step(opened, nodes, settle):
+def test_masks_are_propagated_shown_and_kept_as_one_step(opened, nodes, settle):
     volume, segmentation = nodes
     correction = opened()
     before = held(segmentation, "liver", volume)
@@ -81,7 +81,7 @@ def test_masks_are_carried_on_shown_and_kept_as_one_step(opened, nodes, settle):
     assert (held(segmentation, "liver", volume) == after).all()
 
 
-def test_a_mask_that_was_carried_on_is_corrected_before_it_is_kept(opened, nodes, settle):
+def test_a_mask_that_was_propagated_is_corrected_before_it_is_kept(opened, nodes, settle):
     volume, segmentation = nodes
     correction = opened(start="nothing")
     correction.look(4)
@@ -89,17 +89,17 @@ def test_a_mask_that_was_carried_on_is_corrected_before_it_is_kept(opened, nodes
     correction.propagate(2)
     settle()
     assert sorted(correction.session.preview) == [2, 5, 6]
-    carried = correction.session.preview[5].copy()
+    mask = correction.session.preview[5].copy()
     correction.addPoint(ras(correction, 30, 15, 5))
     assert correction.session.current.start == "given"
     correction.accept()
     settle()
     after = held(segmentation, "liver", volume)
-    assert (after[5] == (carried | disc(15, 30))).all() and (after[6] == carried).all()
+    assert (after[5] == (mask | disc(15, 30))).all() and (after[6] == mask).all()
     correction.undo()
     assert sorted(correction.session.preview) == [2, 5, 6] and correction.session.preview[5][15, 30]
     correction.undo()
-    assert (correction.session.preview[5] == carried).all() and not correction.session.preview[5][
+    assert (correction.session.preview[5] == mask).all() and not correction.session.preview[5][
         15, 30
     ]
 
@@ -119,7 +119,7 @@ def test_between_accepted_slices_is_filled(opened, nodes, settle):
     assert (mask[1:8] == mask[1]).all() and not mask[0].any() and not mask[8].any()
 
 
-def carried_on_both_sides(correction, settle) -> None:
+def propagated_to_both_sides(correction, settle) -> None:
     """Slices 1, 2 and 5, 6, 7 are to be accepted."""
     correction.look(4)
     correction.accept()
@@ -143,7 +143,7 @@ def test_slices_apart_are_one_step_of_the_segment_editor(opened, nodes, settle, 
     monkeypatch.setattr(slicer.modules, "SegmentEditorWidget", widget, raising=False)
     correction = opened()
     before = held(segmentation, "liver", volume)
-    carried_on_both_sides(correction, settle)
+    propagated_to_both_sides(correction, settle)
     correction.accept()
     assert len(saved) == 1 and (saved[0] == before).all()
     assert (held(segmentation, "liver", volume) != before).any()
@@ -153,7 +153,7 @@ def test_surfaces_are_made_anew_once_for_slices_apart(opened, nodes, settle):
     volume, segmentation = nodes
     segmentation.CreateClosedSurfaceRepresentation()
     correction = opened()
-    carried_on_both_sides(correction, settle)
+    propagated_to_both_sides(correction, settle)
     liver = segment_id(segmentation, "liver")
     surfaces = segmentation.GetSegmentation().GetSegment(liver)
 

@@ -1,4 +1,4 @@
-"""A correction at work: the open volume, its embedded slices, and masks from prompts."""
+"""Masks of single slices from prompts: the open volume, its embedded slices and the networks."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from SAMFineTuneLib.interactive.networks import (
 from SAMFineTuneLib.interactive.protocol import Prompt, Start
 from SAMFineTuneLib.interactive.refinement import (
     FREE_PROMPTS,
-    Round,
+    RefinedMask,
     SquarePrompt,
     is_far_off,
-    next_round,
-    start_from,
+    refine,
+    unrefined,
 )
 from SAMFineTuneLib.interactive.slice_frame import SliceFrame
 from SAMFineTuneLib.interactive.slice_work import SliceWorker
@@ -41,8 +41,9 @@ from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Volume
 
-# Rounds that are known, so that a prompt more costs one round and an undo none.
-_ROUNDS_BYTES, _FEWEST_ROUNDS = 128 << 20, 20
+# Masks are kept for each sequence of prompts so far: a further prompt then costs one pass of the
+# decoder, and an undo none.
+_REFINED_BYTES, _FEWEST_REFINED = 128 << 20, 20
 
 Mask = NDArray[np.bool_]
 
@@ -55,17 +56,17 @@ class DoubtfulSlice:
     uncertainty: float
 
 
-class CorrectionSession:
-    """Masks of single slices of one volume.
+class SliceCorrector:
+    """Finds and corrects masks on single slices of one volume.
 
-    Masks are (rows, columns) bool as `SliceStack` turns slices.
+    Masks are (rows, columns) bool, with rows and columns as `SliceStack` orients slices.
 
     Args:
         volume: the image.
         axis: "axial", "coronal" or "sagittal".
-        networks: what answers.
+        networks: the networks that find the masks.
         cache_folder: for embeddings; None keeps them in memory alone.
-        warn: told in words what the user may not have expected.
+        warn: called with a text about something that the user may not have expected.
 
     Raises:
         InputError: the volume has the same value in every voxel.
@@ -77,7 +78,7 @@ class CorrectionSession:
         axis: str,
         networks: CorrectionNetworks,
         cache_folder: Path | None = None,
-        warn: Callable[[str], None] = lambda words: None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.networks = networks
         self.stack = SliceStack.of(volume, axis)
@@ -87,9 +88,9 @@ class CorrectionSession:
         signature = encoders.signature() if cache_folder is not None else ""
         self._cache = EmbeddingCache(cache_folder, signature, warn)
         self.worker = SliceWorker(encoders.works, len(self.stack), self._cache)
-        self._rounds: OrderedDict[tuple[object, ...], Round] = OrderedDict()
-        round_bytes = self.fit.rows * self.fit.columns + self.fit.size**2 // 4
-        self._rounds_kept = max(_FEWEST_ROUNDS, _ROUNDS_BYTES // round_bytes)
+        self._refined: OrderedDict[tuple[object, ...], RefinedMask] = OrderedDict()
+        mask_bytes = self.fit.rows * self.fit.columns + self.fit.size**2 // 4
+        self._most_refined = max(_FEWEST_REFINED, _REFINED_BYTES // mask_bytes)
         self._doubts: dict[tuple[int, int | None], float] = {}
 
     def find_mask(
@@ -99,19 +100,19 @@ class CorrectionSession:
         start: Start = "nothing",
         label: int | None = None,
         given: Mask | None = None,
-    ) -> Round:
+    ) -> RefinedMask:
         """The mask of a structure on a slice from all prompts given there.
 
         Args:
-            number: of the slice.
+            number: number of the slice.
             prompts: in the order in which they were given.
-            start: the mask that they correct.
+            start: the mask that the prompts correct.
             label: the structure's number in the tuned model, for `start` "model".
             given: the mask, for `start` "given".
 
         Raises:
-            InputError: a slice or a prompt outside the volume, a box without area, no such
-                structure.
+            InputError: the slice or a prompt lies outside the volume, a box has no area, or the
+                tuned model knows no such structure.
         """
         self.require_slice(number)
         on_square = [self._frame.on_square(each, number) for each in prompts]
@@ -123,23 +124,25 @@ class CorrectionSession:
 
         for count in range(1, len(on_square) + 1):
             key = (*key, on_square[count - 1])
-            known = self._rounds.get(key)
+            known = self._refined.get(key)
             if known is None:
                 keep = self._keeps(start, now, on_square[:count])
-                known = next_round(decode, self.fit, on_square[:count], now, keep)
+                known = refine(decode, self.fit, on_square[:count], now, keep)
             self._remember(key, known)
             now = known
         return now if now is not None else self._empty()
 
-    def _keeps(self, start: Start, before: Round | None, prompts: Sequence[SquarePrompt]) -> bool:
-        """Whether the latest prompt changes only what it points at."""
+    def _keeps(
+        self, start: Start, before: RefinedMask | None, prompts: Sequence[SquarePrompt]
+    ) -> bool:
+        """Whether the latest prompt may change only the region that it points at."""
         if before is None or start == "nothing":
             return len(prompts) > FREE_PROMPTS
         return start == "given" or not is_far_off(before, prompts[-1], self.fit.size)
 
     @torch.inference_mode()
     def decode(self, number: int, prompts: PromptSet) -> tuple[Tensor, Tensor]:
-        """Prompts of one slice to mask logits (1, 1, s, s) and the expected overlap (1, 1)."""
+        """The mask logits (1, 1, s, s) and the predicted IoU (1, 1) from prompts on one slice."""
         device = self.networks.device
         features = _on(device, self.worker.features(PROMPTED, number))
         given = PromptSet(
@@ -153,14 +156,14 @@ class CorrectionSession:
         return logits.float().cpu(), iou_predictions.float().cpu()
 
     def model_logits(self, number: int, label: int) -> Tensor:
-        """The tuned model's mask logits (1, 1, s, s) of a structure, without any prompt."""
+        """The tuned model's mask logits (1, 1, s, s) of a structure, found without prompts."""
         return margin_of(self._class_logits(number), self._class_of(label))
 
     def doubtful_slices(self, label: int | None) -> list[DoubtfulSlice]:
-        """The slices embedded so far, those first of which the tuned model is least certain.
+        """The slices embedded so far, ordered so that the tuned model's least certain come first.
 
         Args:
-            label: of the structure in question; None for all together.
+            label: number of the structure in question; None for all structures together.
 
         Raises:
             InputError: there is no tuned model, or it does not find such a structure.
@@ -174,7 +177,7 @@ class CorrectionSession:
         return sorted(found, key=lambda each: -each.uncertainty)
 
     def require_slice(self, number: int) -> None:
-        """Refuses a slice that the volume has not."""
+        """Raises InputError for a slice number that the volume does not have."""
         if not 0 <= number < len(self.stack):
             raise InputError(
                 f"there is no {self.stack.name} slice {number}; "
@@ -189,15 +192,15 @@ class CorrectionSession:
 
     def _start(
         self, number: int, start: Start, label: int | None, given: Mask | None
-    ) -> Round | None:
+    ) -> RefinedMask | None:
         if start == "nothing":
             return None
         if start == "given":
             assert given is not None
-            return start_from(given, self.fit)
+            return unrefined(given, self.fit)
         if label is None:
             raise InputError(
-                "the tuned model's own mask was asked for without saying of which structure",
+                "the tuned model's own mask was asked for, but no structure was named",
                 f"name one of {self.networks.structures}",
                 code="no_label",
             )
@@ -205,10 +208,13 @@ class CorrectionSession:
         mask: Mask = (self.fit.logits_to_slice(logits)[0, 0] > 0).numpy()
         shares = logits.sigmoid()
         doubt = slice_uncertainty(torch.cat([1 - shares, shares], dim=1))[0]
-        return Round(logits, mask, 1 - doubt)
+        return RefinedMask(logits, mask, 1 - doubt)
 
     def _doubt(self, number: int, label: int | None) -> float:
-        """Computed once: it is asked for again with every slice that is done."""
+        """How uncertain the model is of a slice.
+
+        It is computed once and kept, because every ranking asks for all slices again.
+        """
         if (number, label) not in self._doubts:
             shares = self.fit.logits_to_slice(self._class_logits(number)).softmax(1)
             if label is not None:
@@ -239,16 +245,16 @@ class CorrectionSession:
                 code="no_model",
             )
 
-    def _empty(self) -> Round:
+    def _empty(self) -> RefinedMask:
         side = self.fit.size // 4
         mask = np.zeros((self.fit.rows, self.fit.columns), dtype=bool)
-        return Round(torch.full((1, 1, side, side), -4.0), mask, 1.0)
+        return RefinedMask(torch.full((1, 1, side, side), -4.0), mask, 1.0)
 
-    def _remember(self, key: tuple[object, ...], found: Round) -> None:
-        self._rounds[key] = found
-        self._rounds.move_to_end(key)
-        if len(self._rounds) > self._rounds_kept:
-            self._rounds.popitem(last=False)
+    def _remember(self, key: tuple[object, ...], found: RefinedMask) -> None:
+        self._refined[key] = found
+        self._refined.move_to_end(key)
+        if len(self._refined) > self._most_refined:
+            self._refined.popitem(last=False)
 
 
 def _on(device: torch.device, state: FeatureState) -> FeatureState:
