@@ -77,8 +77,8 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/interactive/protocol.py
   SAMFineTuneLib/interactive/refinement.py
   SAMFineTuneLib/interactive/server.py
-  SAMFineTuneLib/interactive/slice_corrector.py
   SAMFineTuneLib/interactive/settings_file.py
+  SAMFineTuneLib/interactive/slice_corrector.py
   SAMFineTuneLib/interactive/slice_frame.py
   SAMFineTuneLib/interactive/slice_work.py
   SAMFineTuneLib/interactive/stale_sessions.py
