@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -159,6 +159,7 @@ def save_model(
 
     Raises:
         InputError: the file cannot be written.
+        ValueError: the card does not describe the network, so that the file could not be loaded.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -168,6 +169,7 @@ def save_model(
     version = _AUTOMATIC_VERSION if prompted is None else _PROMPTS_VERSION
     card = card.model_copy(update={"format_version": version})
     kept = dict(_kept_tensors(segmenter, card))
+    _require_described(kept, card)
     if prompted is not None:
         kept |= {_PROMPTS + name: each for name, each in _kept_tensors(prompted, card)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
@@ -289,14 +291,36 @@ def load_prompted(
 def _automatic_network(
     card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]
 ) -> AutomaticSegmenter:
+    return _with_head(_backbone_of(card, find_checkpoint), card)
+
+
+def _with_head(network: SamNetwork, card: ModelCard) -> AutomaticSegmenter:
+    """The backbone with the head and the adaptation that the card names."""
     from SAMFineTuneLib.adaptation.strategy import adapt
     from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 
-    network = _backbone_of(card, find_checkpoint)
     segmenter = AutomaticSegmenter(network, len(card.labels))
     strategy: Any = card.strategy
     adapt(network, strategy.method, strategy.scope, strategy.rank)
     return segmenter
+
+
+def _require_described(kept: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Refuses a network that the card would not build again; building it costs no memory."""
+    import torch
+
+    from SAMFineTuneLib.networks.build import build
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        described = _with_head(build(card.backbone, card.input_size), card)
+    shapes = {name: tensor.shape for name, tensor in _kept_tensors(described, card)}
+    if shapes != {name: tensor.shape for name, tensor in kept.items()}:
+        different = sorted(
+            name
+            for name in shapes.keys() | kept.keys()
+            if name not in kept or shapes.get(name) != kept[name].shape
+        )
+        raise ValueError(f"the card does not describe the network; see {', '.join(different[:3])}")
 
 
 def _backbone_of(card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]) -> SamNetwork:

@@ -442,3 +442,18 @@ def test_card_and_networks_have_to_agree(both_sets: Any, tmp_path: Path) -> None
         save_model(
             tmp_path / "m.safetensors", automatic, a_card("starter", "vanilla", None), prompted
         )
+
+
+def test_a_card_that_would_build_another_network_is_refused(
+    starter_model: Any, tmp_path: Path
+) -> None:
+    """The file would be written, and could not be loaded."""
+    segmenter, card = starter_model[1], a_card("starter", "vanilla", None)
+    for changed in (
+        {"labels": card.labels[:1]},
+        {"strategy": card.strategy.model_copy(update={"method": "lora"})},
+    ):
+        other = card.model_copy(update=changed)
+        with pytest.raises(ValueError, match="does not describe the network"):
+            save_model(tmp_path / "m.safetensors", segmenter, other)
+    assert list(tmp_path.iterdir()) == []
