@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -40,6 +40,11 @@ from SAMFineTunePanel.scene.sample_data import registerSampleData
 from SAMFineTunePanel.scene.slice_view import SliceInView, showSlice, sliceInView
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 
+if TYPE_CHECKING:
+    from SAMFineTuneLib.jobs.interrupted import InterruptedFinetune
+    from SAMFineTuneLib.models.library import TunedModel
+    from SAMFineTunePanel.sections.panel import Panel
+
 makeLibraryImportable()
 
 # Field of the parameter node → field of job.json, and the value that leaves the choice to the program.
@@ -66,7 +71,7 @@ _SETTINGS = {
 class SAMFineTune(ScriptedLoadableModule):
     """What Slicer's list of modules shows."""
 
-    def __init__(self, parent) -> None:
+    def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("SAM FineTune")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
@@ -91,12 +96,23 @@ class SAMFineTune(ScriptedLoadableModule):
 class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel; its sections are in SAMFineTunePanel."""
 
-    def __init__(self, parent=None) -> None:
+    def __init__(self, parent: Any = None) -> None:
         # Without a parent the base class calls setup(), so these come first.
         VTKObservationMixin.__init__(self)
         self.logic: SAMFineTuneLogic | None = None
-        self.panel = None
+        self._panel: Panel | None = None
         ScriptedLoadableModuleWidget.__init__(self, parent)
+
+    @property
+    def panel(self) -> Panel:
+        """The panel.
+
+        Raises:
+            RuntimeError: `setup` has not made it.
+        """
+        if self._panel is None:
+            raise RuntimeError("the panel was not set up")
+        return self._panel
 
     def setup(self) -> None:
         """Make the panel; called once, when the module is first shown."""
@@ -104,8 +120,8 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = SAMFineTuneLogic()
-        self.panel = Panel(self.layout, self.logic)
-        self.panel.setup()
+        self._panel = Panel(self.layout, self.logic)
+        self._panel.setup()
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
@@ -125,8 +141,8 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The module is unloaded, or Slicer closes."""
         self.removeObservers()
         # Where setup() failed, Reload must still be able to put it right.
-        if self.panel is not None:
-            self.panel.cleanup()
+        if self._panel is not None:
+            self._panel.cleanup()
         if self.logic is not None:
             self.logic.cleanup()
 
@@ -137,11 +153,11 @@ class SAMFineTuneWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
-    def onSceneStartClose(self, caller, event) -> None:
+    def onSceneStartClose(self, caller: object, event: object) -> None:
         """The scene is about to be emptied."""
         self.panel.onSceneStartClose()
 
-    def onSceneEndClose(self, caller, event) -> None:
+    def onSceneEndClose(self, caller: object, event: object) -> None:
         """The scene is empty."""
         if self._isEntered():
             self.panel.onSceneEndClose()
@@ -304,7 +320,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         examples: Sequence[Example] | None = None,
         orientation: str = "auto",
         name: str = "",
-        startFrom: Any = "",
+        startFrom: TunedModel | str = "",
         blocking: bool = True,
         progress: Callable[[Job], None] | None = None,
         **settings: Any,
@@ -342,16 +358,17 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             requireOrientation(orientation)
             chosen = _segmentIDs(segmentation, segments)
             examples = [Example(volume=volume, segmentation=segmentation, segmentIDs=chosen, orientation=orientation)]
-        request = FinetuneRequest(list(examples), name, getattr(startFrom, "name", startFrom), _fields(settings))
+        base = startFrom if isinstance(startFrom, str) else startFrom.name
+        request = FinetuneRequest(list(examples), name, base, _fields(settings))
         return self._run(lambda: request.job(self._state.painted), blocking, progress)
 
-    def interruptedFineTunes(self) -> list[Any]:
+    def interruptedFineTunes(self) -> list[InterruptedFinetune]:
         """Fine-tunes that the closing of Slicer, a crash or a power cut has stopped and that can go on."""
         from SAMFineTuneLib.jobs.interrupted import interrupted_finetunes
 
         return interrupted_finetunes()
 
-    def resume(self, interrupted: Any) -> Job:
+    def resume(self, interrupted: InterruptedFinetune) -> Job:
         """Go on with an interrupted fine-tune; returns at once.
 
         Raises:
@@ -361,7 +378,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             lambda: finetuneJob(interrupted.folder, unclaimedOutput(interrupted.folder, interrupted.output))
         )
 
-    def discard(self, interrupted: Any) -> None:
+    def discard(self, interrupted: InterruptedFinetune) -> None:
         """Delete what an interrupted fine-tune has left."""
         from SAMFineTuneLib.jobs.interrupted import discard
 
@@ -386,8 +403,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
     def apply(
         self,
-        model: Any,
-        volumes: Any,
+        model: TunedModel | str,
+        volumes: slicer.vtkMRMLScalarVolumeNode | Sequence[slicer.vtkMRMLScalarVolumeNode],
         segmentation: slicer.vtkMRMLSegmentationNode | None = None,
         *,
         uncertainty: bool = False,
@@ -519,7 +536,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         labels: Sequence[Any] | None = None,
         box: Sequence[Sequence[float]] | None = None,
         slice: int | None = None,  # noqa: A002 - the name that scripts use
-        model: Any = None,
+        model: TunedModel | str | None = None,
         start: str = "auto",
         accept: bool = True,
         orientation: str = "auto",
@@ -559,7 +576,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         slices: int | None = None,
         *,
         between: bool = True,
-        model: Any = None,
+        model: TunedModel | str | None = None,
         orientation: str = "auto",
         device: str = "auto",
     ) -> CorrectedSlices:
@@ -587,31 +604,31 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
     # Models and weights
 
-    def models(self) -> list[Any]:
+    def models(self) -> list[TunedModel]:
         """The tuned models on this computer, with their cards."""
         from SAMFineTuneLib.models.library import list_models
 
         return list_models()
 
-    def renameModel(self, model: Any, name: str) -> Any:
+    def renameModel(self, model: TunedModel | str, name: str) -> TunedModel:
         """Call a tuned model otherwise."""
         from SAMFineTuneLib.models.library import rename_model
 
         return rename_model(self._model(model), name)
 
-    def deleteModel(self, model: Any) -> None:
+    def deleteModel(self, model: TunedModel | str) -> None:
         """Delete a tuned model."""
         from SAMFineTuneLib.models.library import delete_model
 
         delete_model(self._model(model))
 
-    def exportModel(self, model: Any, file: str | Path, overwrite: bool = False) -> Path:
+    def exportModel(self, model: TunedModel | str, file: str | Path, overwrite: bool = False) -> Path:
         """Copy a tuned model, which is one file, to where it can be passed on."""
         from SAMFineTuneLib.models.library import export_model
 
         return export_model(self._model(model), Path(file), overwrite=overwrite)
 
-    def importModel(self, file: str | Path) -> Any:
+    def importModel(self, file: str | Path) -> TunedModel:
         """Take a tuned model from a file."""
         from SAMFineTuneLib.models.library import import_model
 
@@ -673,7 +690,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         volume: slicer.vtkMRMLScalarVolumeNode,
         segmentation: slicer.vtkMRMLSegmentationNode,
         segment: str,
-        model: Any,
+        model: TunedModel | str | None,
         start: str,
         orientation: str,
         device: str,
@@ -721,7 +738,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             settings=_fields({"device": node.device}),
         )
 
-    def _model(self, model: Any) -> Any:
+    def _model(self, model: TunedModel | str) -> TunedModel:
         from SAMFineTuneLib.models.library import find_model
 
         return find_model(model) if isinstance(model, str) else model

@@ -262,3 +262,8 @@ set(SAMFineTuneLib_WEIGHTS
   SAMFineTuneLib/weights/starter.md
   SAMFineTuneLib/weights/starter.safetensors
   )
+
+# Says to type checkers that the library has types (PEP 561).
+set(SAMFineTuneLib_TYPING
+  SAMFineTuneLib/py.typed
+  )

@@ -79,7 +79,7 @@ class ModuleState(VTKObservationMixin):
         self.removeObservers()
         slicer.app.disconnect("aboutToQuit()", self.end)
 
-    def _onSceneStartClose(self, caller, event) -> None:
+    def _onSceneStartClose(self, caller: object, event: object) -> None:
         # First, so that a job that ends now does not take its changes back in a scene that goes away.
         self.undo.forget()
         if self.job is not None and self.job.needsScene:

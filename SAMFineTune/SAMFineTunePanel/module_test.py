@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
+
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTuneLib.models.library import TunedModel
 
 _SHAPE = (24, 64, 64)
 _LABELLED = (6, 9, 12, 15, 18)
@@ -75,7 +80,9 @@ class ModuleTest(ScriptedLoadableModuleTest):
         finally:
             logic.cleanup()
 
-    def _fineTune(self, logic, volume, labels):
+    def _fineTune(
+        self, logic: SAMFineTuneLogic, volume: slicer.vtkMRMLScalarVolumeNode, labels: slicer.vtkMRMLSegmentationNode
+    ) -> TunedModel:
         logic.addExample(volume, labels)
         example = logic.getParameterNode().examples[0]
         self.assertEqual(logic.exampleSlices(example).labelled, list(_LABELLED))
@@ -87,7 +94,9 @@ class ModuleTest(ScriptedLoadableModuleTest):
         self.assertEqual([label.name for label in model.card.labels], ["ellipsoid"])
         return model
 
-    def _apply(self, logic, model, volume, truth):
+    def _apply(
+        self, logic: SAMFineTuneLogic, model: TunedModel, volume: slicer.vtkMRMLScalarVolumeNode, truth: np.ndarray
+    ) -> slicer.vtkMRMLSegmentationNode:
         segmentation = logic.apply(model, volume)
         segmentID = segmentation.GetSegmentation().GetSegmentIdBySegmentName("ellipsoid")
         found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentID, volume) > 0
@@ -95,7 +104,13 @@ class ModuleTest(ScriptedLoadableModuleTest):
         self.assertGreater(overlap, 0.8)
         return segmentation
 
-    def _saveAndReopen(self, logic, volume, labels, segmentation) -> None:
+    def _saveAndReopen(
+        self,
+        logic: SAMFineTuneLogic,
+        volume: slicer.vtkMRMLScalarVolumeNode,
+        labels: slicer.vtkMRMLSegmentationNode,
+        segmentation: slicer.vtkMRMLSegmentationNode,
+    ) -> None:
         before = _voxels(segmentation, volume)
         names = [node.GetName() for node in (volume, labels, segmentation)]
         with tempfile.TemporaryDirectory() as folder:
@@ -110,6 +125,6 @@ class ModuleTest(ScriptedLoadableModuleTest):
         self.assertEqual(logic.exampleSlices(example).labelled, list(_LABELLED))
 
 
-def _voxels(segmentation, volume) -> np.ndarray:
+def _voxels(segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
     segmentID = segmentation.GetSegmentation().GetNthSegmentID(0)
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentID, volume)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import parameterNodeWrapper, parameterPack
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScriptedModuleNode
 
 
 @parameterPack
@@ -12,6 +17,10 @@ class Example:
 
     Slices are numbered from 0 along the volume's own voxel axis.
     """
+
+    if TYPE_CHECKING:
+        # Made by Slicer's decorator, which type checkers cannot look into.
+        def __init__(self, **values: Any) -> None: ...
 
     volume: vtkMRMLScalarVolumeNode
     segmentation: vtkMRMLSegmentationNode
@@ -33,6 +42,16 @@ class Example:
 @parameterNodeWrapper
 class SAMFineTuneParameterNode:
     """Everything that the panel lets one choose; "" and 0 mean: chosen by the program."""
+
+    if TYPE_CHECKING:
+        # Made by Slicer's decorator, which type checkers cannot look into.
+        def __init__(self, parameterNode: vtkMRMLScriptedModuleNode) -> None: ...
+
+        def connectGui(self, widgets: Any) -> int:
+            """Keep widgets and parameters in step; the number is for `disconnectGui`."""
+
+        def disconnectGui(self, tag: int) -> None:
+            """Undo `connectGui`."""
 
     examples: list[Example]
 

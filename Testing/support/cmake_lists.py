@@ -40,7 +40,11 @@ def _filled_in(value: str, known: dict[str, list[str]]) -> str:
 def installed_files(root: Path = ROOT) -> dict[str, Path]:
     """Path in the folder of scripted modules -> the file in the source tree that goes there."""
     of_library = variables(root / "SAMFineTuneLib" / "scripts.cmake")
-    library = of_library["SAMFineTuneLib_SCRIPTS"] + of_library["SAMFineTuneLib_WEIGHTS"]
+    library = [
+        *of_library["SAMFineTuneLib_SCRIPTS"],
+        *of_library["SAMFineTuneLib_WEIGHTS"],
+        *of_library["SAMFineTuneLib_TYPING"],
+    ]
     resources = variables(root / "Resources" / "resources.cmake")["SAMFineTune_RESOURCES"]
     module = variables(root / "SAMFineTune" / "CMakeLists.txt")["MODULE_PYTHON_SCRIPTS"]
     return {

@@ -81,7 +81,7 @@ class Acceptance:
 
     def _acceptNow(self, number: int | None, editor: SegmentEditor | None) -> None:
         slices = self._session.slices
-        if slices.propagated:
+        if number is None or slices.propagated:
             masks = slices.proposed(number)
         else:
             masks = {number: slices.at(number).proposed or self._held(number)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction import Correction
@@ -9,8 +11,11 @@ from SAMFineTunePanel.examples.example_slices import chosenSegmentIDs
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 from SAMFineTunePanel.texts.counted_text import counted
 
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
 
-def addAcceptedSlices(logic, correction: Correction) -> str:
+
+def addAcceptedSlices(logic: SAMFineTuneLogic, correction: Correction) -> str:
     """Have the slices that were accepted learnt from; in words, which.
 
     A pair of volume and segmentation that is no example yet becomes one with the corrected segment alone, in
@@ -20,9 +25,10 @@ def addAcceptedSlices(logic, correction: Correction) -> str:
     Raises:
         ValueError: nothing is accepted, or the example is cut in another orientation.
     """
-    segment, accepted = correction.session.segment, sorted(correction.session.accepted)
-    if segment is None or not accepted:
+    accepted = sorted(correction.session.accepted)
+    if not accepted:
         raise ValueError(_("Accept a slice first: accepted slices are learnt from."))
+    segment = correction.session.segment
     index = _indexOf(logic, segment)
     if index is None:
         index = len(logic.getParameterNode().examples)
@@ -38,7 +44,7 @@ def addAcceptedSlices(logic, correction: Correction) -> str:
     )
 
 
-def _indexOf(logic, segment: CorrectedSegment) -> int | None:
+def _indexOf(logic: SAMFineTuneLogic, segment: CorrectedSegment) -> int | None:
     """Of the example with this volume and this segmentation; None where there is none."""
     for index, each in enumerate(logic.getParameterNode().examples):
         if each.volume is segment.volume and each.segmentation is segment.segmentation:
@@ -46,14 +52,14 @@ def _indexOf(logic, segment: CorrectedSegment) -> int | None:
     return None
 
 
-def _addExample(logic, segment: CorrectedSegment, accepted: list[int]) -> None:
+def _addExample(logic: SAMFineTuneLogic, segment: CorrectedSegment, accepted: list[int]) -> None:
     """Make an example of the corrected segment alone, in which only accepted slices count."""
     example = logic.addExample(segment.volume, segment.segmentation, [segment.segmentID], segment.orientation)
     painted = logic.exampleSlices(example).found
     example.unfinished = [number for number in painted if number not in accepted]
 
 
-def _addSegment(logic, index: int, segment: CorrectedSegment) -> None:
+def _addSegment(logic: SAMFineTuneLogic, index: int, segment: CorrectedSegment) -> None:
     """Have an example teach the corrected segment, too."""
     example = logic.getParameterNode().examples[index]
     orientation = logic.exampleSlices(example).orientation
@@ -67,7 +73,7 @@ def _addSegment(logic, index: int, segment: CorrectedSegment) -> None:
         example.segmentIDs = [*example.segmentIDs, segment.segmentID]
 
 
-def _count(logic, index: int, accepted: list[int], segmentID: str) -> None:
+def _count(logic: SAMFineTuneLogic, index: int, accepted: list[int], segmentID: str) -> None:
     """Have accepted slices count; one without a voxel is known to be empty, unless other structures may be there."""
     example = logic.getParameterNode().examples[index]
     painted = set(logic.exampleSlices(example).found)

@@ -22,6 +22,7 @@ from SAMFineTunePanel.texts.error_text import asSentence
 
 if TYPE_CHECKING:
     from SAMFineTuneLib.interactive.protocol import Failure
+    from SAMFineTuneLib.models.library import TunedModel
 
 
 class Correction:
@@ -85,7 +86,7 @@ class Correction:
         volume: slicer.vtkMRMLScalarVolumeNode,
         segmentation: slicer.vtkMRMLSegmentationNode,
         segmentID: str,
-        model: Any = None,
+        model: TunedModel | str | None = None,
         start: str = AUTO,
         orientation: str = "auto",
         **settings: Any,
@@ -109,8 +110,8 @@ class Correction:
         segment = CorrectedSegment(volume, segmentation, segmentID)
         segment.require()
         requireStart(start)
-        model = usableModel(model)
-        self.session.open(segment, model, start, workerSettings(model, orientation, settings))
+        usable = usableModel(model)
+        self.session.open(segment, usable, start, workerSettings(usable, orientation, settings))
 
     def close(self, keepWorker: bool = False) -> None:
         """End the session. What was accepted stays; prompts and masks that were not are gone.

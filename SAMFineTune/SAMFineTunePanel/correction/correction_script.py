@@ -80,7 +80,8 @@ def correctSlice(
     if number is not None:
         correction.look(int(number))
     if box is not None:
-        correction.addBox(*box, number=number)
+        first, second = box
+        correction.addBox(first, second, number=number)
         number = correction.session.number
     for ras, sign in signedPoints:
         correction.addPoint(ras, sign, number=number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from slicer.i18n import tr as _
@@ -14,9 +14,14 @@ from SAMFineTunePanel.correction.correction_status import CorrectionStatus
 from SAMFineTunePanel.correction.correction_watch import CorrectionWatch
 from SAMFineTunePanel.correction.correction_worker import CorrectionWorker, endAllNow
 from SAMFineTunePanel.correction.current_slice import CurrentSlice
+from SAMFineTunePanel.correction.no_session import NoSessionError
 from SAMFineTunePanel.correction.slice_correction import SliceCorrection
 from SAMFineTunePanel.correction.slice_corrections import SliceCorrections
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.interactive.protocol import Failure, Message, Ready
+    from SAMFineTuneLib.models.library import TunedModel
 
 CLOSED, OPENING, READY = "closed", "opening", "ready"
 
@@ -37,9 +42,7 @@ class CorrectionSession:
 
     Attributes:
         state: "closed", "opening" or "ready".
-        segment: what is corrected; None while no session is open.
         model: the tuned model at work; None where it is the backbone.
-        worker: finds masks; None while there is none.
         slices: prompts and masks of the slices.
         history: the steps to take back and to do again.
         currentSlice: the slice that is worked on.
@@ -51,15 +54,15 @@ class CorrectionSession:
         status: CorrectionStatus,
         followsViews: bool,
         onFound: Callable[[int, bool, str], None],
-        onNotFound: Callable,
+        onNotFound: Callable[[Failure], None],
         onInterrupted: Callable[[], None],
         onClosed: Callable[[], None],
     ) -> None:
         self.status = status
         self.state = CLOSED
-        self.segment: CorrectedSegment | None = None
-        self.model: Any = None
-        self.worker: CorrectionWorker | None = None
+        self.model: TunedModel | None = None
+        self._openSegment: CorrectedSegment | None = None
+        self._openWorker: CorrectionWorker | None = None
         self.slices = SliceCorrections(onFound, onNotFound)
         self.history = CorrectionHistory()
         self.currentSlice = CurrentSlice(followsViews, self._onSliceChanged)
@@ -72,6 +75,28 @@ class CorrectionSession:
     def isOpen(self) -> bool:
         """Whether a segment is being corrected."""
         return self.state != CLOSED
+
+    @property
+    def segment(self) -> CorrectedSegment:
+        """What is corrected.
+
+        Raises:
+            NoSessionError: no session is open.
+        """
+        if self._openSegment is None:
+            raise NoSessionError
+        return self._openSegment
+
+    @property
+    def worker(self) -> CorrectionWorker:
+        """Finds masks.
+
+        Raises:
+            NoSessionError: no session is open.
+        """
+        if self._openWorker is None:
+            raise NoSessionError
+        return self._openWorker
 
     @property
     def number(self) -> int | None:
@@ -106,11 +131,11 @@ class CorrectionSession:
     @property
     def processID(self) -> int:
         """Of the worker; 0 when there is none."""
-        return self.worker.processID if self.worker is not None else 0
+        return self._openWorker.processID if self._openWorker is not None else 0
 
     # Opening and closing
 
-    def open(self, segment: CorrectedSegment, model: Any, start: str, settings: dict[str, Any]) -> None:
+    def open(self, segment: CorrectedSegment, model: TunedModel | None, start: str, settings: dict[str, Any]) -> None:
         """Begin to correct a segment; returns at once, and the event "state" follows when prompts can be given.
 
         Args:
@@ -122,15 +147,17 @@ class CorrectionSession:
         Raises:
             InputError: no folder to work in.
         """
-        keepsWorker = self.worker is not None and self.worker.canGoOnWith(segment.volume, settings)
-        self._leave(keepsWorker)
-        self.segment, self.model, self._settings = segment, model, settings
+        kept = self._openWorker
+        if kept is not None and not kept.canGoOnWith(segment.volume, settings):
+            kept = None
+        self._leave(keepWorker=kept is not None)
+        self._openSegment, self.model, self._settings = segment, model, settings
         self.slices.startChoice = start
         self._watch.follow(segment.volume, segment.segmentation)
-        if keepsWorker and self.worker.ready is not None:
-            self._onReady(self.worker.ready)
+        if kept is not None and kept.ready is not None:
+            self._onReady(kept.ready)
             return
-        if not keepsWorker:
+        if kept is None:
             try:
                 self._startWorker()
             except BaseException:
@@ -159,7 +186,7 @@ class CorrectionSession:
             ValueError: no session is open, it is not ready yet, or what it is about was removed, which closes it.
         """
         if self.state == CLOSED:
-            raise ValueError(_("No correction is open. Start one first."))
+            raise NoSessionError
         if self.state == OPENING:
             raise ValueError(_("The correction is being opened; wait a moment."))
         problem = self.segment.problem()
@@ -188,19 +215,19 @@ class CorrectionSession:
 
     def _leave(self, keepWorker: bool = False) -> None:
         self._watch.leave()
-        if self.worker is not None:
+        if self._openWorker is not None:
             if keepWorker:
-                self.worker.dropMasks()
-                self.worker.stopPropagation()
+                self._openWorker.dropMasks()
+                self._openWorker.stopPropagation()
             else:
-                self.worker.close()
-                self.worker = None
+                self._openWorker.close()
+                self._openWorker = None
         self.state = CLOSED
         self.embedded = (0, 0)
         self.currentSlice.forget()
         self.slices.forget()
         self.history.forget()
-        self.segment = self.model = None
+        self._openSegment = self.model = None
         self.status.problem = ""
         self._onInterrupted()
         self._onClosed()
@@ -208,25 +235,25 @@ class CorrectionSession:
     # The worker
 
     def _startWorker(self) -> None:
-        self.worker = CorrectionWorker(
+        self._openWorker = CorrectionWorker(
             self.segment.volume, self._settings, self._onMessage, self._onRestart, self._closeBecause
         )
-        self.worker.open()
+        self._openWorker.open()
 
-    def _onMessage(self, message) -> None:
+    def _onMessage(self, message: Message) -> None:
         if message.type == "embedded":
             self.embedded = (message.done, message.slices)
             self.status.notify("progress")
         elif message.type == "log":
             if message.level in ("warning", "error"):
                 self.status.report(message.message)
-        elif self.isOpen:
+        elif message.type == "ready" and self.isOpen:
             self._onReady(message)
 
-    def _onReady(self, ready) -> None:
-        self.segment = replace(self.segment, axis=2 - ready.array_axis)
-        self.slices.begin(self.segment, self.worker)
-        number = self.currentSlice.begin(self.segment)
+    def _onReady(self, ready: Ready) -> None:
+        segment = self._openSegment = replace(self.segment, axis=2 - ready.array_axis)
+        self.slices.begin(segment, self.worker)
+        number = self.currentSlice.begin(segment)
         if self.state != READY:
             self._setState(READY)
             self.status.report(_("Ready: click on the structure, or draw a box around it."))

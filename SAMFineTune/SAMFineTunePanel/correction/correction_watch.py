@@ -60,17 +60,17 @@ class CorrectionWatch(VTKObservationMixin):
         self._viewTimer.stop()
         self.removeObservers()
 
-    def _observeViews(self, caller=None, event=None) -> None:
+    def _observeViews(self, caller: object = None, event: object = None) -> None:
         for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             if not self.hasObserver(node, vtk.vtkCommand.ModifiedEvent, self._onViewModified):
                 self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onViewModified)
 
-    def _onViewModified(self, caller=None, event=None) -> None:
+    def _onViewModified(self, caller: object = None, event: object = None) -> None:
         if not self._viewTimer.active:
             self._viewTimer.start()
 
-    def _onNodeChanged(self, caller=None, event=None) -> None:
+    def _onNodeChanged(self, caller: object = None, event: object = None) -> None:
         self._timer.start()
 
-    def _onSceneStartClose(self, caller=None, event=None) -> None:
+    def _onSceneStartClose(self, caller: object = None, event: object = None) -> None:
         self._sceneClose()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -15,6 +16,11 @@ from SAMFineTunePanel.scene.voxel_grid import gridOf
 from SAMFineTunePanel.texts.error_text import errorText, textOf
 from SAMFineTunePanel.worker.chunked_task import ChunkedTask
 from SAMFineTunePanel.worker.qprocess_transport import QProcessTransport
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.interactive.client import AnsweredRequest
+    from SAMFineTuneLib.interactive.protocol import Answer, Failure, Message, Ready
+    from SAMFineTuneLib.jobs.folder import JobFolder
 
 _VOLUME_FILE = "volume.nrrd"
 # A worker that does not end when it is asked to close is ended from here.
@@ -28,6 +34,19 @@ def endAllNow() -> None:
     """End what was closed and has not ended yet, and wait: Slicer is closing."""
     for worker in list(_ending):
         worker.endForClosing()
+
+
+@dataclass(frozen=True, eq=False)
+class _MaskFiles:
+    """The files through which masks pass, mapped into memory; there while the worker is ready.
+
+    Attributes:
+        given: (slices, rows, columns), 1 where a mask holds a voxel; written here.
+        found: as `given`; written by the worker.
+    """
+
+    given: np.ndarray
+    found: np.ndarray
 
 
 class CorrectionWorker:
@@ -45,23 +64,23 @@ class CorrectionWorker:
         self,
         volumeNode: slicer.vtkMRMLScalarVolumeNode,
         settings: dict[str, Any],
-        onMessage: Callable,
+        onMessage: Callable[[Message], None],
         onRestart: Callable[[str], None],
         onEnd: Callable[[str], None],
     ) -> None:
         from SAMFineTuneLib.interactive.client import CorrectionClient
 
-        self.ready = None
+        self.ready: Ready | None = None
         self._onMessage, self._onRestart, self._onEnd = onMessage, onRestart, onEnd
         self._volumeNode = volumeNode
         self._settings = dict(settings)
         self._about = _aboutOf(volumeNode, self._settings)
         self._modelFile = _stampOf(self._settings)
         self._transport = QProcessTransport(self._command)
-        self._folder = None
+        self._madeFolder: JobFolder | None = None
         self._preparing: ChunkedTask | None = None
         self._given: dict[int, np.ndarray] = {}
-        self._givenMasks = self._foundMasks = None
+        self._masks: _MaskFiles | None = None
         self._closed = False
         self._client = CorrectionClient(
             self._transport, self._takeMessage, self._onWorkerDied, self._onWorkerEnd, self._onWorkerGone
@@ -78,6 +97,11 @@ class CorrectionWorker:
         return self._about[0]
 
     @property
+    def labels(self) -> dict[int, str]:
+        """Number → name of the structures that the tuned model finds; none before the worker is ready."""
+        return self.ready.labels if self.ready is not None else {}
+
+    @property
     def isOpen(self) -> bool:
         """Whether it can be asked: it is at work, or will be soon."""
         return not self._closed and self._client.state != "ended"
@@ -92,7 +116,7 @@ class CorrectionWorker:
         from SAMFineTuneLib.jobs.folder import new_job_folder
 
         remove_stale_sessions()
-        self._folder = new_job_folder(CORRECTION)
+        self._madeFolder = new_job_folder(CORRECTION)
         # Who clears the cache sees that it is in use: by Slicer itself, for workers may come and go.
         self._folder.lock()
         self._preparing = ChunkedTask(self._writeSession(), self._client.start, self._onCannotWrite)
@@ -106,9 +130,9 @@ class CorrectionWorker:
         """Whether it works on this volume as it is now, with these settings."""
         return self._volumeNode is volumeNode and self._about == _aboutOf(volumeNode, settings)
 
-    def ask(self, question, onAnswer: Callable, onFailure: Callable) -> None:
+    def ask(self, request: AnsweredRequest, onAnswer: Callable[[Answer], None], onFailure: Callable[[Failure], None]) -> None:
         """Ask the worker; see CorrectionClient.ask."""
-        self._client.ask(question, onAnswer, onFailure)
+        self._client.ask(request, onAnswer, onFailure)
 
     def dropMasks(self, number: int | None = None) -> None:
         """Nobody wants the masks that were asked for, of a slice or of all."""
@@ -126,7 +150,9 @@ class CorrectionWorker:
 
     def found(self, number: int) -> np.ndarray:
         """The mask of a slice that the worker has just reported."""
-        masks = np.moveaxis(self._foundMasks, self.ready.array_axis, 0)
+        if self._masks is None:
+            raise ValueError(_("The correction worker is not ready."))
+        masks = self._masks.found
         return masks[number] > 0 if self._masksAreWhole() else np.zeros(masks.shape[1:], bool)
 
     def close(self) -> None:
@@ -154,12 +180,19 @@ class CorrectionWorker:
         self._removeFolder()
         _ending.discard(self)
 
+    @property
+    def _folder(self) -> JobFolder:
+        """Its folder, once `open` has made it."""
+        if self._madeFolder is None:
+            raise ValueError(_("The correction worker was not opened."))
+        return self._madeFolder
+
     def _command(self, program: Path) -> list[str]:
         from SAMFineTuneLib.interactive import client
 
         return client.serve_command(self._folder.path, program)
 
-    def _writeSession(self) -> Iterator[None]:
+    def _writeSession(self) -> Generator[None, None, None]:
         from SAMFineTuneLib.interactive.protocol import SESSION_FILE, SessionSettings
 
         file = self._folder.path / _VOLUME_FILE
@@ -167,7 +200,7 @@ class CorrectionWorker:
         settings = SessionSettings(volume=file, **self._settings)
         (self._folder.path / SESSION_FILE).write_text(settings.model_dump_json(), encoding="utf-8")
 
-    def _takeMessage(self, message) -> None:
+    def _takeMessage(self, message: Message) -> None:
         if message.type == "ready":
             if message.shape != self.shape:
                 self._fail(_("The volume was changed while it was being read. Start again."))
@@ -176,7 +209,7 @@ class CorrectionWorker:
                 return
         self._onMessage(message)
 
-    def _openFiles(self, ready) -> bool:
+    def _openFiles(self, ready: Ready) -> bool:
         from SAMFineTuneLib.errors import InputError
         from SAMFineTuneLib.interactive.mask_files import opened
         from SAMFineTuneLib.interactive.protocol import FOUND_FILE, GIVEN_FILE
@@ -187,15 +220,17 @@ class CorrectionWorker:
             self._fail(textOf(error))
             return False
         self.ready = ready
-        self._givenMasks, self._foundMasks = masks
+        given, found = (np.moveaxis(each, ready.array_axis, 0) for each in masks)
+        self._masks = _MaskFiles(given, found)
         # A worker that was started again has begun with an empty file.
         for number in self._given:
             self._writeGiven(number)
         return True
 
     def _writeGiven(self, number: int) -> None:
-        if self._givenMasks is not None and self._masksAreWhole():
-            target = np.moveaxis(self._givenMasks, self.ready.array_axis, 0)[number]
+        masks = self._masks
+        if masks is not None and self._masksAreWhole():
+            target = masks.given[number]
             target[...] = np.unpackbits(self._given[number], count=target.size).reshape(target.shape)
 
     def _masksAreWhole(self) -> bool:
@@ -209,7 +244,7 @@ class CorrectionWorker:
                 path = self._folder.path / name
                 # A file that was removed stays whole for who looks into it; one that was cut off does not.
                 if path.exists():
-                    require_whole(path, self.ready.shape)
+                    require_whole(path, self.shape)
         except InputError as error:
             self._fail(textOf(error))
             return False
@@ -217,7 +252,7 @@ class CorrectionWorker:
 
     def _forgetFiles(self) -> None:
         # The next worker makes the files anew, and memory must not look into one that is cut off.
-        self._givenMasks = self._foundMasks = None
+        self._masks = None
 
     def _onWorkerDied(self, reason: str) -> None:
         from SAMFineTuneLib.interactive.protocol import SESSION_FILE
@@ -228,7 +263,7 @@ class CorrectionWorker:
             return
         self._onRestart(reason)
 
-    def _onWorkerEnd(self, failure) -> None:
+    def _onWorkerEnd(self, failure: Failure) -> None:
         self._fail(errorText(failure.message, failure.remedy, failure.code, failure.facts))
 
     def _onCannotWrite(self, error: Exception) -> None:
@@ -251,8 +286,8 @@ class CorrectionWorker:
 
     def _removeFolder(self) -> None:
         """It holds a patient's image, which does not stay on the disk."""
-        if self._folder is not None:
-            self._folder.remove()
+        if self._madeFolder is not None:
+            self._madeFolder.remove()
 
 
 def _aboutOf(volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any]) -> tuple:

@@ -8,6 +8,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.correction.no_session import NoSessionError
 from SAMFineTunePanel.scene.slice_view import showSlice, sliceInView
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 
@@ -27,7 +28,13 @@ class CurrentSlice:
         self.number: int | None = None
         self._followsViews = followsViews
         self._onChanged = onChanged
-        self._segment: CorrectedSegment | None = None
+        self._openSegment: CorrectedSegment | None = None
+
+    @property
+    def _segment(self) -> CorrectedSegment:
+        if self._openSegment is None:
+            raise NoSessionError
+        return self._openSegment
 
     @property
     def hasViews(self) -> bool:
@@ -37,13 +44,13 @@ class CurrentSlice:
 
     def begin(self, segment: CorrectedSegment) -> int | None:
         """Work on the slices of this segment; returns the slice that was current before, which no longer is."""
-        self._segment = segment
+        self._openSegment = segment
         number, self.number = self.number, None
         return number
 
     def forget(self) -> None:
         """The session is over."""
-        self.number = self._segment = None
+        self.number = self._openSegment = None
 
     def show(self, number: int) -> None:
         """Make a slice the current one, and show it where there is a slice view.

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.acceptance import Acceptance
 from SAMFineTunePanel.correction.correction_session import READY, CorrectionSession
-from SAMFineTunePanel.correction.slice_correction import SliceCorrection, promptText, withPrompt
+from SAMFineTunePanel.correction.slice_correction import Prompts, SliceCorrection, promptText, withPrompt
 from SAMFineTunePanel.correction.slice_corrections import requireStart
 from SAMFineTunePanel.segment_editing.corrected_segment import Ras
 
@@ -51,7 +51,7 @@ class PromptEditing:
         number = current.sliceOf(first, number)
         if not current.hasViews:
             current.sliceOf(second, number)
-        corners = tuple(segment.onSlice(each, number) for each in (first, second))
+        corners = segment.onSlice(first, number), segment.onSlice(second, number)
         segment.requireArea(*corners)
         self._add(number, Box(corners=corners))
 
@@ -63,15 +63,14 @@ class PromptEditing:
     def move(self, index: int, ras: Ras, corner: int, isGoingOn: bool) -> None:
         """Move a prompt of the current slice, or a corner of it."""
         self._session.requireReady()
-        segment, number = self._session.segment, self._session.currentSlice.number
+        segment, number = self._session.segment, self._currentNumber()
         work = self._session.slices.at(number)
         prompt = _promptAt(work, index)
         place = segment.onSlice(segment.placeOf(ras), number)
         if prompt.kind == "box":
-            corners = list(prompt.corners)
-            corners[corner] = place
+            corners = (place, prompt.corners[1]) if corner == 0 else (prompt.corners[0], place)
             segment.requireArea(*corners)
-            moved = prompt.model_copy(update={"corners": tuple(corners)})
+            moved: Point | Box = prompt.model_copy(update={"corners": corners})
         else:
             moved = prompt.model_copy(update={"at": place})
         changed = (*work.prompts[:index], moved, *work.prompts[index + 1 :])
@@ -83,14 +82,14 @@ class PromptEditing:
     def delete(self, index: int) -> None:
         """Delete a prompt of the current slice."""
         self._session.requireReady()
-        number = self._session.currentSlice.number
+        number = self._currentNumber()
         work = self._session.slices.at(number)
         text = _("deletion of a {prompt}").format(prompt=promptText(_promptAt(work, index)))
         self._change(number, (*work.prompts[:index], *work.prompts[index + 1 :]), text)
 
     def clear(self) -> None:
         """Delete all prompts of the current slice."""
-        self._change(self._session.currentSlice.number, (), _("clearing of the prompts"))
+        self._change(self._currentNumber(), (), _("clearing of the prompts"))
 
     def startFrom(self, start: str) -> None:
         """Have prompts start from another mask, from now on and on the current slice."""
@@ -100,12 +99,18 @@ class PromptEditing:
         if self._session.state == READY and number is not None:
             self._put(number, replace(slices.at(number), start="", given=None, mask=None, isFound=False))
 
+    def _currentNumber(self) -> int:
+        number = self._session.currentSlice.number
+        if number is None:
+            raise ValueError(_noPromptText())
+        return number
+
     def _add(self, number: int, prompt: Point | Box) -> None:
         self._session.currentSlice.take(number)
         text = _("{prompt} on slice {number}").format(prompt=promptText(prompt), number=number)
         self._change(number, withPrompt(self._session.slices.at(number).prompts, prompt), text)
 
-    def _change(self, number: int, prompts: tuple, text: str) -> None:
+    def _change(self, number: int, prompts: Prompts, text: str) -> None:
         before = self._session.slices.at(number)
         self._put(number, before.withPrompts(prompts))
 
@@ -129,7 +134,11 @@ class PromptEditing:
         self._session.status.notifyMasks()
 
 
+def _noPromptText() -> str:
+    return _("There is no such prompt on the slice in view.")
+
+
 def _promptAt(work: SliceCorrection, index: int) -> Point | Box:
     if not 0 <= index < len(work.prompts):
-        raise ValueError(_("There is no such prompt on the slice in view."))
+        raise ValueError(_noPromptText())
     return work.prompts[index]

@@ -99,7 +99,7 @@ class Propagation:
         masks = {}
         for number in answer.slices:
             masks[number] = ProposedMask(worker.found(number), bases[number])
-            if self._session.worker is None:
+            if not self._session.isOpen:
                 # The files of the masks were cut off, and that has ended the session.
                 return
         changed = {number: each for number, each in masks.items() if each.changed.any()}

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.segment_editing.proposed_mask import ProposedMask
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.interactive.protocol import Box, Point, Start
+
+
+# The prompts of a slice, in the order in which they were given.
+Prompts = tuple["Point | Box", ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +32,8 @@ class SliceCorrection:
         isFound: whether `mask` belongs to these prompts.
     """
 
-    prompts: tuple = ()
-    start: str = ""
+    prompts: Prompts = ()
+    start: Start | Literal[""] = ""
     given: np.ndarray | None = None
     base: np.ndarray | None = None
     mask: np.ndarray | None = None
@@ -35,9 +43,9 @@ class SliceCorrection:
     @property
     def proposed(self) -> ProposedMask | None:
         """The mask, and what it would change; None while there is none."""
-        return None if self.mask is None else ProposedMask(self.mask, self.base)
+        return None if self.mask is None or self.base is None else ProposedMask(self.mask, self.base)
 
-    def withPrompts(self, prompts: tuple) -> SliceCorrection:
+    def withPrompts(self, prompts: Prompts) -> SliceCorrection:
         """Other prompts; the mask is to be found."""
         return replace(self, prompts=prompts, isFound=False)
 
@@ -46,14 +54,14 @@ class SliceCorrection:
         return replace(self, mask=mask, confidence=confidence, isFound=True)
 
 
-def promptText(prompt) -> str:
+def promptText(prompt: Point | Box) -> str:
     """What a prompt is called."""
     if prompt.kind == "box":
         return _("box")
     return _("positive point") if prompt.positive else _("negative point")
 
 
-def withPrompt(prompts: tuple, prompt) -> tuple:
+def withPrompt(prompts: Prompts, prompt: Point | Box) -> Prompts:
     """Prompts with one more; of boxes there is one, and the new one takes the place of the old."""
     if prompt.kind == "box":
         prompts = tuple(each for each in prompts if each.kind != "box")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction_worker import CorrectionWorker
+from SAMFineTunePanel.correction.no_session import NoSessionError
 from SAMFineTunePanel.correction.slice_correction import SliceCorrection
 from SAMFineTunePanel.scene.structure_label import structureName
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 from SAMFineTunePanel.segment_editing.proposed_mask import ProposedMask, packed
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.interactive.protocol import Answer, Failure, Start
 
 # Where prompts start from: the segment where it has voxels, else the model; or always one of these.
 AUTO, SEGMENT, MODEL, NOTHING = "auto", "segment", "model", "nothing"
@@ -42,15 +47,28 @@ class SliceCorrections:
         accepted: slices that the user accepted.
     """
 
-    def __init__(self, onFound: Callable[[int, bool, str], None], onNotFound: Callable) -> None:
+    def __init__(self, onFound: Callable[[int, bool, str], None], onNotFound: Callable[[Failure], None]) -> None:
         self.startChoice = AUTO
         self.propagated: Mapping[int, ProposedMask] = {}
         self.accepted: set[int] = set()
         self._label: int | None = None
         self._onFound, self._onNotFound = onFound, onNotFound
         self._slices: dict[int, SliceCorrection] = {}
-        self._segment: CorrectedSegment | None = None
-        self._worker: CorrectionWorker | None = None
+        # Both are there while a session is open.
+        self._openSegment: CorrectedSegment | None = None
+        self._openWorker: CorrectionWorker | None = None
+
+    @property
+    def _segment(self) -> CorrectedSegment:
+        if self._openSegment is None:
+            raise NoSessionError
+        return self._openSegment
+
+    @property
+    def _worker(self) -> CorrectionWorker:
+        if self._openWorker is None:
+            raise NoSessionError
+        return self._openWorker
 
     @property
     def label(self) -> int | None:
@@ -58,20 +76,20 @@ class SliceCorrections:
 
         A segment that is renamed while it is corrected stays what it was, unless that is another structure's name.
         """
-        labels = self._worker.ready.labels
+        labels = self._worker.labels
         name = self._segment.name
         return next((number for number, each in labels.items() if structureName(number, each) == name), self._label)
 
     def begin(self, segment: CorrectedSegment, worker: CorrectionWorker) -> None:
         """The worker is ready for this segment."""
-        self._segment, self._worker = segment, worker
+        self._openSegment, self._openWorker = segment, worker
         self._label = self.label
 
     def forget(self) -> None:
         """The session is over."""
         self._slices.clear()
         self.propagated, self.accepted, self._label = {}, set(), None
-        self._segment = self._worker = None
+        self._openSegment = self._openWorker = None
 
     def forgetMasks(self) -> None:
         """The volume is another one: all masks are to be found anew."""
@@ -80,8 +98,8 @@ class SliceCorrections:
 
     def at(self, number: int | None) -> SliceCorrection:
         """The correction of a slice; where a mask was propagated to it, that stands for the model's own."""
-        work = self._slices.get(number, SliceCorrection())
-        return SliceCorrection() if number in self.propagated and not work.prompts else work
+        work = self._slices.get(number) if number is not None else None
+        return SliceCorrection() if work is None or (number in self.propagated and not work.prompts) else work
 
     def withPrompts(self, numbers: Collection[int]) -> dict[int, SliceCorrection]:
         """Those of these slices that have prompts."""
@@ -156,7 +174,7 @@ class SliceCorrections:
         start = self._startFor(held)
         return replace(work, start=start, given=held if start == "given" else None, base=packed(held))
 
-    def _startFor(self, held: np.ndarray) -> str:
+    def _startFor(self, held: np.ndarray) -> Start:
         if self.startChoice == SEGMENT or (self.startChoice == AUTO and held.any()):
             return "given"
         return "model" if self.startChoice in (AUTO, MODEL) and self.label is not None else "nothing"
@@ -165,9 +183,11 @@ class SliceCorrections:
         from SAMFineTuneLib.interactive.protocol import FindMask
 
         work = self.at(number)
-        if work.start == "given":
+        if not work.start:
+            return
+        if work.given is not None:
             self._worker.give(number, work.given)
-        if self._worker is None:
+        if self._openWorker is None:
             # The files of the masks were cut off, and that has ended the session.
             return
         question = FindMask(id=0, slice=number, prompts=work.prompts, start=work.start, label=self.label)
@@ -177,13 +197,13 @@ class SliceCorrections:
             lambda failure: self._giveUp(number, work, failure),
         )
 
-    def _take(self, number: int, sought: SliceCorrection, answer) -> None:
-        if self._segment is None or self._segment.problem():
+    def _take(self, number: int, sought: SliceCorrection, answer: Answer) -> None:
+        if self._openSegment is None or self._openSegment.problem():
             # The session is about to be closed.
             return
         work = self.at(number)
         mask = self._worker.found(number)
-        if self._worker is None:
+        if self._openWorker is None:
             # The files of the masks were cut off, and that has ended the session.
             return
         found = work.withMask(mask, answer.confidence[0] if answer.confidence else None)
@@ -192,7 +212,7 @@ class SliceCorrections:
         self._slices[number] = found if isLatest else replace(found, isFound=False)
         self._onFound(number, isLatest, answer.remark)
 
-    def _giveUp(self, number: int, sought: SliceCorrection, failure) -> None:
+    def _giveUp(self, number: int, sought: SliceCorrection, failure: Failure) -> None:
         """What cannot be found is not waited for; other prompts may be answered."""
         work = self.at(number)
         if work.prompts == sought.prompts and number in self._slices:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.models.library import TunedModel
 
 
-def usableModel(model: Any) -> Any:
+def usableModel(model: TunedModel | str | None) -> TunedModel | None:
     """A tuned model that can be used; None for the backbone as it is.
 
     Args:
@@ -26,7 +29,7 @@ def usableModel(model: Any) -> Any:
     return model
 
 
-def workerSettings(model: Any, orientation: str, settings: dict[str, Any]) -> dict[str, Any]:
+def workerSettings(model: TunedModel | None, orientation: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Fields of SAMFineTuneLib.interactive.protocol.SessionSettings, without those left to the program.
 
     Args:

@@ -21,11 +21,11 @@ class CorrectionKeys:
         fallback: the window of this widget is taken where there is no main window.
     """
 
-    def __init__(self, actions: Mapping[str, Callable[[], None]], fallback) -> None:
+    def __init__(self, actions: Mapping[str, Callable[[], None]], fallback: qt.QWidget) -> None:
         self._actions = dict(actions)
         self._fallback = fallback
-        self._window = None
-        self._shortcuts: list = []
+        self._window: qt.QWidget | None = None
+        self._shortcuts: list[qt.QShortcut] = []
 
     @property
     def areOn(self) -> bool:
@@ -43,24 +43,16 @@ class CorrectionKeys:
             shortcut.enabled = False
             # Not at once: it may be its own key that ends the correction. Its window keeps it until then.
             shortcut.deleteLater()
-        self._window.disconnect("destroyed()", self._letGo)
+        if self._window is not None:
+            self._window.disconnect("destroyed()", self._letGo)
         self._letGo()
 
     def _take(self) -> None:
-        self._window = slicer.util.mainWindow() or self._fallback.window()
-        self._shortcuts = [self._shortcut(key, action) for key, action in self._actions.items()]
-        self._window.connect("destroyed()", self._letGo)
+        window = self._window = slicer.util.mainWindow() or self._fallback.window()
+        self._shortcuts = [_shortcut(window, key, action) for key, action in self._actions.items()]
+        window.connect("destroyed()", self._letGo)
         slicer.app.connect(_FOCUS_CHANGED, self._onFocusChanged)
         self._onFocusChanged()
-
-    def _shortcut(self, key: str, action: Callable[[], None]):
-        shortcut = qt.QShortcut(self._window)
-        shortcut.setKey(qt.QKeySequence(key))
-        shortcut.autoRepeat = False
-        for signal in ("activated()", "activatedAmbiguously()"):
-            # Where Slicer has the key for something else, correcting goes first while it is open.
-            shortcut.connect(signal, action)
-        return shortcut
 
     def _letGo(self) -> None:
         """The shortcuts are gone, with their window where that was closed."""
@@ -74,3 +66,13 @@ class CorrectionKeys:
         isTyping = focused is not None and any(focused.inherits(name) for name in _TYPED_INTO)
         for shortcut in self._shortcuts:
             shortcut.enabled = not isTyping
+
+
+def _shortcut(window: qt.QWidget, key: str, action: Callable[[], None]) -> qt.QShortcut:
+    shortcut = qt.QShortcut(window)
+    shortcut.setKey(qt.QKeySequence(key))
+    shortcut.autoRepeat = False
+    for signal in ("activated()", "activatedAmbiguously()"):
+        # Where Slicer has the key for something else, correcting goes first while it is open.
+        shortcut.connect(signal, action)
+    return shortcut

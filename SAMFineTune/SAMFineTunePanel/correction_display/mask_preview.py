@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import slicer
 import vtk
@@ -11,6 +13,10 @@ from vtk.util.numpy_support import vtk_to_numpy
 from SAMFineTunePanel.scene.scene_removal import removeDisplayable
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.scene.transient_node import makeTransientNode
+
+if TYPE_CHECKING:
+    from SAMFineTunePanel.correction.correction import Correction
+    from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 
 _SEGMENT_ID = "preview"
 # The share of the segment's colour; the rest is white, so that one can tell the two apart.
@@ -29,7 +35,7 @@ class MaskPreview:
         correction: whose masks are shown until `remove`.
     """
 
-    def __init__(self, correction) -> None:
+    def __init__(self, correction: Correction) -> None:
         self._correction = correction
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         # What is shown, and where: drawing all views anew takes longer than finding a mask.
@@ -56,7 +62,7 @@ class MaskPreview:
         session = self._correction.session
         masks = session.preview
         colour = _paler(session.segment)
-        if self._node is not None and not self._isAsItShouldBe(colour):
+        if self._node is not None and not _isAsItShouldBe(self._node, colour):
             self._removeNode()
         if self._node is None:
             if not masks:
@@ -76,19 +82,20 @@ class MaskPreview:
         segmentation.InvokeEvent(segmentation.RepresentationModified, _SEGMENT_ID)
         self._shown, self._shownAt = dict(masks), place
 
-    def _isAsItShouldBe(self, colour: list[float]) -> bool:
-        if not slicer.mrmlScene.IsNodePresent(self._node):
-            return False
-        return np.allclose(self._node.GetSegmentation().GetSegment(_SEGMENT_ID).GetColor(), colour)
-
     def _removeNode(self) -> None:
         node, self._node = self._node, None
         self._shown = {}
         removeDisplayable(node)
 
-    def _onCorrection(self, correction, event: str) -> None:
+    def _onCorrection(self, correction: Correction, event: str) -> None:
         if event in ("mask", "slice", "state"):
             self.update()
+
+
+def _isAsItShouldBe(node: slicer.vtkMRMLSegmentationNode, colour: list[float]) -> bool:
+    if not slicer.mrmlScene.IsNodePresent(node):
+        return False
+    return np.allclose(node.GetSegmentation().GetSegment(_SEGMENT_ID).GetColor(), colour)
 
 
 def _areSame(masks: dict[int, np.ndarray], others: dict[int, np.ndarray]) -> bool:
@@ -96,7 +103,7 @@ def _areSame(masks: dict[int, np.ndarray], others: dict[int, np.ndarray]) -> boo
     return masks.keys() == others.keys() and all(masks[number] is others[number] for number in masks)
 
 
-def _paler(corrected) -> list[float]:
+def _paler(corrected: CorrectedSegment) -> list[float]:
     """The segment's colour, paler, so that one can tell the two apart."""
     own = corrected.segmentation.GetSegmentation().GetSegment(corrected.segmentID)
     return [_OWN_SHARE * part + 1 - _OWN_SHARE for part in own.GetColor()]
@@ -122,7 +129,7 @@ def _addNode(colour: list[float]) -> slicer.vtkMRMLSegmentationNode:
     return node
 
 
-def _fill(image: slicer.vtkOrientedImageData, masks: dict[int, np.ndarray], corrected) -> None:
+def _fill(image: slicer.vtkOrientedImageData, masks: dict[int, np.ndarray], corrected: CorrectedSegment) -> None:
     """Put masks of slices into a labelmap, on the grid of the volume, in one go for who watches it."""
     first, last = min(masks), max(masks)
     extent = [0, 0, 0, 0, 0, 0]

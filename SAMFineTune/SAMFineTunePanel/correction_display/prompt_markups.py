@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import qt
@@ -17,6 +18,9 @@ from SAMFineTunePanel.correction_display.own_changes import OwnChanges
 from SAMFineTunePanel.correction_display.prompt_placing import PromptPlacing
 from SAMFineTunePanel.scene.scene_removal import removeDisplayable
 from SAMFineTunePanel.scene.transient_node import addTransientMarkups
+
+if TYPE_CHECKING:
+    from SAMFineTunePanel.correction.correction import Correction
 
 POSITIVE, NEGATIVE, BOX = "positive", "negative", "box"
 
@@ -53,7 +57,7 @@ class PromptMarkups(VTKObservationMixin):
         onPlacing: called when `placing` has changed.
     """
 
-    def __init__(self, correction, onProblem: Callable[[str], None], onPlacing: Callable[[], None]) -> None:
+    def __init__(self, correction: Correction, onProblem: Callable[[str], None], onPlacing: Callable[[], None]) -> None:
         VTKObservationMixin.__init__(self)
         self._correction = correction
         self._onProblem = onProblem
@@ -229,18 +233,18 @@ class PromptMarkups(VTKObservationMixin):
             self._firstCorner = None
             self.update()
 
-    def _onPoints(self, caller=None, event=None) -> None:
+    def _onPoints(self, caller: object = None, event: object = None) -> None:
         if not self._ownChanges.areMade:
             self._timer.start()
 
-    def _onDragStart(self, caller=None, event=None) -> None:
+    def _onDragStart(self, caller: object = None, event: object = None) -> None:
         self._isDragged = True
 
-    def _onDragEnd(self, caller=None, event=None) -> None:
+    def _onDragEnd(self, caller: object = None, event: object = None) -> None:
         self._isDragged = False
         self._timer.start()
 
-    def _onCorrection(self, correction, event: str) -> None:
+    def _onCorrection(self, correction: Correction, event: str) -> None:
         if event == "slice":
             self._firstCorner = None
         if event in ("slice", "prompts", "state"):

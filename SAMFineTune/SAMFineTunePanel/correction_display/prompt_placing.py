@@ -89,7 +89,7 @@ class PromptPlacing(VTKObservationMixin):
             selection = slicer.app.applicationLogic().GetSelectionNode()
             self.addObserver(selection, selection.ActivePlaceNodeIDChangedEvent, self._onOtherPlaced)
 
-    def _onModeChanged(self, caller=None, event=None) -> None:
+    def _onModeChanged(self, caller: object = None, event: object = None) -> None:
         if self._ownChanges.areMade or not self.kind:
             return
         interaction = _interaction()
@@ -97,7 +97,7 @@ class PromptPlacing(VTKObservationMixin):
             # The user has left it, by a right click or in the tool bar.
             self._leave()
 
-    def _onOtherPlaced(self, caller=None, event=None) -> None:
+    def _onOtherPlaced(self, caller: object = None, event: object = None) -> None:
         """The user has chosen other markups to be placed by clicks; the mode stays theirs."""
         if self._ownChanges.areMade or not self.kind or PlaceMode.now().nodeID == self._nodes[self.kind].GetID():
             return

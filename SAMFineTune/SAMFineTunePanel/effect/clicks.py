@@ -69,7 +69,7 @@ class EffectClicks:
         """Drop the box that is being drawn."""
         self._first = None
 
-    def _press(self, interactor, sliceNode) -> bool:
+    def _press(self, interactor: vtk.vtkRenderWindowInteractor, sliceNode: slicer.vtkMRMLSliceNode) -> bool:
         if _isLeftToView(interactor):
             return False
         place, other = interactor.GetEventPosition(), bool(interactor.GetControlKey())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -16,6 +16,12 @@ from SAMFineTunePanel.correction_display.prompt_markups import PromptMarkups
 from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor
 from SAMFineTunePanel.texts.error_text import textOf
 from SAMFineTunePanel.worker.python_packages import missingPackages
+
+if TYPE_CHECKING:
+    from SAMFineTunePanel.correction.correction import Correction
+
+# Volume, segmentation and ID of the segment that are selected in the editor.
+Selected = tuple[slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLSegmentationNode, str]
 
 # Of a control point that can be taken hold of, in pixels.
 _REACH = 8.0
@@ -38,7 +44,7 @@ class EditorCorrection(VTKObservationMixin):
         model: name of a tuned model; "" for the backbone as it is.
     """
 
-    def __init__(self, correction: Any, changed: Callable[[], None], saveState: Callable[[], None]) -> None:
+    def __init__(self, correction: Correction, changed: Callable[[], None], saveState: Callable[[], None]) -> None:
         VTKObservationMixin.__init__(self)
         self.correction = correction
         self.isActive = False
@@ -47,10 +53,10 @@ class EditorCorrection(VTKObservationMixin):
         self._changed = changed
         self._saveState = saveState
         self._editorNode: slicer.vtkMRMLSegmentEditorNode | None = None
-        self._opened: tuple | None = None
+        self._opened: Selected | None = None
         self._isOwn = False
         self._problem = ""
-        self._shown: tuple = ()
+        self._shown: tuple[MaskPreview | PromptMarkups, ...] = ()
         correction.addListener(self._onCorrection)
 
     @property
@@ -156,16 +162,18 @@ class EditorCorrection(VTKObservationMixin):
         else:
             self._open(selected)
 
-    def _open(self, selected: tuple) -> None:
+    def _open(self, selected: Selected) -> None:
         before, wasOwn = self._opened, self._isOwn
         self._opened, self._isOwn = selected, True
         # What was open is not closed first: its worker has read the volume, and serves its other segments too.
         self.attempt(lambda: self.correction.open(*selected, model=self.model))
-        if self._problem and wasOwn and self._isOpenOn(*before):
+        if self._problem and wasOwn and before is not None and self._isOpenOn(*before):
             self.correction.close()
 
-    def _selected(self) -> tuple | None:
+    def _selected(self) -> Selected | None:
         node = self._editorNode
+        if node is None:
+            return None
         volume, segmentation, segmentID = (
             node.GetSourceVolumeNode(),
             node.GetSegmentationNode(),
@@ -177,15 +185,17 @@ class EditorCorrection(VTKObservationMixin):
 
     def _editor(self) -> SegmentEditor | None:
         """The editor, where what is corrected is what it edits."""
-        node, segment = self._editorNode, self.correction.session.segment
-        if node is None or segment is None or node.GetSegmentationNode() is not segment.segmentation:
+        node, session = self._editorNode, self.correction.session
+        if node is None or not session.isOpen or node.GetSegmentationNode() is not session.segment.segmentation:
             return None
         return SegmentEditor(node, self._saveState)
 
-    def _isOpenOn(self, volume, segmentation, segmentID: str) -> bool:
-        segment = self.correction.session.segment
-        if not self.correction.session.isOpen or segment is None:
+    def _isOpenOn(
+        self, volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, segmentID: str
+    ) -> bool:
+        if not self.correction.session.isOpen:
             return False
+        segment = self.correction.session.segment
         return (segment.volume, segment.segmentation, segment.segmentID) == (volume, segmentation, segmentID)
 
     def _close(self) -> None:
@@ -198,11 +208,11 @@ class EditorCorrection(VTKObservationMixin):
         self._problem = problem
         self._changed()
 
-    def _onEditorModified(self, caller, event) -> None:
+    def _onEditorModified(self, caller: object, event: object) -> None:
         # The node reports everything that is chosen in the editor; a correction is not opened anew for that.
         if self._selected() != self._opened:
             self._openSelected()
 
-    def _onCorrection(self, correction, event: str) -> None:
+    def _onCorrection(self, correction: Correction, event: str) -> None:
         if self.isActive:
             self._changed()

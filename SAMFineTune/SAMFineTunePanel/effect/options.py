@@ -99,7 +99,7 @@ class EffectOptions:
         showProblem(self.problemLabel, editing.problem)
         self.moduleButton.visible = editing.lacksPackages
 
-    def _addPromptButtons(self, layout) -> None:
+    def _addPromptButtons(self, layout: qt.QVBoxLayout) -> None:
         editing, correction = self._editorCorrection, self._editorCorrection.correction
         self.positiveButton = self._button(_("Point +"), self._toPositive, checkable=True)
         self.negativeButton = self._button(_("Point -"), self._toNegative, checkable=True)
@@ -111,7 +111,7 @@ class EffectOptions:
         self.acceptButton = self._button(_("Accept"), editing.accept)
         _addRow(layout, self.undoButton, self.redoButton, self.clearButton, self.acceptButton)
 
-    def _addPropagation(self, layout) -> None:
+    def _addPropagation(self, layout: qt.QVBoxLayout) -> None:
         correction = self._editorCorrection.correction
         self.slicesSpinBox = qt.QSpinBox()
         self.slicesSpinBox.setRange(1, _MOST_SLICES)
@@ -123,7 +123,7 @@ class EffectOptions:
         _addRow(layout, self.propagateButton, self.slicesSpinBox, self.betweenButton)
         _addRow(layout, self.nextButton)
 
-    def _button(self, title: str, act: Callable[[], None], checkable: bool = False):
+    def _button(self, title: str, act: Callable[[], None], checkable: bool = False) -> qt.QPushButton:
         button = qt.QPushButton(title)
         button.checkable = checkable
         button.connect("clicked(bool)", lambda checked=False: self._editorCorrection.attempt(act))
@@ -145,14 +145,14 @@ class EffectOptions:
         self._editorCorrection.chooseModel(self.chosenModel())
 
 
-def _addRow(layout, *widgets) -> None:
+def _addRow(layout: qt.QVBoxLayout, *widgets: qt.QWidget) -> None:
     row = qt.QHBoxLayout()
     for widget in widgets:
         row.addWidget(widget)
     layout.addLayout(row)
 
 
-def _label(layout):
+def _label(layout: qt.QVBoxLayout) -> qt.QLabel:
     label = qt.QLabel()
     label.wordWrap = True
     label.textFormat = qt.Qt.PlainText
@@ -160,5 +160,5 @@ def _label(layout):
     return label
 
 
-def _allowStep(button, step: str, toolTip: str, nothing: str) -> None:
+def _allowStep(button: qt.QPushButton, step: str, toolTip: str, nothing: str) -> None:
     allow(button, "" if step else nothing, toolTip.format(step=step))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 
@@ -21,6 +21,9 @@ from SAMFineTunePanel.scene.segment_voxels import segmentName, segmentVoxels
 from SAMFineTunePanel.scene.structure_label import StructureLabel
 from SAMFineTunePanel.scene.volume_writing import isOn
 from SAMFineTunePanel.scene.voxel_grid import VoxelGrid
+
+if TYPE_CHECKING:
+    from SAMFineTunePanel.parameter_node import Example
 
 
 @dataclass
@@ -38,7 +41,7 @@ class DrawnSlices:
         written: what was drawn as job.json has it, filled in by `steps`.
     """
 
-    examples: list
+    examples: list[Example]
     folder: Path
     painted: PaintedSlices
     labels: list[StructureLabel]
@@ -70,7 +73,7 @@ class DrawnSlices:
                 numbers = [label.value for label in layer.present]
                 self.written.append(jobExample(file, segmentation, numbers, _consistent(slices)) | {"empty": "none"})
 
-    def _layers(self, example, grid: VoxelGrid) -> Generator[None, None, list[LabelmapLayer]]:
+    def _layers(self, example: Example, grid: VoxelGrid) -> Generator[None, None, list[LabelmapLayer]]:
         """The known segments in as few labelmaps as hold them without an overlap."""
         values = {label.name: label for label in self.labels}
         volume, segmentation = example.volume, example.segmentation

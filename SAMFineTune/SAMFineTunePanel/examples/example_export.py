@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -20,10 +20,13 @@ from SAMFineTunePanel.scene.volume_writing import isOn, writeVolume
 from SAMFineTunePanel.scene.voxel_grid import VoxelGrid, gridOf
 from SAMFineTunePanel.texts.counted_text import counted
 
+if TYPE_CHECKING:
+    from SAMFineTunePanel.parameter_node import Example
+
 _STATUS_TAG = "Segmentation.Status"
 
 
-def structureLabels(examples: Sequence, numbers: Mapping[str, int] | None = None) -> list[StructureLabel]:
+def structureLabels(examples: Sequence[Example], numbers: Mapping[str, int] | None = None) -> list[StructureLabel]:
     """The structures of all examples.
 
     Args:
@@ -73,7 +76,7 @@ class FinetuneInputs:
         written: the examples as job.json has them, filled in by `steps`.
     """
 
-    examples: list
+    examples: list[Example]
     folder: Path
     painted: PaintedSlices
     labels: list[StructureLabel]
@@ -100,7 +103,7 @@ class FinetuneInputs:
             _requireUnmoved(volume, grids[volume.GetID()])
             self.written.append(self._jobExample(example, volumes[volume.GetID()], segmentation))
 
-    def _jobExample(self, example, volume: Path, segmentation: Path) -> dict[str, Any]:
+    def _jobExample(self, example: Example, volume: Path, segmentation: Path) -> dict[str, Any]:
         slices = slicesOf(example, self.painted)
         if slices.problem:
             raise ValueError(slices.problem)
@@ -144,7 +147,7 @@ def _requireUnmoved(volumeNode: slicer.vtkMRMLScalarVolumeNode, grid: VoxelGrid)
         )
 
 
-def writeLabelmap(example, labels: list[StructureLabel], path: Path) -> Iterator[None]:
+def writeLabelmap(example: Example, labels: list[StructureLabel], path: Path) -> Iterator[None]:
     """Write the chosen segments of an example on its volume's grid, with names, colours and terminology.
 
     Raises:
@@ -222,7 +225,9 @@ class LabelmapLayer:
         yield from raw_nrrd.write(path, self._merged, self._grid, _segmentFields(self.present))
 
 
-def _refuseOverlap(example, shared: Mapping[int, int], label: StructureLabel, present: list[StructureLabel]) -> None:
+def _refuseOverlap(
+    example: Example, shared: Mapping[int, int], label: StructureLabel, present: list[StructureLabel]
+) -> None:
     if not shared:
         return
     most = max(shared, key=lambda value: shared[value])

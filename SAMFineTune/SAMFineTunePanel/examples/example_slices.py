@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
@@ -12,6 +12,9 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP, SegmentVoxels, segmentName, segmentVoxels
 from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS, VoxelGrid, gridOf
+
+if TYPE_CHECKING:
+    from SAMFineTunePanel.parameter_node import Example
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class ExampleSlices:
         return max(self.first, 0), self.last if self.last >= 0 else self.count - 1
 
 
-def chosenSegmentIDs(example) -> list[str]:
+def chosenSegmentIDs(example: Example) -> list[str]:
     """The segments of an example: those chosen, or all of its segmentation."""
     chosen = list(example.segmentIDs)
     return chosen or list(example.segmentation.GetSegmentation().GetSegmentIDs())
@@ -79,7 +82,7 @@ class PaintedSlices:
         """Drop what is remembered, for another scene."""
         self._known.clear()
 
-    def along(self, example, segmentID: str) -> list[np.ndarray]:
+    def along(self, example: Example, segmentID: str) -> list[np.ndarray]:
         """For the voxel axes i, j, k: the slices that hold the segment.
 
         Raises:
@@ -94,7 +97,7 @@ class PaintedSlices:
         return known[1]
 
 
-def _state(example, segmentID: str) -> tuple:
+def _state(example: Example, segmentID: str) -> tuple:
     """Changes whenever the answer might."""
     segment = example.segmentation.GetSegmentation().GetSegment(segmentID)
     if segment is None:
@@ -121,7 +124,7 @@ def _occupied(voxels: SegmentVoxels) -> list[np.ndarray]:
     return [np.flatnonzero(each) + first for each, first in zip(along, voxels.start, strict=True)]
 
 
-def slicesOf(example, painted: PaintedSlices) -> ExampleSlices:
+def slicesOf(example: Example, painted: PaintedSlices) -> ExampleSlices:
     """Everything that is known of an example's slices; never raises for what a user can bring about."""
     problem = _missing(example)
     if problem:
@@ -152,8 +155,8 @@ def slicesOf(example, painted: PaintedSlices) -> ExampleSlices:
 
 
 def usableExamples(
-    examples: list, volume: slicer.vtkMRMLScalarVolumeNode, painted: PaintedSlices
-) -> Iterator[tuple[Any, ExampleSlices]]:
+    examples: list[Example], volume: slicer.vtkMRMLScalarVolumeNode, painted: PaintedSlices
+) -> Iterator[tuple[Example, ExampleSlices]]:
     """The examples of a volume that can be used, with what is known of their slices."""
     for example in examples:
         if example.volume is volume:
@@ -162,7 +165,7 @@ def usableExamples(
                 yield example, slices
 
 
-def _missing(example) -> str:
+def _missing(example: Example) -> str:
     if example.volume is None:
         return _("The volume has been removed from the scene.")
     if example.segmentation is None:

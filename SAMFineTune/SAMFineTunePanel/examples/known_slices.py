@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
@@ -11,6 +12,9 @@ from SAMFineTunePanel.examples.example_slices import ExampleSlices, PaintedSlice
 from SAMFineTunePanel.scene.segment_voxels import segmentName, segmentVoxels
 from SAMFineTunePanel.scene.structure_label import StructureLabel
 from SAMFineTunePanel.scene.voxel_grid import gridOf
+
+if TYPE_CHECKING:
+    from SAMFineTunePanel.parameter_node import Example
 
 
 class KnownSlices:
@@ -22,7 +26,7 @@ class KnownSlices:
         painted: finds labelled slices.
     """
 
-    def __init__(self, examples: list, volume: slicer.vtkMRMLScalarVolumeNode, painted: PaintedSlices) -> None:
+    def __init__(self, examples: list[Example], volume: slicer.vtkMRMLScalarVolumeNode, painted: PaintedSlices) -> None:
         self._volume = volume
         self._examples = list(usableExamples(examples, volume, painted))
 
@@ -47,7 +51,7 @@ class KnownSlices:
                     yield from self._draw(predicted, values[name], axis, known, example, segmentID)
 
     def _draw(
-        self, predicted: np.ndarray, value: int, axis: int, known: np.ndarray, example, segmentID: str
+        self, predicted: np.ndarray, value: int, axis: int, known: np.ndarray, example: Example, segmentID: str
     ) -> Iterator[None]:
         for box, mask in segmentVoxels(example.segmentation, segmentID, self._volume).slabs():
             shape = [-1 if each == axis else 1 for each in range(3)]

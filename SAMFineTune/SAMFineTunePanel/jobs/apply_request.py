@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 from slicer.i18n import tr as _
@@ -21,6 +21,11 @@ from SAMFineTunePanel.scene.structure_label import StructureLabel, structureName
 from SAMFineTunePanel.scene.volume_writing import writeVolume
 from SAMFineTunePanel.scene.voxel_grid import gridOf
 from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.models.library import TunedModel
+    from SAMFineTuneLib.models.model_file import ModelCard
+    from SAMFineTunePanel.parameter_node import Example
 
 _GREY = (0.5, 0.7, 0.5)
 
@@ -41,7 +46,7 @@ class ApplyRequest:
         settings: further fields of job.json, such as the device.
     """
 
-    model: Any
+    model: TunedModel | None
     volumes: list[slicer.vtkMRMLScalarVolumeNode]
     segmentation: slicer.vtkMRMLSegmentationNode | None = None
     uncertainty: bool = False
@@ -50,16 +55,16 @@ class ApplyRequest:
     keepKnown: bool = False
     settings: dict[str, Any] | None = None
 
-    def problem(self, examples: list) -> str:
+    def problem(self, examples: list[Example]) -> str:
         """What is missing, in words; "" when it can start.
 
         Args:
             examples: those of the scene, whose labelled segments may not be overwritten.
         """
-        if self.model is None:
-            return _("Choose a tuned model first.")
-        if self.model.card is None:
-            return self.model.fault
+        try:
+            self._usableModel()
+        except ValueError as error:
+            return str(error)
         if not self.volumes or any(volume is None for volume in self.volumes):
             return _("Choose a volume to segment first.")
         try:
@@ -68,20 +73,32 @@ class ApplyRequest:
         except ValueError as error:
             return str(error)
         if self.segmentation is not None:
-            return self._problemWithSegmentation(examples)
+            return self._problemWithSegmentation(self.segmentation, examples)
         return ""
 
-    def _problemWithSegmentation(self, examples: list) -> str:
+    def _usableModel(self) -> tuple[TunedModel, ModelCard]:
+        """The model and its card.
+
+        Raises:
+            ValueError: none is chosen, or its file cannot be used, in words.
+        """
+        if self.model is None:
+            raise ValueError(_("Choose a tuned model first."))
+        if self.model.card is None:
+            raise ValueError(self.model.fault)
+        return self.model, self.model.card
+
+    def _problemWithSegmentation(self, node: slicer.vtkMRMLSegmentationNode, examples: list[Example]) -> str:
         if len(self.volumes) > 1:
             return _("Several volumes need a new segmentation each.")
-        segmentation = self.segmentation.GetSegmentation()
+        segmentation = node.GetSegmentation()
         if segmentation.GetNumberOfSegments() and segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
             return _("{name} is not made of voxels but of surfaces. Choose a new segmentation.").format(
-                name=self.segmentation.GetName()
+                name=node.GetName()
             )
         names = {label.name for label in self._labels()}
         for example in examples:
-            if example.segmentation is not self.segmentation:
+            if example.segmentation is not node:
                 continue
             segments = (segmentation.GetSegment(segmentID) for segmentID in chosenSegmentIDs(example))
             taken = [segment.GetName() for segment in segments if segment and segment.GetName().strip() in names]
@@ -89,24 +106,25 @@ class ApplyRequest:
                 return _(
                     "Segment {segment} of {name} is an example to learn from and would be replaced. Choose a new "
                     "segmentation, or remove the example."
-                ).format(segment=taken[0], name=self.segmentation.GetName())
+                ).format(segment=taken[0], name=node.GetName())
         return ""
 
     def _labels(self) -> list[StructureLabel]:
+        _model, card = self._usableModel()
         return [
             StructureLabel(
                 label.value,
                 structureName(label.value, label.name),
-                tuple(label.colour or _GREY),
+                label.colour or _GREY,
                 label.terminology,
             )
-            for label in self.model.card.labels
+            for label in card.labels
         ]
 
     def job(
         self,
         undo: SegmentationUndo,
-        examples: list,
+        examples: list[Example],
         painted: PaintedSlices,
         noteUncertainty: Callable[..., None],
     ) -> Job:
@@ -128,13 +146,14 @@ class ApplyRequest:
         problem = self.problem(examples)
         if problem:
             raise ValueError(problem)
+        model, _card = self._usableModel()
         folder = new_job_folder("apply").path
         files = [folder / "inputs" / f"volume{index}.nrrd" for index in range(len(self.volumes))]
         single = len(files) == 1
         fields: dict[str, Any] = dict(
             self.settings or {},
             kind="apply",
-            model=str(self.model.path),
+            model=str(model.path),
             volumes=[str(file) for file in files],
             output=str(folder / ("segmentation.seg.nrrd" if single else "segmentations")),
             largest_component=self.largestComponent,
@@ -159,7 +178,7 @@ class ApplyRequest:
         def known(volume: slicer.vtkMRMLScalarVolumeNode) -> KnownSlices | None:
             return KnownSlices(examples, volume, painted) if self.keepKnown else None
 
-        title = _("Apply {name}").format(name=self.model.name)
+        title = _("Apply {name}").format(name=model.name)
         return Job("apply", title, folder, prepare(), conclude)
 
     def _conclude(
@@ -215,6 +234,7 @@ class ApplyRequest:
         if self.segmentation is not None:
             undo.noteBefore(self.segmentation)
             return self.segmentation
-        made = createSegmentation(volume, _("{volume} {model}").format(volume=volume.GetName(), model=self.model.name))
+        model, _card = self._usableModel()
+        made = createSegmentation(volume, _("{volume} {model}").format(volume=volume.GetName(), model=model.name))
         undo.noteMade(made)
         return made

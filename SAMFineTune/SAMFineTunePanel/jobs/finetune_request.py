@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.examples.example_export import FinetuneInputs, structureLabels
 from SAMFineTunePanel.examples.example_slices import PaintedSlices, slicesOf
 from SAMFineTunePanel.jobs.job import Job
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.jobs.schema import AnyJob
+    from SAMFineTuneLib.models.library import TunedModel
+    from SAMFineTunePanel.parameter_node import Example
 
 
 @dataclass
@@ -25,7 +30,7 @@ class FinetuneRequest:
         settings: fields of job.json (preset, backbone, steps …); those left out are chosen by the program.
     """
 
-    examples: list
+    examples: list[Example]
     name: str = ""
     startFrom: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +66,8 @@ class FinetuneRequest:
         base = find_model(self.startFrom) if self.startFrom else None
         if base is not None and base.card is None:
             raise ValueError(base.fault)
-        known = {label.name: label.value for label in base.card.labels} if base is not None else None
+        card = base.card if base is not None else None
+        known = {label.name: label.value for label in card.labels} if card is not None else None
         labels = structureLabels(self.examples, known)
         lacking = sorted(set(known or {}) - {label.name for label in labels})
         if lacking:
@@ -73,8 +79,8 @@ class FinetuneRequest:
         # The labelmaps have the names too; here they tell what the job is about while it has no model.
         names = {label.value: label.name for label in labels}
         fields = dict(self.settings, kind="finetune", label_names=names)
-        if base is not None:
-            fields.update(initial_model=str(base.path), backbone=base.card.backbone)
+        if base is not None and card is not None:
+            fields.update(initial_model=str(base.path), backbone=card.backbone)
         output = new_model_path(self.name or self._defaultName([label.name for label in labels]))
         # The examples are not written yet; everything else can be refused at once.
         make_job(FinetuneJob, dict(fields, output=output, examples=[{"volume": "volume", "segmentation": "labels"}]))
@@ -96,7 +102,7 @@ class FinetuneRequest:
 def finetuneJob(folder: Path, output: Path, prepare: Iterable[None] = ()) -> Job:
     """The job of a folder; with nothing to prepare, it goes on where an earlier run stopped."""
 
-    def conclude(result: dict[str, Any]) -> Iterator[Any]:
+    def conclude(result: dict[str, Any]) -> Iterator[TunedModel]:
         from SAMFineTuneLib.models.library import find_model
 
         yield find_model(Path(result["model"]).stem)
@@ -120,7 +126,7 @@ def unclaimedOutput(folder: Path, output: Path) -> Path:
     return free
 
 
-def writeJob(folder: Path, jobType: type, fields: dict[str, Any]) -> None:
+def writeJob(folder: Path, jobType: type[AnyJob], fields: dict[str, Any]) -> None:
     """Check a job and write its job.json.
 
     Raises:

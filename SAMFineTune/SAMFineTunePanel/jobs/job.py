@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -14,6 +14,10 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.texts.error_text import errorText, textOf
 from SAMFineTunePanel.worker.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.jobs.worker_output import Outcome
+    from SAMFineTuneLib.worker.events import Event, Log, Preview, Progress
 
 # Of work on the scene at a time; Slicer draws and listens in between.
 _PIECE_S = 0.02
@@ -160,7 +164,7 @@ class Job:
 
     def finishNow(self) -> None:
         """Have a fine-tune end now and keep the best so far; before its first step there is nothing to keep."""
-        if self.canFinishNow:
+        if self._process is not None and self.canFinishNow:
             self._finishAsked = True
             self._process.finishEarly()
             self._notify("state")
@@ -238,12 +242,15 @@ class Job:
         self._setState(RUNNING)
         self._process.start()
 
-    def _take(self, event) -> None:
-        take = {"progress": self._takeProgress, "preview": self._takePreview, "log": self._takeLog}.get(event.type)
-        if take is not None:
-            take(event)
+    def _take(self, event: Event) -> None:
+        if event.type == "progress":
+            self._takeProgress(event)
+        elif event.type == "preview":
+            self._takePreview(event)
+        elif event.type == "log":
+            self._takeLog(event)
 
-    def _takeProgress(self, event) -> None:
+    def _takeProgress(self, event: Progress) -> None:
         self.step, self.steps, self.phase = event.step, event.steps, event.phase
         self.etaSeconds, self.loss = event.eta_s, event.loss
         if event.loss is not None and event.phase != "prompts":
@@ -254,11 +261,11 @@ class Job:
             self.validations.append((event.step, event.validation_dsc))
         self._notify("progress")
 
-    def _takePreview(self, event) -> None:
+    def _takePreview(self, event: Preview) -> None:
         self.previewPath = event.path
         self._notify("preview")
 
-    def _takeLog(self, event) -> None:
+    def _takeLog(self, event: Log) -> None:
         if event.level == "warning" and event.message not in self.warnings:
             self.warnings.append(event.message)
         prefix = "" if event.level == "info" else f"{event.level}: "
@@ -266,11 +273,11 @@ class Job:
         del self.log[:-_KEPT_LOG_LINES]
         self._notify("log")
 
-    def _onWorkerEnded(self, outcome) -> None:
-        if outcome.exit_code == 0 and self._cancelAsked and (self.kind == "apply" or self._isClosing):
+    def _onWorkerEnded(self, outcome: Outcome) -> None:
+        if outcome.result is not None and self._cancelAsked and (self.kind == "apply" or self._isClosing):
             # The model of a fine-tune is in the library already; nobody is there to be told.
             self._end(CANCELLED)
-        elif outcome.exit_code == 0:
+        elif outcome.result is not None:
             # Asked to stop too late: the model is there, and saying otherwise would hide it.
             self._cancelAsked = False
             self._setState(IMPORTING)
@@ -279,7 +286,8 @@ class Job:
             self._end(CANCELLED)
         else:
             error = outcome.error
-            self._end(FAILED, errorText(error.message, error.remedy, error.code, error.facts))
+            text = errorText(error.message, error.remedy, error.code, error.facts) if error is not None else ""
+            self._end(FAILED, text)
 
     def _end(self, state: str, message: str = "") -> None:
         self._timer.stop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from SAMFineTunePanel.scene import raw_nrrd
 from SAMFineTunePanel.scene.scene_pairs import RESULT_ATTRIBUTE
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.scene.structure_label import StructureLabel
-from SAMFineTunePanel.scene.voxel_grid import gridOf, worldTransform
+from SAMFineTunePanel.scene.voxel_grid import Box, gridOf, worldTransform
 
 _CLOSED_SURFACE = "Closed surface"
 _SLAB_BYTES = 8 << 20
@@ -92,9 +92,7 @@ class PredictedStructures:
             for label in self.labels:
                 yield from self._fill(label, voxels, boxes.get(label.value))
 
-    def _fill(
-        self, label: StructureLabel, voxels: np.ndarray, box: tuple[slice, slice, slice] | None
-    ) -> Iterator[None]:
+    def _fill(self, label: StructureLabel, voxels: np.ndarray, box: Box | None) -> Iterator[None]:
         """Write a structure into its segment, slab by slab; a slab of a whole body takes a tenth of a second."""
         segmentID = self._segment(label)
         if box is None:
@@ -183,7 +181,7 @@ def _toSegmentation(node: slicer.vtkMRMLSegmentationNode) -> np.ndarray:
     return np.linalg.inv(worldTransform(node))
 
 
-def _boxes(voxels: np.ndarray, values: list[int]) -> Iterator[None]:
+def _boxes(voxels: np.ndarray, values: list[int]) -> Generator[None, None, dict[int, Box]]:
     """The smallest box (k, j, i) around each label that occurs; yields between slabs of slices."""
     thickness = max(1, _SLAB_BYTES // max(1, voxels[0].nbytes))
     from SAMFineTuneLib.geometry.bounding_box import bounding_box
@@ -200,7 +198,13 @@ def _boxes(voxels: np.ndarray, values: list[int]) -> Iterator[None]:
                     [np.minimum(known[:, 0], box[:, 0]), np.maximum(known[:, 1], box[:, 1])], axis=1
                 )
         yield
-    return {value: tuple(slice(int(low), int(high)) for low, high in box) for value, box in found.items()}
+    return {value: _boxOf(box) for value, box in found.items()}
+
+
+def _boxOf(bounds: np.ndarray) -> Box:
+    """A box from its first places and those behind its last, for each axis (k, j, i)."""
+    (k, kStop), (j, jStop), (i, iStop) = bounds.tolist()
+    return slice(k, kStop), slice(j, jStop), slice(i, iStop)
 
 
 @dataclass
@@ -234,23 +238,24 @@ class UncertaintyVolume:
             target[start : start + thickness] = values[start : start + thickness]
             yield
         name = _("{volume} uncertainty").format(volume=self.volume.GetName())
-        self.node = slicer.mrmlScene.AddNewNodeByClass(
+        node = self.node = slicer.mrmlScene.AddNewNodeByClass(
             "vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name)
         )
         matrix = vtk.vtkMatrix4x4()
         self.volume.GetIJKToRASMatrix(matrix)
-        self.node.SetIJKToRASMatrix(matrix)
-        self.node.SetAndObserveTransformNodeID(self.volume.GetTransformNodeID())
+        node.SetIJKToRASMatrix(matrix)
+        node.SetAndObserveTransformNodeID(self.volume.GetTransformNodeID())
         # Before the voxels: a display without a window of its own would search all of them for one.
-        self._setDisplay()
+        _setDisplay(node)
         yield
-        self.node.SetAndObserveImageData(image)
-        _placeBeside(self.node, self.volume)
+        node.SetAndObserveImageData(image)
+        _placeBeside(node, self.volume)
         yield
 
-    def _setDisplay(self) -> None:
-        self.node.CreateDefaultDisplayNodes()
-        display = self.node.GetDisplayNode()
-        display.SetAndObserveColorNodeID(_UNCERTAINTY_COLOURS)
-        display.AutoWindowLevelOff()
-        display.SetWindowLevelMinMax(0.0, 1.0)
+
+def _setDisplay(node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetAndObserveColorNodeID(_UNCERTAINTY_COLOURS)
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(0.0, 1.0)

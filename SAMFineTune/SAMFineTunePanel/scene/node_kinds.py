@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS
 
 
-def requireVolume(node: Any) -> None:
+def requireVolume(node: object) -> None:
     """Refuse what is not a volume node.
 
     Raises:
@@ -19,7 +17,7 @@ def requireVolume(node: Any) -> None:
         raise ValueError(_("A volume node is needed, not {thing}.").format(thing=_described(node)))
 
 
-def requireSegmentation(node: Any) -> None:
+def requireSegmentation(node: object) -> None:
     """Refuse what is not a segmentation node.
 
     Raises:
@@ -48,11 +46,11 @@ def requireOrientation(orientation: str) -> None:
         )
 
 
-def _isA(node: Any, className: str) -> bool:
+def _isA(node: object, className: str) -> bool:
     return hasattr(node, "IsA") and bool(node.IsA(className))
 
 
-def _described(node: Any) -> str:
+def _described(node: object) -> str:
     if hasattr(node, "GetName") and hasattr(node, "GetClassName"):
         return f"{node.GetName()} ({node.GetClassName()})"
     return repr(node)

@@ -60,7 +60,7 @@ def write(path: Path, array: np.ndarray, grid: VoxelGrid, fields: dict[str, str]
     array = np.ascontiguousarray(array)
     if array.dtype.name not in _TYPES:
         raise ValueError(f"{array.dtype} cannot be written as NRRD")
-    voxels = memoryview(array.reshape(-1)).cast("B")
+    voxels = array.reshape(-1).data.cast("B")
     with path.open("wb") as file:
         file.write(_header(array, grid, fields or {}))
         for start in range(0, len(voxels), _PIECE_BYTES):

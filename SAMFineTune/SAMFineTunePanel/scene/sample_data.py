@@ -7,7 +7,7 @@ or else fetched once from nilearn's repository into Slicer's cache.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import slicer
 import vtk
@@ -45,7 +45,7 @@ def registerSampleData() -> None:
     )
 
 
-def _onSampleChosen(_source: Any) -> None:
+def _onSampleChosen(_source: object) -> None:
     with slicer.util.tryWithErrorDisplay(_("The sample could not be loaded."), waitCursor=True):
         loadSampleHead()
 

@@ -49,7 +49,7 @@ def volumesOfScene() -> list:
     return sorted(imagesOfScene(), key=lambda each: each.GetID() != shown)
 
 
-def _volumeDrawnOn(segmentation):
+def _volumeDrawnOn(segmentation: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode | None:
     return segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole())
 
 

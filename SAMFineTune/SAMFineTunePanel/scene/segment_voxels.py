@@ -98,7 +98,7 @@ def _clipped(labels: np.ndarray, start: np.ndarray, grid: VoxelGrid, value: int)
         return SegmentVoxels(np.zeros((0, 0, 0), np.uint8), (0, 0, 0), 1)
     (i, j, k), (iStop, jStop, kStop) = first - start, stop - start
     piece = labels[k:kStop, j:jStop, i:iStop]
-    return SegmentVoxels(piece, tuple(int(each) for each in first), int(value))
+    return SegmentVoxels(piece, (int(first[0]), int(first[1]), int(first[2])), int(value))
 
 
 def _resampled(

@@ -16,6 +16,10 @@ _TOLERANCE = 1e-3
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
+# A box of an array (k, j, i).
+Box = tuple[slice, slice, slice]
+
+
 @dataclass(frozen=True, eq=False)
 class VoxelGrid:
     """Voxels of a volume.

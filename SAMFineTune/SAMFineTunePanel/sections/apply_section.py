@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import slicer
 from slicer.i18n import tr as _
 
@@ -18,17 +20,24 @@ from SAMFineTunePanel.sections.panel_section import (
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice
 from SAMFineTunePanel.widgets.ticked_list import Entry, TickedList
 
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTuneLib.models.library import TunedModel
+    from SAMFineTuneLib.models.model_file import ModelCard
+    from SAMFineTunePanel.jobs.job import Job
+
 
 class ApplySection(PanelSection):
     """Tuned model, volumes, where to write; apply, cancel, undo."""
 
     uiFile = "SAMFineTuneApplySection.ui"
 
-    def __init__(self, logic) -> None:
+    def __init__(self, logic: SAMFineTuneLogic) -> None:
         super().__init__(logic)
-        self._job = None
-        self._models: list = []
-        self._results: list = []
+        self._job: Job | None = None
+        # Of the tuned models that can be used, by name.
+        self._cards: dict[str, ModelCard] = {}
+        self._results: list[slicer.vtkMRMLSegmentationNode] = []
         self._view = JobView(self.ui.progressBar, self.ui.statusLabel, self.ui.errorLabel, self.ui.logEdit)
         self._model = ComboBoxChoice(self.ui.modelComboBox, self, "applyModel")
         # Not a node selector with ticks: that one drops its ticks when a scene is imported.
@@ -38,14 +47,14 @@ class ApplySection(PanelSection):
         self.ui.undoButton.connect("clicked(bool)", self.onUndo)
 
     def offerVolume(self) -> None:
-        if self.parameterNode is not None and not self._chosenVolumes():
+        if self.hasParameters and not self._chosenVolumes():
             self.parameterNode.applyVolumes = volumesOfScene()[:1]
 
     def forgetScene(self) -> None:
         self._results = []
 
     def update(self) -> None:
-        if self.parameterNode is None:
+        if not self.hasParameters:
             return
         self._offerModel()
         self._model.update()
@@ -56,8 +65,8 @@ class ApplySection(PanelSection):
             several,
             _("A new segmentation, or one of the scene, whose other segments are not touched"),
         )
-        allow(self.ui.modelComboBox, "" if self._models else _noModels(), _("Which tuned model segments"))
-        problem = problemWithStarting(self.logic) or ("" if self._models else _noModels())
+        allow(self.ui.modelComboBox, "" if self._cards else _noModels(), _("Which tuned model segments"))
+        problem = problemWithStarting(self.logic) or ("" if self._cards else _noModels())
         allow(
             self.ui.applyButton, problem or self.logic.problemWithApply(), _("Segment the volumes with the tuned model")
         )
@@ -72,12 +81,12 @@ class ApplySection(PanelSection):
             _("Take back what was applied last"),
         )
 
-    def updateFromFiles(self, models: list) -> None:
-        self._models = [model for model in models if model.card is not None]
-        self._model.setItems([(model.name, _modelTitle(model)) for model in self._models])
+    def updateFromFiles(self, models: list[TunedModel]) -> None:
+        self._cards = {model.name: model.card for model in models if model.card is not None}
+        self._model.setItems([(name, _modelTitle(name, card)) for name, card in self._cards.items()])
         self.update()
 
-    def showJob(self, job) -> None:
+    def showJob(self, job: Job) -> None:
         if job.kind == "apply":
             self._job = job
             self.followJob(job, self._onJobEvent)
@@ -85,7 +94,7 @@ class ApplySection(PanelSection):
 
     def onVolumesChosen(self, nodeIDs: list[str]) -> None:
         """Other volumes to segment."""
-        if self.parameterNode is None:
+        if not self.hasParameters:
             return
         self.parameterNode.applyVolumes = [slicer.mrmlScene.GetNodeByID(each) for each in nodeIDs]
         if len(nodeIDs) > 1:
@@ -97,7 +106,8 @@ class ApplySection(PanelSection):
 
     def onCancel(self, checked: bool = False) -> None:
         """Stop without a result."""
-        self._job.cancel()
+        if self._job is not None:
+            self._job.cancel()
 
     def onUndo(self, checked: bool = False) -> None:
         """Take back what was applied last."""
@@ -107,7 +117,7 @@ class ApplySection(PanelSection):
         self.update()
         self.changed()
 
-    def _onJobEvent(self, job, event: str) -> None:
+    def _onJobEvent(self, job: Job, event: str) -> None:
         if job is not self._job:
             return
         self._view.show(job, event)
@@ -124,16 +134,16 @@ class ApplySection(PanelSection):
         if job.isFinished:
             self.changed()
 
-    def _chosenVolumes(self) -> list:
+    def _chosenVolumes(self) -> list[slicer.vtkMRMLScalarVolumeNode]:
         return [each for each in self.parameterNode.applyVolumes if each is not None]
 
     def _offerModel(self) -> None:
         """The newest one, where the scene names none or one that this computer does not have."""
         node = self.parameterNode
-        if self._models and node.applyModel not in {model.name for model in self._models}:
-            node.applyModel = max(self._models, key=lambda model: model.card.created).name
+        if self._cards and node.applyModel not in self._cards:
+            node.applyModel = max(self._cards, key=lambda name: self._cards[name].created)
 
-    def _undoable(self) -> list:
+    def _undoable(self) -> list[slicer.vtkMRMLSegmentationNode]:
         return [each for each in self._results if self.logic.canUndoApply(each)]
 
     def _showVolumes(self) -> None:
@@ -147,5 +157,5 @@ def _noModels() -> str:
     return _("There is no tuned model yet: fine-tune or import one")
 
 
-def _modelTitle(model) -> str:
-    return f"{model.name} ({', '.join(label.name or str(label.value) for label in model.card.labels)})"
+def _modelTitle(name: str, card: ModelCard) -> str:
+    return f"{name} ({', '.join(label.name or str(label.value) for label in card.labels)})"

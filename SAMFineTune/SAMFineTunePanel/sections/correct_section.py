@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
@@ -19,13 +20,19 @@ from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showPro
 from SAMFineTunePanel.texts.error_text import textOf
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice, SpinBoxChoice
 
+if TYPE_CHECKING:
+    import slicer
+
+    from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTuneLib.models.library import TunedModel
+
 
 class CorrectSection(PanelSection):
     """What is corrected; start and stop; prompts, accepting, propagating, learning from it."""
 
     uiFile = "SAMFineTuneCorrectSection.ui"
 
-    def __init__(self, logic) -> None:
+    def __init__(self, logic: SAMFineTuneLogic) -> None:
         super().__init__(logic)
         self._isEntered = False
         self._sign = POSITIVE
@@ -74,7 +81,7 @@ class CorrectSection(PanelSection):
         self._follow()
 
     def offerVolume(self) -> None:
-        if self.parameterNode is not None and self.parameterNode.correctVolume is None:
+        if self.hasParameters and self.parameterNode.correctVolume is None:
             self.parameterNode.correctVolume = next(iter(volumesOfScene()), None)
 
     def exit(self) -> None:
@@ -92,7 +99,7 @@ class CorrectSection(PanelSection):
         super().cleanup()
 
     def update(self) -> None:
-        if self.parameterNode is None:
+        if not self.hasParameters:
             return
         self._showSegments()
         for choice in (self._model, self._start, self._slices):
@@ -117,7 +124,7 @@ class CorrectSection(PanelSection):
         self._showTools()
         self._showStatus()
 
-    def updateFromFiles(self, models: list) -> None:
+    def updateFromFiles(self, models: list[TunedModel]) -> None:
         usable = [model for model in models if model.card is not None]
         self._model.setItems([("", _("starter, not tuned")), *((model.name, model.name) for model in usable)])
         self.update()
@@ -133,7 +140,7 @@ class CorrectSection(PanelSection):
 
     def onStartFrom(self, index: int = 0) -> None:
         """Prompts start from something else."""
-        if self.correction.session.state == READY and self.parameterNode is not None:
+        if self.correction.session.state == READY and self.hasParameters:
             self._attempt(lambda: self.correction.startFrom(self.parameterNode.correctStart))
 
     def onPoint(self) -> None:
@@ -303,11 +310,11 @@ class CorrectSection(PanelSection):
 
     def _showSegments(self) -> None:
         node = self.parameterNode.correctSegmentation
-        segmentation = node.GetSegmentation() if node is not None else None
-        segmentIDs = list(segmentation.GetSegmentIDs()) if segmentation is not None else []
+        segments = {} if node is None else _segmentNames(node)
+        segmentIDs = list(segments)
         if self.parameterNode.correctSegment not in segmentIDs and not self.correction.session.isOpen:
             self.parameterNode.correctSegment = segmentIDs[0] if segmentIDs else ""
-        self._segment.setItems([(each, segmentation.GetSegment(each).GetName()) for each in segmentIDs])
+        self._segment.setItems(list(segments.items()))
 
     def _showProgress(self) -> None:
         done, slices = self.correction.session.embedded
@@ -331,3 +338,9 @@ class CorrectSection(PanelSection):
 
     def _showProblem(self) -> None:
         showProblem(self.ui.errorLabel, self._problem or self.correction.status.problem)
+
+
+def _segmentNames(node: slicer.vtkMRMLSegmentationNode) -> dict[str, str]:
+    """ID of each segment → its name."""
+    segmentation = node.GetSegmentation()
+    return {each: segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()}

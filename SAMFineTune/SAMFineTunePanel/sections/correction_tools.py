@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction_session import READY
 from SAMFineTunePanel.sections.panel_section import allow, problemWithStarting, showWords
+
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTunePanel.correction.correction_session import CorrectionSession
 
 _LISTED_SLICES = 12
 
@@ -18,7 +24,7 @@ class CorrectionTools:
         logic: SAMFineTuneLogic, whose correction it is.
     """
 
-    def __init__(self, ui, logic) -> None:
+    def __init__(self, ui: Any, logic: SAMFineTuneLogic) -> None:
         self._ui, self._logic = ui, logic
 
     def update(self) -> None:
@@ -33,7 +39,7 @@ class CorrectionTools:
         self._updatePropagation(wait)
         self._updateLearning(session, wait)
 
-    def _updatePrompts(self, session, wait: str) -> None:
+    def _updatePrompts(self, session: CorrectionSession, wait: str) -> None:
         allow(self._ui.positiveButton, wait, _("Clicks on the structure (P; X switches to points beside it)"))
         allow(self._ui.negativeButton, wait, _("Clicks beside the structure (X switches to points on it)"))
         allow(
@@ -56,7 +62,7 @@ class CorrectionTools:
             _("Show the slice of which the model is least certain (N)"),
         )
 
-    def _updateSteps(self, session, wait: str) -> None:
+    def _updateSteps(self, session: CorrectionSession, wait: str) -> None:
         history = session.history
         allow(
             self._ui.acceptButton,
@@ -88,7 +94,7 @@ class CorrectionTools:
         isPropagating = self._logic.correction.isPropagating
         allow(self._ui.stopButton, "" if isPropagating else _("Nothing is being propagated"), _("Break it off"))
 
-    def _updateLearning(self, session, wait: str) -> None:
+    def _updateLearning(self, session: CorrectionSession, wait: str) -> None:
         nothing = "" if session.accepted else _("Accept a slice first")
         allow(
             self._ui.examplesButton,
@@ -114,7 +120,7 @@ class CorrectionTools:
         return ""
 
 
-def _sliceText(session) -> str:
+def _sliceText(session: CorrectionSession) -> str:
     """The slice in view, how certain its mask is, and which slices are accepted."""
     segment = session.segment
     if session.number is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import qt
 import slicer
@@ -15,6 +17,10 @@ from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showPro
 from SAMFineTunePanel.sections.slice_marks import NO_MARKS, SliceMarks
 from SAMFineTunePanel.widgets.table_rows import layOutColumns, selectedRow, setRow
 from SAMFineTunePanel.widgets.ticked_list import Entry, TickedList
+
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode
 
 # Painting tells of every dab: look at the segmentation once the hand rests.
 _PAINTING_RESTS_MS = 400
@@ -35,7 +41,7 @@ class ExamplesSection(PanelSection):
     uiFile = "SAMFineTuneExamplesSection.ui"
     richLabels = ("labelledLabel",)
 
-    def __init__(self, logic) -> None:
+    def __init__(self, logic: SAMFineTuneLogic) -> None:
         super().__init__(logic)
         self._slices: list[ExampleSlices] = []
         self._updating = False
@@ -71,7 +77,7 @@ class ExamplesSection(PanelSection):
         """The panel went out of view."""
         self._marks.follow(False)
 
-    def setParameterNode(self, node) -> None:
+    def setParameterNode(self, node: SAMFineTuneParameterNode | None) -> None:
         if node is None:
             # Of the scene nothing is kept, so that its nodes are freed when it is closed.
             self._paintTimer.stop()
@@ -115,7 +121,7 @@ class ExamplesSection(PanelSection):
             self.update()
             self.changed()
 
-    def onVolumeChosen(self, node) -> None:
+    def onVolumeChosen(self, node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
         """Another volume for the selected example: what was said of slices was said of the old one's."""
         if node is not None and self.row >= 0 and node is not self._example().volume:
             self._change(volume=node, **NO_MARKS)
@@ -123,7 +129,7 @@ class ExamplesSection(PanelSection):
             # "None" is no choice: the node that counts is shown again.
             self._showSelected()
 
-    def onSegmentationChosen(self, node) -> None:
+    def onSegmentationChosen(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Another segmentation for the selected example."""
         if node is not None and self.row >= 0 and node is not self._example().segmentation:
             self._change(segmentation=node, segmentIDs=[], **NO_MARKS)
@@ -148,17 +154,17 @@ class ExamplesSection(PanelSection):
         if self.row >= 0:
             self._marks.show(int(link))
 
-    def _change(self, **changes) -> None:
+    def _change(self, **changes: object) -> None:
         example = self._example()
         for name, value in changes.items():
             setattr(example, name, value)
         self.update()
         self.changed()
 
-    def _examples(self) -> list:
-        return list(self.parameterNode.examples) if self.parameterNode is not None else []
+    def _examples(self) -> list[Example]:
+        return list(self.parameterNode.examples) if self.hasParameters else []
 
-    def _example(self):
+    def _example(self) -> Example:
         return self.parameterNode.examples[self.row]
 
     def _pairs(self) -> set[tuple[str, str]]:
@@ -169,7 +175,7 @@ class ExamplesSection(PanelSection):
         }
 
     @contextmanager
-    def _showing(self):
+    def _showing(self) -> Iterator[None]:
         """While open, what the widgets tell is not the user's doing."""
         before, self._updating = self._updating, True
         try:
@@ -183,7 +189,7 @@ class ExamplesSection(PanelSection):
             for orientation, text in zip(ORIENTATIONS, _orientationTexts(), strict=True):
                 self.ui.orientationComboBox.addItem(text, orientation)
 
-    def _showTable(self, examples: list) -> None:
+    def _showTable(self, examples: list[Example]) -> None:
         table = self.ui.examplesTable
         row = selectedRow(table)
         table.setRowCount(len(examples))
@@ -216,7 +222,7 @@ class ExamplesSection(PanelSection):
             with self._showing():
                 self._showExample(self._example(), self._slices[row])
 
-    def _showExample(self, example, slices: ExampleSlices) -> None:
+    def _showExample(self, example: Example, slices: ExampleSlices) -> None:
         for selector, node in (
             (self.ui.volumeSelector, example.volume),
             (self.ui.segmentationSelector, example.segmentation),
@@ -233,7 +239,7 @@ class ExamplesSection(PanelSection):
         showProblem(self.ui.problemLabel, slices.problem or slices.warning)
         showWords(self.ui.labelledLabel, _labelledText(slices))
 
-    def _allowButtons(self, examples: list) -> None:
+    def _allowButtons(self, examples: list[Example]) -> None:
         pair = nextPair(self._pairs())
         volume, segmentation = [each.GetName() for each in pair] if pair is not None else ("", "")
         allow(
@@ -248,7 +254,7 @@ class ExamplesSection(PanelSection):
         )
 
     def _problemWithAdding(self, pair: tuple | None) -> str:
-        if self.parameterNode is None:
+        if not self.hasParameters:
             return _("The scene is closing")
         if not slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
             return _("Load a volume first")
@@ -258,7 +264,7 @@ class ExamplesSection(PanelSection):
             return _("All volumes and segmentations of the scene are in the table already")
         return ""
 
-    def _observeSegmentations(self, examples: list) -> None:
+    def _observeSegmentations(self, examples: list[Example]) -> None:
         wanted = {each.segmentation for each in examples if each.segmentation is not None}
         for node in self._observed ^ wanted:
             for event in _SEGMENTATION_EVENTS:
@@ -266,7 +272,7 @@ class ExamplesSection(PanelSection):
                 observe(node, event, self._onSegmentationEvent)
         self._observed = wanted
 
-    def _onSegmentationEvent(self, caller=None, event=None) -> None:
+    def _onSegmentationEvent(self, caller: object = None, event: object = None) -> None:
         self._paintTimer.start()
 
     def _onMarked(self) -> None:
@@ -278,7 +284,7 @@ class ExamplesSection(PanelSection):
         self.changed()
 
 
-def _segmentEntries(segmentation) -> list[Entry]:
+def _segmentEntries(segmentation: slicer.vtkMRMLSegmentationNode | None) -> list[Entry]:
     if segmentation is None:
         return []
     every = segmentation.GetSegmentation()
@@ -291,7 +297,7 @@ def _orientationTexts() -> tuple[str, str, str]:
     return _("axial slices"), _("coronal slices"), _("sagittal slices")
 
 
-def _cells(example, slices: ExampleSlices) -> list[str]:
+def _cells(example: Example, slices: ExampleSlices) -> list[str]:
     volume, segmentation = (
         node.GetName() if node is not None else _("removed") for node in (example.volume, example.segmentation)
     )

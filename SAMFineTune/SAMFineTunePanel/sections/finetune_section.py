@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import qt
 from slicer.i18n import tr as _
@@ -22,6 +23,13 @@ from SAMFineTunePanel.texts.counted_text import counted
 from SAMFineTunePanel.texts.sizes_and_times import dateText
 from SAMFineTunePanel.widgets.loss_chart import LossChart
 
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTuneLib.jobs.interrupted import InterruptedFinetune
+    from SAMFineTuneLib.models.library import TunedModel
+    from SAMFineTuneLib.weights.availability import AvailableBackbone
+    from SAMFineTunePanel.jobs.job import Job
+
 # Drawing the chart costs a few milliseconds; a worker may tell of many steps in a second.
 _BETWEEN_DRAWINGS_S = 0.5
 _PREVIEW_WIDTH, _PREVIEW_HEIGHT = 340, 280
@@ -32,11 +40,11 @@ class FineTuneSection(PanelSection):
 
     uiFile = "SAMFineTuneFineTuneSection.ui"
 
-    def __init__(self, logic) -> None:
+    def __init__(self, logic: SAMFineTuneLogic) -> None:
         super().__init__(logic)
-        self._job = None
-        self._interrupted: list = []
-        self._backbones: dict = {}
+        self._job: Job | None = None
+        self._interrupted: list[InterruptedFinetune] = []
+        self._backbones: dict[str, AvailableBackbone] = {}
         self._chart = LossChart()
         self._chartShown = False
         self._drawnAt = 0.0
@@ -56,7 +64,7 @@ class FineTuneSection(PanelSection):
         self._chartShown = False
 
     def update(self) -> None:
-        if self.parameterNode is None:
+        if not self.hasParameters:
             return
         busy = problemWithStarting(self.logic)
         allow(
@@ -79,14 +87,14 @@ class FineTuneSection(PanelSection):
         allow(self.ui.resumeButton, busy, _("Go on where it stopped"))
         allow(self.ui.discardButton, busy, _("Forget what was learnt so far, and delete its files"))
 
-    def updateFromFiles(self, models: list) -> None:
+    def updateFromFiles(self, models: list[TunedModel]) -> None:
         from SAMFineTuneLib.weights.availability import list_backbones
 
         self._backbones = {each.name: each for each in list_backbones()}
         self._interrupted = self.logic.interruptedFineTunes()
         self._showInterrupted()
 
-    def showJob(self, job) -> None:
+    def showJob(self, job: Job) -> None:
         if job.kind == "finetune":
             self._job = job
             self.ui.previewLabel.visible = False
@@ -112,11 +120,13 @@ class FineTuneSection(PanelSection):
 
     def onFinish(self, checked: bool = False) -> None:
         """End now and keep the best."""
-        self._job.finishNow()
+        if self._job is not None:
+            self._job.finishNow()
 
     def onCancel(self, checked: bool = False) -> None:
         """End now and keep nothing."""
-        self._job.cancel()
+        if self._job is not None:
+            self._job.cancel()
 
     def onShowChart(self, checked: bool = False) -> None:
         """Show loss and validation DSC in the plot view, and keep them up to date."""
@@ -129,7 +139,7 @@ class FineTuneSection(PanelSection):
         if job is not None and (job.isFinishing or job.state == IMPORTING):
             return _("It is ending; the best model is being kept")
         problem = problemWithCancelling(job, _("No fine-tune is running"))
-        return problem or ("" if job.canFinishNow else _("Nothing has been learnt yet"))
+        return problem or ("" if job is not None and job.canFinishNow else _("Nothing has been learnt yet"))
 
     def _problemWithWeights(self) -> str:
         node = self.parameterNode
@@ -137,7 +147,7 @@ class FineTuneSection(PanelSection):
             return ""
         return problemWithWeights(self._backbones.get(node.backbone))
 
-    def _onJobEvent(self, job, event: str) -> None:
+    def _onJobEvent(self, job: Job, event: str) -> None:
         if job is not self._job:
             return
         self._view.show(job, event)
@@ -153,7 +163,7 @@ class FineTuneSection(PanelSection):
         if event != "log":
             self.update()
 
-    def _conclude(self, job) -> None:
+    def _conclude(self, job: Job) -> None:
         if job.state == DONE:
             showWords(
                 self.ui.statusLabel, _("Done: tuned model “{name}”. Apply it below.").format(name=job.result.name)
@@ -166,7 +176,7 @@ class FineTuneSection(PanelSection):
                 node.correctModel = job.result.name
         self.filesChanged()
 
-    def _showScore(self, job) -> None:
+    def _showScore(self, job: Job) -> None:
         words = []
         if job.loss is not None:
             words.append(_("loss {loss:.3f}").format(loss=job.loss))
@@ -185,7 +195,7 @@ class FineTuneSection(PanelSection):
 
     def _draw(self) -> None:
         # While another module is in view too: the chart stays, and the job may end meanwhile.
-        if self._chartShown:
+        if self._chartShown and self._job is not None:
             self._drawnAt = time.monotonic()
             self._chart.draw(self._job.losses, self._job.validations)
 
@@ -196,7 +206,7 @@ class FineTuneSection(PanelSection):
             self.ui.resumeLabel.text = _interruptedText(self._interrupted)
 
 
-def _interruptedText(interrupted: list) -> str:
+def _interruptedText(interrupted: list[InterruptedFinetune]) -> str:
     first = interrupted[0]
     words = _("A fine-tune of {labels} was interrupted at step {step} of {steps} ({when}).").format(
         labels=", ".join(first.labels) or first.output.stem,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
@@ -12,6 +12,11 @@ from SAMFineTunePanel.sections.panel_section import showProblem, showWords
 from SAMFineTunePanel.texts.counted_text import counted
 from SAMFineTunePanel.texts.error_text import textOf
 from SAMFineTunePanel.texts.sizes_and_times import timeLeftText
+
+if TYPE_CHECKING:
+    import qt
+
+    from SAMFineTunePanel.jobs.job import Job
 
 _SHOWN_WARNINGS = 5
 
@@ -26,7 +31,13 @@ class JobView:
         logEdit: what the worker tells; None where the section has no log.
     """
 
-    def __init__(self, progressBar, statusLabel, errorLabel, logEdit=None) -> None:
+    def __init__(
+        self,
+        progressBar: qt.QProgressBar,
+        statusLabel: qt.QLabel,
+        errorLabel: qt.QLabel,
+        logEdit: qt.QPlainTextEdit | None = None,
+    ) -> None:
         self._progressBar = progressBar
         self._statusLabel = statusLabel
         self._errorLabel = errorLabel
@@ -44,7 +55,7 @@ class JobView:
         self.clear()
         showProblem(self._errorLabel, problem)
 
-    def attempt(self, act: Callable[[], Any]) -> None:
+    def attempt(self, act: Callable[[], object]) -> None:
         """Do what starts a job; show why where it cannot be done."""
         from SAMFineTuneLib.errors import InputError
 
@@ -53,7 +64,7 @@ class JobView:
         except (ValueError, RuntimeError, InputError) as error:
             self.showProblem(textOf(error))
 
-    def show(self, job, event: str = "state") -> None:
+    def show(self, job: Job, event: str = "state") -> None:
         """Show what has changed in the job."""
         if event == "log":
             self._appendLog(job)
@@ -66,7 +77,7 @@ class JobView:
         if event == "state":
             self._showLog(job)
 
-    def _showWarnings(self, job) -> None:
+    def _showWarnings(self, job: Job) -> None:
         """Why it failed; else what to know of the result, from when it is known until the next job."""
         if job.state == FAILED:
             showProblem(self._errorLabel, job.errorMessage)
@@ -77,22 +88,22 @@ class JobView:
             shown = [*shown, others]
         showProblem(self._errorLabel, "\n⚠ ".join(shown))
 
-    def _showSteps(self, job) -> None:
-        known = bool(job.steps) and job.state not in (PREPARING, IMPORTING)
-        self._progressBar.setRange(0, job.steps if known else 0)
-        if known:
-            self._progressBar.value = min(job.step, job.steps)
+    def _showSteps(self, job: Job) -> None:
+        steps = job.steps if job.state not in (PREPARING, IMPORTING) else None
+        self._progressBar.setRange(0, steps or 0)
+        if steps:
+            self._progressBar.value = min(job.step, steps)
 
-    def _showLog(self, job) -> None:
+    def _showLog(self, job: Job) -> None:
         if self._logEdit is not None:
             self._logEdit.setPlainText("\n".join(job.log))
 
-    def _appendLog(self, job) -> None:
+    def _appendLog(self, job: Job) -> None:
         if self._logEdit is not None and job.log:
             self._logEdit.appendPlainText(job.log[-1])
 
 
-def _statusText(job) -> str:
+def _statusText(job: Job) -> str:
     if job.state == PREPARING and not job.isCancelling:
         return _("Preparing the images…")
     if job.isCancelling:
@@ -110,7 +121,7 @@ def _statusText(job) -> str:
     return ", ".join(each for each in (_stepText(job), timeLeftText(job.etaSeconds)) if each)
 
 
-def _stepText(job) -> str:
+def _stepText(job: Job) -> str:
     words = {
         "finetune": _("Step {step} of {steps}"),
         "apply": _("Slice {step} of {steps}"),

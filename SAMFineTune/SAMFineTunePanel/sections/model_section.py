@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
@@ -21,6 +22,12 @@ from SAMFineTunePanel.texts.preset_text import presetTexts, presetTitles
 from SAMFineTunePanel.texts.sizes_and_times import sizeText
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice, SpinBoxChoice
 
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTuneLib.models.library import TunedModel
+    from SAMFineTuneLib.weights.availability import AvailableBackbone
+    from SAMFineTunePanel.jobs.job import Job
+
 _INPUT_SIZES = (256, 384, 512, 768, 1024)
 
 
@@ -29,10 +36,10 @@ class ModelSection(PanelSection):
 
     uiFile = "SAMFineTuneModelSection.ui"
 
-    def __init__(self, logic) -> None:
+    def __init__(self, logic: SAMFineTuneLogic) -> None:
         super().__init__(logic)
-        self._backbones: dict = {}
-        self._weightsJob = None
+        self._backbones: dict[str, AvailableBackbone] = {}
+        self._weightsJob: Job | None = None
         self._weightsView = JobView(self.ui.weightsProgressBar, self.ui.weightsStatusLabel, self.ui.weightsErrorLabel)
         self._preset = ComboBoxChoice(self.ui.presetComboBox, self, "preset")
         self._backbone = ComboBoxChoice(self.ui.backboneComboBox, self, "backbone")
@@ -60,11 +67,11 @@ class ModelSection(PanelSection):
             self.logic.probeHardware(self._onHardware)
 
     def update(self) -> None:
-        if self.parameterNode is None:
+        if not self.hasParameters:
             return
         self._fillPresets()
         self._fillDevices()
-        for choice in (
+        choices: list[ComboBoxChoice | SpinBoxChoice] = [
             self._preset,
             self._backbone,
             self._device,
@@ -73,7 +80,8 @@ class ModelSection(PanelSection):
             self._inputSize,
             self._startFrom,
             *self._spinBoxes,
-        ):
+        ]
+        for choice in choices:
             choice.update()
         if self.ui.checkpointPathEdit.currentPath != self.parameterNode.checkpoint:
             wasBlocked = self.ui.checkpointPathEdit.blockSignals(True)
@@ -82,7 +90,7 @@ class ModelSection(PanelSection):
         self._showWeights()
         self._allowAdvanced()
 
-    def updateFromFiles(self, models: list) -> None:
+    def updateFromFiles(self, models: list[TunedModel]) -> None:
         # These know requests and pydantic, which are there only once the packages are.
         from SAMFineTuneLib.weights.availability import list_backbones
 
@@ -97,7 +105,7 @@ class ModelSection(PanelSection):
         )
         self.update()
 
-    def showJob(self, job) -> None:
+    def showJob(self, job: Job) -> None:
         if job.kind == "checkpoint":
             self._weightsJob = job
             self.followJob(job, self._onJobEvent)
@@ -118,7 +126,7 @@ class ModelSection(PanelSection):
 
     def onCheckpointChosen(self, path: str) -> None:
         """A weights file of the user's own."""
-        if self.parameterNode is not None:
+        if self.hasParameters:
             self.parameterNode.checkpoint = path
 
     def onCheckpointValid(self, valid: bool) -> None:
@@ -129,13 +137,13 @@ class ModelSection(PanelSection):
     def _isFetching(self) -> bool:
         return self._weightsJob is not None and not self._weightsJob.isFinished
 
-    def _onJobEvent(self, job, event: str) -> None:
+    def _onJobEvent(self, job: Job, event: str) -> None:
         self._weightsView.show(job, event)
         self._showWeights()
         if job.isFinished and event == "state":
             self.filesChanged()
 
-    def _onHardware(self, hardware) -> None:
+    def _onHardware(self, hardware: dict[str, Any] | None) -> None:
         self.update()
 
     def _fillFixedChoices(self) -> None:
@@ -178,27 +186,28 @@ class ModelSection(PanelSection):
         self._device.setItems([("auto", _("automatic")), *(devices or [("cpu", _("processor"))])])
 
     def _showWeights(self) -> None:
-        if self.parameterNode is None:
+        if not self.hasParameters:
             return
         own, random = self.parameterNode.checkpoint, beginsAtRandom(self.parameterNode)
         backbone = self._backbones.get(self.parameterNode.backbone)
-        absent = backbone is not None and canBeFetched(backbone) and not backbone.present
-        toFetch = absent and not own and not random
+        toFetch = None
+        if not own and not random and backbone is not None and canBeFetched(backbone) and not backbone.present:
+            toFetch = backbone
         self.ui.weightsLabel.text = weightsText(backbone, own, random)
-        self.ui.getWeightsButton.visible = toFetch and not self._isFetching
+        self.ui.getWeightsButton.visible = toFetch is not None and not self._isFetching
         self.ui.cancelWeightsButton.visible = self._isFetching
         allow(
             self.ui.cancelWeightsButton,
             problemWithCancelling(self._weightsJob, _("Nothing is being fetched")),
             _("Stop the download; what has arrived is kept, and the next try goes on from there"),
         )
-        if toFetch:
-            self.ui.getWeightsButton.text = _("&Get the weights ({size})").format(size=sizeText(backbone.bytes))
+        if toFetch is not None:
+            self.ui.getWeightsButton.text = _("&Get the weights ({size})").format(size=sizeText(toFetch.bytes))
             allow(
                 self.ui.getWeightsButton,
                 problemWithStarting(self.logic),
                 _("Download the official weights, licence {licence}; an interrupted download goes on").format(
-                    licence=backbone.licence
+                    licence=toFetch.licence
                 ),
             )
 
@@ -224,7 +233,7 @@ class ModelSection(PanelSection):
         showProblem(self.ui.checkpointProblemLabel, _("There is no such file.") if missing else "")
 
 
-def _deviceTitle(device: dict) -> str:
+def _deviceTitle(device: dict[str, Any]) -> str:
     description = device.get("description") or device["name"]
     memory = device.get("memory_bytes")
     return f"{description}, {sizeText(memory)}" if memory else description

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import qt
 import slicer
@@ -13,7 +15,14 @@ from SAMFineTunePanel.texts.model_card_text import cells, details
 from SAMFineTunePanel.texts.sizes_and_times import sizeText
 from SAMFineTunePanel.widgets.table_rows import layOutColumns, selectedRow, setRow
 
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTuneLib.jobs.storage import StorageUsed
+    from SAMFineTuneLib.models.library import TunedModel
+
 _SUFFIX = ".safetensors"
+
+Given = TypeVar("Given")
 
 
 class ModelsSection(PanelSection):
@@ -21,10 +30,10 @@ class ModelsSection(PanelSection):
 
     uiFile = "SAMFineTuneModelsSection.ui"
 
-    def __init__(self, logic) -> None:
+    def __init__(self, logic: SAMFineTuneLogic) -> None:
         super().__init__(logic)
-        self._models: list = []
-        self._used = None
+        self._models: list[TunedModel] = []
+        self._used: StorageUsed | None = None
         layOutColumns(self.ui.modelsTable, (0, 3))
         showWords(self.ui.statusLabel, "")
         showProblem(self.ui.errorLabel, "")
@@ -37,7 +46,7 @@ class ModelsSection(PanelSection):
         self.ui.clearStorageButton.connect("clicked(bool)", self.onClearStorage)
 
     @property
-    def selectedModel(self):
+    def selectedModel(self) -> TunedModel | None:
         """The model of the selected row; None when there is none."""
         row = selectedRow(self.ui.modelsTable)
         return self._models[row] if 0 <= row < len(self._models) else None
@@ -53,7 +62,7 @@ class ModelsSection(PanelSection):
             else _("Models that you fine-tune or import are listed here."),
         )
         none = "" if model is not None else _("Select a model in the table first")
-        broken = none or ("" if model.card is not None else model.fault)
+        broken = none if model is None or model.card is not None else model.fault
         allow(self.ui.renameButton, none, _("Edit the model's name in the table"))
         allow(self.ui.deleteButton, none, _("Delete the model from this computer"))
         allow(self.ui.exportButton, broken, _("Save the model as one file, to share it or keep it elsewhere"))
@@ -64,26 +73,24 @@ class ModelsSection(PanelSection):
             _("Delete downloaded weights, interrupted fine-tunes and prepared slices; tuned models stay"),
         )
 
-    def updateFromFiles(self, models: list) -> None:
+    def updateFromFiles(self, models: list[TunedModel]) -> None:
         from SAMFineTuneLib.jobs.storage import storage_used
 
         selected = self.selectedModel
         self._models = list(models)
-        self._used = storage_used()
+        used = self._used = storage_used()
         self._showTable(selected.name if selected is not None else "")
-        jobs = [*self._used.interrupted, *self._used.other_jobs]
+        jobs = [*used.interrupted, *used.other_jobs]
         self.ui.storageLabel.text = _(
             "On the disk: weights {weights}, unfinished jobs {jobs}, slices prepared for correcting {slices}, models "
             "{models}"
         ).format(
-            weights=sizeText(sum(each.bytes for each in self._used.checkpoints)),
+            weights=sizeText(sum(each.bytes for each in used.checkpoints)),
             jobs=sizeText(sum(each.bytes for each in jobs)),
-            slices=sizeText(sum(each.bytes for each in self._used.embeddings)),
+            slices=sizeText(sum(each.bytes for each in used.embeddings)),
             models=sizeText(sum(each.bytes for each in models)),
         )
-        self.ui.storageLabel.toolTip = _("Weights, jobs and prepared slices lie in {folder}").format(
-            folder=self._used.folder
-        )
+        self.ui.storageLabel.toolTip = _("Weights, jobs and prepared slices lie in {folder}").format(folder=used.folder)
         self.update()
 
     def onRename(self, checked: bool = False) -> None:
@@ -91,7 +98,7 @@ class ModelsSection(PanelSection):
         table = self.ui.modelsTable
         table.editItem(table.item(selectedRow(table), 0))
 
-    def onItemChanged(self, item) -> None:
+    def onItemChanged(self, item: qt.QTableWidgetItem) -> None:
         """A name was edited."""
         model = self._models[item.row()]
         if item.column() != 0 or item.text() == model.name:
@@ -107,6 +114,8 @@ class ModelsSection(PanelSection):
     def onDelete(self, checked: bool = False) -> None:
         """Delete the selected model, once the user has confirmed it."""
         model = self.selectedModel
+        if model is None:
+            return
         if slicer.util.confirmOkCancelDisplay(
             _("Delete the tuned model {name}? This cannot be undone.").format(name=model.name)
         ):
@@ -115,6 +124,8 @@ class ModelsSection(PanelSection):
     def onExport(self, checked: bool = False) -> None:
         """Save the selected model as a file."""
         model = self.selectedModel
+        if model is None:
+            return
         path = qt.QFileDialog.getSaveFileName(
             self.widget, _("Export a tuned model"), f"{model.name}{_SUFFIX}", _fileFilter()
         )
@@ -152,7 +163,7 @@ class ModelsSection(PanelSection):
         isBusy = bool(problemWithStarting(self.logic)) or self.logic.correction.session.isOpen
         return _("A job or a correction is at work; end it first") if self._used.running or isBusy else ""
 
-    def _try(self, act, done: str = ""):
+    def _try(self, act: Callable[[], Given], done: str = "") -> Given | None:
         """What `act` gives; None, with the words shown, where it did not work."""
         from SAMFineTuneLib.errors import InputError
 
@@ -172,7 +183,7 @@ class ModelsSection(PanelSection):
         showWords(self.ui.statusLabel, words)
 
     def _followName(self, before: str, after: str) -> None:
-        if self.parameterNode is None:
+        if not self.hasParameters:
             return
         for name in ("applyModel", "startFrom", "correctModel"):
             if getattr(self.parameterNode, name) == before:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import slicer
 from slicer.i18n import tr as _
 
@@ -10,13 +12,16 @@ from SAMFineTunePanel.texts.sizes_and_times import sizeText
 from SAMFineTunePanel.widgets.table_rows import layOutColumns, setRow
 from SAMFineTunePanel.worker import python_packages
 
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
+
 
 class PackagesSection(PanelSection):
     """Lists the packages with their sizes, and installs them when asked to."""
 
     uiFile = "SAMFineTunePackagesSection.ui"
 
-    def __init__(self, logic) -> None:
+    def __init__(self, logic: SAMFineTuneLogic) -> None:
         super().__init__(logic)
         self.missing: list[python_packages.PythonPackage] = []
         # Whether Slicer works with new packages only after a restart.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import qt
 import slicer
 import vtk
@@ -18,6 +20,11 @@ from SAMFineTunePanel.sections.models_section import ModelsSection
 from SAMFineTunePanel.sections.packages_section import PackagesSection
 from SAMFineTunePanel.sections.panel_section import PanelSection
 
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTunePanel.jobs.job import Job
+    from SAMFineTunePanel.parameter_node import SAMFineTuneParameterNode
+
 # Changes come in flocks: one update serves them all.
 _CHANGES_REST_MS = 30
 
@@ -30,14 +37,14 @@ class Panel(VTKObservationMixin):
         logic: the module's.
     """
 
-    def __init__(self, layout, logic) -> None:
+    def __init__(self, layout: qt.QVBoxLayout, logic: SAMFineTuneLogic) -> None:
         VTKObservationMixin.__init__(self)
         self._layout = layout
         self._logic = logic
-        self._parameterNode = None
+        self._parameterNode: SAMFineTuneParameterNode | None = None
         self._filesToo = False
         self._offered: set[str] = set()
-        self._followed: list = []
+        self._followed: list[Job] = []
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(_CHANGES_REST_MS)
@@ -110,7 +117,7 @@ class Panel(VTKObservationMixin):
             self.correct.enter()
         self._updateFromFilesSoon()
 
-    def setParameterNode(self, node) -> None:
+    def setParameterNode(self, node: SAMFineTuneParameterNode | None) -> None:
         """Show this node's parameters; None: show none."""
         if self._parameterNode is not None:
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
@@ -158,7 +165,7 @@ class Panel(VTKObservationMixin):
             self._filesToo = True
             self._update()
 
-    def _onModified(self, caller=None, event=None) -> None:
+    def _onModified(self, caller: object = None, event: object = None) -> None:
         self.updateSoon()
 
     def _showParameters(self) -> None:
@@ -166,12 +173,12 @@ class Panel(VTKObservationMixin):
         if not slicer.mrmlScene.IsImporting():
             self.setParameterNode(self._logic.getParameterNode())
 
-    def _onStartImport(self, caller=None, event=None) -> None:
+    def _onStartImport(self, caller: object = None, event: object = None) -> None:
         # The parameter node gets its new values before node selectors know the new nodes, and at the end these
         # selectors lose what they show: neither must be taken for a choice.
         self.setParameterNode(None)
 
-    def _onEndBatchProcess(self, caller=None, event=None) -> None:
+    def _onEndBatchProcess(self, caller: object = None, event: object = None) -> None:
         # The selectors know all nodes by now. Other work than an import ends here, too.
         if self._parameterNode is None:
             self._showParameters()
@@ -179,13 +186,13 @@ class Panel(VTKObservationMixin):
             self._filesToo = True
         self.updateSoon()
 
-    def _onJobStarted(self, job) -> None:
+    def _onJobStarted(self, job: Job) -> None:
         for section in self._working:
             section.showJob(job)
         self._followed = [*(each for each in self._followed if not each.isFinished), job]
         job.addListener(self._onJobEvent)
 
-    def _onJobEvent(self, job, event: str) -> None:
+    def _onJobEvent(self, job: Job, event: str) -> None:
         if event != "state":
             return
         if job.isFinished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import qt
 import slicer
@@ -11,6 +12,15 @@ from slicer.util import VTKObservationMixin
 
 from SAMFineTunePanel.folders import resourcePath
 
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTuneLib.models.library import TunedModel
+    from SAMFineTunePanel.jobs.job import Job
+    from SAMFineTunePanel.parameter_node import SAMFineTuneParameterNode
+
+
+JobListener = Callable[["Job", str], None]
+
 
 class PanelSection(VTKObservationMixin):
     """A collapsible part of the panel; it shows and asks, and leaves the doing to the logic.
@@ -18,7 +28,6 @@ class PanelSection(VTKObservationMixin):
     Attributes:
         widget: what the .ui file holds.
         ui: its parts by name.
-        parameterNode: what the widgets show; None while the scene has none.
         changed: called after something was changed that other sections show too.
         filesChanged: called after tuned models or weights came or went.
     """
@@ -27,19 +36,35 @@ class PanelSection(VTKObservationMixin):
     # Names of labels that show links.
     richLabels: tuple[str, ...] = ()
 
-    def __init__(self, logic) -> None:
+    def __init__(self, logic: SAMFineTuneLogic) -> None:
         VTKObservationMixin.__init__(self)
         self.logic = logic
-        self.parameterNode = None
+        self._parameterNode: SAMFineTuneParameterNode | None = None
         self.changed: Callable[[], None] = lambda: None
         self.filesChanged: Callable[[], None] = lambda: None
         self._guiTag: int | None = None
-        self._followed: list[tuple] = []
+        self._followed: list[tuple[Job, JobListener]] = []
         self._collapsedBefore: bool | None = None
         self.widget = slicer.util.loadUI(resourcePath(f"UI/{self.uiFile}"))
         self.ui = slicer.util.childWidgetVariables(self.widget)
         self.widget.setMRMLScene(slicer.mrmlScene)
         self._tameLabels()
+
+    @property
+    def hasParameters(self) -> bool:
+        """Whether there is a parameter node, whose parameters the widgets show."""
+        return self._parameterNode is not None
+
+    @property
+    def parameterNode(self) -> SAMFineTuneParameterNode:
+        """What the widgets show.
+
+        Raises:
+            RuntimeError: there is none while the scene is closing, or the panel is not in view.
+        """
+        if self._parameterNode is None:
+            raise RuntimeError("the panel shows no parameters at present")
+        return self._parameterNode
 
     def _tameLabels(self) -> None:
         """Names are the user's: as long as they like, and no markup whatever is in them."""
@@ -50,12 +75,12 @@ class PanelSection(VTKObservationMixin):
                 # A name without a space must not make the panel wider than its place.
                 label.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)
 
-    def setParameterNode(self, node) -> None:
+    def setParameterNode(self, node: SAMFineTuneParameterNode | None) -> None:
         """Show this node's parameters from now on; None: the scene is closing."""
-        if self.parameterNode is not None and self._guiTag is not None:
-            self.parameterNode.disconnectGui(self._guiTag)
+        if self._parameterNode is not None and self._guiTag is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
         self._guiTag = None
-        self.parameterNode = node
+        self._parameterNode = node
         if node is not None:
             self._guiTag = node.connectGui(self.ui)
 
@@ -65,13 +90,13 @@ class PanelSection(VTKObservationMixin):
     def update(self) -> None:
         """Show what has changed in the parameter node, the scene or the logic; cheap."""
 
-    def updateFromFiles(self, models: list) -> None:
+    def updateFromFiles(self, models: list[TunedModel]) -> None:
         """Show what has changed on the disk, such as tuned models and weights."""
 
-    def showJob(self, job) -> None:
+    def showJob(self, job: Job) -> None:
         """Show a job that has just started, whoever started it."""
 
-    def followJob(self, job, listener: Callable) -> None:
+    def followJob(self, job: Job, listener: JobListener) -> None:
         """Have `listener(job, event)` called until the section goes, and show the job as it is."""
         self._followed = [*(each for each in self._followed if not each[0].isFinished), (job, listener)]
         job.addListener(listener)
@@ -106,14 +131,14 @@ class PanelSection(VTKObservationMixin):
             self._collapsedBefore = None
 
 
-def problemWithStarting(logic) -> str:
+def problemWithStarting(logic: SAMFineTuneLogic) -> str:
     """Why no job can be started at present; "" when one can."""
     if logic.job is None or logic.job.isFinished:
         return ""
     return _("{title} is at work; wait for it or cancel it first").format(title=logic.job.title)
 
 
-def problemWithCancelling(job, idle: str) -> str:
+def problemWithCancelling(job: Job | None, idle: str) -> str:
     """Why a job cannot be cancelled; "" when it can.
 
     Args:
@@ -125,18 +150,18 @@ def problemWithCancelling(job, idle: str) -> str:
     return _("It is being cancelled already") if job.isCancelling else ""
 
 
-def allow(widget, problem: str, toolTip: str) -> None:
+def allow(widget: qt.QWidget, problem: str, toolTip: str) -> None:
     """Enable a widget, or disable it with a tooltip that says what is missing."""
     widget.enabled = not problem
     widget.toolTip = problem or toolTip
 
 
-def showWords(label, words: str) -> None:
+def showWords(label: qt.QLabel, words: str) -> None:
     """Show a line of words; an empty one takes no room."""
     label.text = words
     label.visible = bool(words)
 
 
-def showProblem(label, problem: str) -> None:
+def showProblem(label: qt.QLabel, problem: str) -> None:
     """Show what is wrong; nothing when nothing is."""
     showWords(label, f"⚠ {problem}" if problem else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -14,10 +15,14 @@ from SAMFineTunePanel.examples.example_slices import ExampleSlices
 from SAMFineTunePanel.examples.slice_state import SliceState, stateOf
 from SAMFineTunePanel.sections.panel_section import allow, showWords
 
+if TYPE_CHECKING:
+    from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTunePanel.parameter_node import Example
+
 # A slice view tells of each step of the wheel.
 _VIEW_RESTS_MS = 60
 
-NO_MARKS = {"complete": [], "unfinished": [], "empty": [], "first": -1, "last": -1}
+NO_MARKS: dict[str, object] = {"complete": [], "unfinished": [], "empty": [], "first": -1, "last": -1}
 
 
 class SliceMarks(VTKObservationMixin):
@@ -29,12 +34,12 @@ class SliceMarks(VTKObservationMixin):
         changed: called after the user marked a slice.
     """
 
-    def __init__(self, ui, logic, changed: Callable[[], None]) -> None:
+    def __init__(self, ui: Any, logic: SAMFineTuneLogic, changed: Callable[[], None]) -> None:
         VTKObservationMixin.__init__(self)
         self.ui = ui
         self._logic = logic
         self._changed = changed
-        self._example = None
+        self._example: Example | None = None
         self._index = -1
         self._slices = ExampleSlices()
         self._number: int | None = None
@@ -52,7 +57,7 @@ class SliceMarks(VTKObservationMixin):
         ui.suggestButton.connect("clicked(bool)", self.onSuggest)
         ui.clearMarksButton.connect("clicked(bool)", self.onClearMarks)
 
-    def setExample(self, example, index: int, slices: ExampleSlices | None) -> None:
+    def setExample(self, example: Example | None, index: int, slices: ExampleSlices | None) -> None:
         """Show the slices of this example from now on; None for no example."""
         self._example, self._index = example, index
         self._slices = slices if slices is not None else ExampleSlices()
@@ -67,6 +72,8 @@ class SliceMarks(VTKObservationMixin):
 
     def show(self, number: int) -> None:
         """Move the slice view to a slice of the example."""
+        if self._example is None:
+            return
         try:
             self._logic.showSlice(self._example, number)
         except ValueError as error:
@@ -81,14 +88,14 @@ class SliceMarks(VTKObservationMixin):
             self._observeSliceViews()
         view = self._logic.sliceInView(self._example) if self._slices.count else None
         self._number = view.number if view is not None else None
-        if self._number is not None:
-            state, problem = stateOf(self._slices, self._number), ""
+        if view is not None and view.number is not None:
+            state, problem = stateOf(self._slices, view.number), ""
             showWords(
                 self.ui.sliceLabel,
                 _("{view} view: {orientation} slice {number} of 0 to {last}").format(
                     view=view.viewName,
                     orientation=self._slices.orientation,
-                    number=self._number,
+                    number=view.number,
                     last=self._slices.count - 1,
                 ),
             )
@@ -222,7 +229,7 @@ class SliceMarks(VTKObservationMixin):
             if not self.hasObserver(node, vtk.vtkCommand.ModifiedEvent, self._onViewMoved):
                 self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onViewMoved)
 
-    def _onViewMoved(self, caller=None, event=None) -> None:
+    def _onViewMoved(self, caller: object = None, event: object = None) -> None:
         # A timer that runs is left to run: the panel follows during a long move as well.
         if not self._viewTimer.active:
             self._viewTimer.start()

@@ -11,8 +11,8 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.scene.node_kinds import requireSegmentation, requireVolume
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP, hasVoxelsOnly, segmentName
-from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS, VoxelGrid, gridOf, worldTransform
-from SAMFineTunePanel.segment_editing.edit_planning import Box, plannedEdit
+from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS, Box, VoxelGrid, gridOf, worldTransform
+from SAMFineTunePanel.segment_editing.edit_planning import plannedEdit
 from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings, maskingSettingsOf
 from SAMFineTunePanel.segment_editing.proposed_mask import ProposedMask
 from SAMFineTunePanel.segment_editing.segment_edit import SegmentEdit, carryOutAll
@@ -21,6 +21,8 @@ from SAMFineTunePanel.segment_editing.segmentation_lattice import LatticeBox, se
 
 # A point of the world in millimetres: right, anterior, superior.
 Ras = Iterable[float]
+# Voxel indices (i, j, k), not rounded.
+Place = tuple[float, float, float]
 
 # Of a box, in voxels: a little more than the worker asks for, which would refuse all prompts beside it too.
 _LEAST_SIDE = 1.001
@@ -122,17 +124,18 @@ class CorrectedSegment:
         """The slice of a place."""
         return int(np.floor(place[self.axis] + 0.5))
 
-    def onSlice(self, place: np.ndarray, number: int) -> tuple[float, float, float]:
+    def onSlice(self, place: np.ndarray, number: int) -> Place:
         """The nearest place on a slice."""
-        moved = [float(each) for each in place]
-        moved[self.axis] = float(number)
-        return tuple(moved)
+        moved = np.array(place, dtype=float)
+        moved[self.axis] = number
+        i, j, k = moved.tolist()
+        return i, j, k
 
     def rasOf(self, place: Iterable[float]) -> np.ndarray:
         """The point of the world at a place."""
         return (self.grid.ijkToRas @ [*place, 1.0])[:3]
 
-    def requireArea(self, first: np.ndarray, second: np.ndarray) -> None:
+    def requireArea(self, first: Place, second: Place) -> None:
         """Refuse two corners of a box without area.
 
         Raises:
@@ -144,9 +147,9 @@ class CorrectedSegment:
 
     def mask(self, number: int) -> np.ndarray:
         """What the segment holds on a slice."""
-        box = self._box(number)
-        start = tuple(each.start for each in reversed(box))
-        shape = tuple(each.stop - each.start for each in box)
+        k, j, i = self._box(number)
+        start = (i.start, j.start, k.start)
+        shape = (k.stop - k.start, j.stop - j.start, i.stop - i.start)
         matrix = np.linalg.inv(worldTransform(self.segmentation)) @ self.grid.ijkToRas
         held = segmentIn(self.segmentation, self.segmentID, LatticeBox(start, shape, matrix))
         return np.take(held, 0, axis=2 - self.axis)
@@ -177,22 +180,28 @@ class CorrectedSegment:
         first, stop = min(proposed), max(proposed) + 1
         changes = {number: each.changed for number, each in proposed.items()}
         # Most of a slice does not change; what nobody looks at takes no time.
-        inside = tuple(_extent([each.any(axis=1 - side) for each in changes.values()]) for side in range(2))
-        shape = (stop - first, *(each.stop - each.start for each in inside))
+        rows = _extent([np.asarray(each.any(axis=1)) for each in changes.values()])
+        columns = _extent([np.asarray(each.any(axis=0)) for each in changes.values()])
+        shape = (stop - first, rows.stop - rows.start, columns.stop - columns.start)
         mask, where = np.zeros(shape, bool), np.zeros(shape, bool)
         for number, changed in changes.items():
-            mask[number - first] = proposed[number].mask[inside]
-            where[number - first] = changed[inside]
-        box = list(inside)
-        box.insert(2 - self.axis, slice(first, stop))
+            mask[number - first] = proposed[number].mask[rows, columns]
+            where[number - first] = changed[rows, columns]
+        box = self._boxOf(slice(first, stop), rows, columns)
         mask, where = (np.moveaxis(each, 0, 2 - self.axis) for each in (mask, where))
-        return plannedEdit(self.volume, self.segmentation, self.segmentID, tuple(box), mask, where, masking)
+        return plannedEdit(self.volume, self.segmentation, self.segmentID, box, mask, where, masking)
 
     def _box(self, number: int) -> Box:
         """All of a slice: (k, j, i)."""
-        box = [slice(0, size) for size in self.grid.shape]
-        box[2 - self.axis] = slice(number, number + 1)
-        return tuple(box)
+        rows, columns = (slice(0, size) for axis, size in enumerate(self.grid.shape) if axis != 2 - self.axis)
+        return self._boxOf(slice(number, number + 1), rows, columns)
+
+    def _boxOf(self, numbers: slice, rows: slice, columns: slice) -> Box:
+        """A box (k, j, i) of some slices, and of a part of each."""
+        box = [rows, columns]
+        box.insert(2 - self.axis, numbers)
+        k, j, i = box
+        return k, j, i
 
 
 def _runs(numbers: list[int]) -> list[list[int]]:

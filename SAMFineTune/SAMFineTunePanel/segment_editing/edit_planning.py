@@ -7,12 +7,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
-from SAMFineTunePanel.scene.voxel_grid import gridOf, worldTransform
+from SAMFineTunePanel.scene.voxel_grid import Box, gridOf, worldTransform
 from SAMFineTunePanel.segment_editing.masking_settings import MaskingSettings
 from SAMFineTunePanel.segment_editing.segment_edit import SegmentChange, SegmentEdit
 from SAMFineTunePanel.segment_editing.segmentation_lattice import LatticeBox, brought, latticeOf, segmentIn
-
-Box = tuple[slice, slice, slice]
 
 
 def plannedEdit(
@@ -74,7 +72,12 @@ def _requireVoxels(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: 
         segment.AddRepresentation(BINARY_LABELMAP, slicer.vtkOrientedImageData())
 
 
-def _boxOnGrid(volumeNode, segmentationNode, box: Box, mask: np.ndarray) -> LatticeBox:
+def _boxOnGrid(
+    volumeNode: slicer.vtkMRMLScalarVolumeNode,
+    segmentationNode: slicer.vtkMRMLSegmentationNode,
+    box: Box,
+    mask: np.ndarray,
+) -> LatticeBox:
     """The box in the segmentation's own coordinates."""
     grid = gridOf(volumeNode)
     inside = all(0 <= each.start < each.stop <= size for each, size in zip(box, grid.shape, strict=True))
@@ -85,10 +88,13 @@ def _boxOnGrid(volumeNode, segmentationNode, box: Box, mask: np.ndarray) -> Latt
             )
         )
     matrix = np.linalg.inv(worldTransform(segmentationNode)) @ grid.ijkToRas
-    return LatticeBox(tuple(each.start for each in box[::-1]), mask.shape, matrix)
+    k, j, i = box
+    return LatticeBox((i.start, j.start, k.start), mask.shape, matrix)
 
 
-def _losses(segmentationNode, otherIDs: list[str], box: LatticeBox, gained: np.ndarray) -> list[SegmentChange]:
+def _losses(
+    segmentationNode: slicer.vtkMRMLSegmentationNode, otherIDs: list[str], box: LatticeBox, gained: np.ndarray
+) -> list[SegmentChange]:
     """What other segments lose where this one gains voxels."""
     smallest, inside = box.around(gained)
     changes = []

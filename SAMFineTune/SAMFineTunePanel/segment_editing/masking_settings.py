@@ -68,7 +68,9 @@ class MaskingSettings:
             return _visible(segmentationNode, others)
         return others
 
-    def _area(self, segmentationNode, segmentID: str, box: LatticeBox) -> np.ndarray | None:
+    def _area(
+        self, segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str, box: LatticeBox
+    ) -> np.ndarray | None:
         node = slicer.vtkMRMLSegmentationNode
         if self.maskMode == _EVERYWHERE:
             return None
@@ -105,24 +107,26 @@ def maskingSettingsOf(editorNode: slicer.vtkMRMLSegmentEditorNode | None) -> Mas
     )
 
 
-def _others(segmentationNode, segmentID: str) -> list[str]:
+def _others(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str) -> list[str]:
     return [each for each in segmentationNode.GetSegmentation().GetSegmentIDs() if each != segmentID]
 
 
-def _visible(segmentationNode, segmentIDs: list[str]) -> list[str]:
+def _visible(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentIDs: list[str]) -> list[str]:
     """Those that are shown; whether the segmentation as a whole is hidden does not count, as in Slicer."""
     display = segmentationNode.GetDisplayNode()
     return [each for each in segmentIDs if display is not None and display.GetSegmentVisibility(each)]
 
 
-def _held(segmentationNode, segmentIDs: list[str], box: LatticeBox) -> np.ndarray:
+def _held(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentIDs: list[str], box: LatticeBox) -> np.ndarray:
     held = np.zeros(box.shape, bool)
     for segmentID in segmentIDs:
         held |= segmentIn(segmentationNode, segmentID, box)
     return held
 
 
-def _valuesIn(volumeNode, segmentationNode, box: LatticeBox) -> np.ndarray:
+def _valuesIn(
+    volumeNode: slicer.vtkMRMLScalarVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode, box: LatticeBox
+) -> np.ndarray:
     """The volume at the voxels of a box; beyond it Slicer takes its background, what most of its corners hold.
 
     Where their voxels differ Slicer interpolates; here the nearest voxel counts.

@@ -40,7 +40,12 @@ class SegmentChange:
 
     @classmethod
     def of(
-        cls, segmentationNode, segmentID: str, box: LatticeBox, gained: np.ndarray, lost: np.ndarray
+        cls,
+        segmentationNode: slicer.vtkMRMLSegmentationNode,
+        segmentID: str,
+        box: LatticeBox,
+        gained: np.ndarray,
+        lost: np.ndarray,
     ) -> SegmentChange:
         smallest, inside = box.around(gained | lost)
         name = segmentationNode.GetSegmentation().GetSegment(segmentID).GetName()
@@ -151,7 +156,7 @@ class SegmentEdit:
                 return _("{name} was edited since at the same place.").format(name=change.name)
         return ""
 
-    def _present(self, segmentationNode) -> list[SegmentChange]:
+    def _present(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> list[SegmentChange]:
         """Without segments that gave way and were deleted since: nothing can be given back to them."""
         segmentation = segmentationNode.GetSegmentation()
         return [change for change in self._changes if segmentation.GetSegment(change.segmentID) is not None]

@@ -62,7 +62,9 @@ def removeVoxels(
     _merge(segmentationNode, segmentID, smallest, numbers, mode, everything)
 
 
-def _writeInPlace(segmentationNode, segmentID: str, box: LatticeBox, voxels: np.ndarray, isAdded: bool) -> bool:
+def _writeInPlace(
+    segmentationNode: slicer.vtkMRMLSegmentationNode, segmentID: str, box: LatticeBox, voxels: np.ndarray, isAdded: bool
+) -> bool:
     """Change labels where they lie; False, with nothing changed, where it takes more than that.
 
     That is: the labelmap has to grow, or to shrink, for Slicer cuts it to the voxels that are set; another
@@ -96,7 +98,12 @@ def _writeInPlace(segmentationNode, segmentID: str, box: LatticeBox, voxels: np.
 
 
 def _merge(
-    segmentationNode, segmentID: str, box: LatticeBox, numbers: np.ndarray, mode: int, overwritten: list[str]
+    segmentationNode: slicer.vtkMRMLSegmentationNode,
+    segmentID: str,
+    box: LatticeBox,
+    numbers: np.ndarray,
+    mode: int,
+    overwritten: list[str],
 ) -> None:
     """Let Slicer write: it keeps layers, extents, surfaces and displays in step."""
     logic = slicer.vtkSlicerSegmentationsModuleLogic

@@ -14,10 +14,14 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
-from SAMFineTunePanel.scene.voxel_grid import VoxelGrid, voxelOffset
+from SAMFineTunePanel.scene.voxel_grid import Box, VoxelGrid, voxelOffset
 
 # Of a voxel: centres half-way between two voxels all go the same way, whatever the rounding errors.
 _HALF = 0.5 + 1e-6
+
+
+# Three whole numbers: i, j, k, or the lengths of an array (k, j, i).
+Voxel = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,47 +34,56 @@ class LatticeBox:
         matrix: 4 × 4; (i, j, k, 1) to the segmentation's own coordinates.
     """
 
-    start: tuple[int, int, int]
-    shape: tuple[int, int, int]
+    start: Voxel
+    shape: Voxel
     matrix: np.ndarray
 
     @property
-    def stop(self) -> tuple[int, int, int]:
+    def stop(self) -> Voxel:
         """i, j, k behind its last voxel."""
-        return tuple(first + count for first, count in zip(self.start, self.shape[::-1], strict=True))
+        return wholeVoxel(np.add(self.start, self.shape[::-1]))
 
     @property
     def extent(self) -> tuple[int, int, int, int, int, int]:
         """As VTK has it: first and last i, j, k."""
-        return tuple(each for first, stop in zip(self.start, self.stop, strict=True) for each in (first, stop - 1))
+        (i, j, k), (iStop, jStop, kStop) = self.start, self.stop
+        return i, iStop - 1, j, jStop - 1, k, kStop - 1
 
     def offsetTo(self, matrix: np.ndarray) -> np.ndarray | None:
         """Whole voxels to add to i, j, k here to have those on another lattice; None when voxels differ."""
-        offset = voxelOffset(VoxelGrid(tuple(np.maximum(self.stop, 1)), self.matrix), matrix)
+        offset = voxelOffset(VoxelGrid(wholeVoxel(np.maximum(self.stop, 1)), self.matrix), matrix)
         return None if offset is None else -offset
 
     def on(self, matrix: np.ndarray) -> LatticeBox:
         """The smallest box of another lattice that holds this one."""
         offset = self.offsetTo(matrix)
         if offset is not None:
-            return LatticeBox(tuple(int(each) for each in np.add(self.start, offset)), self.shape, matrix)
+            return LatticeBox(wholeVoxel(np.add(self.start, offset)), self.shape, matrix)
         edges = np.array([np.array(self.start) - 0.5, np.array(self.stop) - 0.5])
         corners = np.array([[*edges[[a, b, c], [0, 1, 2]], 1.0] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
         places = (np.linalg.inv(matrix) @ self.matrix @ corners.T)[:3]
         start = np.ceil(places.min(axis=1) - 1e-6).astype(int)
         stop = np.floor(places.max(axis=1) + 1e-6).astype(int) + 1
         shape = np.maximum(stop - start, 0)[::-1]
-        return LatticeBox(tuple(int(each) for each in start), tuple(int(each) for each in shape), matrix)
+        return LatticeBox(wholeVoxel(start), wholeVoxel(shape), matrix)
 
-    def around(self, mask: np.ndarray) -> tuple[LatticeBox, tuple[slice, slice, slice]]:
+    def around(self, mask: np.ndarray) -> tuple[LatticeBox, Box]:
         """The smallest box that holds what is set in a mask of this box, and where it lies in the mask."""
         from SAMFineTuneLib.geometry.bounding_box import bounding_box
 
-        inside = bounding_box(mask)
-        if inside is None:
+        found = bounding_box(mask)
+        if found is None:
             return LatticeBox(self.start, (0, 0, 0), self.matrix), (slice(0), slice(0), slice(0))
-        start = tuple(first + each.start for first, each in zip(self.start, inside[::-1], strict=True))
-        return LatticeBox(start, tuple(each.stop - each.start for each in inside), self.matrix), inside
+        k, j, i = found
+        start = (self.start[0] + i.start, self.start[1] + j.start, self.start[2] + k.start)
+        shape = (k.stop - k.start, j.stop - j.start, i.stop - i.start)
+        return LatticeBox(start, shape, self.matrix), (k, j, i)
+
+
+def wholeVoxel(numbers: np.ndarray) -> Voxel:
+    """Three whole numbers out of an array."""
+    first, second, third = numbers.tolist()
+    return int(first), int(second), int(third)
 
 
 def brought(values: np.ndarray, box: LatticeBox, to: LatticeBox, beyond: float = 0) -> np.ndarray:
@@ -96,8 +109,9 @@ def brought(values: np.ndarray, box: LatticeBox, to: LatticeBox, beyond: float =
     return result
 
 
-def _between(first: np.ndarray, stop: np.ndarray) -> tuple[slice, slice, slice]:
-    return tuple(slice(int(low), int(high)) for low, high in zip(first[::-1], stop[::-1], strict=True))
+def _between(first: np.ndarray, stop: np.ndarray) -> Box:
+    (i, j, k), (iStop, jStop, kStop) = wholeVoxel(first), wholeVoxel(stop)
+    return slice(k, kStop), slice(j, jStop), slice(i, iStop)
 
 
 def _bringNearest(values: np.ndarray, box: LatticeBox, to: LatticeBox, result: np.ndarray) -> None:

@@ -69,9 +69,9 @@ def _checksum(segment: slicer.vtkSegment) -> bytes:
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         if len(rows):
             inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            found.update(np.array([k + number, j + rows[0], i + columns[0], *inside.shape], np.int64))
-            found.update(np.packbits(inside))
-            found.update(np.ascontiguousarray(box.matrix, dtype=float))
+            found.update(np.array([k + number, j + rows[0], i + columns[0], *inside.shape], np.int64).data)
+            found.update(np.packbits(inside).data)
+            found.update(np.ascontiguousarray(box.matrix, dtype=float).data)
     return found.digest()
 
 

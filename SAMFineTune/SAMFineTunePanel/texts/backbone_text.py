@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.texts.sizes_and_times import sizeText
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.weights.availability import AvailableBackbone
 
 
 def backboneTitles() -> dict[str, str]:
@@ -20,12 +24,12 @@ def backboneTitles() -> dict[str, str]:
     }
 
 
-def canBeFetched(backbone) -> bool:
+def canBeFetched(backbone: AvailableBackbone) -> bool:
     """Whether its weights can be downloaded; otherwise they come with the extension."""
     return backbone.bytes > 0
 
 
-def weightsText(backbone, own: str, random: bool) -> str:
+def weightsText(backbone: AvailableBackbone | None, own: str, random: bool) -> str:
     """What a fine-tune begins with.
 
     Args:
@@ -51,7 +55,7 @@ def weightsText(backbone, own: str, random: bool) -> str:
     return _("not on this computer ({size}, licence {licence})").format(**words)
 
 
-def problemWithWeights(backbone) -> str:
+def problemWithWeights(backbone: AvailableBackbone | None) -> str:
     """Why no fine-tune can begin with the backbone's own weights, and what to do; "" when one can."""
     if backbone is None or backbone.present:
         return ""

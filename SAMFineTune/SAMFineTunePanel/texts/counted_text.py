@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def counted(count: int, one: str, more: str, **values: Any) -> str:
+def counted(count: float, one: str, more: str, **values: Any) -> str:
     """The sentence for this count, filled in.
 
     Args:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeGuard
+
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.texts.counted_text import counted
 from SAMFineTunePanel.texts.sizes_and_times import dateText, sizeText
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.models.library import TunedModel
+    from SAMFineTuneLib.models.model_file import ModelCard
 
 # A validation DSC below this tells of no structure at all.
 _NOTHING_LEARNT = 0.05
@@ -13,7 +19,7 @@ _NOTHING_LEARNT = 0.05
 _FEW = 2
 
 
-def cells(model) -> list[str]:
+def cells(model: TunedModel) -> list[str]:
     """A row of the table: name, when, from what, labels, DSC."""
     card = model.card
     if card is None:
@@ -21,7 +27,7 @@ def cells(model) -> list[str]:
     return [model.name, dateText(card.created)[:10], card.backbone, ", ".join(_labelNames(card)), _dsc(card)]
 
 
-def details(model) -> str:
+def details(model: TunedModel) -> str:
     """What else there is to know."""
     card = model.card
     if card is None:
@@ -39,11 +45,11 @@ def details(model) -> str:
     return " ".join(each for each in sentences if each)
 
 
-def _labelNames(card) -> list[str]:
+def _labelNames(card: ModelCard) -> list[str]:
     return [label.name or str(label.value) for label in card.labels]
 
 
-def _learntFrom(card) -> str:
+def _learntFrom(card: ModelCard) -> str:
     strategy = card.strategy
     return counted(
         card.data.get("volumes", "?"),
@@ -56,7 +62,7 @@ def _learntFrom(card) -> str:
     )
 
 
-def _ended(card) -> str:
+def _ended(card: ModelCard) -> str:
     """How the fine-tune ended, where that was not as planned."""
     ending = card.training.get("ending", "complete")
     words = {
@@ -68,7 +74,7 @@ def _ended(card) -> str:
     return words.get(ending, _("How it ended: {ending}.").format(ending=ending))
 
 
-def _stepsMissed(card) -> str:
+def _stepsMissed(card: ModelCard) -> str:
     """That most of the planned steps were not made, unless it needed no more."""
     ending, steps, planned = (card.training.get(each) for each in ("ending", "steps", "planned_steps"))
     if ending == "early stop" or not (_isNumber(steps) and _isNumber(planned)) or planned <= _FEW * steps:
@@ -86,7 +92,7 @@ def _stepsMissed(card) -> str:
     return counted(steps, one, more, planned=planned)
 
 
-def _measured(card) -> str:
+def _measured(card: ModelCard) -> str:
     dsc = card.metrics.get("validation_dsc")
     if dsc is None:
         return _("No DSC: nothing could be held out to measure it on.")
@@ -99,11 +105,11 @@ def _measured(card) -> str:
     return f"{words} {_('It has learnt nothing that can be measured.')}" if dsc < _NOTHING_LEARNT else words
 
 
-def _isNumber(value) -> bool:
+def _isNumber(value: object) -> TypeGuard[float]:
     # A file from elsewhere may hold anything.
     return isinstance(value, (int, float))
 
 
-def _dsc(card) -> str:
+def _dsc(card: ModelCard) -> str:
     value = card.metrics.get("validation_dsc")
     return "-" if value is None else f"{value:.3f}"

@@ -36,9 +36,9 @@ def dateText(moment: datetime | float | str) -> str:
     """Day and time here; of a moment, of seconds since 1970, or of ISO 8601 text."""
     if isinstance(moment, str):
         try:
-            moment = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+            when = datetime.fromisoformat(moment.replace("Z", "+00:00"))
         except ValueError:
             return moment
-    elif not isinstance(moment, datetime):
-        moment = datetime.fromtimestamp(moment).astimezone()
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+    else:
+        when = moment if isinstance(moment, datetime) else datetime.fromtimestamp(moment)
+    return when.astimezone().strftime("%Y-%m-%d %H:%M")

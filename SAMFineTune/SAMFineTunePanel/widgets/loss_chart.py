@@ -34,54 +34,51 @@ class LossChart:
 
     def draw(self, losses: list[tuple[int, float]], validations: list[tuple[int, float]]) -> None:
         """Show these points: (step, value)."""
-        self._make()
+        chart = self._make()
         for (name, _colour), points in zip(_SERIES, (losses, validations), strict=True):
             _fill(self._tables[name], points)
-            self._showSeries(self._series[name], len(points) >= _LEAST_POINTS)
-        if self._chart.GetNumberOfPlotSeriesNodes() == 0:
+            self._showSeries(chart, self._series[name], len(points) >= _LEAST_POINTS)
+        if chart.GetNumberOfPlotSeriesNodes() == 0:
             # What the user has looked at is gone.
             self._fitted = None
-        if self._fitted is None or self._fitted == self._axes():
-            self._fit()
+        if self._fitted is None or self._fitted == _axesOf(chart):
+            self._fit(chart)
 
     def show(self) -> None:
         """Bring the whole chart into view, in a layout with a plot view."""
-        self._make()
-        slicer.modules.plots.logic().ShowChartInLayout(self._chart)
-        self._fit()
+        chart = self._make()
+        slicer.modules.plots.logic().ShowChartInLayout(chart)
+        self._fit(chart)
 
-    def _showSeries(self, series: slicer.vtkMRMLPlotSeriesNode, on: bool) -> None:
-        if on == bool(self._chart.HasPlotSeriesNodeID(series.GetID())):
+    @staticmethod
+    def _showSeries(chart: slicer.vtkMRMLPlotChartNode, series: slicer.vtkMRMLPlotSeriesNode, on: bool) -> None:
+        if on == bool(chart.HasPlotSeriesNodeID(series.GetID())):
             return
         if on:
-            self._chart.AddAndObservePlotSeriesNodeID(series.GetID())
+            chart.AddAndObservePlotSeriesNodeID(series.GetID())
         else:
-            self._chart.RemovePlotSeriesNodeID(series.GetID())
+            chart.RemovePlotSeriesNodeID(series.GetID())
 
-    def _fit(self) -> None:
-        if self._chart.GetNumberOfPlotSeriesNodes() == 0:
+    def _fit(self, chart: slicer.vtkMRMLPlotChartNode) -> None:
+        if chart.GetNumberOfPlotSeriesNodes() == 0:
             return
-        for view in _viewsOf(self._chart):
+        for view in _viewsOf(chart):
             view.fitToContent()
-            self._fitted = self._axes()
+            self._fitted = _axesOf(chart)
 
-    def _axes(self) -> tuple:
-        """What the chart's node has of the axes: from the last fit, or from what the user has done since."""
-        chart = self._chart
-        return chart.GetXAxisRange(), chart.GetYAxisRange(), chart.GetXAxisRangeAuto(), chart.GetYAxisRangeAuto()
-
-    def _make(self) -> None:
+    def _make(self) -> slicer.vtkMRMLPlotChartNode:
+        """The chart, made anew where one of its nodes is not in the scene."""
         nodes = [self._chart, *self._tables.values(), *self._series.values()]
         if self._chart is not None and all(slicer.mrmlScene.IsNodePresent(node) for node in nodes):
-            return
+            return self._chart
         # One that the user has removed is of no use without the others.
         for node in nodes:
             removeNode(node)
         self.forget()
-        self._chart = _node("vtkMRMLPlotChartNode", _("Fine-tune"))
-        self._chart.SetTitle(_("Fine-tune"))
-        self._chart.SetXAxisTitle(_("Step"))
-        self._chart.SetYAxisTitle(_("Loss, validation DSC"))
+        chart = self._chart = _node("vtkMRMLPlotChartNode", _("Fine-tune"))
+        chart.SetTitle(_("Fine-tune"))
+        chart.SetXAxisTitle(_("Step"))
+        chart.SetYAxisTitle(_("Loss, validation DSC"))
         titles = {"loss": _("Loss"), "validation": _("Validation DSC")}
         for name, colour in _SERIES:
             table = self._tables[name] = _node("vtkMRMLTableNode", f"{_NAME} {name}")
@@ -92,6 +89,12 @@ class LossChart:
             series.SetYColumnName("value")
             series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
             series.SetColor(*colour)
+        return chart
+
+
+def _axesOf(chart: slicer.vtkMRMLPlotChartNode) -> tuple:
+    """What the chart's node has of the axes: from the last fit, or from what the user has done since."""
+    return chart.GetXAxisRange(), chart.GetYAxisRange(), chart.GetXAxisRangeAuto(), chart.GetYAxisRangeAuto()
 
 
 def _viewsOf(chart: slicer.vtkMRMLPlotChartNode) -> list:

@@ -3,6 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import qt
+
+    from SAMFineTunePanel.parameter_node import SAMFineTuneParameterNode
+
+
+class ShowsParameters(Protocol):
+    """A part of the panel that shows a parameter node while the scene has one."""
+
+    @property
+    def hasParameters(self) -> bool:
+        """Whether there is a parameter node at present."""
+
+    @property
+    def parameterNode(self) -> SAMFineTuneParameterNode:
+        """The parameter node; to be asked for only while there is one."""
 
 
 class ComboBoxChoice:
@@ -14,7 +32,7 @@ class ComboBoxChoice:
         parameterName: of a str or int parameter.
     """
 
-    def __init__(self, comboBox, section, parameterName: str) -> None:
+    def __init__(self, comboBox: qt.QComboBox, section: ShowsParameters, parameterName: str) -> None:
         self._comboBox = comboBox
         self._section = section
         self._parameterName = parameterName
@@ -33,7 +51,7 @@ class ComboBoxChoice:
 
     def update(self) -> None:
         """Show what the parameter node says."""
-        if self._section.parameterNode is None:
+        if not self._section.hasParameters:
             return
         value = getattr(self._section.parameterNode, self._parameterName)
         values = self._values()
@@ -49,14 +67,14 @@ class ComboBoxChoice:
         return [self._comboBox.itemData(index) for index in range(self._comboBox.count)]
 
     def _onIndexChanged(self, index: int) -> None:
-        if self._section.parameterNode is not None and index >= 0:
+        if self._section.hasParameters and index >= 0:
             setattr(self._section.parameterNode, self._parameterName, self._comboBox.itemData(index))
 
 
 class SpinBoxChoice:
     """A spin box that shows a number of the parameter node."""
 
-    def __init__(self, spinBox, section, parameterName: str) -> None:
+    def __init__(self, spinBox: qt.QAbstractSpinBox, section: ShowsParameters, parameterName: str) -> None:
         self._spinBox = spinBox
         self._section = section
         self._parameterName = parameterName
@@ -66,7 +84,7 @@ class SpinBoxChoice:
 
     def update(self) -> None:
         """Show what the parameter node says."""
-        if self._section.parameterNode is None:
+        if not self._section.hasParameters:
             return
         value = getattr(self._section.parameterNode, self._parameterName)
         if self._spinBox.value != value:
@@ -74,6 +92,6 @@ class SpinBoxChoice:
             self._spinBox.value = value
             self._spinBox.blockSignals(wasBlocked)
 
-    def _onValueChanged(self, value) -> None:
-        if self._section.parameterNode is not None:
+    def _onValueChanged(self, value: float) -> None:
+        if self._section.hasParameters:
             setattr(self._section.parameterNode, self._parameterName, value)

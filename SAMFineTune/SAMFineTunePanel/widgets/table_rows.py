@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import qt
 
 
-def setRow(table, row: int, texts: Sequence[str], toolTip: str = "") -> None:
+def setRow(table: qt.QTableWidget, row: int, texts: Sequence[str], toolTip: str = "") -> None:
     """Write a row; cells that are cut off tell the whole in their tooltip."""
     for column, text in enumerate(texts):
         item = table.item(row, column)
@@ -19,13 +19,13 @@ def setRow(table, row: int, texts: Sequence[str], toolTip: str = "") -> None:
         item.setToolTip(toolTip or text)
 
 
-def selectedRow(table) -> int:
+def selectedRow(table: qt.QTableWidget) -> int:
     """The selected row, or -1."""
     indexes = table.selectionModel().selectedRows()
     return indexes[0].row() if indexes else -1
 
 
-def layOutColumns(table, stretched: Sequence[int]) -> None:
+def layOutColumns(table: qt.QTableWidget, stretched: Sequence[int]) -> None:
     """Some columns share the room that the others leave; rows are as high as a line of text needs."""
     header = table.horizontalHeader()
     header.setHighlightSections(False)

@@ -37,11 +37,13 @@ class TickedList:
         keepsOne: whether the last tick cannot be taken away.
     """
 
-    def __init__(self, table, onChosen: Callable[[list[str]], None], keepsOne: bool = False) -> None:
+    def __init__(self, table: qt.QTableWidget, onChosen: Callable[[list[str]], None], keepsOne: bool = False) -> None:
         self._table = table
         self._onChosen = onChosen
         self._keepsOne = keepsOne
-        self._shown: tuple = ()
+        self._entries: tuple[Entry, ...] = ()
+        # None until something was shown.
+        self._ticked: frozenset[str] | None = None
         layOutColumns(table, (0,))
         table.horizontalHeader().setVisible(False)
         table.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
@@ -49,14 +51,14 @@ class TickedList:
     @property
     def count(self) -> int:
         """How many things there are."""
-        return len(self._shown[0]) if self._shown else 0
+        return len(self._entries)
 
     def show(self, entries: Collection[Entry], ticked: Collection[str]) -> None:
         """Show these things, those of the given keys ticked."""
         shown = (tuple(entries), frozenset(ticked))
-        if shown == self._shown:
+        if shown == (self._entries, self._ticked):
             return
-        self._shown = shown
+        self._entries, self._ticked = shown
         wasBlocked = self._table.blockSignals(True)
         self._table.setRowCount(self.count)
         for row, entry in enumerate(shown[0]):
@@ -65,7 +67,7 @@ class TickedList:
         lines = sum(self._table.rowHeight(row) for row in range(min(self.count, _MOST_LINES)))
         self._table.setFixedHeight(lines + 2 * self._table.frameWidth)
 
-    def _onItemChanged(self, item) -> None:
+    def _onItemChanged(self, item: qt.QTableWidgetItem) -> None:
         items = [self._table.item(row, 0) for row in range(self._table.rowCount)]
         ticked = [each.data(qt.Qt.UserRole) for each in items if each.checkState() == qt.Qt.Checked]
         if self._keepsOne and not ticked:
@@ -74,11 +76,11 @@ class TickedList:
             self._table.blockSignals(wasBlocked)
             return
         # What the user sees now is no longer what was shown.
-        self._shown = (self._shown[0], frozenset(ticked))
+        self._ticked = frozenset(ticked)
         self._onChosen(ticked)
 
 
-def _item(entry: Entry, ticked: bool):
+def _item(entry: Entry, ticked: bool) -> qt.QTableWidgetItem:
     item = qt.QTableWidgetItem(entry.name)
     item.setData(qt.Qt.UserRole, entry.key)
     item.setToolTip(entry.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import qt
 
@@ -20,7 +20,7 @@ class ChunkedTask:
     """
 
     def __init__(
-        self, chunks: Iterator[None], whenDone: Callable[[], None], whenFailed: Callable[[Exception], None]
+        self, chunks: Generator[None, None, None], whenDone: Callable[[], None], whenFailed: Callable[[Exception], None]
     ) -> None:
         self._chunks = chunks
         self._whenDone, self._whenFailed = whenDone, whenFailed

@@ -6,11 +6,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import qt
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.worker.python_program import processEnvironment, pythonProgram
+
+if TYPE_CHECKING:
+    import psutil
+
+    from SAMFineTuneLib.worker.transport import Receiver
 
 
 class QProcessTransport:
@@ -38,7 +44,7 @@ class QProcessTransport:
 
     # The names from here on are those of the library's protocol.
 
-    def start(self, receiver) -> None:
+    def start(self, receiver: Receiver) -> None:
         """Start a process; returns at once. Failures are told through the receiver's `take_end`."""
         if self._run is not None:
             self._run.receiver = None
@@ -48,7 +54,7 @@ class QProcessTransport:
 
     def write(self, line: str) -> None:
         """Write a line on its standard input."""
-        if not self.hasEnded:
+        if self._run is not None and not self._run.hasEnded:
             self._run.write(line)
 
     def note_children(self) -> None:
@@ -68,19 +74,19 @@ class QProcessTransport:
 
     def waitUntilEnded(self, milliseconds: int) -> bool:
         """Block until it has ended; for the moment at which Slicer closes."""
-        return self.hasEnded or self._run.waitUntilEnded(milliseconds)
+        return self._run is None or self._run.waitUntilEnded(milliseconds)
 
 
 class _Run:
     """One process, from its start to its end."""
 
-    def __init__(self, receiver) -> None:
+    def __init__(self, receiver: Receiver) -> None:
         from SAMFineTuneLib.worker.line_splitter import LineSplitter
 
-        self.receiver = receiver
+        self.receiver: Receiver | None = receiver
         self.hasEnded = False
         self._outputLines, self._errorLines = LineSplitter(), LineSplitter()
-        self._family: list = []
+        self._family: list[psutil.Process] = []
         self._process = qt.QProcess()
         self._process.connect("readyReadStandardOutput()", self._readOutput)
         self._process.connect("readyReadStandardError()", self._readErrors)
@@ -138,12 +144,12 @@ class _Run:
             except Exception:
                 sys.excepthook(*sys.exc_info())
 
-    def _onProcessError(self, error) -> None:
+    def _onProcessError(self, error: qt.QProcess.ProcessError) -> None:
         # All other errors are followed by finished().
         if error == qt.QProcess.FailedToStart:
             self._end(-1, _("Python cannot be started: {reason}").format(reason=self._process.errorString()))
 
-    def _onFinished(self, exitCode: int, exitStatus) -> None:
+    def _onFinished(self, exitCode: int, exitStatus: qt.QProcess.ExitStatus) -> None:
         self._readOutput()
         self._readErrors()
         self._handOver("take_output", self._outputLines.rest())
@@ -160,6 +166,6 @@ class _Run:
             self.receiver.take_end(returned, reason)
 
 
-def bytesOf(data) -> bytes:
+def bytesOf(data: qt.QByteArray) -> bytes:
     """What a process has written, out of Qt's own array of bytes."""
     return bytes(data.data())

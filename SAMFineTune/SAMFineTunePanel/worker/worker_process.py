@@ -5,8 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from SAMFineTunePanel.worker.qprocess_transport import QProcessTransport
+
+if TYPE_CHECKING:
+    from SAMFineTuneLib.jobs.worker_output import Outcome
+    from SAMFineTuneLib.worker.events import Event
 
 
 class WorkerProcess:
@@ -18,7 +23,7 @@ class WorkerProcess:
         onEnded: called once with the Outcome (SAMFineTuneLib.jobs.worker_output).
     """
 
-    def __init__(self, folder: Path, onEvent: Callable, onEnded: Callable) -> None:
+    def __init__(self, folder: Path, onEvent: Callable[[Event], None], onEnded: Callable[[Outcome], None]) -> None:
         from SAMFineTuneLib.jobs.client import JobClient
         from SAMFineTuneLib.jobs.folder import JobFolder
 
@@ -57,7 +62,7 @@ class WorkerProcess:
 
         return client.worker_command(self._folder.path, program)
 
-    def _onClientEnded(self, outcome) -> None:
+    def _onClientEnded(self, outcome: Outcome) -> None:
         fault = self._client.listener_fault
         if fault is not None:
             # Goes where Slicer shows faults; the job has ended all the same.
