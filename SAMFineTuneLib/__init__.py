@@ -1,8 +1,9 @@
 """Fine-tune the Segment Anything Model on a few labelled slices and segment whole volumes.
 
 For Python users: `finetune`, `load_model`, `apply`, `evaluate`, `read_volume`, `read_labelmap`,
-`write_labelmap`, and what they take and give. See `SAMFineTuneLib.api`. Tensor and image libraries
-load when one of these names is first asked for, so that Slicer's process can import this package.
+`write_labelmap`, and the classes of their arguments and results. See `SAMFineTuneLib.api`. Tensor
+and image libraries are imported when one of these names is first used, so that Slicer's process can
+import this package without them.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def finetune(
 
     Args:
         examples: pairs (volume, segmentation) of files, or mappings with the fields of
-            `jobs.schema.Example`, which also say what is known of slices.
+            `jobs.schema.Example`, which can also describe what is known of slices.
         output: the tuned model, whose name ends in .safetensors.
         on_event: called with progress, warnings and previews (`worker.events`).
         settings: further fields of `jobs.schema.FinetuneJob`: preset, backbone, steps, minutes …
@@ -71,7 +71,7 @@ def finetune(
         The card of the model: its labels, and what was measured on slices that were held out.
 
     Raises:
-        InputError: a file or a setting that cannot be used.
+        InputError: a file or a setting cannot be used.
     """
     listed = [_fields_of(each) for each in examples]
     job = make_job(FinetuneJob, {"examples": listed, "output": Path(output), **settings})
@@ -89,10 +89,10 @@ def load_model(
     Args:
         path: the tuned model.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        checkpoint: the backbone's weights, where they are neither bundled nor in the cache.
+        checkpoint: file of the backbone's weights, if they are neither bundled nor in the cache.
 
     Raises:
-        InputError: a file that cannot be used, weights that are not there, no such device.
+        InputError: the file cannot be used, the weights are missing, or there is no such device.
     """
     weights = None if checkpoint is None else Path(checkpoint)
     segmenter, card = model_file.load_model(
@@ -114,14 +114,14 @@ def apply(
     Args:
         model: a loaded model, or its file.
         volume: a volume, or its file or DICOM folder.
-        batch: slices at a time; memory grows with it.
-        largest_component: keep of each label the largest connected region alone.
+        batch: number of slices at a time; memory grows with it.
+        largest_component: keep only the largest connected region of each label.
 
     Returns:
         Labels on the grid of the volume, with their names and colours.
 
     Raises:
-        InputError: a file that cannot be used, or a volume with one value in every voxel.
+        InputError: a file cannot be used, or the volume has the same value in every voxel.
     """
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     image = volume if isinstance(volume, Volume) else read_volume(volume)
@@ -142,7 +142,7 @@ def _fields_of(example: ExampleFiles) -> dict[str, Any]:
 
 
 class _Listener:
-    """A text stream for `EventWriter` whose lines become events again."""
+    """A text stream for `EventWriter` that parses its lines and passes the events on."""
 
     def __init__(self, on_event: Callable[[Event], None] | None) -> None:
         self._on_event = on_event

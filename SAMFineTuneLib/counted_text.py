@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def counted(count: int, noun: str) -> str:
-    """A count with its noun, in the plural unless it is one; for nouns with a plural in "s"."""
+    """A count with its noun, in the plural unless it is 1; for nouns whose plural ends in "s"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,4 +1,4 @@
-"""Which processor does the tensor work."""
+"""Chooses the processor that computes with tensors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from SAMFineTuneLib.errors import InputError
 
 
 def choose_device(requested: str) -> torch.device:
-    """The device asked for; "auto" is CUDA, else Apple's MPS, else the CPU.
+    """The requested device; "auto" takes CUDA if there is any, then Apple's MPS, then the CPU.
 
     Raises:
-        InputError: the device asked for is not there.
+        InputError: the requested device is not available.
     """
     if requested == "auto":
         if torch.cuda.is_available():
@@ -32,18 +32,18 @@ def _require_cuda(device: torch.device) -> None:
         raise _absent(str(device), f"there are {torch.cuda.device_count()} CUDA devices")
 
 
-def _absent(name: str, why: str) -> InputError:
+def _absent(name: str, reason: str) -> InputError:
     return InputError(
-        f"{name} was asked for but {why}",
+        f"{name} was asked for but {reason}",
         "compute on the CPU, or have the device chosen automatically",
         code="device_absent",
     )
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """Mixed precision where it helps: half precision on CUDA, none elsewhere.
+    """A context for mixed precision: bfloat16 on CUDA devices that support it, none elsewhere.
 
-    bfloat16 needs no loss scaling and every CUDA device since Ampere has it; on CPUs without
+    bfloat16 needs no loss scaling, and every CUDA device since Ampere supports it; on CPUs without
     matrix extensions it is slower than float32.
     """
     usable = device.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -1,4 +1,4 @@
-"""What can go wrong through no fault of the program, in words for the person who can mend it."""
+"""Errors that are no faults of the program, with messages for the user who can correct them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class InputError(Exception):
 
     Args:
         message: what is wrong, naming the file, field or label.
-        remedy: what to do about it, in words that are true for everybody: whoever types commands,
-            sits before a panel or writes Python. It names no option of a command.
+        remedy: what to do about it, for users of every front end: shell, panel or Python. It names
+            no option of a command and no button.
         code: a short name for programs, stable between versions. The shell and the panel have
             remedies of their own for some codes.
-        **facts: what these remedies are filled with. `field` is the name of a job's field; what is
-            neither a number nor a text is kept as text.
+        **facts: values with which these remedies are formatted. `field` is the name of a job's
+            field. Values that are neither numbers nor texts are converted to text.
     """
 
     def __init__(self, message: str, remedy: str, code: str, **facts: object) -> None:

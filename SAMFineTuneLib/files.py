@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and paths that no file can have."""
+"""Writes files that appear whole or not at all, and recognises paths that no file can have."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 
 from SAMFineTuneLib.errors import InputError
 
-# What the operating system says of a path that names nothing, whatever lies on the disk.
+# Errors that the operating system raises for a path that no file can have.
 _IMPOSSIBLE = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
-# Windows: "the filename, directory name, or volume label syntax is incorrect", and "too long".
+# On Windows: "the filename, directory name, or volume label syntax is incorrect", and "too long".
 _IMPOSSIBLE_ON_WINDOWS = {123, 206}
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A file to write in place of `path`, which it becomes at the end; after an error it goes.
+    """A temporary file to write, which is renamed to `path` at the end, or deleted after an error.
 
-    Its name is short, so that every name that the file system takes can be written. It lies in the
-    same folder, which is made where it is missing, and has the rights of a file that is simply
-    written, also where a library would give it to its owner alone.
+    Its name is short, so that `path` may have the longest name that the file system allows. It is
+    in the same folder, which is made if it is missing. It gets the permissions of a newly written
+    file, even if a library restricts them to the owner.
 
     Raises:
-        OSError: the file cannot be written, or not be put into its place.
+        OSError: the file cannot be written or renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{secrets.token_hex(6)}.part")
@@ -42,23 +42,23 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def path_from_text(text: str) -> Path:
-    """The path that a user wrote.
+    """The path of a text that a user wrote.
 
     Raises:
-        InputError: it is empty, or as `possible_path`.
+        InputError: the text is empty, or `possible_path` raises it.
     """
-    # An empty path is the current folder to pathlib, which nobody means by it.
+    # To pathlib an empty path is the current folder, which is never what is meant.
     if not text.strip():
         raise InputError("a path is empty", "Name a file or a folder", code="bad_path")
     return possible_path(Path(text))
 
 
 def possible_path(path: Path) -> Path:
-    """The same path, where the file system could have a file of that name.
+    """The same path, after a check that the file system could have a file of that name.
 
     Raises:
-        InputError: it holds a NUL character, has a part that is too long, or leads round in a
-            circle of links.
+        InputError: the path holds a NUL character, has a part that is too long, or leads into a
+            loop of links.
     """
     try:
         _ask_for(path)
@@ -71,11 +71,17 @@ def possible_path(path: Path) -> Path:
 
 
 def _ask_for(path: Path) -> None:
-    """Asks the system for a path, and for its parts where the folder is not there yet."""
+    """Asks the system for a path; if its folder does not exist yet, for each part of its name.
+
+    Raises:
+        OSError: the system refuses the path.
+        ValueError: the path holds a NUL character.
+    """
     for each in (path, *path.parents):
         try:
             each.lstat()
-        # Of a file in a missing folder nothing else is said; each part is asked for by itself.
+        # In a missing folder the system checks no name, so each part is checked in the nearest
+        # folder that exists.
         except FileNotFoundError:
             continue
         for part in path.parts[len(each.parts) :]:
@@ -85,20 +91,20 @@ def _ask_for(path: Path) -> None:
 
 
 def is_impossible(error: OSError) -> bool:
-    """Whether the system refused the path itself, and not what lies there."""
+    """Whether the system refused the path itself, and not the file that it names."""
     windows = getattr(error, "winerror", None)
     return error.errno in _IMPOSSIBLE or windows in _IMPOSSIBLE_ON_WINDOWS
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path for a message, without its middle where it is very long."""
+    """A path for a message; the middle of a very long path is left out."""
     text = os.fspath(path).replace("\0", "\\0")
     return text if len(text) <= 120 else f"{text[:60]} … {text[-50:]}"
 
 
-def _impossible(path: Path, why: str) -> InputError:
+def _impossible(path: Path, reason: str) -> InputError:
     return InputError(
-        f"'{shown(path)}' cannot be the name of a file: {why}",
+        f"'{shown(path)}' cannot be the name of a file: {reason}",
         "Name another file",
         code="bad_path",
     )

@@ -1,4 +1,4 @@
-"""What this computer has to compute with, and the preset that suits it."""
+"""Finds the processors, memory and GPUs of this computer, and the preset that suits them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-# Cards sold with 8 GB tell somewhat less, as the driver keeps a part.
+# Cards that are sold with 8 GB report somewhat less, because the driver reserves a part.
 _STUDY_MEMORY_BYTES = 7_500_000_000
 
 
@@ -18,9 +18,9 @@ class Device:
     """A processor that tensors can be on.
 
     Attributes:
-        name: as `--device` takes it: "cuda:0", "mps" or "cpu".
-        description: what its maker calls it.
-        memory_bytes: its memory; None where nobody tells.
+        name: "cuda:0", "mps" or "cpu", as the option `--device` takes it.
+        description: its name by its maker.
+        memory_bytes: its memory; None if it is not known.
     """
 
     name: str
@@ -30,16 +30,16 @@ class Device:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What was found.
+    """The hardware of this computer.
 
     Attributes:
-        processors: processor cores (hardware threads) that this program may use.
+        processors: number of processor cores (hardware threads) that this program may use.
         memory_bytes: main memory.
-        devices: the fastest first; the CPU is always there.
-        torch: version of torch, None where it is missing or does not load.
-        problems: what could not be asked, in words.
+        devices: the devices, the fastest first; the CPU is always among them.
+        torch: version of torch; None if it is missing or does not load.
+        problems: texts about what could not be found out.
         preset: the preset that suits: "laptop" or "study".
-        why: why, in words.
+        why: a text that says why this preset suits.
     """
 
     processors: int
@@ -57,9 +57,9 @@ class Hardware:
     def why(self) -> str:
         """Why that preset suits."""
         gpus = [device for device in self.devices if device.name != "cpu"]
-        told = self._large_gpu() or next(iter(gpus), None)
-        if told is not None:
-            return f"{told.description} has {_gigabytes(told)} of memory; study needs 8 GB"
+        gpu = self._large_gpu() or next(iter(gpus), None)
+        if gpu is not None:
+            return f"{gpu.description} has {_gigabytes(gpu)} of memory; study needs 8 GB"
         return "no GPU that torch can use was found" if self.torch else "torch does not load"
 
     def _large_gpu(self) -> Device | None:
@@ -70,7 +70,7 @@ class Hardware:
 
 
 def find_hardware() -> Hardware:
-    """Asks the system and torch; what cannot be asked is told in `problems`."""
+    """Asks the system and torch; `problems` says what they could not tell."""
     problems: list[str] = []
     memory = psutil.virtual_memory().total
     torch = _torch(problems)
@@ -93,10 +93,10 @@ def _processors() -> int:
 def _torch(problems: list[str]) -> Any:
     try:
         import torch
-    # A torch that was installed halfway, or whose libraries do not fit this system, may raise
-    # anything while it loads; that is what is to be found out here.
+    # A torch that is not completely installed, or whose libraries do not fit this system, may raise
+    # any exception while it loads. It is reported here.
     except Exception as error:
-        problems.append(f"torch does not load: {_words(error)}")
+        problems.append(f"torch does not load: {_text(error)}")
         return None
     return torch
 
@@ -106,9 +106,9 @@ def _cuda(torch: Any, problems: list[str]) -> list[Device]:
         if not torch.cuda.is_available():
             return []
         found = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
-    # Likewise: drivers that do not fit raise what they like.
+    # Drivers that do not fit may raise any exception too.
     except Exception as error:
-        problems.append(f"CUDA does not answer: {_words(error)}")
+        problems.append(f"CUDA does not answer: {_text(error)}")
         return []
     return [
         Device(f"cuda:{number}", each.name, int(each.total_memory))
@@ -122,15 +122,15 @@ def _mps(torch: Any, problems: list[str]) -> list[Device]:
             return []
         memory = int(torch.mps.recommended_max_memory())
     except AttributeError:
-        # Releases before 2.5 do not tell how much of the common memory the GPU may take.
+        # Releases of torch before 2.5 do not tell how much of the shared memory the GPU may use.
         memory = None
     except Exception as error:
-        problems.append(f"Apple's MPS does not answer: {_words(error)}")
+        problems.append(f"Apple's MPS does not answer: {_text(error)}")
         return []
     return [Device("mps", "Apple GPU", memory)]
 
 
-def _words(error: Exception) -> str:
+def _text(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

@@ -1,7 +1,7 @@
-"""The endings of image files, by which formats are told apart.
+"""The endings of image files, by which formats are recognised.
 
-Of two that end alike the longer comes first.
-Imports nothing, so that the description of jobs and Slicer's process can name them.
+A longer ending comes before a shorter one that it ends with.
+The module imports no image library, so that the jobs' schema and Slicer's process can use it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 # Formats that images are written in.
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
-# A DICOM segmentation (SEG) holds segments and no image.
+# In addition .dcm, because a DICOM segmentation (SEG) can hold segments, but no image.
 SEGMENTATION_ENDINGS = (*IMAGE_ENDINGS, ".dcm")
 # Formats that volumes are read from.
 _VOLUME_ENDINGS = (
@@ -20,7 +20,7 @@ _VOLUME_ENDINGS = (
 
 
 def image_ending(path: Path) -> str | None:
-    """The ending, in lower case, of a file that an image can be written to; None for another."""
+    """The ending, in lower case, of a file to which an image can be written; None for others."""
     return next((each for each in IMAGE_ENDINGS if path.name.lower().endswith(each)), None)
 
 

@@ -13,7 +13,7 @@ class RandomSource:
 
     Args:
         seed: whole numbers, such as (seed, step, rank).
-        device: where tensors are made.
+        device: the device of the tensors.
     """
 
     def __init__(self, seed: tuple[int, ...], device: torch.device | None = None) -> None:
@@ -55,13 +55,13 @@ class RandomSource:
         return torch.randn(shape, generator=self._tensors, device=self.device)
 
     def smooth(self, count: int, points: int, size: int) -> Tensor:
-        """Smooth maps (count, size, size), interpolated from `points` × `points` normal numbers."""
+        """Smooth maps (count, size, size), interpolated from `points` × `points` random numbers."""
         coarse = self.normal(1, count, points, points)
         fine = functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)
         return fine[0]
 
     def grainy(self, count: int, grain: float, size: int) -> Tensor:
-        """Maps (count, size, size) of grains of about `grain` pixels; quicker than `smooth`."""
+        """Random maps (count, size, size), grains of about `grain` pixels; faster than `smooth`."""
         if grain <= 1:
             return self.normal(count, size, size)
         points = max(2, round(size / grain))

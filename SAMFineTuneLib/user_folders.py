@@ -1,4 +1,4 @@
-"""The user's folders: the cache, and the tuned models. Environment variables name others."""
+"""The user's folders for the cache and for tuned models; environment variables can change them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ CACHE_VARIABLE = "SAMFINETUNE_CACHE"
 
 
 def cache_folder() -> Path:
-    """This user's folder for what can be fetched again; SAMFINETUNE_CACHE names another one."""
+    """The user's folder for files that can be made again; SAMFINETUNE_CACHE names another one."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("SAMFineTune"))
 
 
 def embeddings_folder() -> Path:
-    """Where corrections keep what networks made of slices, to have it again at once."""
+    """The folder in the cache for the embeddings that corrections compute."""
     return cache_folder() / "embeddings"
 
 
@@ -25,9 +25,9 @@ MODELS_VARIABLE = "SAMFINETUNE_MODELS"
 
 
 def models_folder() -> Path:
-    """This user's folder of tuned models; SAMFINETUNE_MODELS names another one.
+    """The user's folder of tuned models; SAMFINETUNE_MODELS names another one.
 
-    It lies with the user's data, not in the cache: what is here cannot be fetched again.
+    It is with the user's data and not in the cache, because tuned models cannot be fetched again.
     """
     chosen = os.environ.get(MODELS_VARIABLE)
     if chosen:

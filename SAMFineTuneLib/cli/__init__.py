@@ -1,6 +1,6 @@
 """The commands of `python -m SAMFineTuneLib`.
 
-Results are one JSON object on standard output; progress and words go to standard error.
+Results are one JSON object on standard output; progress and messages go to standard error.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ examples:
   python -m SAMFineTuneLib apply --model liver.safetensors --volume ct.nii.gz \\
       --output whole.nii.gz
 
-Standard output gets the result as one JSON object; all else goes to standard error.
+The result is written to standard output as one JSON object; everything else to standard error.
 Exit code: 0 done, 2 bad input (one line says what to do), 3 cancelled, 1 a fault in the program.
 """
 
@@ -60,14 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = build_parser().parse_args(words)
         code: int = chosen.command(chosen)
     except (InputError, Cancelled, KeyboardInterrupt) as error:
-        return _say(error)
+        return _report(error)
     except BrokenPipeError:
-        # Who reads our output has gone; point it elsewhere so that closing it is quiet.
+        # The reader of standard output has ended. Output is sent to nowhere, so that closing it
+        # raises no further error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
-    # Whatever it is, the shell gets one line; a fault in the program gets its traceback too.
+    # Every error is reported in one line; a fault in the program also with its traceback.
     except Exception as error:
-        return _say(error)
+        return _report(error)
     return code
 
 
@@ -99,7 +100,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _say(error: BaseException) -> int:
+def _report(error: BaseException) -> int:
+    """Print an error for the user; returns the exit code."""
     event = error_event(error)
     if event.exit_code == EXIT_OUR_FAULT:
         import traceback

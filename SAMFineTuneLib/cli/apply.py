@@ -27,7 +27,7 @@ label numbers that the model was trained with.
 _EXAMPLE = """\
   python -m SAMFineTuneLib apply --model liver.safetensors --volume ct.nii.gz \\
       --output whole.nii.gz --uncertainty uncertainty.nii.gz
-  the volume of which some slices are drawn: these stay, and help between them:
+  a volume on which some slices are drawn already; these are kept, and help between them:
   python -m SAMFineTuneLib apply --model liver.safetensors --volume ct.nii.gz \\
       --drawn few-slices.nii.gz --output whole.nii.gz
   python -m SAMFineTuneLib apply --model liver.safetensors --volume a.nii.gz --volume dicom/ \\
@@ -55,20 +55,20 @@ def add_to(commands: Commands) -> None:
         "--examples",
         type=path_from_text,
         metavar="EXAMPLES.json",
-        help="in place of --drawn: the examples of the fine-tune; those of other volumes count for "
-        "nothing",
+        help="instead of --drawn: the examples of the fine-tune; examples of other volumes are "
+        "ignored",
     )
     add_field(
         parser,
         Example,
         "label_names",
         metavar="1=liver,5=spleen",
-        help="what the labels are called that are drawn, by their number there: by its name a "
-        "label is found in the model, else by its number",
+        help="names of the drawn labels, by their numbers in the drawn segmentation: a label with "
+        "a name is the model's structure of that name, any other that of its number",
     )
     absence = parser.add_argument_group(
-        "of the volumes with --drawn or --examples",
-        "Where a structure is not is for the model to say, unless it is said here.",
+        "for volumes with --drawn or --examples",
+        "The model decides where a structure is absent, unless it is stated here.",
     )
     add_field(
         absence,
@@ -98,8 +98,8 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _drawn(chosen: argparse.Namespace) -> list[Any]:
-    """What is drawn already of the volumes."""
-    said = {
+    """The slices of the volumes that are drawn already, as fields of `Example`."""
+    stated = {
         "empty": chosen.empty,
         "extent": chosen.extent,
         "label_names": chosen.label_names,
@@ -112,12 +112,12 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
                 "give one of them",
                 code="contrary_options",
             )
-        return read_examples(chosen.examples, said)
+        return read_examples(chosen.examples, stated)
     drawn = chosen.drawn or []
     if not drawn and (chosen.extent is not None or chosen.empty != "none" or chosen.on_top):
         raise InputError(
-            "--empty, --extent and --on-top speak of slices that are drawn, and none are named",
-            "name them with --drawn",
+            "--empty, --extent and --on-top are for slices that are drawn, and none are given",
+            "give them with --drawn",
             code="contrary_options",
         )
     if drawn and len(drawn) != len(chosen.volumes):
@@ -128,6 +128,6 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
         )
     series = series_of_volumes(chosen.volumes, chosen.series)
     return [
-        {"volume": volume, "segmentation": labels, "series": own, **said}
+        {"volume": volume, "segmentation": labels, "series": own, **stated}
         for volume, labels, own in zip(chosen.volumes, drawn, series, strict=False)
     ]

@@ -1,4 +1,4 @@
-"""How the command line is read: lists of numbers, one-line errors, UTF-8."""
+"""Helpers of all commands: parsing of options, one-line errors, output in UTF-8."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, NoReturn
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.worker.json_text import to_json
 
-Commands = Any  # what add_subparsers returns has no public name
-REPEATED_ON_TOP = "; repeat it, or put commas between, for several"
+Commands = Any  # the type that add_subparsers returns has no public name
+REPEATED_ON_TOP = "; repeat it, or separate several by commas"
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that raises `InputError` in place of printing its whole usage."""
+    """A parser that raises `InputError` instead of printing its whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Bad arguments.
+        """Called by argparse for bad arguments.
 
         Raises:
             InputError: always.
@@ -47,54 +47,54 @@ def add_command(
     return parser
 
 
-def numbers_or(*words: str) -> Callable[[str], str | list[int]]:
-    """Reads one of the words, or whole numbers with commas between them."""
+def numbers_or(*keywords: str) -> Callable[[str], str | list[int]]:
+    """Reads one of the keywords, or whole numbers with commas between them."""
 
     def read(text: str) -> str | list[int]:
-        if text in words:
+        if text in keywords:
             return text
         try:
             return [int(part) for part in text.split(",")]
         except ValueError:
-            allowed = ", ".join([*words, "numbers such as 3,9,14"])
+            allowed = ", ".join([*keywords, "numbers such as 3,9,14"])
             raise argparse.ArgumentTypeError(f"{text!r} is none of: {allowed}") from None
 
     return read
 
 
 def names_of_labels(text: str) -> dict[int, str]:
-    """Reads names of labels, such as 1=liver,2=spleen; a name has no comma."""
+    """Reads names of labels, such as 1=liver,2=spleen; names cannot contain a comma."""
     names: dict[int, str] = {}
     for part in text.split(","):
         number, equals, name = part.partition("=")
         if not (equals and number.strip().isdecimal() and name.strip()):
-            raise argparse.ArgumentTypeError(f"{text!r} is not as 1=liver,2=spleen")
+            raise argparse.ArgumentTypeError(f"{text!r} is not of the form 1=liver,2=spleen")
         names[int(number)] = name.strip()
     return names
 
 
-def number_or(*words: str) -> Callable[[str], str | int]:
-    """Reads one of the words, or a whole number."""
+def number_or(*keywords: str) -> Callable[[str], str | int]:
+    """Reads one of the keywords, or a whole number."""
 
     def read(text: str) -> str | int:
         try:
-            return text if text in words else int(text)
+            return text if text in keywords else int(text)
         except ValueError:
-            allowed = " nor ".join([*words, "a number"])
+            allowed = " nor ".join([*keywords, "a number"])
             raise argparse.ArgumentTypeError(f"{text!r} is neither {allowed}") from None
 
     return read
 
 
 def option_name(field: str) -> str:
-    """How the command line names a field of a job."""
+    """The option of the command line for a field of a job."""
     renamed = {"learning_rate": "lr", "tolerance_mm": "tolerance", "volumes": "volume"}
     stem = field.rsplit(".", 1)[-1].split("[")[0]
     return "--" + renamed.get(stem, stem).replace("_", "-")
 
 
 def utf8_streams() -> None:
-    """Print any file name, whatever the console's code page."""
+    """Set the output streams to UTF-8, so that any file name can be printed on every console."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -102,10 +102,10 @@ def utf8_streams() -> None:
 
 
 def print_result(result: object) -> None:
-    """The one thing that a command writes on standard output."""
+    """Print the result, which is all that a command writes on standard output."""
     print(to_json(result), flush=True)
 
 
-def say(text: str) -> None:
-    """Words for the person at the shell."""
+def print_message(text: str) -> None:
+    """Print a message for the user on standard error."""
     print(text, file=sys.stderr, flush=True)

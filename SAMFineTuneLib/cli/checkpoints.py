@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.cli.arguments import Commands, add_command, print_message, print_result
 from SAMFineTuneLib.cli.progress_display import ProgressDisplay
 from SAMFineTuneLib.networks.spec import BACKBONES, find
 from SAMFineTuneLib.worker.events import Progress
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from SAMFineTuneLib.weights.official import CachedCheckpoint
 
 _DESCRIPTION = """\
-The official weights of the backbones. They are kept in a folder of the user (SAMFINETUNE_CACHE
-names another), checked by SHA-256, and fetched where the last attempt stopped.
+The official weights of the backbones. They are kept in the user's cache (SAMFINETUNE_CACHE names
+another folder) and checked by SHA-256; an interrupted download is resumed.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib checkpoints list
@@ -35,8 +35,8 @@ def add_to(commands: Commands) -> None:
         actions,
         "list",
         _list,
-        "what there is, and what is here",
-        "List the official weights: licence, size, and where they lie once fetched.",
+        "list the official weights",
+        "List the official weights: licence, size, and their path once they are fetched.",
         "  python -m SAMFineTuneLib checkpoints list",
     )
     get = add_command(
@@ -44,7 +44,7 @@ def add_to(commands: Commands) -> None:
         "get",
         _get,
         "fetch the weights of a backbone",
-        "Fetch the official weights of a backbone; prints where they lie.",
+        "Fetch the official weights of a backbone and print their path.",
         "  python -m SAMFineTuneLib checkpoints get vit_t",
     )
     fetched = [spec.name for spec in BACKBONES.values() if spec.checkpoint is not None]
@@ -53,8 +53,8 @@ def add_to(commands: Commands) -> None:
         actions,
         "clear",
         _clear,
-        "delete what was fetched",
-        "Delete all weights that were fetched, and what is left of interrupted fetches.",
+        "delete fetched weights",
+        "Delete all weights that were fetched, including parts of interrupted downloads.",
         "  python -m SAMFineTuneLib checkpoints clear",
     )
 
@@ -66,7 +66,7 @@ def _list(chosen: argparse.Namespace) -> int:
     entries = list_checkpoints()
     for entry in entries:
         state = "here" if entry.present else "not here"
-        say(f"{entry.name:6} {entry.source.size / 1e6:7.0f} MB  {entry.licence}  {state}")
+        print_message(f"{entry.name:6} {entry.source.size / 1e6:7.0f} MB  {entry.licence}  {state}")
     print_result(
         {"folder": cache_folder(), "checkpoints": [_as_fields(entry) for entry in entries]}
     )
@@ -91,7 +91,7 @@ def _get(chosen: argparse.Namespace) -> int:
 
     display = ProgressDisplay()
     spec = find(chosen.name)
-    say(f"{spec.name}: {spec.description}; licence {spec.licence}")
+    print_message(f"{spec.name}: {spec.description}; licence {spec.licence}")
     try:
         with output_on_errors():
             path = get_checkpoint(
@@ -112,6 +112,6 @@ def _clear(chosen: argparse.Namespace) -> int:
     from SAMFineTuneLib.weights.official import clear_checkpoints
 
     freed = clear_checkpoints()
-    say(f"{freed / 1e6:.0f} MB freed")
+    print_message(f"{freed / 1e6:.0f} MB freed")
     print_result({"freed_bytes": freed})
     return 0

@@ -1,4 +1,4 @@
-"""`describe`: how large a network is, and how much of it trains."""
+"""`describe`: counts the parameters of a network, and those that train."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from SAMFineTuneLib.adaptation.method import METHODS, SCOPES
-from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.cli.arguments import Commands, add_command, print_message, print_result
 from SAMFineTuneLib.cli.field_option import add_field
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.schema import LARGEST_RANK, FinetuneJob
@@ -14,15 +14,15 @@ from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.worker.standard_output import output_on_errors
 
 _DESCRIPTION = """\
-Count the parameters of a network and those that train under a method and a scope. Needs no
-weights, and no memory for them.
+Count the parameters of a network, and those that train with a method and a scope. No weights are
+loaded, so this needs neither the files nor the memory for them.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib describe --backbone vit_b --method lora --scope encoder_decoder \\
       --classes 2
 """
 
-# What a fine-tune takes, too.
+# The limit of a fine-tune too.
 _MOST_CLASSES = 10_000
 
 
@@ -33,7 +33,7 @@ def add_to(commands: Commands) -> None:
     )
     backbones = {name: spec.description for name, spec in BACKBONES.items()}
     add_field(parser, FinetuneJob, "backbone", told=backbones)
-    # Nothing is left to the data here, so there is no "auto".
+    # Without data nothing can be chosen automatically, so there is no "auto" here.
     add_field(
         parser,
         FinetuneJob,
@@ -72,7 +72,8 @@ def _run(chosen: argparse.Namespace) -> int:
     with output_on_errors():
         size, rows = _count(chosen)
     for row in rows:
-        say(f"{row['part']:16} {row['total'] / 1e6:9.2f}M  trainable {row['trainable'] / 1e6:.2f}M")
+        total, trainable = row["total"] / 1e6, row["trainable"] / 1e6
+        print_message(f"{row['part']:16} {total:9.2f}M  trainable {trainable:.2f}M")
     print_result(
         {
             "backbone": chosen.backbone,
@@ -90,7 +91,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _count(chosen: argparse.Namespace) -> tuple[int, list[dict[str, Any]]]:
-    """Input size in pixels, and a row for each part with the sum last."""
+    """The input size in pixels, and a row for each part of the network, with the sum last."""
     from dataclasses import asdict
 
     import torch

@@ -1,4 +1,4 @@
-"""`evaluate`: a segmentation measured against a reference."""
+"""`evaluate`: measures a segmentation against a reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from SAMFineTuneLib.jobs.schema import EvaluateJob, make_job
 _DESCRIPTION = """\
 Compare a segmentation with a reference: for each label the Dice similarity coefficient (DSC) and
 the normalised surface distance (NSD) at a tolerance in mm, over the whole volume or over chosen
-slices. A segmentation of another geometry is brought onto the grid of the reference.
+slices. A segmentation on another grid is resampled onto the grid of the reference.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib evaluate --prediction whole.nii.gz --reference truth.nii.gz \\

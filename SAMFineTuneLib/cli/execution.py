@@ -1,4 +1,4 @@
-"""A command as a job: write it, run it in a worker, show how it goes, tell how it ended."""
+"""Runs a command as a job: writes it, runs it in a worker, shows its progress and its result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from SAMFineTuneLib.cli.arguments import print_result, say
+from SAMFineTuneLib.cli.arguments import print_message, print_result
 from SAMFineTuneLib.cli.progress_display import ProgressDisplay
 from SAMFineTuneLib.cli.remedies import with_remedy_to_type
 from SAMFineTuneLib.errors import InputError
@@ -27,8 +27,8 @@ from SAMFineTuneLib.worker.failure import EXIT_BAD_INPUT, EXIT_DONE
 def execute(job: Job, chosen_folder: Path | None) -> int:
     """Do a job in a worker and print its result.
 
-    A folder that the user chose is kept. One of our own is removed when the job is done, and kept
-    when there is something to continue or to look into.
+    A folder that the user chose is kept. A folder in the cache is deleted when the job is done, but
+    kept if the job can be resumed or its log is needed.
 
     Args:
         job: what to do.
@@ -51,16 +51,17 @@ def execute(job: Job, chosen_folder: Path | None) -> int:
         print_result(outcome.result)
     elif outcome.error is not None:
         line = with_remedy_to_type(outcome.error).line()
-        say(line if outcome.error.code == "cancelled" else f"error: {line}")
+        print_message(line if outcome.error.code == "cancelled" else f"error: {line}")
     if chosen_folder is None and not _worth_keeping(folder, outcome):
         folder.remove()
     elif outcome.exit_code != EXIT_DONE:
-        say(f"The job is kept; run it again, from where it stopped, with: {_again(folder)}")
+        again = _again(folder)
+        print_message(f"The job is kept; run it again, from where it stopped, with: {again}")
     return outcome.exit_code
 
 
 def run_worker(folder: JobFolder, keeps_previews: bool = True) -> Outcome:
-    """Run the job of a folder to its end; Ctrl-C cancels it, twice ends it at once."""
+    """Run the job of a folder to its end; Ctrl-C cancels it, a second Ctrl-C kills the worker."""
     display = ProgressDisplay(keeps_previews)
     worker = WorkerProcess(folder.path, display.show)
     with _termination_as_interrupt():
@@ -82,14 +83,14 @@ def _wait(worker: WorkerProcess) -> Outcome:
             if worker.cancel_asked:
                 worker.end_now()
             else:
-                say("cancelling …")
+                print_message("cancelling …")
                 worker.cancel()
     return outcome
 
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """Let a polite request to end, as batch systems send it, cancel the worker too."""
+    """Within the context SIGTERM, which batch systems send, cancels the job as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -132,5 +133,5 @@ def _worth_keeping(folder: JobFolder, outcome: Outcome) -> bool:
 
 
 def _again(folder: JobFolder) -> str:
-    words = [sys.executable, "-m", "SAMFineTuneLib", "run", str(folder.path)]
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    command = [sys.executable, "-m", "SAMFineTuneLib", "run", str(folder.path)]
+    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)

@@ -1,4 +1,4 @@
-"""Options from the fields of a job: name, type, choices, default and help stand in the schema."""
+"""Makes options from the fields of a job: name, type, choices, default and help."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def add_field(
         group: a parser, or a group of its options.
         model: the record, such as `FinetuneJob`.
         field: name of the field.
-        more: what the help says besides the field's description, for the shell alone.
-        told: each choice of the field with what it means, for the help.
-        settings: arguments of `add_argument` that take the place of the field's own.
+        more: text that is added to the field's description in the help.
+        told: the meaning of each choice of the field, for the help.
+        settings: arguments of `add_argument` that replace those from the field.
     """
     info = model.model_fields[field]
     chosen = {"dest": field, **_reading(info.annotation), **_default(info), **settings}
@@ -49,7 +49,7 @@ def add_field(
 
 
 def chosen_fields(chosen: argparse.Namespace, model: type[BaseModel]) -> dict[str, Any]:
-    """What the options say of a record's fields; those of which nothing is said are left out."""
+    """The values of a record's fields from the options; fields without a value are left out."""
     return {
         name: getattr(chosen, name)
         for name in model.model_fields
@@ -58,10 +58,10 @@ def chosen_fields(chosen: argparse.Namespace, model: type[BaseModel]) -> dict[st
 
 
 def _reading(annotation: Any) -> dict[str, Any]:
-    """How the command line gives a value of this type."""
-    words, kinds = _split(annotation)
+    """The arguments of `add_argument` with which a value of this type is read."""
+    keywords, kinds = _split(annotation)
     if not kinds:
-        return {"choices": words}
+        return {"choices": keywords}
     (kind,) = kinds
     origin = get_origin(kind)
     if kind is bool:
@@ -72,12 +72,12 @@ def _reading(annotation: Any) -> dict[str, Any]:
         return {"type": get_args(kind)[0], "nargs": len(get_args(kind))}
     if origin is list:
         (item,) = get_args(kind)
-        return {"type": numbers_or(*words)} if item is int else _reading_of_each(item)
-    return {"type": number_or(*words) if words else _reader(kind)}
+        return {"type": numbers_or(*keywords)} if item is int else _reading_of_each(item)
+    return {"type": number_or(*keywords) if keywords else _reader(kind)}
 
 
 def _reading_of_each(item: Any) -> dict[str, Any]:
-    """The option is repeated for each item."""
+    """The same for a list, for which the option is repeated with each item."""
     _, (kind,) = _split(item)
     return {"type": _reader(kind), "action": "append"}
 
@@ -87,7 +87,7 @@ def _reader(kind: Any) -> Any:
 
 
 def _split(annotation: Any) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """The words and the other types of which a value may be one."""
+    """The keywords that a value may be, and the other types that it may have."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _split(get_args(annotation)[0])
@@ -96,8 +96,8 @@ def _split(annotation: Any) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     if origin not in (Union, types.UnionType):
         return (), () if annotation is type(None) else (annotation,)
     parts = [_split(each) for each in get_args(annotation)]
-    words = [word for part in parts for word in part[0]]
-    return tuple(words), tuple(kind for part in parts for kind in part[1])
+    keywords = [keyword for part in parts for keyword in part[0]]
+    return tuple(keywords), tuple(kind for part in parts for kind in part[1])
 
 
 def _default(info: FieldInfo) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _help(info: FieldInfo, more: str, told: Mapping[str, str], default: Any) -> 
     if told:
         text += ": " + "; ".join(f"{word}, {meaning}" for word, meaning in told.items())
     text += more
-    # None, False and what is empty need no words; the seed 0 does.
+    # None, False and empty values are not shown, but the seed 0 is.
     if default or type(default) is int:
         text += f" (default: {default})"
     return text.replace("%", "%%")

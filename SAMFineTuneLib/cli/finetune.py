@@ -1,4 +1,4 @@
-"""`finetune`: a few labelled slices become a tuned model."""
+"""`finetune`: makes a tuned model from a few labelled slices."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from SAMFineTuneLib.training.presets import PRESETS
 _DESCRIPTION = """\
 Fine-tune a network on the labelled slices of one or more volumes, and write the tuned model,
 one file that `apply` uses. Volumes are NIfTI, NRRD, MetaImage files or DICOM folders; a
-segmentation may have another geometry than its volume as long as it lies over it.
+segmentation may be on another grid than its volume as long as it lies over it.
 
-Slice numbers count from 0 along the axis, in the index order of the volume's file.
-Ctrl-C cancels; the job is kept, and the words at the end say how to continue it.
+Slices are numbered from 0 along the axis, in the index order of the volume's file.
+Ctrl-C cancels; the job is kept, and the last line says how to continue it.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib finetune --volume ct.nii.gz --segmentation few-slices.nii.gz \\
@@ -69,11 +69,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--examples",
         type=path_from_text,
         metavar="EXAMPLES.json",
-        help="in place of the two: a list of objects with volume, segmentation and, where they "
-        "differ from the options, labels, axis, labelled, empty, extent, on_top; also series; "
-        "label_names, an object of numbers and names in place of those in the segmentation; and "
-        "complete, unfinished, known_empty, lists of slices on which every label is complete, on "
-        "which none counts, and which hold none",
+        help="instead of --volume and --segmentation: a list of objects with volume, segmentation "
+        "and, where they differ from the options, labels, axis, labelled, empty, extent, on_top; "
+        "also series; label_names, an object of numbers and names that replace those in the "
+        "segmentation; and complete, unfinished, known_empty, lists of slices on which every label "
+        "is complete, on which labels do not count, and which hold no label",
     )
     add_field(data, Example, "labels", metavar="all|1,5")
     add_field(data, FinetuneJob, "label_names", metavar="1=liver,5=spleen")
@@ -100,7 +100,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    training = parser.add_argument_group("how long and how")
+    training = parser.add_argument_group("how it is trained")
     add_field(training, FinetuneJob, "output", metavar="M.safetensors")
     add_field(training, FinetuneJob, "prompts")
     add_field(training, FinetuneJob, "steps", metavar="N")
@@ -114,7 +114,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--job",
         type=path_from_text,
         metavar="DIR",
-        help="keep the job's folder here; DIR of the same job that was stopped continues it",
+        help="keep the job's folder here; if DIR holds the same job, stopped before its end, the "
+        "job is continued",
     )
 
 
@@ -129,8 +130,8 @@ def _examples(chosen: argparse.Namespace) -> list[Any]:
     if chosen.examples is not None:
         if volumes or segmentations or chosen.series:
             raise InputError(
-                "--examples takes the place of --volume, --series and --segmentation",
-                "Give either",
+                "--examples excludes --volume, --series and --segmentation",
+                "Give either --examples or the others",
                 code="contrary_options",
             )
         return list(read_examples(chosen.examples, shared))

@@ -1,16 +1,16 @@
-"""`hardware`: what this computer has to compute with, and the preset that suits it."""
+"""`hardware`: shows this computer's processors, memory and GPUs, and the preset that suits them."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
 
-from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.cli.arguments import Commands, add_command, print_message, print_result
 from SAMFineTuneLib.worker.standard_output import output_on_errors
 
 _DESCRIPTION = """\
-Tell what this computer has to compute with: processors, memory, devices as --device takes them,
-and the preset of finetune that suits it.
+Show the processors and memory of this computer, its devices by their names for --device, and the
+preset of finetune that suits it.
 """
 
 
@@ -33,9 +33,9 @@ def _run(chosen: argparse.Namespace) -> int:
         hardware = find_hardware()
     for device in hardware.devices:
         memory = f"{device.memory_bytes / 1e9:.1f} GB" if device.memory_bytes else ""
-        say(f"{device.name:8} {device.description}  {memory}")
+        print_message(f"{device.name:8} {device.description}  {memory}")
     for problem in hardware.problems:
-        say(f"warning: {problem}")
-    say(f"preset {hardware.preset}: {hardware.why}")
+        print_message(f"warning: {problem}")
+    print_message(f"preset {hardware.preset}: {hardware.why}")
     print_result({**asdict(hardware), "preset": hardware.preset, "why": hardware.why})
     return 0

@@ -1,4 +1,4 @@
-"""`models`: the tuned models of this user."""
+"""`models`: lists, renames, copies and deletes the user's tuned models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.cli.arguments import Commands, add_command, print_message, print_result
 from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.models.library import (
     TunedModel,
@@ -22,9 +22,9 @@ from SAMFineTuneLib.user_folders import models_folder
 
 _COMMAND = "  python -m SAMFineTuneLib models"
 _DESCRIPTION = """\
-The tuned models of this user, as 3D Slicer lists them. They are kept in a folder of the user's
-data (SAMFINETUNE_MODELS names another). finetune writes where --output says; import brings such a
-file here.
+The user's tuned models, which 3D Slicer lists too. They are kept in a folder of the user's data
+(SAMFINETUNE_MODELS names another folder). finetune writes its model to the file that --output
+names; import copies such a file into the folder.
 """
 _EXAMPLE = f"""\
 {_COMMAND} list
@@ -55,8 +55,8 @@ def add_to(commands: Commands) -> None:
         actions,
         "rename",
         _rename,
-        "call a model otherwise",
-        "Call a model otherwise; characters that some system refuses in a file's name become _.",
+        "rename a model",
+        "Rename a model; characters that some system does not allow in a file's name become _.",
         f'{_COMMAND} rename liver "liver, portal venous"',
     )
     _add_name(rename)
@@ -79,28 +79,28 @@ def add_to(commands: Commands) -> None:
         f"{_COMMAND} export liver /media/stick/liver.safetensors",
     )
     _add_name(export)
-    export.add_argument("file", metavar="FILE", help="a file that is not there yet, or a folder")
+    export.add_argument("file", metavar="FILE", help="a file that does not exist yet, or a folder")
     bring = add_command(
         actions,
         "import",
         _import,
         "copy a file to the models",
-        "Copy a tuned model to the folder; a number is added where its name is taken.",
+        "Copy a tuned model to the folder; a number is added if its name is taken.",
         f"{_COMMAND} import liver.safetensors",
     )
     bring.add_argument(
-        "file", type=path_from_text, metavar="FILE", help="what finetune or export wrote"
+        "file", type=path_from_text, metavar="FILE", help="a file that finetune or export wrote"
     )
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="as list shows it")
+    parser.add_argument("name", metavar="NAME", help="the model's name, as list shows it")
 
 
 def _list(chosen: argparse.Namespace) -> int:
     models = list_models()
     for model in models:
-        say(f"{model.name}  {model.bytes / 1e6:.1f} MB  {_summary(model)}")
+        print_message(f"{model.name}  {model.bytes / 1e6:.1f} MB  {_summary(model)}")
     print_result({"folder": models_folder(), "models": [_as_fields(model) for model in models]})
     return 0
 
@@ -119,7 +119,7 @@ def _delete(chosen: argparse.Namespace) -> int:
 def _export(chosen: argparse.Namespace) -> int:
     model = find_model(chosen.name)
     target = path_from_text(chosen.file)
-    # A folder that is named as such, and is not there yet, is made.
+    # A path that ends in a separator names a folder, which is made if it does not exist.
     if chosen.file.endswith(("/", os.sep)):
         target = target / f"{model.name}{SUFFIX}"
     print_result({"name": model.name, "file": export_model(model, target)})
@@ -131,7 +131,7 @@ def _import(chosen: argparse.Namespace) -> int:
 
 
 def _tell(model: TunedModel) -> int:
-    say(model.name)
+    print_message(model.name)
     print_result(_as_fields(model))
     return 0
 

@@ -1,4 +1,4 @@
-"""`pretrain`: starter weights from synthetic images."""
+"""`pretrain`: trains the starter weights on synthetic images."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.cli.arguments import Commands, add_command, print_message, print_result
 from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.folder import require_writable, require_writable_file
 from SAMFineTuneLib.jobs.schema import MOST_MINUTES
 
 _DESCRIPTION = """\
 Train the starter network from random weights, on synthetic images alone: to find structures from
-prompts, and to find in some images what is labelled in others. Interrupted, it goes on where it
-stopped when it is run again with the same --folder; with more --steps a finished one goes on too.
+prompts, and to find in some images the structures that are labelled in others. Run again with the
+same --folder, an interrupted training is resumed; with more --steps a finished one is continued.
 """
 _EXAMPLES = """\
   python -m SAMFineTuneLib pretrain prompts --folder pretraining --output starter.safetensors
   torchrun --nproc-per-node 8 -m SAMFineTuneLib pretrain prompts --device cuda \\
       --precision bf16 --folder pretraining --output starter.safetensors
 """
-# The network halves an image four times; smaller ones show too little of an anatomy.
+# The network halves an image four times, so sizes are multiples of 16; images below 64 pixels show
+# too little of an anatomy.
 _SIZES = range(64, 1025, 16)
-# More than PyTorch's random numbers take is no seed.
+# PyTorch's random generators take seeds below this.
 _SEEDS = 2**63
 
 
@@ -50,12 +51,18 @@ def add_to(commands: Commands) -> None:
         help="weights of an earlier training to begin with, in a new --folder",
     )
     parser.add_argument(
-        "--steps", type=_count, default=20_000, help="in all (default: %(default)s)"
+        "--steps", type=_count, default=20_000, help="steps in all (default: %(default)s)"
     )
-    parser.add_argument("--minutes", type=_positive, help="stop after so many")
-    parser.add_argument("--episodes", type=_count, default=2, help="a step and process")
-    parser.add_argument("--images", type=_count, default=8, help="an episode, at 160 pixels")
-    parser.add_argument("--sizes", type=_size, nargs="+", default=[128, 160, 192, 256])
+    parser.add_argument("--minutes", type=_positive, help="stop after so many minutes")
+    parser.add_argument(
+        "--episodes", type=_count, default=2, help="episodes in each step of each process"
+    )
+    parser.add_argument(
+        "--images", type=_count, default=8, help="images in an episode of 160 pixels"
+    )
+    parser.add_argument(
+        "--sizes", type=_size, nargs="+", default=[128, 160, 192, 256], help="sides of the images"
+    )
     parser.add_argument("--lr", type=_positive, default=2e-3, help="learning rate")
     parser.add_argument(
         "--decay", type=_share, default=0.3, help="share of the steps in which it falls to 0"
@@ -75,7 +82,7 @@ def _run(chosen: argparse.Namespace) -> int:
     from SAMFineTuneLib.pretraining.run import run_pretraining
     from SAMFineTuneLib.pretraining.saved import STATE_FILE
 
-    # Not found out after days of training.
+    # Checked now, and not only after days of training.
     require_writable(chosen.folder / STATE_FILE)
     require_writable_file(chosen.output)
     plan = PretrainingPlan(
@@ -96,7 +103,7 @@ def _run(chosen: argparse.Namespace) -> int:
         chosen.minutes,
         chosen.snapshots,
         chosen.initial,
-        say,
+        print_message,
     )
     if found is not None:
         print_result(found)
@@ -106,14 +113,14 @@ def _run(chosen: argparse.Namespace) -> int:
 def _number(
     read: Callable[[str], float], fits: Callable[[float], bool], what: str
 ) -> Callable[[str], float]:
-    """Reads what `read` does and `fits` accepts; `what` says which numbers these are."""
+    """Reads a number with `read` and checks it with `fits`; `what` describes allowed numbers."""
 
     def checked(text: str) -> float:
         try:
             number = read(text)
         except ValueError:
             number = float("nan")
-        # Whatever is asked of it, NaN does not fit.
+        # NaN does not fit, because every comparison with it is false.
         if not fits(number):
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
         return number

@@ -1,4 +1,4 @@
-"""A worker's events for the person at the shell: a bar on a terminal, else a line now and then."""
+"""Shows a worker's events in the shell: a progress bar on a terminal, otherwise lines of text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class ProgressDisplay:
-    """Shows progress and words on standard error.
+    """Shows progress and messages on standard error.
 
     Args:
-        keeps_previews: whether the folder with the previews will still be there afterwards.
+        keeps_previews: whether the folder with the previews is kept afterwards, so that their paths
+            are worth showing.
     """
 
     def __init__(self, keeps_previews: bool = True) -> None:
@@ -27,7 +28,7 @@ class ProgressDisplay:
         self._last_line_at = float("-inf")
 
     def show(self, event: Event) -> None:
-        """Show one event; results and errors are for the command to tell."""
+        """Show one event; the command itself prints results and errors."""
         if isinstance(event, Progress):
             self._show_progress(event)
         elif isinstance(event, Log) and event.level != "debug":
@@ -37,7 +38,7 @@ class ProgressDisplay:
             self._write(f"preview: {event.path}")
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """End the bar and leave its last state on the terminal."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -72,10 +73,10 @@ class ProgressDisplay:
             return
         self._last_line_at = now
         place = f"{event.step}" if event.steps is None else f"{event.step} of {event.steps}"
-        words = [f"{event.phase or 'step'} {place}", *_figures(event)]
+        parts = [f"{event.phase or 'step'} {place}", *_figures(event)]
         if event.eta_s is not None and not last:
-            words.append(f"about {_duration(event.eta_s)} left")
-        self._write(", ".join(words))
+            parts.append(f"about {_duration(event.eta_s)} left")
+        self._write(", ".join(parts))
 
     def _write(self, text: str) -> None:
         if self._bar is not None:

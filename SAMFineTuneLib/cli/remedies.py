@@ -1,4 +1,4 @@
-"""What to type against an error: the shell's own remedies, by the code of the error."""
+"""The shell's own remedies, which name options and commands, by the code of the error."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from SAMFineTuneLib.cli.arguments import option_name
 from SAMFineTuneLib.errors import Fact
 from SAMFineTuneLib.worker.events import ErrorEvent
 
-# {names} are facts of the error; {option} is its fact `field`, as the command line names it. Of
-# several sentences the first one holds whose facts are all there.
+# {names} in braces are facts of the error; {option} is the option for its fact `field`. Of several
+# sentences the first one is used whose facts are all known.
 REMEDIES: dict[str, tuple[str, ...]] = {
     "bundle_unusable": (
         "Install the program anew, or start from random weights with --weights random",
@@ -39,10 +39,11 @@ REMEDIES: dict[str, tuple[str, ...]] = {
     ),
     "label_absent": ("Choose others than {absent} with --labels",),
     "label_contradiction": (
-        "If they are one structure, call it the same, or say so: --label-names {label}={name} "
-        "(label_names in a job or an example); if not, give it a number that is free",
-        "Give different structures different names, or one structure the same terminology; or say "
-        "that the number counts: --label-names {label}=NAME (label_names in a job or an example)",
+        "If they are one structure, give both the same name, or state it: --label-names "
+        "{label}={name} (label_names in a job or an example); if not, use a number that is free",
+        "Give different structures different names, or one structure the same terminology; or "
+        "name the number, which then decides: --label-names {label}=NAME (label_names in a job or "
+        "an example)",
         "Give each structure a name of its own, merge the two, or choose one of them, {labels}, "
         "with --labels",
     ),
@@ -76,12 +77,12 @@ REMEDIES: dict[str, tuple[str, ...]] = {
         "name the file with --checkpoint",
     ),
 }
-# Names of segments and labels, which may have blanks.
+# Facts that are names of segments and labels, and so may have blanks.
 _TYPED_FACTS = ("name", "segment")
 
 
 def with_remedy_to_type(event: ErrorEvent) -> ErrorEvent:
-    """The same error with what to type against it; unchanged where the shell knows nothing more."""
+    """The error with the shell's remedy; unchanged if the shell has none for its code and facts."""
     typed = {name: _typed(name, fact) for name, fact in event.facts.items()}
     if "field" in typed:
         typed["option"] = option_name(str(event.facts["field"]))
@@ -90,7 +91,7 @@ def with_remedy_to_type(event: ErrorEvent) -> ErrorEvent:
 
 
 def remedy_from(sentences: tuple[str, ...], facts: Mapping[str, Fact]) -> str:
-    """The first sentence that the facts fill, filled; "" where there is none."""
+    """The first sentence whose facts are all known, formatted with them; "" if there is none."""
     for sentence in sentences:
         try:
             return sentence.format_map(facts)
@@ -100,6 +101,6 @@ def remedy_from(sentences: tuple[str, ...], facts: Mapping[str, Fact]) -> str:
 
 
 def _typed(name: str, fact: Fact) -> Fact:
-    """A fact as it is typed, in quotes where the shell would take it apart."""
+    """A fact as it is typed on the command line, in quotes if the shell would split it."""
     quoted = name in _TYPED_FACTS and re.search(r"[^\w.:@%+-]", str(fact))
     return f'"{fact}"' if quoted else fact

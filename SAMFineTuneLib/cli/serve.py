@@ -1,4 +1,4 @@
-"""`serve`: the correction worker, for programs that start one and talk with it."""
+"""`serve`: the correction worker, for programs that start one and send it requests."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from SAMFineTuneLib.cli.arguments import Commands, add_command
 from SAMFineTuneLib.files import path_from_text
 
 _DESCRIPTION = """\
-Answer points and boxes on the slices of a volume with masks, until told to close. The folder holds
-session.json: {"volume": FILE, "model": TUNED_MODEL}. Requests are JSON objects, one a line, on
-standard input, answers on standard output; masks pass through files in the folder. For programs;
-SAMFineTuneLib/interactive/protocol.py describes what is said.
+Find masks from points and boxes on the slices of a volume, until the request to close comes. The
+folder holds session.json: {"volume": FILE, "model": TUNED_MODEL}. Requests are JSON objects, one a
+line, on standard input, answers on standard output; masks pass through files in the folder. This
+command is for programs; SAMFineTuneLib/interactive/protocol.py describes the messages.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib serve my-session/
@@ -25,7 +25,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("folder", type=path_from_text, metavar="DIR", help="holds session.json")
     parser.add_argument(
-        "--parent", type=int, metavar="PID", help="end when the process of this id has gone"
+        "--parent", type=int, metavar="PID", help="end when the process of this id has ended"
     )
 
 

@@ -1,17 +1,17 @@
-"""`storage`: what lies in the cache, and how to be rid of it."""
+"""`storage`: shows and clears the cache."""
 
 from __future__ import annotations
 
 import argparse
 
-from SAMFineTuneLib.cli.arguments import Commands, add_command, print_result, say
+from SAMFineTuneLib.cli.arguments import Commands, add_command, print_message, print_result
 from SAMFineTuneLib.jobs.storage import StoredItem, clear_storage, storage_used
 
 _COMMAND = "  python -m SAMFineTuneLib storage"
 _DESCRIPTION = """\
-What the program keeps on the disk that can be had again: weights that were fetched, the folders
-of jobs that were interrupted or failed, and what networks made of slices that were corrected.
-Tuned models are never touched.
+The files that the program keeps on the disk and can make again: weights that were fetched, the
+folders of jobs that were interrupted or failed, and embeddings of slices that were corrected.
+Tuned models are never deleted.
 """
 
 
@@ -30,7 +30,7 @@ def add_to(commands: Commands) -> None:
         actions,
         "show",
         _show,
-        "what lies there",
+        "list its content",
         "List what can be cleared, with its size.",
         f"{_COMMAND} show",
     )
@@ -38,10 +38,10 @@ def add_to(commands: Commands) -> None:
         actions,
         "clear",
         _clear,
-        "delete it",
+        "delete its content",
         "Delete fetched weights, the folders of jobs that do not run, and embeddings of slices. "
-        "Interrupted fine-tunes cannot go on afterwards. While a job or a correction runs, it, "
-        "all weights and all embeddings stay.",
+        "Interrupted fine-tunes cannot be resumed afterwards. While a job or a correction runs, it "
+        "is kept, and so are all weights and all embeddings.",
         f"{_COMMAND} clear",
     )
 
@@ -55,7 +55,7 @@ def _show(chosen: argparse.Namespace) -> int:
         "embeddings": used.embeddings,
     }
     for kind, items in kinds.items():
-        say(f"{kind.replace('_', ' '):12} {len(items):3}  {_bytes(items) / 1e6:9.1f} MB")
+        print_message(f"{kind.replace('_', ' '):12} {len(items):3}  {_bytes(items) / 1e6:9.1f} MB")
     listed = {
         kind: [{"name": item.name, "path": item.path, "bytes": item.bytes} for item in items]
         for kind, items in kinds.items()
@@ -72,6 +72,6 @@ def _bytes(items: list[StoredItem]) -> int:
 
 def _clear(chosen: argparse.Namespace) -> int:
     freed = clear_storage()
-    say(f"{freed / 1e6:.0f} MB freed")
+    print_message(f"{freed / 1e6:.0f} MB freed")
     print_result({"freed_bytes": freed})
     return 0

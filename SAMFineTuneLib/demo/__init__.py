@@ -1,1 +1,1 @@
-"""The main job on a real image that a Python package ships: no download, no patient."""
+"""A demonstration on an image that a Python package contains: no download, no patient's data."""

@@ -1,8 +1,8 @@
-"""The three files of a brain atlas that the demonstration's head is made of, and where they are.
+"""The three files of a brain atlas from which the demonstration's head is made.
 
 They are the ICBM 152 (2009a, nonlinear, symmetric) T1 average of 152 healthy brains, and its maps
 of grey and white matter (Fonov et al. 2011, "Unbiased average age-appropriate atlases for
-pediatric studies", NeuroImage), as the package nilearn ships them since its version 0.8.1.
+pediatric studies", NeuroImage). The package nilearn contains them since its version 0.8.1.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _FOLDER = "nilearn/datasets/data"
 
 @dataclass(frozen=True)
 class AtlasFile:
-    """One file, as it lies in nilearn's package and in its repository."""
+    """One file of nilearn's package and of its repository."""
 
     name: str
     sha256: str
 
     @property
     def url(self) -> str:
-        """Where the file is found for those who do not have the package."""
+        """The address of the file, for computers on which the package is not installed."""
         return f"{_REPOSITORY}/{_FOLDER}/{self.name}"
 
     def lies_in(self, folder: Path) -> bool:
-        """Whether the folder has the file, unchanged."""
+        """Whether the folder contains the file with the expected content."""
         path = folder / self.name
         return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
 
@@ -50,8 +50,8 @@ ATLAS_FILES = (T1, GREY_MATTER, WHITE_MATTER)
 
 
 def installed_atlas() -> Path | None:
-    """Folder of the three files in an installed nilearn; None where they are not."""
-    # Asking where the package lies does not import it, which would take a second.
+    """The folder of the three files in an installed nilearn; None if it does not contain them."""
+    # The package is found without importing it, which would take a second.
     package = find_spec("nilearn")
     if package is None or not package.submodule_search_locations:
         return None

@@ -1,6 +1,6 @@
-"""A real head with its lateral ventricles labelled, made from three files of a brain atlas.
+"""A head with labelled lateral ventricles, made from three files of a brain atlas.
 
-The ventricles are what is neither grey nor white matter, around two places in them.
+The ventricles are the regions that are neither grey nor white matter and contain one of two places.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from SAMFineTuneLib.volumes import (
 
 VENTRICLES = 1
 _NAME = "lateral ventricles"
-# As 3D Slicer's list of anatomical structures names and colours them.
+# Colour and terminology of 3D Slicer's list of anatomical structures.
 _COLOUR = (88 / 255, 106 / 255, 215 / 255)
 _TERMINOLOGY = (
     "Segmentation category and type - 3D Slicer General Anatomy list"
     "~SCT^123037004^Anatomical Structure~SCT^66720007^Lateral ventricle~^^"
     "~Anatomic codes - DICOM master list~^^~^^"
 )
-# Millimetres right, front and up of the anterior commissure (RAS), one place in each ventricle.
+# One place in each ventricle: millimetres to the right, front and top of the anterior commissure
+# (RAS).
 _PLACES = ((-12.0, -10.0, 22.0), (12.0, -10.0, 22.0))
 _BRIGHTEST = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class SampleHead:
-    """The image and the label on one grid."""
+    """The image and its labels, on the same grid."""
 
     image: NDArray[np.int16]
     truth: Labelmap
@@ -48,10 +49,10 @@ def load_sample_head(folder: Path | None = None) -> SampleHead:
     """The head at 1 mm, (k, j, i), with label 1 for the lateral ventricles.
 
     Args:
-        folder: where the three files lie; by default in the package nilearn.
+        folder: the folder of the three files; by default that of the package nilearn.
 
     Raises:
-        InputError: a file cannot be read, or none is named and nilearn is not installed.
+        InputError: a file cannot be read, or no folder is given and nilearn is not installed.
     """
     folder = folder or installed_atlas()
     if folder is None:
@@ -84,7 +85,7 @@ def _share_of_maximum(array: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def _around_places(mask: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.uint8]:
-    """Those connected regions of a mask that hold one of the places."""
+    """The connected regions of a mask that contain one of the places, as label 1."""
     image = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)))
     regions = sitk.GetArrayViewFromImage(image)
     places = np.array([(-right, -front, up, 1.0) for right, front, up in _PLACES])

@@ -1,4 +1,4 @@
-"""How good a segmentation is: overlap and surface distance against a reference."""
+"""Measures a segmentation against a reference: overlap and surface distance."""
 
 from SAMFineTuneLib.evaluation.overlap import dice
 from SAMFineTuneLib.evaluation.report import LabelScore, Report, evaluate

@@ -1,4 +1,4 @@
-"""A prediction in the label numbers of its reference."""
+"""Gives the labels of a prediction the numbers that its reference uses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from SAMFineTuneLib.volumes.label_matching import (
 
 
 class RenumberedPrediction(NamedTuple):
-    """A prediction, and what the user should know of its numbers."""
+    """A prediction with the reference's numbers, and remarks for the user on what was changed."""
 
     labelmap: Labelmap
     remarks: tuple[str, ...]
@@ -30,18 +30,20 @@ def in_numbers_of_reference(
     prediction_file: str,
     reference_file: str,
 ) -> RenumberedPrediction:
-    """Structures of one name get one number; see `match_labels`.
+    """The prediction, its labels renumbered so that structures of one name have one number.
+
+    See `match_labels`.
 
     Args:
-        prediction: what is to be measured.
+        prediction: the segmentation to be measured.
         reference: the truth.
         labels: the reference's numbers that are to be measured; None for all.
-        said: numbers of which the user said that they mean the same in both.
+        said: numbers that mean the same structure in both, by the user's word.
         prediction_file: how messages name the prediction.
         reference_file: how messages name the reference.
 
     Raises:
-        InputError: a label to be measured of which nobody can say which structure it is.
+        InputError: it cannot be decided which structure a label to be measured is.
     """
     present, wanted = set(prediction.labels), {*reference.labels, *(labels or ())}
     told = named_labels(reference)

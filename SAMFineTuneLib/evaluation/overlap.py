@@ -1,4 +1,4 @@
-"""Dice similarity coefficient (DSC): how much of two masks is the same."""
+"""The Dice similarity coefficient (DSC) of two masks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from SAMFineTuneLib.geometry.bounding_box import bounding_box
 
 
 def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float | None:
-    """DSC of two masks of one shape, from 0 to 1; None where both are empty.
+    """DSC of two masks of the same shape, from 0 to 1; None if both are empty.
 
     Dice, "Measures of the amount of ecologic association between species", 1945.
     """

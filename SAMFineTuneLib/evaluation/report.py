@@ -1,4 +1,4 @@
-"""A segmentation measured against a reference, label by label."""
+"""Measures a segmentation against a reference, label by label."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from SAMFineTuneLib.volumes import Geometry, Labelmap, labelmap_onto
 
 @dataclass(frozen=True)
 class LabelScore:
-    """How well one label is segmented.
+    """The scores of one label.
 
     Attributes:
         label: its number.
-        name: its name, "" where neither file tells.
-        dsc: Dice similarity coefficient; None where the label is in neither.
-        nsd: normalised surface distance; None where the label is in neither.
+        name: its name, "" if neither file gives one.
+        dsc: Dice similarity coefficient; None if the label is in neither file.
+        nsd: normalised surface distance; None if the label is in neither file.
         prediction_ml: volume in the prediction, millilitres.
         reference_ml: volume in the reference, millilitres.
     """
@@ -40,17 +40,17 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class Report:
-    """What `evaluate` found.
+    """The result of `evaluate`.
 
     Attributes:
-        labels: one score a label, by ascending number.
+        labels: the scores of each label, by ascending number.
         mean_dsc: mean over the labels that are in the prediction or the reference; None if none is.
-        mean_nsd: the same of the normalised surface distance.
+        mean_nsd: the same mean of the normalised surface distance.
         empty_labels: how many labels are in neither, and so not in the means.
-        tolerance_mm: what the normalised surface distance allows.
-        axis: along which `slices` are counted; None for whole volumes.
+        tolerance_mm: the tolerance of the normalised surface distance.
+        axis: the axis along which `slices` are counted; None for whole volumes.
         slices: the slices that were measured, in the reference's index order; None for all, in 3-D.
-        resampled: whether the prediction had to be brought onto the reference's grid.
+        resampled: whether the prediction had to be resampled onto the reference's grid.
     """
 
     labels: tuple[LabelScore, ...]
@@ -63,7 +63,7 @@ class Report:
     resampled: bool
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain lists, numbers and strings."""
+        """The report as plain lists, numbers and strings."""
         found = asdict(self)
         found["labels"] = list(found["labels"])
         found["slices"] = None if self.slices is None else list(self.slices)
@@ -85,7 +85,7 @@ def evaluate(
     the prediction or the reference has the label.
 
     Args:
-        prediction: what is measured; brought onto the reference's grid where it has another.
+        prediction: the segmentation to measure; resampled if it is on another grid.
         reference: the truth.
         labels: which labels; None for all that are in either.
         slices: slice numbers along `axis` in the reference's own index order; None for all.
@@ -93,8 +93,8 @@ def evaluate(
         tolerance_mm: distance between outlines that still counts as right.
 
     Raises:
-        InputError: the prediction lies elsewhere, a slice is out of range, or an argument is not
-            one of those allowed.
+        InputError: the prediction does not lie over the reference, a slice is out of range, or an
+            argument is not allowed.
     """
     _check_tolerance(tolerance_mm)
     geometry = reference.geometry
@@ -184,7 +184,7 @@ def _chosen_slices(geometry: Geometry, axis: str, slices: Iterable[int]) -> list
     count = geometry.shape[array_axis(geometry, axis)]
     if not chosen:
         raise InputError(
-            "no slice to measure", "Name slices, or leave them out for whole volumes", "no_slice"
+            "no slice to measure", "Name slices, or none to measure whole volumes", "no_slice"
         )
     outside = [number for number in chosen if not 0 <= number < count]
     if outside:

@@ -1,6 +1,6 @@
-"""Masks on a grid whose axes are not perpendicular, brought onto one whose axes are.
+"""Resamples masks from a grid whose axes are not perpendicular to one whose axes are.
 
-Distances between voxels are spacings only where the axes are perpendicular to each other.
+Distances can be computed from spacings only if the axes are perpendicular to each other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
-# Cosine of the angle between two axes up to which they count as perpendicular.
+# Axes count as perpendicular if the cosine of the angle between them is below this.
 _PERPENDICULAR = 1e-4
 
 
@@ -20,18 +20,18 @@ def straightened(
 ) -> tuple[tuple[NDArray[np.bool_], NDArray[np.bool_]], list[float]]:
     """The masks on a grid with perpendicular axes, and its spacings in mm.
 
-    Planes of the last two axes stay as they are and are shifted in their own plane; masks whose
-    axes are perpendicular are given back untouched.
+    Planes along the last two axes are only shifted within themselves; masks whose axes are
+    perpendicular are returned unchanged.
 
     Args:
-        masks: two of one shape, with two or three axes.
-        edges: one column for each axis of the masks, the step in mm to the next voxel.
+        masks: two masks of the same shape, with two or three axes.
+        edges: one column for each axis of the masks: the step in mm to the next voxel.
     """
     lengths = np.linalg.norm(edges, axis=0)
     unit = edges / lengths
     if np.abs(unit.T @ unit - np.eye(unit.shape[1])).max() < _PERPENDICULAR:
         return masks, lengths.tolist()
-    # Decomposed from the last axis on, which so keeps its direction.
+    # The decomposition begins with the last axis, which therefore keeps its direction.
     upper = np.linalg.qr(edges[:, ::-1], mode="r")
     upper *= np.sign(np.diag(upper))[:, None]
     spacing = np.diag(upper)

@@ -1,4 +1,4 @@
-"""Normalised surface distance (NSD): how much of two outlines lies within a tolerance."""
+"""The normalised surface distance (NSD): the share of two outlines that is within a tolerance."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def surface_dice(
     spacing: Sequence[float],
     tolerance_mm: float,
 ) -> float | None:
-    """NSD of two masks of one shape (2-D or 3-D), from 0 to 1; None where both are empty.
+    """NSD of two masks of the same shape (2-D or 3-D), from 0 to 1; None if both are empty.
 
-    The share of the boundary voxels of both masks that lie within the tolerance of the other
-    mask's boundary; 0 where only one mask is empty. Nikolov et al., "Deep learning to achieve
+    It is the share of the boundary voxels of both masks that lie within the tolerance of the other
+    mask's boundary; 0 if only one mask is empty. Nikolov et al., "Deep learning to achieve
     clinically applicable segmentation of head and neck anatomy for radiotherapy", 2018.
 
     Args:
@@ -36,11 +36,11 @@ def surface_dice(
         return None
     if not prediction.any() or not reference.any():
         return 0.0
-    # A margin of one voxel, so that the edge of the image is a boundary like any other.
+    # With a margin of one voxel, a mask that reaches the edge of the image has a boundary there.
     pair = [np.pad(mask[box], 1) for mask in (prediction, reference)]
     predicted, true = (torch.from_numpy(mask)[None, None] for mask in pair)
     with warnings.catch_warnings():
-        # MONAI 1.5 and 1.6 warn about an argument that they pass to themselves.
+        # MONAI 1.5 and 1.6 warn about an argument that only their own code passes.
         warnings.simplefilter("ignore", FutureWarning)
         score = compute_surface_dice(
             predicted,

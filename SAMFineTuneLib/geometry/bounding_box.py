@@ -1,4 +1,4 @@
-"""The smallest box around what a mask holds."""
+"""The smallest box around the voxels of a mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def occupied_slices(mask: NDArray[Any]) -> list[NDArray[np.int64]]:
-    """For each axis of a mask: ascending numbers of the slices along it that hold anything."""
+    """For each axis of a mask: ascending numbers of the slices along it that are not empty."""
     found = []
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
@@ -18,7 +18,7 @@ def occupied_slices(mask: NDArray[Any]) -> list[NDArray[np.int64]]:
 
 
 def bounding_box(mask: NDArray[Any]) -> tuple[slice, ...] | None:
-    """The smallest box around the voxels of a mask, one slice an axis; None where it has none."""
+    """The smallest box around the voxels of a mask, one slice an axis; None for an empty mask."""
     box = []
     for places in occupied_slices(mask):
         if not places.size:

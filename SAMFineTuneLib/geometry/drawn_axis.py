@@ -1,4 +1,4 @@
-"""Along which axis labels were drawn, slice by slice: one rule for the shell and for Slicer."""
+"""Finds the axis along which labels were drawn slice by slice, for the shell and for Slicer."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# Spacings that differ by less are the same for the choice of an axis.
+# Spacings whose ratio is below this count as equal when an axis is chosen.
 _SAME_SPACING = 1.05
 
-# Shares of labelled slices, from the first to the last, that tell single slices from whole ones.
+# The share of labelled slices among those from the first to the last labelled one: up to the first
+# value labels count as drawn on single slices, above the second as drawn on all.
 _SPARSE, _DENSE = 0.5, 0.9
 
-# Whole structures have gaps as well: shares that differ by less tell nothing.
+# Structures drawn on all slices may have gaps as well: a smaller difference of shares is ignored.
 _SAME_SHARE = 0.05
 
 
 def widest_axis(spacing: Sequence[float]) -> int | None:
-    """The axis with the largest spacing, or None where two or three share it."""
+    """The axis with the largest spacing, or None if two or three axes share it."""
     lengths = np.asarray(spacing, dtype=float)
     widest = np.flatnonzero(lengths * _SAME_SPACING >= lengths.max())
     return int(widest[0]) if len(widest) == 1 else None
 
 
 def labelled_share(occupied: NDArray[np.integer]) -> float:
-    """Labelled slices among those from the first to the last labelled one; 1 where there is none.
+    """The share of labelled slices from the first to the last labelled one; 1 if none is labelled.
 
     Args:
         occupied: ascending numbers of the slices that hold a label.
@@ -43,10 +44,10 @@ def drawn_axis(
 ) -> int:
     """The axis along which labels were most likely drawn.
 
-    A volume of a single slice has been drawn on that slice. A volume with thick slices has been
-    drawn on them, unless its labels lie on single slices along another axis alone. Where
-    spacings are equal, the axis is the one along which the labels skip the most slices, and
-    where they skip none, the slices are axial.
+    In a volume of a single slice, that slice was drawn on. In a volume with thick slices, these
+    were drawn on, unless the labels lie on single slices along another axis and not along this one.
+    If spacings are equal, the axis is the one along which labels skip the most slices; if they skip
+    none, the slices are axial.
 
     Args:
         occupied: for each axis, ascending numbers of the slices that hold a label.
@@ -55,7 +56,7 @@ def drawn_axis(
         axial: the axis along which axial slices are stacked.
 
     Returns:
-        Index into these sequences.
+        The axis, as an index into these sequences.
     """
     if 1 in size:
         return list(size).index(1)
@@ -69,13 +70,13 @@ def drawn_axis(
 
 
 def sparser_axis(occupied: Sequence[NDArray[np.integer]], axis: int) -> int | None:
-    """Another axis along which labels lie on single slices, as they do not along `axis`.
+    """Another axis along which labels lie on single slices, while they do not along `axis`.
 
-    None where there is none, so where the labels look as if they were drawn along `axis`.
+    None if there is no such axis: then the labels look as if they were drawn along `axis`.
 
     Args:
         occupied: for each axis, ascending numbers of the slices that hold a label.
-        axis: index into it.
+        axis: an index into `occupied`.
     """
     shares = [labelled_share(each) for each in occupied]
     sparsest = int(np.argmin(shares))

@@ -1,4 +1,4 @@
-"""Where the voxels of a volume lie in the patient."""
+"""The grid of a volume: where its voxels lie in the patient."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.geometry.nifti_forms import NiftiForms
 
-# Nearest neighbour gives the same voxels whether or not a grid is off by this part of a voxel,
-# so such grids are matched voxel by voxel. Headers written in single precision differ by less.
+# Grids that are off by less than this part of a voxel are matched voxel by voxel: nearest-neighbour
+# sampling would give the same voxels. Headers in single precision cause smaller differences.
 ON_GRID = 0.1
 
-# Axes count as perpendicular where the cosine between any two is below this.
+# Axes count as perpendicular if the cosine of the angle between any two is below this.
 _PERPENDICULAR = 1e-4
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The grid of a 3-D image: how an index becomes a place in the patient.
+    """The grid of a 3-D image: it maps an index to a place in the patient.
 
     Attributes:
         size: number of voxels along i, j, k.
@@ -28,8 +28,8 @@ class Geometry:
         origin: centre of voxel (0, 0, 0) in LPS, mm.
         direction: 3 x 3 matrix, row by row; its columns are the unit vectors of i, j, k in LPS.
             They need not be perpendicular to each other.
-        others: other places that the file gives the same voxels, where it contradicts itself.
-        forms: what the NIfTI header says of the place, where it contradicts itself.
+        others: other grids on which the file places the same voxels, if it contradicts itself.
+        forms: the two forms of the NIfTI header, if they contradict each other.
     """
 
     size: tuple[int, int, int]
@@ -41,7 +41,7 @@ class Geometry:
 
     @classmethod
     def from_affine(cls, size: tuple[int, int, int], affine: NDArray[np.float64]) -> Geometry:
-        """Geometry of a grid whose 4 x 4 matrix goes from (i, j, k, 1) to (L, P, S, 1) in mm."""
+        """The geometry of a grid from its 4 x 4 matrix from (i, j, k, 1) to (L, P, S, 1) in mm."""
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
         direction = (affine[:3, :3] / lengths).ravel().tolist()
         return cls(size, tuple(lengths.tolist()), tuple(affine[:3, 3].tolist()), tuple(direction))
@@ -82,14 +82,14 @@ class Geometry:
 
 
 def index_map(source: Geometry, target: Geometry) -> NDArray[np.float64]:
-    """4 x 4 matrix from an index (i, j, k, 1) of `target` to the one of `source` at that place."""
+    """The 4 x 4 matrix from an index (i, j, k, 1) of `target` to that of `source` at its place."""
     return np.linalg.inv(source.affine) @ target.affine
 
 
 def farthest_move(geometry: Geometry, other: Geometry) -> float:
-    """How far, in voxels along an axis, a corner of one grid lies from that of the other at most.
+    """The largest distance between a corner of one grid and the same corner of the other.
 
-    Both grids have the size of `geometry`.
+    In voxels along an axis. Both grids are taken to have the size of `geometry`.
     """
     moved = (index_map(other, geometry) - np.eye(4)) @ geometry.corners.T
     return float(np.abs(moved).max())

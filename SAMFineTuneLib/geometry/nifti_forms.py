@@ -1,8 +1,8 @@
-"""Where a NIfTI header says that its voxels lie: by its qform, by its sform, or by both.
+"""The two forms by which a NIfTI header places its voxels: the qform and the sform.
 
 The qform is a rotation with the spacings `pixdim`; the sform is any affine matrix. Each has a code,
-which is 0 where the form is not meant to be used (NIfTI-1 and NIfTI-2 data format, "3D image
-orientation and location in space").
+which is 0 if the form is not to be used (NIfTI-1 and NIfTI-2 data format, "3D image orientation and
+location in space").
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ _GZIP = b"\x1f\x8b"
 _MM = {1: 1000.0, 3: 0.001}
 _UNIT_BITS = 0x07
 
-# Steps between voxels, in mm, beyond which no image has them and products lose all digits.
+# The smallest and the largest possible step between voxels, in mm. No image has others, and
+# products of others would lose all digits.
 _SMALLEST, _LARGEST = 1e-9, 1e9
 
 
 class _Layout(NamedTuple):
-    """Byte offsets and number types of the fields that are read, in one version of the format."""
+    """The byte offset and number type of each field that is read, in one version of the format."""
 
     length: int
     magic: tuple[int, tuple[bytes, ...]]
@@ -68,16 +69,16 @@ _LAYOUTS = {
 
 @dataclass(frozen=True)
 class NiftiForms:
-    """What a NIfTI header says of the place of its voxels.
+    """The fields of a NIfTI header that place its voxels.
 
     Attributes:
         version: 1 or 2.
-        axes: how many axes the image has, trailing ones of length 1 among them.
+        axes: number of axes of the image, including trailing axes of length 1.
         size: number of voxels along i, j, k.
-        spacing: `pixdim` of i, j, k in mm; 0 where the header has none that can be used.
-        qfac: 1, or -1 where the third axis of the qform is turned round.
-        qform_code: 0 where the qform is not to be used.
-        sform_code: 0 where the sform is not to be used.
+        spacing: `pixdim` of i, j, k in mm; 0 if the header's value cannot be used.
+        qfac: 1, or -1 if the third axis of the qform is reversed.
+        qform_code: 0 if the qform is not to be used.
+        sform_code: 0 if the sform is not to be used.
         quaternion: b, c, d of the qform's rotation.
         offset: place of the first voxel by the qform, RAS, mm.
         rows: the three rows of the sform, RAS, mm.
@@ -96,7 +97,7 @@ class NiftiForms:
 
     @property
     def qform(self) -> Affine | None:
-        """4 x 4 matrix from (i, j, k, 1) to RAS in mm; None where it is not to be used."""
+        """The 4 x 4 matrix from (i, j, k, 1) to RAS in mm; None if it is not to be used."""
         if self.qform_code <= 0 or not np.isfinite([*self.quaternion, *self.offset]).all():
             return None
         matrix = np.eye(4)
@@ -107,7 +108,7 @@ class NiftiForms:
 
     @property
     def sform(self) -> Affine | None:
-        """4 x 4 matrix from (i, j, k, 1) to RAS in mm; None where it is not to be used."""
+        """The 4 x 4 matrix from (i, j, k, 1) to RAS in mm; None if it is not to be used."""
         if self.sform_code <= 0 or not np.isfinite(self.rows).all():
             return None
         matrix = np.vstack([np.reshape(self.rows, (3, 4)), [0.0, 0.0, 0.0, 1.0]])
@@ -119,21 +120,21 @@ class NiftiForms:
 
     @property
     def filled_spacing(self) -> tuple[float, float, float]:
-        """The spacing in mm, 1 where the header has none."""
+        """The spacing in mm; 1 where the header has none."""
         i, j, k = (step or 1.0 for step in self.spacing)
         return i, j, k
 
     @property
     def thickness_told(self) -> bool:
-        """Whether the header says how far it is from one slice (i, j) to the next."""
+        """Whether the header gives the distance from one slice (i, j) to the next."""
         by_sform = self.sform_code > 0 and bool(np.any(np.reshape(self.rows, (3, 4))[:, 2]))
         return by_sform or self.spacing[2] > 0
 
 
 def read_forms(path: Path) -> NiftiForms | None:
-    """What the header of a file says; None where the file has no NIfTI header.
+    """The forms in the header of a file; None if the file has no NIfTI header.
 
-    For a pair of files the header is read whichever of the two is named.
+    For a pair of files, either of the two may be named.
     """
     try:
         with unpacked(header_file(path)) as stream:
@@ -144,17 +145,17 @@ def read_forms(path: Path) -> NiftiForms | None:
 
 
 def header_file(path: Path) -> Path:
-    """The file with the header: `path` itself, or that beside an .img file."""
+    """The file with the header: `path` itself, or the .hdr file beside an .img file."""
     return _beside(path, ((".img", ".hdr"), (".IMG", ".HDR")))
 
 
 def voxel_file(path: Path) -> Path:
-    """The file with the voxels: `path` itself, or that beside an .hdr file."""
+    """The file with the voxels: `path` itself, or the .img file beside an .hdr file."""
     return _beside(path, ((".hdr", ".img"), (".HDR", ".IMG")))
 
 
 def _beside(path: Path, endings: tuple[tuple[str, str], ...]) -> Path:
-    """The other file of a pair, where the name has the first of two endings; else `path`."""
+    """The other file of a pair, if the name has the first of two endings; otherwise `path`."""
     for ending, other in endings:
         for packed in ("", ".gz"):
             if path.name.endswith(ending + packed):
@@ -166,7 +167,7 @@ def _beside(path: Path, endings: tuple[tuple[str, str], ...]) -> Path:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[BinaryIO]:
-    """The content of a file, whether or not it is packed and whatever its name says."""
+    """The content of a file, unpacked if it is packed by gzip, whatever its name says."""
     with path.open("rb") as stream:
         packed = stream.read(2) == _GZIP
     with gzip.open(path, "rb") if packed else path.open("rb") as opened:
@@ -174,10 +175,10 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
 
 
 def stamp_forms(path: Path, forms: NiftiForms) -> None:
-    """Put both forms, with their codes, into a NIfTI-1 file of the same grid.
+    """Write both forms, with their codes, into a NIfTI-1 file of the same grid.
 
-    A file then lies over the one that the forms are from in every program, whichever of the two
-    forms the program goes by.
+    Every program then places this file where it places the file that the forms come from,
+    whichever of the two forms the program uses.
     """
     stamped = path.with_name("stamped")
     with unpacked(path) as stream, _written(stamped, packed=_is_packed(path)) as target:
@@ -259,7 +260,7 @@ def _forms(content: bytes, order: str, layout: _Layout) -> NiftiForms:
 
 
 def _usable(matrix: Affine) -> Affine | None:
-    """The matrix where it gives every voxel a place of its own, else None."""
+    """The matrix if it gives every voxel a different place, otherwise None."""
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     if not ((lengths > _SMALLEST) & (lengths < _LARGEST)).all():
         return None

@@ -1,4 +1,4 @@
-"""Structures between labelled slices by interpolating their shape, without looking at the image."""
+"""Interpolates the shape of structures between labelled slices, without looking at the image."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def interpolate(
 ) -> NDArray[Any]:
     """Fill the slices between the labelled ones of each label.
 
-    Between two labelled slices the signed distance to the outline goes linearly from the one to
-    the other, and the structure is where it is positive; where two labels claim a voxel, the one
-    that it lies deeper in gets it. A labelled slice stays as it is, and nothing is outside the
-    range of a label's slices. Raya and Udupa, "Shape-based interpolation of multidimensional
+    Between two labelled slices the signed distance to the outline is interpolated linearly, and the
+    structure is where it is positive; if a voxel lies in two structures, it gets the label of the
+    one in which it lies deeper. Labelled slices do not change, and a label is not continued beyond
+    its first and last slice. Raya and Udupa, "Shape-based interpolation of multidimensional
     objects", 1990.
 
     Args:
-        labelmap_array: labels, shape (k, j, i); only the labelled slices are looked at.
-        axis: of the array, along which slices are cut.
+        labelmap_array: labels, shape (k, j, i); only the labelled slices are read.
+        axis: the axis of the array along which slices are cut.
         labelled: label -> numbers of its labelled slices.
         spacing: mm between voxels along each axis of the array (k, j, i).
 
@@ -44,7 +44,7 @@ def interpolate(
         chosen = sorted(set(numbers))
         known = {number: signed_distance(source[number] == label, in_plane) for number in chosen}
         for number in chosen:
-            # What was drawn is kept whatever the shapes around it say.
+            # An infinite distance keeps a drawn voxel against any interpolated shape.
             drawn = np.where(known[number] > 0, np.float32(np.inf), known[number])
             _claim(found[number], depth[number], drawn, label)
         for first, last in pairwise(chosen):
@@ -58,8 +58,8 @@ def shape_between(ends: Mapping[int, Distance], number: int) -> Distance:
     """The shape on a slice between two others, as signed distance to its outline.
 
     Args:
-        ends: numbers of the two slices, and the signed distances there.
-        number: of the slice between.
+        ends: numbers of the two slices, and the signed distances on them.
+        number: number of the slice between them.
     """
     (first, before), (last, behind) = sorted(ends.items())
     part = (number - first) / (last - first)
@@ -70,7 +70,7 @@ def shape_between(ends: Mapping[int, Distance], number: int) -> Distance:
 def signed_distance(mask: NDArray[np.bool_], spacing: Sequence[float]) -> Distance:
     """Distance to the outline of a 2-D mask in mm: positive inside, negative outside.
 
-    An empty mask is as far away as its image is wide, everywhere.
+    For an empty mask it is everywhere the negative diagonal of the image.
     """
     if not mask.any():
         far = float(np.hypot(*(step * n for step, n in zip(spacing, mask.shape, strict=True))))
@@ -85,7 +85,7 @@ def signed_distance(mask: NDArray[np.bool_], spacing: Sequence[float]) -> Distan
 def _claim(
     labels: NDArray[Any], depth: NDArray[np.float32], distance: Distance, label: int
 ) -> None:
-    """Give `label` the voxels of a slice that lie deeper in it than in any label before."""
+    """Give `label` the voxels of a slice that lie deeper in it than in the labels so far."""
     deeper = distance > depth
     labels[deeper] = label
     depth[deeper] = distance[deeper]

@@ -1,4 +1,4 @@
-"""Slices side by side with the outlines of labels, to be looked at."""
+"""A picture of several slices side by side, with the outlines of labels."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class SlicePanel:
     """One picture of a sheet.
 
     Attributes:
-        title: above the picture.
-        image: (rows, columns), 0 black to 1 white.
-        truth: labels, dotted outlines; None where nothing is known.
-        predicted: labels, solid outlines; None where nothing was predicted.
-        labelled: whether the slice was shown to the model; framed in white.
-        aspect: height of a pixel over its width.
+        title: text above the picture.
+        image: (rows, columns), from 0 (black) to 1 (white).
+        truth: true labels, drawn as dotted outlines; None if they are not known.
+        predicted: predicted labels, drawn as solid outlines; None if nothing was predicted.
+        labelled: whether the model was trained on the slice, which then gets a white frame.
+        aspect: height of a pixel divided by its width.
     """
 
     title: str
@@ -87,7 +87,7 @@ def _draw(ax: Axes, panel: SlicePanel) -> None:
 
 def _outline(ax: Axes, labels: np.ndarray, style: str) -> None:
     if min(labels.shape) < 2:
-        return  # A line of pixels has no outline.
+        return  # Matplotlib cannot draw contours of a single row or column of pixels.
     for label in np.unique(labels[labels > 0]):
         colour = _COLOURS[int(label) % len(_COLOURS)] if style == _PREDICTED else "white"
         ax.contour(

@@ -415,7 +415,7 @@ def test_what_is_drawn_is_not_overwritten(
         (["--drawn", "b.nii.gz", "--drawn", "c.nii.gz"], "1 volume but 2 times --drawn"),
         (["--drawn", "b.nii.gz", "--examples", "e.json"], "exclude each other"),
         (["--examples", "absent.json"], "absent.json"),
-        (["--empty", "outside"], "name them with --drawn"),
+        (["--empty", "outside"], "give them with --drawn"),
         (["--drawn", "o.nii.gz", "--empty", "auto"], "--empty"),
     ],
 )
