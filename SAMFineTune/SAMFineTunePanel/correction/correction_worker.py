@@ -130,7 +130,9 @@ class CorrectionWorker:
         """Whether it works on this volume as it is now, with these settings."""
         return self._volumeNode is volumeNode and self._about == _aboutOf(volumeNode, settings)
 
-    def ask(self, request: AnsweredRequest, onAnswer: Callable[[Answer], None], onFailure: Callable[[Failure], None]) -> None:
+    def ask(
+        self, request: AnsweredRequest, onAnswer: Callable[[Answer], None], onFailure: Callable[[Failure], None]
+    ) -> None:
         """Ask the worker; see CorrectionClient.ask."""
         self._client.ask(request, onAnswer, onFailure)
 
