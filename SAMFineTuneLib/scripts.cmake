@@ -57,6 +57,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/image_endings.py
   SAMFineTuneLib/interactive/__init__.py
   SAMFineTuneLib/interactive/appearance.py
+  SAMFineTuneLib/interactive/bounded_cache.py
   SAMFineTuneLib/interactive/client.py
   SAMFineTuneLib/interactive/embedding_cache.py
   SAMFineTuneLib/interactive/evidence.py
@@ -67,8 +68,8 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/interactive/protocol.py
   SAMFineTuneLib/interactive/refinement.py
   SAMFineTuneLib/interactive/server.py
-  SAMFineTuneLib/interactive/slice_corrector.py
   SAMFineTuneLib/interactive/settings_file.py
+  SAMFineTuneLib/interactive/slice_corrector.py
   SAMFineTuneLib/interactive/slice_frame.py
   SAMFineTuneLib/interactive/slice_work.py
   SAMFineTuneLib/interactive/stale_sessions.py
