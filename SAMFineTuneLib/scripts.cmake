@@ -67,6 +67,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/image_endings.py
   SAMFineTuneLib/interactive/__init__.py
   SAMFineTuneLib/interactive/appearance.py
+  SAMFineTuneLib/interactive/bounded_cache.py
   SAMFineTuneLib/interactive/client.py
   SAMFineTuneLib/interactive/embedding_cache.py
   SAMFineTuneLib/interactive/evidence.py

@@ -55,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: with code 0, after --help and --version.
     """
     utf8_streams()
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    command_line = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        chosen = build_parser().parse_args(words)
+        chosen = build_parser().parse_args(command_line)
         code: int = chosen.command(chosen)
     except (InputError, Cancelled, KeyboardInterrupt) as error:
         return _report(error)

@@ -106,7 +106,7 @@ def _list(chosen: argparse.Namespace) -> int:
 
 
 def _rename(chosen: argparse.Namespace) -> int:
-    return _tell(rename_model(find_model(chosen.name), chosen.new_name))
+    return _print_model(rename_model(find_model(chosen.name), chosen.new_name))
 
 
 def _delete(chosen: argparse.Namespace) -> int:
@@ -127,10 +127,10 @@ def _export(chosen: argparse.Namespace) -> int:
 
 
 def _import(chosen: argparse.Namespace) -> int:
-    return _tell(import_model(chosen.file))
+    return _print_model(import_model(chosen.file))
 
 
-def _tell(model: TunedModel) -> int:
+def _print_model(model: TunedModel) -> int:
     print_message(model.name)
     print_result(_as_fields(model))
     return 0

@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    _say(f"1 of 4  A head from {folder / 'head.nii.gz'}; ventricles labelled on slices {shown}")
-    _say("2 of 4  Fine-tune on these slices")
+    _print(f"1 of 4  A head from {folder / 'head.nii.gz'}; ventricles labelled on slices {shown}")
+    _print("2 of 4  Fine-tune on these slices")
     code = _run(
         *("finetune", "--volume", folder / "head.nii.gz"),
         *("--segmentation", folder / "labelled.seg.nrrd", "--axis", "axial"),
@@ -46,23 +46,25 @@ def main(arguments: list[str] | None = None) -> int:
         *("--output", folder / "ventricles.safetensors"),
     )
     if code == 0:
-        _say("3 of 4  Segment the whole volume")
+        _print("3 of 4  Segment the whole volume")
         code = _run(
             *("apply", "--model", folder / "ventricles.safetensors"),
             *("--volume", folder / "head.nii.gz", "--output", folder / "segmentation.seg.nrrd"),
             *("--drawn", folder / "labelled.seg.nrrd", "--empty", "outside"),
         )
     if code == 0:
-        _say("4 of 4  Compare with the truth")
+        _print("4 of 4  Compare with the truth")
         _report(folder, head, shown)
     return code
 
 
 def _run(*arguments: object) -> int:
-    words = [str(each) for each in arguments]
-    _say("$ python -m SAMFineTuneLib " + shlex.join(words))
+    command_line = [str(each) for each in arguments]
+    _print("$ python -m SAMFineTuneLib " + shlex.join(command_line))
     return subprocess.run(
-        [sys.executable, "-m", "SAMFineTuneLib", *words], stdout=subprocess.DEVNULL, check=False
+        [sys.executable, "-m", "SAMFineTuneLib", *command_line],
+        stdout=subprocess.DEVNULL,
+        check=False,
     ).returncode
 
 
@@ -79,15 +81,15 @@ def _report(folder: Path, head: SampleHead, shown: list[int]) -> None:
     }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     _draw(folder / "contact_sheet.png", head, predicted, shown, hidden)
-    _say("                                   DSC    NSD at 2 mm")
+    _print("                                   DSC    NSD at 2 mm")
     for name, text in (
         ("hidden", "slices that were not shown"),
         ("whole_volume", "whole volume"),
         ("shape_interpolation_hidden", "shape interpolation, not shown"),
     ):
         scores: Any = metrics[name]
-        _say(f"  {text:31}  {scores['dsc']:.3f}  {scores['nsd']:.3f}")
-    _say(f"Written to {folder}/: " + ", ".join(sorted(each.name for each in folder.iterdir())))
+        _print(f"  {text:31}  {scores['dsc']:.3f}  {scores['nsd']:.3f}")
+    _print(f"Written to {folder}/: " + ", ".join(sorted(each.name for each in folder.iterdir())))
 
 
 def _interpolated(head: SampleHead, shown: list[int]) -> Labelmap:
@@ -129,7 +131,7 @@ def _draw(
     write_contact_sheet(path, panels, "lateral ventricles, learnt from the slices in frames")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 

@@ -26,7 +26,7 @@ def in_numbers_of_reference(
     prediction: Labelmap,
     reference: Labelmap,
     labels: Sequence[int] | None,
-    said: Collection[int],
+    stated: Collection[int],
     prediction_file: str,
     reference_file: str,
 ) -> RenumberedPrediction:
@@ -38,7 +38,7 @@ def in_numbers_of_reference(
         prediction: the segmentation to be measured.
         reference: the truth.
         labels: the reference's numbers that are to be measured; None for all.
-        said: numbers that mean the same structure in both, by the user's word.
+        stated: numbers that mean the same structure in both, by the user's word.
         prediction_file: how messages name the prediction.
         reference_file: how messages name the reference.
 
@@ -55,7 +55,7 @@ def in_numbers_of_reference(
         prediction_file,
         reference_file,
         named=[each for each in told if each.value not in wanted],
-        said=said,
+        stated=stated,
     )
     asked = present if labels is None else _concerned(found, known, {*labels}, matching.numbers)
     matching.require(sorted(asked))

@@ -89,7 +89,7 @@ def number_labels(
             example.file,
             before or "the examples before it",
             named=not_learnt,
-            said=names.keys(),
+            stated=names.keys(),
             chosen=example.chosen,
         )
         matching.require(example.chosen)

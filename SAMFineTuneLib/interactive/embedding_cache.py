@@ -8,7 +8,6 @@ again. Features are stored in half precision, which moves no outline by a pixel.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from SAMFineTuneLib.interactive.bounded_cache import BoundedCache
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.tensor_file import UNREADABLE, tensors_of
 
@@ -48,10 +48,10 @@ class EmbeddingCache:
         self._root = folder
         self._folder = None if folder is None else folder / signature
         self._warn = warn
-        self._memory_bytes = memory_bytes
         self._disk_bytes = disk_bytes
-        self._recent: OrderedDict[tuple[str, int], FeatureState] = OrderedDict()
-        self._recent_bytes = self._largest_in_memory = 0
+        self._recent: BoundedCache[tuple[str, int], FeatureState] = BoundedCache(
+            memory_bytes, _bytes
+        )
         on_disk = [] if folder is None else _files(folder)
         own = [size for _, size, path in on_disk if path.parent == self._folder]
         self._used_on_disk = sum(size for _, size, _ in on_disk)
@@ -61,7 +61,7 @@ class EmbeddingCache:
     def is_full(self) -> bool:
         """Whether storing another slice would remove one of this session."""
         if self._folder is None:
-            return self._recent_bytes + self._largest_in_memory > self._memory_bytes
+            return self._recent.used_bytes + self._recent.largest > self._recent.most_bytes
         return self._own_bytes + self._largest_on_disk > _kept(self._disk_bytes)
 
     def __contains__(self, key: tuple[str, int]) -> bool:
@@ -77,11 +77,9 @@ class EmbeddingCache:
 
     def get(self, key: tuple[str, int]) -> FeatureState | None:
         """The features, half precision on the CPU; None when they have to be computed."""
-        if key in self._recent:
-            self._recent.move_to_end(key)
-            return self._recent[key]
-        if self._folder is None:
-            return None
+        recent = self._recent.get(key)
+        if recent is not None or self._folder is None:
+            return recent
         path = self._path(self._folder, key)
         try:
             tensors = tensors_of(path)
@@ -99,27 +97,16 @@ class EmbeddingCache:
                 self._own_bytes -= size
                 self._used_on_disk -= size
             return None
-        self._remember(key, state)
+        self._recent.put(key, state)
         return state
 
     def put(self, key: tuple[str, int], state: FeatureState) -> FeatureState:
         """Stores the features; returns them as `get` would."""
         half = FeatureState(_half(state.x), tuple(_half(each) for each in state.skips))
-        self._remember(key, half)
+        self._recent.put(key, half)
         if self._folder is not None:
             self._write(self._folder, key, half)
         return half
-
-    def _remember(self, key: tuple[str, int], state: FeatureState) -> None:
-        if key in self._recent:
-            return
-        self._recent[key] = state
-        self._recent_bytes += _bytes(state)
-        self._largest_in_memory = max(self._largest_in_memory, _bytes(state))
-        # The latest state is kept, however large it is.
-        while self._recent_bytes > self._memory_bytes and len(self._recent) > 1:
-            _, oldest = self._recent.popitem(last=False)
-            self._recent_bytes -= _bytes(oldest)
 
     def _write(self, folder: Path, key: tuple[str, int], state: FeatureState) -> None:
         path = self._path(folder, key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.interactive.bounded_cache import BoundedCache
 from SAMFineTuneLib.interactive.embedding_cache import EmbeddingCache
 from SAMFineTuneLib.interactive.networks import (
     AUTOMATIC,
@@ -88,9 +88,9 @@ class SliceCorrector:
         signature = encoders.signature() if cache_folder is not None else ""
         self._cache = EmbeddingCache(cache_folder, signature, warn)
         self.worker = SliceWorker(encoders.works, len(self.stack), self._cache)
-        self._refined: OrderedDict[tuple[object, ...], RefinedMask] = OrderedDict()
-        mask_bytes = self.fit.rows * self.fit.columns + self.fit.size**2 // 4
-        self._most_refined = max(_FEWEST_REFINED, _REFINED_BYTES // mask_bytes)
+        self._refined: BoundedCache[tuple[object, ...], RefinedMask] = BoundedCache(
+            _REFINED_BYTES, _bytes_of, _FEWEST_REFINED
+        )
         self._doubts: dict[tuple[int, int | None], float] = {}
 
     def find_mask(
@@ -128,7 +128,7 @@ class SliceCorrector:
             if known is None:
                 keep = self._keeps(start, now, on_square[:count])
                 known = refine(decode, self.fit, on_square[:count], now, keep)
-            self._remember(key, known)
+                self._refined.put(key, known)
             now = known
         return now if now is not None else self._empty()
 
@@ -250,11 +250,9 @@ class SliceCorrector:
         mask = np.zeros((self.fit.rows, self.fit.columns), dtype=bool)
         return RefinedMask(torch.full((1, 1, side, side), -4.0), mask, 1.0)
 
-    def _remember(self, key: tuple[object, ...], found: RefinedMask) -> None:
-        self._refined[key] = found
-        self._refined.move_to_end(key)
-        if len(self._refined) > self._most_refined:
-            self._refined.popitem(last=False)
+
+def _bytes_of(refined: RefinedMask) -> int:
+    return refined.mask.nbytes + refined.logits.numel() * refined.logits.element_size()
 
 
 def _on(device: torch.device, state: FeatureState) -> FeatureState:

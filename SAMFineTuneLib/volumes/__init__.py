@@ -1,4 +1,4 @@
-"""Volumes and labelmaps: image files to and from arrays with their geometry."""
+"""Volumes and labelmaps: reads and writes image files as arrays with their geometry."""
 
 from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.volumes.format_limits import can_hold, require_holdable

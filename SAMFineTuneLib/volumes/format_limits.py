@@ -1,4 +1,4 @@
-"""Whether an image format can hold a geometry, asked before hours of work go into an image."""
+"""Checks before the work whether an image format can hold a geometry."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, image_ending
 from SAMFineTuneLib.volumes.image_grid import grid_of
 from SAMFineTuneLib.volumes.quiet import itk_quiet
 
-# How far a corner of the image may lie from where it is meant to lie, in voxels. Single precision,
-# in which NIfTI keeps its numbers, costs some 0.0001 voxels of a common image; labels that are off
-# by twice this limit are still matched with their volume voxel by voxel.
+# How far a corner of the image may lie from its place, in voxels. Single precision, in which NIfTI
+# stores its numbers, causes errors of some 0.0001 voxels in common images; labels that are off by
+# twice this limit are still matched with their volume voxel by voxel.
 TOLERANCE = ON_GRID / 2
 
-# A NIfTI-1 header holds the number of voxels along an axis in 16 bits.
+# A NIfTI-1 header stores the number of voxels along an axis as a signed 16-bit number.
 _LONGEST_NIFTI_AXIS = (1 << 15) - 1
 
 
 def require_holdable(path: str | os.PathLike[str], geometry: Geometry) -> None:
-    """Refuse a file whose format cannot hold where the voxels lie.
+    """Check that the format of a file can hold a geometry.
 
     Args:
-        path: the file to be written; its name says the format. Other formats are not asked.
-        geometry: of the image that it shall hold.
+        path: the file to be written; its ending gives the format. Unknown formats are not checked.
+        geometry: geometry of the image that is to be written.
 
     Raises:
-        InputError: voxels would lie elsewhere; it names formats in which they do not.
+        InputError: the format cannot hold it; the remedy names formats that can.
     """
     path = Path(path)
     suffix = image_ending(path)
     if suffix is None:
         return
-    why = _why_not(suffix, geometry)
-    if why:
-        others = [each for each in IMAGE_ENDINGS if not _why_not(each, geometry)]
+    obstacle = _obstacle(suffix, geometry)
+    if obstacle:
+        others = [each for each in IMAGE_ENDINGS if not _obstacle(each, geometry)]
         raise InputError(
-            f"'{path.name}' cannot hold the image: {why}",
+            f"'{path.name}' cannot hold the image: {obstacle}",
             "End the file's name in " + ", ".join(others)
             if others
             else "Resample the volume in 3D Slicer (Resample Scalar Volume) first",
@@ -53,13 +53,13 @@ def require_holdable(path: str | os.PathLike[str], geometry: Geometry) -> None:
 
 
 def can_hold(path: str | os.PathLike[str], geometry: Geometry) -> bool:
-    """Whether a file of this name can hold the geometry; formats not known here are not asked."""
+    """Whether a file of this name can hold the geometry; True for unknown formats."""
     suffix = image_ending(Path(path))
-    return suffix is None or not _why_not(suffix, geometry)
+    return suffix is None or not _obstacle(suffix, geometry)
 
 
-def _why_not(suffix: str, geometry: Geometry) -> str:
-    """What stands against it, "" if nothing does."""
+def _obstacle(suffix: str, geometry: Geometry) -> str:
+    """Why a format cannot hold a geometry; "" if it can."""
     if suffix in (".nii", ".nii.gz") and max(geometry.size) > _LONGEST_NIFTI_AXIS:
         return f"NIfTI has at most {_LONGEST_NIFTI_AXIS} voxels along an axis"
     kept = _of_one_voxel(suffix, geometry.spacing, geometry.origin, geometry.direction)
@@ -85,7 +85,7 @@ def _of_one_voxel(
     origin: tuple[float, ...],
     direction: tuple[float, ...],
 ) -> Geometry | None:
-    """What is read back from a file of one voxel with this geometry; None if there is no file."""
+    """The geometry that is read back from a file of one voxel; None if it cannot be written."""
     image = sitk.Image(1, 1, 1, sitk.sitkUInt8)
     with tempfile.TemporaryDirectory() as folder, itk_quiet():
         file = str(Path(folder) / f"voxel{suffix}")

@@ -1,7 +1,7 @@
-"""Fractional labelmaps: voxels that say how much of them a segment fills.
+"""Fractional labelmaps, whose voxel values are the share of the voxel that a segment fills.
 
-3D Slicer writes such files without the range of their values. Its own conversion fills voxels from
--108 (nothing) to 108 (all); other programs from 0 to 1, 100, 216 or 255.
+3D Slicer writes such files without the range of their values. Its own conversion gives values from
+-108 (empty) to 108 (full); other programs give values from 0 to 1, 100, 216 or 255.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _SLICER_FULL = 108.0
 
 
 def more_than_half(path: Path, layers: NDArray[Any]) -> tuple[list[NDArray[np.bool_]], int, str]:
-    """Where segments fill more than half of a voxel.
+    """Finds the voxels of which segments fill more than half.
 
-    Voxels that are filled by exactly half are not the segment's: so of two segments that fill a
-    voxel together neither has it, rather than both.
+    A voxel that is filled by exactly half does not belong to the segment, so that of two segments
+    which fill it together neither gets it, rather than both.
 
     Args:
-        path: named in messages.
-        layers: fractions, shape (k, j, i, layers); NaN and infinite ones count as nothing.
+        path: the file, named in messages.
+        layers: fractions, shape (k, j, i, layers); NaN and infinite values count as empty.
 
     Returns:
         A mask (k, j, i) of each layer, how many voxels were not finite, and a sentence for the
@@ -61,11 +61,11 @@ def _range(path: Path, layers: NDArray[Any]) -> tuple[float, float]:
             "labelmap in 3D Slicer",
             code="not_integral",
         )
-    # Interpolation may leave small negative numbers in fractions that begin at 0.
+    # Interpolation may cause small negative values in fractions whose range begins at 0.
     if low < -_SLICER_FULL / 2:
         return -_SLICER_FULL, _SLICER_FULL
     for usual in _USUAL_MAXIMA:
-        # Small structures may fill no voxel entirely; a maximum far below says another range.
+        # Small structures may fill no voxel entirely, but a maximum far below means another range.
         if usual / 2 < high <= usual:
             return 0.0, usual
     return 0.0, high

@@ -1,4 +1,4 @@
-"""An image that was given in place of its segmentation: many grey levels that touch everywhere."""
+"""Recognises an image that was given instead of its segmentation."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes.labelmap import Labelmap, present_labels
 from SAMFineTuneLib.volumes.volume import Volume
 
-# Few labels are structures, however small; atlases have hundreds, each a region of its own.
+# Files with fewer labels are taken for segmentations without further checks. Atlases have hundreds
+# of labels, each of them a region.
 _MANY_LABELS = 50
-# Of neighbouring labelled voxels, how many have different labels. Regions of two voxels along each
-# axis reach one half; in images of organs most neighbours differ.
+# The share of neighbouring labelled voxels with different labels from which on a file is taken for
+# an image. In regions of two voxels along each axis one half of the neighbours differ; in images of
+# organs most do.
 _TOUCHING = 0.6
 
 
 def require_structures(path: Path, array: NDArray[Any]) -> None:
-    """Refuses values that look like grey levels.
+    """Refuses values that look like the grey levels of an image.
 
     Raises:
-        InputError: many labels, most of whose voxels touch another label.
+        InputError: there are many labels, and most neighbouring voxels have different ones.
     """
     labels = present_labels(array)
     if len(labels) < _MANY_LABELS:
@@ -43,7 +45,7 @@ def require_two_files(volume: Path, segmentation: Path) -> None:
     """Refuses a volume that is given as its own segmentation.
 
     Raises:
-        InputError: both names are of one file or folder.
+        InputError: both paths lead to the same file or folder.
     """
     if _one_file(volume, segmentation):
         raise _own_segmentation(volume, segmentation)
@@ -64,7 +66,7 @@ def require_other_values(
 def same_labels_warning(
     prediction: Labelmap, reference: Labelmap, prediction_path: Path, reference_path: Path
 ) -> tuple[str, ...]:
-    """What is said where a segmentation is measured against itself."""
+    """A warning if a segmentation is measured against itself or a copy of itself."""
     if not np.array_equal(prediction.array, reference.array) or not reference.labels:
         return ()
     if _one_file(prediction_path, reference_path):
@@ -82,8 +84,8 @@ def _own_segmentation(volume: Path, segmentation: Path) -> InputError:
     )
     return InputError(
         f"'{segmentation}' {what}",
-        "Give the labels that were drawn on the image; if the labels are to be learnt from "
-        "themselves, name those that are meant",
+        "Give the labels that were drawn on the image; if this is a labelmap that is to be learnt "
+        "from itself, name the labels that are meant",
         code="image_as_segmentation",
     )
 
@@ -92,14 +94,15 @@ def _one_file(one: Path, other: Path) -> bool:
     try:
         return one.resolve() == other.resolve()
     except (OSError, RuntimeError, ValueError):
-        # No file has such a name; why not is for the one to say who reads it.
+        # No file can have this path; reading it reports why.
         return False
 
 
 def _differing_neighbours(array: NDArray[Any]) -> float:
-    """Of voxels that touch along an axis, both labelled, the part with different labels.
+    """The share of neighbouring labelled voxels that have different labels.
 
-    Of the axis where it is least: slices that lie far apart differ even in a segmentation.
+    It is computed along each axis, and the smallest share is returned, because slices that lie far
+    apart differ in a segmentation too.
     """
     parts = []
     for axis in range(array.ndim):

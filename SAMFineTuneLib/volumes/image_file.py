@@ -1,4 +1,4 @@
-"""Image files and DICOM folders to voxels with their geometry, as they lie in the file."""
+"""Reads the voxels and the geometry of image files and DICOM folders, as the file has them."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from SAMFineTuneLib.volumes.segment_layers import has_layers, layers_as_componen
 from SAMFineTuneLib.volumes.told_spacing import spacing_remarks
 from SAMFineTuneLib.volumes.unreadable import FORMATS, explained, refuse_unreadable
 
-# Files whose header says the geometry, without the voxels.
+# Formats whose geometry can be read from the header, without reading the voxels.
 _HEADER_FIRST = (".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 class ReadImage(NamedTuple):
-    """What a file or folder holds.
+    """The content of a file or folder.
 
     Attributes:
-        array: voxels, shape (k, j, i), or (k, j, i, layers) of a segmentation in several layers;
-            NaN and infinite ones as they are.
-        geometry: where they lie.
-        header: the file's own fields.
-        modality: "CT", "MR", ... where DICOM says so.
+        array: voxels, shape (k, j, i), or (k, j, i, layers) for a segmentation in several layers;
+            NaN and infinite values are kept.
+        geometry: where the voxels lie.
+        header: the fields of the file's header.
+        modality: "CT", "MR", ... if DICOM gives it.
         remarks: what the user should know of how it was read, one sentence each.
         series: UID of the DICOM series, None for other formats.
     """
@@ -60,7 +60,7 @@ def read_image(path: Path, series: str | None = None, *, layers_ok: bool = False
 
     Args:
         path: the file or folder.
-        series: which DICOM series, as for `read_series`; None where the only one is meant.
+        series: which DICOM series, as for `read_series`; None if there is only one.
         layers_ok: accept a segmentation of 3D Slicer in several layers.
 
     Raises:
@@ -93,18 +93,18 @@ def read_image(path: Path, series: str | None = None, *, layers_ok: bool = False
         place = place or _place(path, image)
         image = _three_dimensional(image)
     array = sitk.GetArrayFromImage(image)
-    # Layers of a segmentation are a fourth axis.
+    # The layers of a segmentation are a fourth axis of the array.
     if array.shape[:3] != place.geometry.shape:
         raise explained(path)
     if bad.size and array.dtype.kind == "f":
         array.reshape(-1)[bad] = np.nan
     header = {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
-    said = (*remarks, *place.remarks, *spacing_remarks(path))
-    return ReadImage(array, place.geometry, header, modality, said)
+    remarks = (*remarks, *place.remarks, *spacing_remarks(path))
+    return ReadImage(array, place.geometry, header, modality, remarks)
 
 
 def read_geometry(path: Path, series: str | None = None) -> Geometry:
-    """The geometry that `read_image` gives; of most files, only the header is read for it.
+    """The geometry that `read_image` would give; for most files only the header is read.
 
     Raises:
         InputError: as `read_image`, as far as the header shows it.
@@ -132,7 +132,7 @@ def read_geometry(path: Path, series: str | None = None) -> Geometry:
 
 
 def _place(path: Path, image: sitk.Image) -> Place:
-    """Where ITK says that the voxels of `image` lie, and what there is to say of it."""
+    """The place of the voxels of `image` by ITK, and a remark for a 2-D image."""
     if image.GetDimension() != 2:
         return Place(grid_of(_three_dimensional(image)), ())
     remark = (
@@ -175,7 +175,8 @@ def _read_file(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None, tup
         size, components = single.image.GetSize(), single.image.GetNumberOfComponentsPerPixel()
         _check_scalar_3d(path, size, components, {})
         return single.image, None, single.remarks
-    # Where the voxels lie is taken from the header itself, so ITK may straighten what it likes.
+    # The geometry is taken from the header itself, so it does not matter that ITK straightens
+    # sheared axes.
     with sheared_nifti_allowed():
         return *_read_with_itk(path, layers_ok), ()
 
@@ -183,7 +184,7 @@ def _read_file(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None, tup
 def _read_with_itk(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    # The other formats are known by their content, MetaImage by a lower-case ending alone.
+    # ITK recognises other formats by their content, but MetaImage only by an ending in lower case.
     if path.suffix.lower() in (".mha", ".mhd"):
         reader.SetImageIO("MetaImageIO")
     try:
@@ -226,7 +227,7 @@ def _check_scalar_3d(
 
 
 def _three_dimensional(image: sitk.Image) -> sitk.Image:
-    """The same image with three axes: a slice gets one, further axes of length 1 go."""
+    """The image with three axes: a slice gets a third one; more axes, of length 1, are removed."""
     dimension = image.GetDimension()
     if dimension == 2:
         return sitk.JoinSeries([image])
@@ -256,5 +257,5 @@ def _unreadable(path: Path, itk_text: str) -> InputError:
 
 
 def _text(value: str) -> str:
-    """Header text whose undecodable bytes came as lone surrogates, made printable."""
+    """A text of the header in which bytes that cannot be decoded are replaced."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""The grid of a SimpleITK image, to and fro."""
+"""Converts between the grid of a SimpleITK image and `Geometry`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def grid_of(image: sitk.Image) -> Geometry:
     """Geometry of a 3-D SimpleITK image.
 
     Raises:
-        ValueError: an image of another number of dimensions.
+        ValueError: the image has another number of dimensions.
     """
     if image.GetDimension() != 3:
         raise ValueError(f"a 3-D image is needed, not one of {image.GetDimension()} dimensions")

@@ -1,14 +1,16 @@
-"""Which labels of two files are the same structure: by name, then by coded term, then by number.
+"""Finds the labels of two files that are the same structure: by name, coded term, then number.
 
-The number of a segment says in which order somebody added it, the name says what it is. So:
+The number of a segment depends on the order in which segments were added; its name says what it is.
+So:
 
-* Names count first. They are equal whatever their case and spaces. Names that a program made up
-  ("Segment_1", "Label 3", "5") count as none.
-* Coded terms (terminology) come second, for names in two languages. Of segments with one name
-  they tell the left from the right. The term "Tissue", which Slicer gives to all, counts as none.
-* Numbers decide where a name is missing on one side, as in files that hold no names.
-* What contradicts itself is not guessed: the same number with two names, neither of which is found
-  anywhere else, may be one structure in two languages, or two structures.
+* Names are compared first, without regard to case and spaces. Names that a program made up
+  ("Segment_1", "Label 3", "5") are ignored.
+* Coded terms (terminology) are compared second, because names may be in two languages. They also
+  distinguish segments of the same name, such as left and right. The term "Tissue", which Slicer
+  gives to every new segment, is ignored.
+* Numbers decide if a name is missing on one side, as in files that hold no names.
+* Contradictions are reported and not guessed at: one number with two names, neither of which occurs
+  elsewhere, may be one structure in two languages, or two structures.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _MADE_UP = re.compile(r"(segment|label|class|region|structure|object|roi|mask)?[
 
 
 class NamedLabel(NamedTuple):
-    """A label of a file or a model: its number, its name, and what it is in coded terms."""
+    """A label of a file or a model: its number, its name, and its terminology entry."""
 
     value: int
     name: str = ""
@@ -35,25 +37,25 @@ class NamedLabel(NamedTuple):
 
     @property
     def own_name(self) -> str:
-        """The name to compare by, "" where it tells nothing."""
+        """The name to compare by; "" if it is missing or made up by a program."""
         folded = " ".join(self.name.split()).casefold()
         return "" if _MADE_UP.fullmatch(folded) else folded
 
     @property
     def term(self) -> CodedTerm | None:
-        """The term to compare by, None where it tells nothing."""
+        """The term to compare by; None if it is missing or says nothing."""
         return coded_term(self.terminology)
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Labels of a file in the numbers of those known before.
+    """Which known label each label of a file is.
 
     Attributes:
         numbers: number in the file -> number of the known label that is the same structure.
-        new: numbers in the file of structures that are none of the known ones, though a known one
-            may have the number.
-        contradictions: number in the file -> why nobody can say which structure it is.
+        new: numbers in the file of structures that are none of the known ones; a known label may
+            have the same number.
+        contradictions: number in the file -> error that says why its structure cannot be decided.
         remarks: what the user should know, one sentence each.
     """
 
@@ -63,30 +65,30 @@ class Matching:
     remarks: tuple[str, ...] = ()
 
     def require(self, values: Iterable[int]) -> None:
-        """Refuses what cannot be matched among these numbers of the file.
+        """Raises the error of the first of these numbers of the file that cannot be matched.
 
         Raises:
-            InputError: naming both labels.
+            InputError: it names both labels.
         """
         for value in values:
             if value in self.contradictions:
                 raise self.contradictions[value]
 
 
-def named_labels(labelmap: Labelmap, said: Mapping[int, str] | None = None) -> list[NamedLabel]:
-    """The labels of a segmentation, those included that are named and have no voxel.
+def named_labels(labelmap: Labelmap, stated: Mapping[int, str] | None = None) -> list[NamedLabel]:
+    """The labels of a segmentation, including named labels without a voxel.
 
     Args:
         labelmap: the segmentation.
-        said: number -> name that the user gives it; takes the place of what the file tells.
+        stated: number -> name by the user, which replaces the file's name and terminology.
     """
-    said = said or {}
-    values = {*labelmap.labels, *labelmap.names, *labelmap.terminologies, *said} - {0}
+    stated = stated or {}
+    values = {*labelmap.labels, *labelmap.names, *labelmap.terminologies, *stated} - {0}
     return [
         NamedLabel(
             value,
-            said.get(value) or labelmap.names.get(value, ""),
-            "" if said.get(value) else labelmap.terminologies.get(value, ""),
+            stated.get(value) or labelmap.names.get(value, ""),
+            "" if stated.get(value) else labelmap.terminologies.get(value, ""),
         )
         for value in sorted(values)
     ]
@@ -99,7 +101,7 @@ def match_labels(
     known_in: str,
     *,
     named: Sequence[NamedLabel] = (),
-    said: Collection[int] = (),
+    stated: Collection[int] = (),
     chosen: Collection[int] | None = None,
 ) -> Matching:
     """Finds for each label of a file the known one that is the same structure.
@@ -107,13 +109,13 @@ def match_labels(
     Args:
         known: labels that are in use; one number may have several names.
         found: the labels of the file.
-        file: how messages name it.
-        known_in: how messages name where the known labels are, such as "the model".
-        named: labels whose names are known too, but whose numbers are free for others.
-        said: numbers of which the user said that they mean the same everywhere, as far as names do
-            not tell otherwise.
-        chosen: numbers of the file that are asked for; None for all. Only among these can two be
-            one structure too many.
+        file: how messages name the file.
+        known_in: how messages name the place of the known labels, such as "the model".
+        named: further labels whose names are known, but whose numbers other labels may take.
+        stated: numbers that mean the same structure everywhere, as the user stated, unless names
+            say otherwise.
+        chosen: numbers of the file that are asked for; None for all. It is a contradiction only if
+            two of these are the same structure.
     """
     asked = [each for each in found if chosen is None or each.value in chosen]
     numbers: dict[int, int] = {}
@@ -123,7 +125,7 @@ def match_labels(
         values = _of_one_name(each, [*known, *named])
         if len(values) == 1:
             numbers[each.value] = values.pop()
-        elif each.value in said:
+        elif each.value in stated:
             continue
         elif values:
             contradictions[each.value] = _ambiguous(each, file, known_in)
@@ -145,7 +147,7 @@ def match_labels(
         others = [one for one in known if one.value == each.value]
         if not others:
             new.add(each.value)
-        elif all(_differ(one, each) for one in others) and each.value not in said:
+        elif all(_differ(one, each) for one in others) and each.value not in stated:
             if each.value in holders:
                 new.add(each.value)
             else:
@@ -166,7 +168,7 @@ def match_labels(
 
 
 def renumbered(labelmap: Labelmap, numbers: Mapping[int, int]) -> Labelmap:
-    """The segmentation with other numbers; labels that are not named keep theirs."""
+    """The segmentation with other numbers; labels that `numbers` does not name keep theirs."""
     present = [*labelmap.labels, *labelmap.names, *labelmap.colours, *labelmap.terminologies]
     to = {value: numbers.get(value, value) for value in present}
     if all(number == value for value, number in to.items()):
@@ -197,14 +199,14 @@ def _contrary_terms(one: NamedLabel, other: NamedLabel) -> bool:
 
 
 def _differ(one: NamedLabel, other: NamedLabel) -> bool:
-    """Whether two labels cannot be one structure by what they are called."""
+    """Whether two labels cannot be one structure, by their names and terms."""
     if one.own_name and other.own_name and one.own_name != other.own_name:
         return True
     return _contrary_terms(one, other)
 
 
 def _of_one_name(label: NamedLabel, known: Sequence[NamedLabel]) -> set[int]:
-    """Numbers of the known labels with this name; the same term and number choose among several."""
+    """The numbers of known labels with this name; of several, those of the same term or number."""
     same = [one for one in known if _same_name(one, label) and not _contrary_terms(one, label)]
     values = {one.value for one in same}
     if len(values) > 1:
@@ -215,25 +217,25 @@ def _of_one_name(label: NamedLabel, known: Sequence[NamedLabel]) -> set[int]:
 def _of_no_name_there(
     found: Sequence[NamedLabel], numbers: Mapping[int, int], contrary: Mapping[int, InputError]
 ) -> list[NamedLabel]:
-    """Labels that no name has matched and whose term is theirs alone in the file."""
+    """Labels that were not matched by name, and whose term no other such label has."""
     left = [each for each in found if each.value not in numbers and each.value not in contrary]
     counts = Counter(each.term for each in left if each.term is not None)
     return [each for each in left if each.term is not None and counts[each.term] == 1]
 
 
 def _called(label: NamedLabel) -> str:
-    """The name for messages, the term where there is no name."""
+    """The name for messages; the term if there is no name."""
     if label.own_name or label.term is None:
         return " ".join(label.name.split()) or f"label {label.value}"
-    return label.term.words
+    return label.term.text
 
 
 def _two_names(label: NamedLabel, other: NamedLabel, file: str, known_in: str) -> InputError:
     number, known = label.value, _called(other)
     return InputError(
         f"label {number} is {_called(label)} in {file} and {known} in {known_in}",
-        f"If they are one structure, call it the same, or say that label {number} is called "
-        f"{known}; if not, give it a number that is free",
+        f"If they are one structure, give both the same name, or state that label {number} is "
+        f"{known}; if not, use a number that is free",
         code="label_contradiction",
         label=number,
         name=known,
@@ -241,12 +243,12 @@ def _two_names(label: NamedLabel, other: NamedLabel, file: str, known_in: str) -
 
 
 def _other_term(label: NamedLabel, other: NamedLabel, file: str, known_in: str) -> InputError:
-    there, here = (each.term.words if each.term else "" for each in (other, label))
+    there, here = (each.term.text if each.term else "" for each in (other, label))
     return InputError(
         f"{_called(label)}, label {label.value}, is coded as {here} in {file} and as {there} in "
         f"{known_in}",
-        "Give different structures different names, or one structure the same terminology; or name "
-        f"label {label.value} anew: then its number counts",
+        "Give different structures different names, or one structure the same terminology; or give "
+        f"label {label.value} another name: then its number decides",
         code="label_contradiction",
         label=label.value,
     )
@@ -255,7 +257,7 @@ def _other_term(label: NamedLabel, other: NamedLabel, file: str, known_in: str) 
 def _ambiguous(label: NamedLabel, file: str, known_in: str) -> InputError:
     return InputError(
         f"label {label.value} of {file} is called {_called(label)}, and so are several labels of "
-        f"{known_in}, of other numbers",
+        f"{known_in} with other numbers",
         "Give each structure a name of its own",
         code="label_contradiction",
     )
@@ -263,8 +265,8 @@ def _ambiguous(label: NamedLabel, file: str, known_in: str) -> InputError:
 
 def _unnamed(label: NamedLabel, holder: NamedLabel, file: str, known_in: str) -> InputError:
     return InputError(
-        f"label {label.value} of {file} cannot be told by its number: the structure that has it in "
-        f"{known_in} is label {holder.value} of {file}, {_called(holder)}",
+        f"label {label.value} of {file} cannot be identified by its number: the structure with "
+        f"that number in {known_in} is label {holder.value} of {file}, {_called(holder)}",
         "Name it in the file, or in the list of examples (label_names)",
         code="label_contradiction",
     )
@@ -281,10 +283,10 @@ def _twice(label: NamedLabel, first: NamedLabel, file: str) -> InputError:
 
 
 def _by_term(label: NamedLabel, other: NamedLabel, file: str, known_in: str) -> str:
-    words = other.term.words if other.term else ""
+    term = other.term.text if other.term else ""
     return (
         f"{_called(label)} in {file} and {_called(other)} in {known_in} are taken for one "
-        f"structure, since both are coded as {words}"
+        f"structure, since both are coded as {term}"
     )
 
 
@@ -293,5 +295,6 @@ def _moved(
 ) -> str:
     told = ", ".join(f"{each.value} ({_called(each)}) is {numbers[each.value]}" for each in labels)
     return (
-        f"{file} numbers its labels otherwise than {known_in}; what they are called counts: {told}"
+        f"{file} has other label numbers than {known_in}; labels were matched by their names: "
+        f"{told}"
     )

@@ -1,4 +1,4 @@
-"""Voxel values of a file as labels: whole numbers from 0 on, and not too many different ones."""
+"""Checks that voxel values of a file can be labels: whole numbers from 0, not too many of them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes.labelmap import present_labels, smallest_label_type
 
-# The largest brain and whole-body atlases have a few hundred labels; an image has thousands.
+# The largest brain and whole-body atlases have a few hundred labels; images have thousands of
+# different values.
 _MOST_LABELS = 2000
 _LARGEST_LABEL = np.iinfo(np.int32).max
 
-# Arithmetic in single precision moves labels by less than this, up to about 10 000.
+# Errors of single precision are smaller than this for labels up to about 10 000.
 _NOISE = 1e-3
-# Whole numbers that are stored in steps lie within half a step of their value, and rounding is
-# unsafe near one half.
+# Whole numbers that are stored in steps are off by half a step at most; errors near 0.5 cannot be
+# rounded safely.
 _HALF_STEP = 0.51
 _FURTHEST = 0.45
-# The steps of 16-bit storage over the range of the values.
+# The number of steps of 16-bit storage over the range of the values.
 _STEPS = np.iinfo(np.uint16).max
 # Codes of the integer types in a NIfTI header, 8 to 64 bits, with and without sign.
 _NIFTI_INTEGERS = {2, 4, 8, 256, 512, 768, 1024, 1280}
@@ -31,19 +32,21 @@ _NIFTI_INTEGERS = {2, 4, 8, 256, 512, 768, 1024, 1280}
 def labels_of(
     path: Path, array: NDArray[Any], stored_step: float | None = None
 ) -> tuple[NDArray[Any], int]:
-    """The array in the smallest integer type for its labels; how many voxels were not finite.
+    """The array in the smallest integer type for its labels; and how many voxels were not finite.
 
-    Values that are whole numbers but for the rounding of their storage are rounded: single
-    precision, and the steps in which a program has stored floating point numbers as integers.
+    Values that differ from whole numbers only by rounding errors of their storage are rounded: by
+    errors of single precision, and of the steps in which a program stored floating point numbers as
+    integers.
 
     Args:
-        path: named in messages.
-        array: voxel values, any shape; NaN and infinite ones become 0 in place.
-        stored_step: by how much the values grow from one stored integer to the next, where the
-            file says so; else that of 16-bit storage is taken.
+        path: the file, named in messages.
+        array: voxel values, any shape; NaN and infinite values become 0 in place.
+        stored_step: the difference of two values that are stored as neighbouring integers, if the
+            file gives it; otherwise that of 16-bit storage is taken.
 
     Raises:
-        InputError: fractions, negative numbers, too large ones, or too many different ones.
+        InputError: the values are not whole numbers, are negative or too large, or there are too
+            many different ones.
     """
     non_finite = 0
     if array.dtype.kind == "f":
@@ -57,8 +60,8 @@ def labels_of(
         raise InputError(
             f"'{path}' is not a segmentation: it holds the value "
             f"{_number(low if low < 0 else high)}",
-            "Labels are whole numbers from 1, background is 0; was the image given in place of "
-            "its segmentation?",
+            "Labels are whole numbers from 1, background is 0; was the image given instead of its "
+            "segmentation?",
             code="not_integral",
         )
     array = array.astype(smallest_label_type(int(high)), copy=False)
@@ -66,16 +69,16 @@ def labels_of(
     if count > _MOST_LABELS:
         raise InputError(
             f"'{path}' is not a segmentation: it holds {count} different values",
-            "Was the image given in place of its segmentation?",
+            "Was the image given instead of its segmentation?",
             code="not_integral",
         )
     return array, non_finite
 
 
 def stored_step(header: Mapping[str, str]) -> float | None:
-    """By how much values grow from one stored integer to the next; None where no field tells it.
+    """The difference of two values that are stored as neighbouring integers.
 
-    NIfTI keeps floating point numbers as integers and a factor.
+    NIfTI can store floating point numbers as integers and a factor. None if the header has none.
     """
     if not header.get("datatype", "").isdecimal() or int(header["datatype"]) not in _NIFTI_INTEGERS:
         return None
@@ -87,7 +90,7 @@ def stored_step(header: Mapping[str, str]) -> float | None:
 
 
 def _whole(path: Path, array: NDArray[Any], stored_step: float | None) -> NDArray[Any]:
-    """The values rounded, where they are whole numbers but for the rounding of their storage."""
+    """The values rounded, if they differ from whole numbers only by errors of their storage."""
     rounded = np.rint(array)
     off = np.abs(array - rounded)
     furthest = float(off.max()) if off.size else 0.0
@@ -96,7 +99,7 @@ def _whole(path: Path, array: NDArray[Any], stored_step: float | None) -> NDArra
     fits = furthest <= _NOISE or (
         furthest <= _tolerance(array, stored_step) and _one_value_a_label(array, rounded)
     )
-    # An image in small units is near 0 everywhere.
+    # If all values round to 0, this is an image with small values.
     if fits and rounded.any():
         return rounded
     example = array[np.unravel_index(int(off.argmax()), off.shape)]
@@ -114,9 +117,9 @@ def _tolerance(array: NDArray[Any], stored_step: float | None) -> float:
 
 
 def _one_value_a_label(array: NDArray[Any], rounded: NDArray[Any]) -> bool:
-    """Whether equal whole numbers were equal before they were rounded.
+    """Whether values that are equal after rounding were equal before it.
 
-    Storage moves a label by the same amount everywhere; an image has values in between.
+    Storage changes a label by the same amount everywhere, while an image has values in between.
     """
     values = np.unique(array)
     return len(values) <= _MOST_LABELS and len(values) == len(np.unique(rounded))

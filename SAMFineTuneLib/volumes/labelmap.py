@@ -1,4 +1,4 @@
-"""A labelmap: one whole number a voxel, 0 for background."""
+"""A labelmap: one whole number for each voxel, 0 for background."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from SAMFineTuneLib.volumes.image_grid import placed
 
 Colour = tuple[float, float, float]
 
-# Cosine of the angle between two axes from which on they count as parallel (half a degree).
+# Axes count as parallel if the cosine of the angle between them is above this (half a degree).
 _PARALLEL = 0.99996
 
 _OTHER_PLACE = (
@@ -32,13 +32,13 @@ class Labelmap:
     Attributes:
         array: labels, shape (k, j, i), uint8, uint16 or int32; 0 is background.
         geometry: where the voxels lie.
-        names: label -> name, where the file tells.
-        colours: label -> red, green, blue from 0 to 1, where the file tells.
+        names: label -> name, for labels that the file names.
+        colours: label -> red, green, blue from 0 to 1, for labels with a colour in the file.
         non_finite: how many voxels were NaN or infinite and became background.
-        terminologies: label -> what it is in coded terms, as 3D Slicer writes them, where the
-            file tells.
+        terminologies: label -> 3D Slicer's terminology entry (coded terms), for labels that have
+            one in the file.
         remarks: what the user should know of how the file was read, one sentence each.
-        frame_of_reference: UID of the space in which DICOM says that it lies, "" where it does not.
+        frame_of_reference: UID of the DICOM frame of reference, "" if the file gives none.
     """
 
     array: NDArray[Any]
@@ -64,7 +64,7 @@ def present_labels(array: NDArray[Any]) -> list[int]:
     """Labels in an array of non-negative whole numbers, ascending, without background."""
     found: set[int] = set()
     for part in array:
-        # Counting is much faster than sorting, and memory stays that of one slice.
+        # Counting is much faster than sorting, and slice by slice it needs little memory.
         small = part.size and part.max() < 1 << 16
         values = np.flatnonzero(np.bincount(part.ravel())) if small else np.unique(part)
         found.update(int(value) for value in values)
@@ -79,11 +79,11 @@ def smallest_label_type(largest: int) -> type[np.uint8] | type[np.uint16] | type
 
 
 def labelmap_onto(labelmap: Labelmap, geometry: Geometry) -> Labelmap:
-    """The labelmap on another grid, nearest neighbour through physical space.
+    """The labelmap resampled onto another grid by nearest neighbour in physical space.
 
     Grids that share their voxel centres (the same grid, flipped, permuted, cropped or padded) are
-    matched voxel by voxel, so nothing is lost; others are sampled at the centre of each voxel.
-    Where a file gives its voxels two places, the one is taken by which the grids agree. A single
+    matched voxel by voxel, so that nothing is lost; otherwise the labelmap is sampled at the centre
+    of each voxel. If a file places its voxels on two grids, the one that matches is taken. A single
     slice that lies on a slice of the grid labels that slice, however thick it is.
 
     Raises:
@@ -108,7 +108,7 @@ def labelmap_onto(labelmap: Labelmap, geometry: Geometry) -> Labelmap:
 def _matched_by_any(
     labelmap: Labelmap, pairs: list[tuple[Geometry, Geometry]]
 ) -> tuple[tuple[Geometry, Geometry], NDArray[Any]]:
-    """The first pair of grids that share voxel centres, else the first of all; the labels there."""
+    """The first pair of grids that share voxel centres, or else the first one; and the labels."""
     for source, target in pairs:
         moved = replace(labelmap, geometry=_as_thick_as(source, target))
         array = _matched(moved, target)
@@ -130,7 +130,7 @@ def _as_thick_as(source: Geometry, target: Geometry) -> Geometry:
 
 
 def _matched(labelmap: Labelmap, target: Geometry) -> NDArray[Any] | None:
-    """Voxels copied one to one, or None where the grids do not share voxel centres."""
+    """The labels copied voxel by voxel; None if the grids do not share voxel centres."""
     exact = index_map(labelmap.geometry, target)
     whole = np.rint(exact)
     turn = np.abs(whole[:3, :3])
@@ -170,7 +170,7 @@ def _sampled(labelmap: Labelmap, target: Geometry) -> NDArray[Any]:
 
 
 def _boxes_meet(source: Geometry, target: Geometry) -> bool:
-    """Whether the boxes around both grids, in the axes of `source`, have a part in common."""
+    """Whether the boxes around both grids overlap, along the axes of `source`."""
     corners = index_map(source, target) @ target.corners.T
     low, high = corners[:3].min(axis=1), corners[:3].max(axis=1)
     return bool((high >= -0.5).all() and (low <= np.array(source.size) - 0.5).all())

@@ -1,4 +1,4 @@
-"""Formats that ITK does not read and nibabel does: NIfTI-2, and FreeSurfer's .mgz and .mgh."""
+"""Reads with nibabel the formats that ITK cannot read: NIfTI-2, and FreeSurfer's .mgz and .mgh."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from SAMFineTuneLib.volumes.nifti_place import nifti_place
 _FREESURFER = (".mgz", ".mgh", ".mgh.gz")
 _BLOCK = 1 << 22
 
-# Byte offset of the flag of a FreeSurfer header that says whether it tells a place.
+# Byte offset of the flag in a FreeSurfer header that says whether the header gives a place.
 _GOOD_RAS = 28
 
 
 class NibabelImage(NamedTuple):
-    """The voxels (k, j, i), where they lie, and what the user should know of how they were read."""
+    """The voxels (k, j, i), their geometry, and remarks for the user on how they were read."""
 
     array: NDArray[Any]
     geometry: Geometry
@@ -42,7 +42,7 @@ def read_with_nibabel(path: Path) -> NibabelImage:
     """The 3-D scalar image of a NIfTI-2 or FreeSurfer file.
 
     Raises:
-        InputError: nibabel is not installed; the file is damaged, or is not a 3-D scalar image.
+        InputError: nibabel is not installed, or the file is damaged or no 3-D scalar image.
     """
     nibabel = _nibabel(path)
     header, geometry, remarks = _header(nibabel, path)
@@ -56,7 +56,7 @@ def read_with_nibabel(path: Path) -> NibabelImage:
 
 
 def geometry_with_nibabel(path: Path) -> Geometry:
-    """The geometry of such a file, without its voxels.
+    """The geometry of such a file, without reading its voxels.
 
     Raises:
         InputError: as `read_with_nibabel`.
@@ -104,7 +104,7 @@ def _header(nibabel: ModuleType, path: Path) -> tuple[Any, Geometry, tuple[str, 
 
 
 def _opened(nibabel: ModuleType, path: Path) -> Any:
-    """The image; whether it is packed is told by its content, not by its name."""
+    """The image; whether it is packed is found out from its content, not its name."""
     if _is_freesurfer(path) or path.name.lower().endswith((".nii", ".nii.gz")):
         kind = nibabel.MGHImage if _is_freesurfer(path) else nibabel.Nifti2Image
         # Reading to the end checks the checksum of a packed file.
@@ -153,7 +153,7 @@ def _place(path: Path, header: Any, shape: tuple[int, ...]) -> tuple[Geometry, t
         raise _damaged(path)
     i, j, k = (*shape, 1, 1)[:3]
     geometry = Geometry.from_affine((i, j, k), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
-    # nibabel sets the flag itself when it fills in the place.
+    # Read from the file itself, because nibabel sets the flag when it fills in a default place.
     with unpacked(path) as stream:
         told = stream.read(_GOOD_RAS + 2)[_GOOD_RAS:]
     if not any(told):
@@ -166,11 +166,11 @@ def _place(path: Path, header: Any, shape: tuple[int, ...]) -> tuple[Geometry, t
 
 
 def _as_volume(array: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
-    """Axes (k, j, i), the machine's byte order, and no more digits than the file has."""
+    """The array with axes (k, j, i), native byte order, and no more precision than the file has."""
     volume = array.reshape((*array.shape, 1, 1)[:3], order="F").transpose(2, 1, 0)
     type_ = volume.dtype.newbyteorder("=")
     if type_.kind == "f" and kind.kind in "iu" and kind.itemsize <= 2:
-        # Whole numbers with a slope: single precision holds them, as ITK reads them.
+        # Integers with a slope fit into single precision, in which ITK reads them too.
         type_ = np.dtype(np.float32)
     elif type_.kind == "f" and type_.itemsize not in (4, 8):
         type_ = np.dtype(np.float32 if type_.itemsize < 4 else np.float64)
@@ -179,7 +179,7 @@ def _as_volume(array: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
 
 @contextmanager
 def _damage_in_words(path: Path, nibabel: ModuleType) -> Iterator[None]:
-    """What nibabel raises over a file that is damaged, as one error."""
+    """Turns the exceptions that nibabel raises for a damaged file into one `InputError`."""
     try:
         yield
     except (

@@ -1,6 +1,6 @@
-"""What the NIfTI reader does not say: that a file ends too early, and which voxels are not finite.
+"""Finds faults that ITK's NIfTI reader hides: files that end too early, voxels that are not finite.
 
-It fills what is missing with zeros, and puts zeros where voxels are NaN or infinite.
+The reader fills missing voxels with zeros, and replaces NaN and infinite values by zeros.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class DamagedFileError(Exception):
 def non_finite_voxels(path: Path) -> NDArray[np.int64]:
     """Flat indices of the voxels of a NIfTI file that are NaN or infinite, first axis fastest.
 
-    Nothing for files of other formats.
+    The array is empty for files of other formats.
 
     Raises:
-        DamagedFileError: the file does not hold all the voxels that its header speaks of.
+        DamagedFileError: the file does not hold all the voxels that its header announces.
     """
     name = path.name.lower()
     try:
@@ -52,7 +52,7 @@ def non_finite_voxels(path: Path) -> NDArray[np.int64]:
 def _blocks(path: Path) -> Iterator[bytes]:
     """The unpacked content in blocks; reading to the end checks the checksum of a .gz."""
     with path.open("rb") as stream:
-        # Some programs write plain NIfTI under the packed name, and the other way round.
+        # Some programs write unpacked NIfTI into files named .gz, and the other way round.
         packed = stream.read(2) == _GZIP
     with gzip.open(path, "rb") if packed else path.open("rb") as stream:
         while block := stream.read(_BLOCK):
@@ -60,7 +60,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _scan_pair(header: Path, voxels: Path) -> NDArray[np.int64]:
-    """The same of a header and a file of voxels, which lie beside each other."""
+    """The same for a pair of files, one with the header and one with the voxels."""
     if header == voxels or read_forms(header) is None:
         return np.zeros(0, np.int64)
     start = b"".join(_blocks(header))
@@ -90,7 +90,7 @@ def _scan(blocks: Iterator[bytes], before: int = 0) -> NDArray[np.int64]:
 
 
 def _whole_voxels(blocks: Iterable[bytes], offset: int, needed: int, voxel: int) -> Iterator[bytes]:
-    """The bytes of the voxels, no voxel cut in two; all blocks are read, for the checksum."""
+    """The bytes of the voxels, without cutting a voxel; all blocks are read, for the checksum."""
     rest = b""
     for block in blocks:
         skipped = min(offset, len(block))
@@ -103,7 +103,7 @@ def _whole_voxels(blocks: Iterable[bytes], offset: int, needed: int, voxel: int)
 
 
 def _byte_order(content: bytes) -> str | None:
-    """How numbers are stored, None where this is no NIfTI-1 header."""
+    """The byte order of a NIfTI-1 header; None if this is no such header."""
     if len(content) < _HEADER:
         return None
     for order in "<>":

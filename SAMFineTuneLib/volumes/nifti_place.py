@@ -1,9 +1,9 @@
-"""One rule for where the voxels of every NIfTI file lie, and what is said where it had to choose.
+"""Decides where the voxels of a NIfTI file lie, with remarks if its header is ambiguous.
 
-Where qform and sform contradict each other, the one is taken that 3D Slicer and ITK take: the
-sform where its axes are perpendicular and its code says "scanner", else the qform. What is drawn
-in 3D Slicer on such a volume thereby lies where it was drawn. The other places stay known, since
-programs that go by the sform first (nibabel, FSL, SPM) put what they save there.
+If qform and sform contradict each other, the same one is used as in 3D Slicer and ITK: the sform if
+its axes are perpendicular and its code says "scanner", otherwise the qform. Labels that were drawn
+in 3D Slicer on such a volume then lie where they were drawn. The other place is kept too, because
+programs that prefer the sform (nibabel, FSL, SPM) save their results there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _SCANNER = 1
 
-# How far lengths and right angles of a matrix in single precision may be off.
+# The largest error of lengths and right angles of a matrix in single precision.
 _PRECISION = 1e-3
 
 
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
     Attributes:
         geometry: the grid.
-        remarks: what the user should know of it, one sentence each.
+        remarks: what the user should know of the choice, one sentence each.
     """
 
     geometry: Geometry
@@ -39,10 +39,10 @@ class Place(NamedTuple):
 
 
 def nifti_place(path: Path, forms: NiftiForms) -> Place:
-    """The place of the voxels of the file `path`, whose header says `forms`.
+    """The place of the voxels of the file `path`, whose header has these forms.
 
     Raises:
-        InputError: the header names a form that is no place in space.
+        InputError: the only form that the header names is invalid.
     """
     found = _found(path, forms)
     if forms.thickness_told or forms.size[2] > 1:
@@ -65,8 +65,8 @@ def _found(path: Path, forms: NiftiForms) -> Place:
         return _without_form(path, forms)
     raise InputError(
         f"the header of '{path}' gives its voxels no place in space: its "
-        f"{'sform' if forms.sform_code > 0 else 'qform'} holds numbers that are none, or axes that "
-        "lie in one plane",
+        f"{'sform' if forms.sform_code > 0 else 'qform'} holds NaN or infinity, or axes that lie "
+        "in one plane",
         "Export the image again from the program that it comes from",
         code="damaged_image",
     )
@@ -75,7 +75,7 @@ def _found(path: Path, forms: NiftiForms) -> Place:
 def _without_form(path: Path, forms: NiftiForms) -> Place:
     steps = np.array([*forms.filled_spacing, 1.0])
     as_slicer = _geometry(forms, _RAS_TO_LPS * steps)
-    # Where nibabel puts such a file: its centre at the origin, the first axis to the left.
+    # nibabel places such a file with its centre at the origin and the first axis to the left.
     centred = np.diag(steps) @ np.diag([-1.0, 1.0, 1.0, 1.0])
     centred[:3, 3] = -centred[:3, :3] @ ((np.array(forms.size) - 1) / 2)
     remark = (
@@ -91,7 +91,8 @@ def _by_one(path: Path, forms: NiftiForms, affine: Affine) -> Place:
     if not geometry.is_perpendicular:
         remark = (
             f"the axes of {path.name} are not perpendicular to each other (sheared by its sform); "
-            "they are used as they are, which programs that cannot do so may refuse or straighten"
+            "they are used as they are; programs that cannot use such axes may refuse the file or "
+            "straighten them"
         )
         return Place(geometry, (remark,))
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -100,7 +101,7 @@ def _by_one(path: Path, forms: NiftiForms, affine: Affine) -> Place:
     by_pixdim = _geometry(forms, stretched)
     if all(forms.spacing) and farthest_move(geometry, by_pixdim) > ON_GRID:
         remark = (
-            f"{path.name} says two spacings: {_numbers(lengths)} mm by its sform, which is used, "
+            f"{path.name} gives two spacings: {_numbers(lengths)} mm by its sform, which is used, "
             f"and {_numbers(forms.spacing)} mm by its pixdim, which 3D Slicer uses"
         )
         return Place(replace(geometry, others=(by_pixdim,), forms=forms), (remark,))
@@ -133,14 +134,14 @@ def _same_lengths(one: Geometry, other: Geometry) -> bool:
 
 
 def _angle(one: Geometry, other: Geometry) -> float:
-    """The largest angle between axes of the same index, degrees."""
+    """The largest angle between axes of the same index, in degrees."""
     first, second = (np.reshape(each.direction, (3, 3)) for each in (one, other))
     cosines = np.clip((first * second).sum(axis=0), -1.0, 1.0)
     return float(np.degrees(np.arccos(cosines.min())))
 
 
 def _distance(one: Geometry, other: Geometry) -> float:
-    """How far apart the same corner voxel lies at most, mm."""
+    """The largest distance between the same corner voxel by both grids, in mm."""
     moved = (one.affine - other.affine) @ one.corners.T
     return float(np.linalg.norm(moved[:3], axis=0).max())
 

@@ -1,8 +1,8 @@
-"""A 2-D NRRD image that lies in 3-D space, which ITK does not read.
+"""Reads 2-D NRRD images that are placed in 3-D space, which ITK cannot read.
 
-The file gives two axes of three numbers each and an origin (NRRD file format, "space dimension",
-"space directions"). It is read as a volume of one slice, whose third axis stands perpendicular on
-the two.
+Such a file gives two axes of three numbers each and an origin (NRRD file format, "space dimension",
+"space directions"). It is read as a volume of one slice, whose third axis is perpendicular to the
+other two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from SAMFineTuneLib.errors import InputError
 _SUFFIXES = (".nrrd", ".nhdr")
 _LONGEST_HEADER = 1 << 20
 
-# Names of 3-D spaces, beside "space dimension: 3".
+# Values of the field "space" that name a 3-D space; "space dimension: 3" means one too.
 _SPACES = re.compile(
     r"(left|right)-(anterior|posterior)-(superior|inferior)|[lr][ap][si]|"
     r"scanner-xyz|3d-(right|left)-handed"
@@ -29,18 +29,18 @@ _SPACES = re.compile(
 
 
 class SliceImage(NamedTuple):
-    """The slice as a volume, and what the user should know of how it was read."""
+    """The slice as a volume, and remarks for the user on how it was read."""
 
     image: sitk.Image
     remarks: tuple[str, ...]
 
 
 def read_slice(path: Path) -> SliceImage | None:
-    """The image of a file with a 2-D NRRD in 3-D space; None for every other file.
+    """The image of a 2-D NRRD file that is placed in 3-D space; None for every other file.
 
     Raises:
-        InputError: the axes that it gives are none.
-        RuntimeError: it is damaged, in ITK's words.
+        InputError: its axes are missing or invalid.
+        RuntimeError: ITK reports that it is damaged.
     """
     if not path.name.lower().endswith(_SUFFIXES):
         return None
@@ -66,17 +66,17 @@ def read_slice(path: Path) -> SliceImage | None:
 
 
 def _parts(path: Path) -> tuple[str, bytes]:
-    """The lines of the header, and all that comes after it, its empty line included."""
+    """The lines of the header, and the rest of the file with the empty line after the header."""
     with path.open("rb") as stream:
         start = stream.read(_LONGEST_HEADER)
         if not start.startswith(b"NRRD"):
             return "", b""
         end = re.search(rb"\r?\n\r?\n", start)
         if end is None:
-            # The voxels lie in a file of their own, and no line has to follow the header.
+            # The voxels are in another file, and then no empty line has to follow the header.
             return start.decode("utf-8", "surrogateescape"), b"\n"
         header = start[: end.start()].decode("utf-8", "surrogateescape")
-        # A volume may be of many gigabytes; only a slice is read on.
+        # A volume may have many gigabytes, so the rest is read only for a slice.
         is_slice = _fields(header).get("dimension") == "2"
         return header, b"\n\n" + start[end.end() :] + stream.read() if is_slice else b""
 
@@ -103,7 +103,7 @@ def _vectors(text: str) -> list[NDArray[np.float64]]:
 
 
 def _thickness(fields: dict[str, str]) -> float:
-    """The largest of the "thicknesses", 0 where none is told."""
+    """The largest of the "thicknesses" in mm, 0 if there is none."""
     told = []
     for text in fields.get("thicknesses", "").split():
         try:
@@ -114,7 +114,7 @@ def _thickness(fields: dict[str, str]) -> float:
 
 
 def _as_volume(header: str, third: NDArray[np.float64], folder: Path) -> bytes:
-    """The header with a third axis of length 1; fields of each axis that are not needed go."""
+    """The header with a third axis of length 1, without fields by axis that are not needed."""
     lines = []
     vector = "(" + ",".join(f"{number:.17g}" for number in third) + ")"
     for line in header.splitlines():
@@ -149,7 +149,7 @@ def _read(content: bytes) -> sitk.Image:
 
 def _no_axes(path: Path) -> InputError:
     return InputError(
-        f"'{path}' is a 2-D image in 3-D space whose two axes are not told, or have no area",
+        f"'{path}' is a 2-D image in 3-D space whose two axes are missing, or span no area",
         "Export it again from the program that it comes from",
         code="damaged_image",
     )

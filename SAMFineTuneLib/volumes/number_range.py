@@ -1,4 +1,4 @@
-"""Voxels in numbers that can be computed with, where the file's own are too large for that."""
+"""Shifts or scales voxel values that are too large to compute with."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Beyond, neighbouring whole numbers are one and the same in double precision.
+# Double precision cannot distinguish neighbouring whole numbers beyond this.
 _EXACT = 1 << 53
-# Keeps the difference of any two numbers finite.
+# With this factor the difference of any two numbers is finite.
 _SMALLER = 0.25
 
 
 def computable(array: NDArray[Any]) -> NDArray[Any]:
-    """The array, or one that looks the same where its numbers are beyond double precision.
+    """The array; if its values are beyond double precision, shifted or scaled to the same image.
 
-    Whole numbers beyond 2**53 are counted from the lowest one on; floating point numbers whose
-    range overflows become a quarter.
+    From whole numbers beyond 2**53 the lowest one is subtracted; floating point numbers whose range
+    overflows are divided by four.
     """
     if not array.size:
         return array
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
         low, high = int(array.min()), int(array.max())
         if max(abs(low), abs(high)) > _EXACT:
-            # Unsigned numbers wrap around, so that this is right for negative ones, too.
+            # Unsigned arithmetic wraps around, so that this is right for negative numbers too.
             return array.astype(np.uint64) - np.uint64(low % (1 << 64))
     if array.dtype == np.float64:
         with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""Reading and writing images without the lines that ITK's libraries print by themselves."""
+"""Suppresses the lines that ITK and its libraries print when images are read and written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _SHEARED = "ITK_NIFTI_SFORM_PERMISSIVE"
 
 @contextmanager
 def itk_quiet() -> Iterator[None]:
-    """Drop what ITK, GDCM, MetaIO and others print on stderr; errors still raise.
+    """Drop what ITK, GDCM, MetaIO and others print on stderr; exceptions are still raised.
 
-    The libraries below ITK write to the file descriptor itself, so that is what is turned away.
+    The libraries below ITK write to the file descriptor itself, so the descriptor is redirected.
     """
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    kept = _turn_away_stderr()
+    kept = _discard_stderr()
     try:
         yield
     finally:
@@ -34,7 +34,7 @@ def itk_quiet() -> Iterator[None]:
 def sheared_nifti_allowed() -> Iterator[None]:
     """Let ITK read the voxels of NIfTI files whose axes are not perpendicular.
 
-    ITK straightens such axes, so the geometry that it tells of a NIfTI file is not to be used.
+    ITK straightens such axes, so the geometry that it gives for a NIfTI file must not be used.
     """
     before = os.environ.get(_SHEARED)
     os.environ[_SHEARED] = "YES"
@@ -47,8 +47,8 @@ def sheared_nifti_allowed() -> Iterator[None]:
             os.environ[_SHEARED] = before
 
 
-def _turn_away_stderr() -> int | None:
-    """Point descriptor 2 at nothing; a copy of what it was, or None where there is none."""
+def _discard_stderr() -> int | None:
+    """Redirect descriptor 2 to nowhere; returns a copy of the former one, None if there is none."""
     with suppress(AttributeError, OSError, ValueError):
         sys.stderr.flush()
     try:

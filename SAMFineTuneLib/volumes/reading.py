@@ -1,4 +1,4 @@
-"""Volumes and labelmaps from image files: NIfTI, NRRD, MetaImage, DICOM."""
+"""Reads volumes and labelmaps from image files: NIfTI, NRRD, MetaImage, DICOM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
-from SAMFineTuneLib.volumes.dicom.labels import dicom_labels, dicom_words, read_dicom_labels
+from SAMFineTuneLib.volumes.dicom.labels import (
+    dicom_labels,
+    dicom_labels_text,
+    read_dicom_labels,
+)
 from SAMFineTuneLib.volumes.image_as_labels import require_structures
 from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
 from SAMFineTuneLib.volumes.label_values import labels_of, stored_step
@@ -30,17 +34,17 @@ def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volu
 
     Args:
         path: the file or folder.
-        series: which DICOM series of the folder: its number in the list that is shown where there
-            are several, its UID or the end of that; None where the only one is meant.
+        series: which DICOM series of the folder: its number in the list that is shown if there are
+            several, its UID or the end of the UID; None if there is only one.
 
     Raises:
         InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
     """
     path = Path(path)
-    words = dicom_words(path)
-    if words is not None:
+    kind = dicom_labels_text(path)
+    if kind is not None:
         raise InputError(
-            f"'{path}' holds {words}, not an image",
+            f"'{path}' holds {kind}, not an image",
             "Name the image, such as the folder of its DICOM series; this file can be given as its "
             "segmentation",
             code="not_an_image",
@@ -52,7 +56,7 @@ def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volu
 
 
 def read_grid(path: str | os.PathLike[str], series: str | None = None) -> Geometry:
-    """Where the voxels of a volume lie; of most files, only the header is read for it.
+    """The geometry of a volume; for most files only the header is read.
 
     Raises:
         InputError: as `read_volume`, as far as the header shows it.
@@ -68,26 +72,27 @@ def read_labelmap(
     wanted: Collection[int] | None = None,
     on_top: Sequence[str] = (),
 ) -> Labelmap:
-    """Read a segmentation, with names, colours and terms where 3D Slicer wrote them into an NRRD.
+    """Read a segmentation; from an NRRD file of 3D Slicer with names, colours and terms.
 
-    A DICOM segmentation object (SEG) or set of contours (RTSTRUCT) is read, too; it may be named by
-    a folder that holds no other.
+    A DICOM segmentation object (SEG) or set of contours (RTSTRUCT) is read too; instead of its file
+    a folder may be named that holds no other.
 
     Whole numbers that are stored as floating point are accepted; NaN and infinite voxels count as
     background. Segments in several layers become one labelmap; see `segment_layers` for their
-    labels. Of fractional segments a voxel has the one that fills more than half of it.
+    labels. A voxel belongs to a fractional segment that fills more than half of it.
 
     Args:
         path: the file.
         empty_ok: accept a segmentation without a single labelled voxel, as a prediction may be.
-        over: the grid of the image that it is of, where that is known; contours need it.
-        wanted: the labels that the user has named, None for all. Overlaps of others matter to
-            nobody, and hundreds of labels that touch everywhere are meant when they are named.
+        over: the grid of the image that was segmented, if it is known; contours need it.
+        wanted: the labels that the user has named, None for all. Overlaps of other labels are
+            ignored. If labels are named, the check that refuses an image given as a segmentation is
+            left out.
         on_top: names or labels of segments that cover others where they overlap, the highest first.
 
     Raises:
-        InputError: as `read_volume`, and where the values cannot be labels, are all background, or
-            are those of an image; segments overlap and neither is to be on top.
+        InputError: as `read_volume`, or the values cannot be labels, are all background, or are
+            those of an image; or segments overlap and neither is to be on top.
     """
     path = Path(path)
     dicom = dicom_labels(path)
@@ -138,7 +143,7 @@ def _absent(path: Path, labelmap: Labelmap, wanted: Collection[int]) -> InputErr
 
 
 def _finite(path: Path, array: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """The array with its lowest finite value wherever it was NaN or infinite, and how many."""
+    """The array with NaN and infinity replaced by its lowest finite value, and their number."""
     if array.dtype.kind != "f":
         return array, 0
     good = np.isfinite(array)
@@ -156,6 +161,6 @@ def _non_finite_remark(path: Path, count: int) -> tuple[str, ...]:
     if not count:
         return ()
     return (
-        f"{path.name} has {count} voxels that are no numbers (NaN or infinite); "
+        f"{path.name} has {count} voxels that are not finite (NaN or infinite); "
         "they are treated as background",
     )

@@ -1,11 +1,11 @@
-"""Names, colours and terms of segments in the header of an NRRD file, as 3D Slicer keeps them.
+"""Names, colours and terms of segments in the header of an NRRD file of 3D Slicer.
 
-Slicer writes one group of fields per segment: `Segment0_LabelValue`, `Segment0_Name`,
-`Segment0_Color` ("red green blue", 0 to 1), `Segment0_Tags` ("name:value|name:value|", of which
-`TerminologyEntry` says in coded terms what the segment is) and others (Slicer user guide,
-"Segmentations"). `Segment0_Layer` is the number of the 3-D image among several in which the segment
-lies; without it a segment lies in the layer of its own number. Fields of the whole file begin with
-`Segmentation_`.
+Slicer writes one group of fields for each segment: `Segment0_LabelValue`, `Segment0_Name`,
+`Segment0_Color` ("red green blue", 0 to 1), `Segment0_Tags` ("name:value|name:value|"; the tag
+`TerminologyEntry` describes the segment in coded terms) and others (Slicer user guide,
+"Segmentations"). `Segment0_Layer` is the number of the layer, one of several 3-D images, in which
+the segment lies; without it a segment lies in the layer of its own number. Fields of the whole file
+begin with `Segmentation_`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ _FIELD = re.compile(r"Segment(\d+)_(LabelValue|Name|Color|Layer|Tags)")
 
 _TERMINOLOGY = "TerminologyEntry"
 
-# Slicer calls it "master" representation in files and "source" representation elsewhere.
+# Slicer calls the representation "master" in files and "source" elsewhere.
 _REPRESENTATIONS = ("Segmentation_MasterRepresentation", "Segmentation_SourceRepresentation")
 _FRACTIONAL = "Fractional labelmap"
 
-# Only files from before Slicer 4.6 have it: first and last index along i, j, k of what is stored.
+# Only files from before Slicer 4.6 have this field: the first and last index along i, j, k of the
+# voxels that are stored.
 _OLD_EXTENT = "Segmentation_Extent"
 
-# Colours for labels that have none: distinguishable, the first like Slicer's generic ones.
+# Colours for labels without a colour: easy to distinguish, the first ones like Slicer's generic
+# colours.
 _COLOURS: tuple[Colour, ...] = (
     (0.50, 0.68, 0.50),
     (0.95, 0.84, 0.57),
@@ -49,7 +51,7 @@ _COLOURS: tuple[Colour, ...] = (
 
 
 class SegmentHeader(NamedTuple):
-    """What a header tells of its segments: label -> name, colour, terminology entry."""
+    """What a header says of its segments: label -> name, colour, terminology entry."""
 
     names: dict[int, str]
     colours: dict[int, Colour]
@@ -57,14 +59,14 @@ class SegmentHeader(NamedTuple):
 
 
 class SegmentEntry(NamedTuple):
-    """What a header tells of one segment.
+    """What a header says of one segment.
 
     Attributes:
-        value: of its voxels in its layer; None where the file does not say.
-        layer: the number of the 3-D image in which it lies.
-        name: "" where the file does not say.
-        colour: red, green, blue from 0 to 1.
-        terminology: its terminology entry, "" where it has none.
+        value: the value of its voxels in its layer; None if the file gives none.
+        layer: the number of the layer in which it lies.
+        name: its name, "" if the file gives none.
+        colour: red, green, blue from 0 to 1; None if the file gives none.
+        terminology: its terminology entry, "" if it has none.
     """
 
     value: int | None
@@ -75,7 +77,7 @@ class SegmentEntry(NamedTuple):
 
 
 def segment_entries(header: Mapping[str, str]) -> list[SegmentEntry]:
-    """The segments in the order of the file, without those whose label value is no label."""
+    """The segments in the order of the file, without those whose label value is not above 0."""
     groups: dict[int, dict[str, str]] = {}
     for key, value in header.items():
         match = _FIELD.fullmatch(key)
@@ -99,9 +101,9 @@ def segment_entries(header: Mapping[str, str]) -> list[SegmentEntry]:
 
 
 def segments(header: Mapping[str, str]) -> SegmentHeader:
-    """What the header of a file with one layer tells; empty where it has no segments.
+    """What the header of a file with one layer says; empty if the file has no segments.
 
-    A file that tells no label values holds one segment in each layer, which has the label 1.
+    A file without label values holds one segment in each layer, which has the label 1.
     """
     told = SegmentHeader({}, {}, {})
     for entry in segment_entries(header):
@@ -112,7 +114,7 @@ def segments(header: Mapping[str, str]) -> SegmentHeader:
 
 
 def tell(told: SegmentHeader, label: int, entry: SegmentEntry) -> None:
-    """Add what an entry tells, under a label."""
+    """Add the content of an entry, for a label."""
     if entry.name:
         told.names[label] = entry.name
     if entry.colour is not None:
@@ -122,15 +124,15 @@ def tell(told: SegmentHeader, label: int, entry: SegmentEntry) -> None:
 
 
 def is_fractional(header: Mapping[str, str]) -> bool:
-    """Whether voxels say how much of them a segment fills, in place of which segment they are."""
+    """Whether voxel values are the shares that a segment fills, and not label values."""
     return any(header.get(key, "").strip() == _FRACTIONAL for key in _REPRESENTATIONS)
 
 
 def moved_by_old_extent(geometry: Geometry, header: Mapping[str, str]) -> Geometry:
-    """Where the voxels of a file lie, of which the header may tell that they begin elsewhere.
+    """The geometry of a file's voxels, moved if the header has the field of old files.
 
-    Files from before Slicer 4.6 hold a part of a larger grid and the origin of that grid; newer
-    ones, which have no such field, the origin of the part.
+    Files from before Slicer 4.6 hold a part of a larger grid, and the origin of the larger grid.
+    Newer files do not have this field and hold the origin of the part itself.
     """
     parts = header.get(_OLD_EXTENT, "").split()
     if len(parts) != 6 or not all(part.removeprefix("-").isdecimal() for part in parts):
@@ -141,7 +143,7 @@ def moved_by_old_extent(geometry: Geometry, header: Mapping[str, str]) -> Geomet
 
 
 def segment_fields(labelmap: Labelmap) -> dict[str, str]:
-    """The header fields from which Slicer shows every label as a named, coloured segment."""
+    """The header fields with which Slicer shows every label as a named, coloured segment."""
     fields = {
         "Segmentation_MasterRepresentation": "Binary labelmap",
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
@@ -168,7 +170,7 @@ def segment_fields(labelmap: Labelmap) -> dict[str, str]:
 
 
 def colour_of(labelmap: Labelmap, label: int) -> Colour:
-    """The colour in which a label is shown: its own, or one that tells it from others."""
+    """The colour in which a label is shown: its own, or one of a list of distinct colours."""
     return labelmap.colours.get(label, _COLOURS[(label - 1) % len(_COLOURS)])
 
 
@@ -191,7 +193,7 @@ def _terminology(tags: str) -> str:
 
 
 def _tags(terminology: str) -> str:
-    # A bar would end the tag, a line break the header field; no coded term has either.
+    # A bar would end the tag, and a line break the header field; coded terms contain neither.
     value = " ".join(terminology.replace("|", " ").split())
     return f"{_TERMINOLOGY}:{value}|" if value else "|"
 

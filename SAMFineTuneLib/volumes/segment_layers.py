@@ -1,13 +1,13 @@
-"""Segmentations of several layers or of fractions, as 3D Slicer writes them, to one labelmap.
+"""Converts segmentations of 3D Slicer in several layers or of fractions to one labelmap.
 
-Slicer keeps segments that overlap in layers of their own: a 4-D NRRD, its first axis the layers
-(the last axis in files from before Slicer 4.6). Until Slicer 4.10 every segment had a layer of its
-own, whether or not it overlapped with another. Each layer has label values of its own, so that two
-segments may have the same.
+Slicer stores segments that overlap in different layers: the file is a 4-D NRRD whose first axis is
+that of the layers (the last axis in files from before Slicer 4.6). Until Slicer 4.10 every segment
+had its own layer, whether or not it overlapped with another. Label values are counted in each layer
+anew, so that two segments may have the same value.
 
-Labels here: the first segment in the order of the file that has a label value keeps it; the others,
-and those without one, get the numbers that follow the largest label value of the file, in the order
-of the file. A file that tells no label values at all has its segments numbered from 1.
+The labels here are as follows. The first segment in the file that has a label value keeps it; the
+others, and those without one, get the numbers after the largest label value of the file, in the
+order of the file. If a file gives no label values at all, its segments are numbered from 1.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from SAMFineTuneLib.volumes.segment_header import (
     segment_entries,
     tell,
 )
-
-_MOST_REMARKS = 3
+from SAMFineTuneLib.volumes.segment_overlaps import Part, Segment, first_few, flattened
 
 Box = tuple[slice, ...]
 
@@ -42,9 +41,9 @@ class Flattened(NamedTuple):
 
     Attributes:
         array: labels, shape (k, j, i).
-        told: label -> name, colour, terminology entry; also of segments without a voxel.
+        told: label -> name, colour, terminology entry; including segments without a voxel.
         non_finite: how many voxels were NaN or infinite and became background.
-        remarks: what was decided, one sentence each.
+        remarks: what the user should know of how labels were assigned, one sentence each.
     """
 
     array: NDArray[Any]
@@ -53,37 +52,34 @@ class Flattened(NamedTuple):
     remarks: tuple[str, ...]
 
 
-class _Segment(NamedTuple):
-    """A segment, and where its voxels are."""
+class _LayeredSegment(NamedTuple):
+    """A segment with a label that no other has, and the place of its voxels.
+
+    Attributes:
+        entry: its description in the header.
+        label: its label in the labelmap.
+        layer: label values of its layer, shape (k, j, i).
+        box: the part of the layer in which its voxels lie.
+    """
 
     entry: SegmentEntry
     label: int
     layer: NDArray[Any]
     box: Box
 
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """Its voxels within the box."""
+    def parts(self) -> list[Part]:
+        """Its voxels, as one part."""
         part = self.layer[self.box]
         value = self.entry.value
-        return part != 0 if value is None else part == value
+        return [Part(self.box, part != 0 if value is None else part == value)]
 
-    @property
-    def called(self) -> str:
-        """What it is called in sentences."""
-        return f"'{self.entry.name}'" if self.entry.name else f"label {self.label}"
-
-
-class _Covered(NamedTuple):
-    """Voxels that two segments share."""
-
-    above: _Segment
-    below: _Segment
-    voxels: int
+    def as_segment(self) -> Segment:
+        """The segment in the form in which it is drawn."""
+        return Segment(self.label, self.entry.name, self.parts)
 
 
 def has_layers(image: sitk.Image | sitk.ImageFileReader) -> bool:
-    """Whether an image, or a header that has been read, is that of segments in several layers."""
+    """Whether an image, or a header that has been read, holds segments in several layers."""
     if not any(key.startswith("Segment0_") for key in image.GetMetaDataKeys()):
         return False
     components, size = _components(image), image.GetSize()
@@ -93,7 +89,7 @@ def has_layers(image: sitk.Image | sitk.ImageFileReader) -> bool:
 
 
 def layers_as_components(image: sitk.Image) -> sitk.Image:
-    """The same layers as components of a 3-D image, also where they lie along a fourth axis."""
+    """The layers as components of a 3-D image, also if the file has them along a fourth axis."""
     if image.GetDimension() == 3:
         return image
     size = [*image.GetSize()[:3], 0]
@@ -109,7 +105,7 @@ def layers_as_components(image: sitk.Image) -> sitk.Image:
 
 
 def needs_flattening(array: NDArray[Any], header: Mapping[str, str]) -> bool:
-    """Whether a file's voxels are not yet the labels of its segments."""
+    """Whether a file's voxels have to be converted to labels of its segments."""
     return array.ndim == 4 or is_fractional(header)
 
 
@@ -127,13 +123,13 @@ def flatten(
         array: shape (k, j, i) or (k, j, i, layers).
         header: the file's fields.
         wanted: the labels that will be used; None for all. Where one of them overlaps with a
-            segment that is not, it stays whole.
+            segment that is not among them, it stays whole.
         on_top: names or labels of segments that cover the others where they overlap, the highest
-            first. Several in one text may be parted by commas.
+            first; see `flattened`.
 
     Raises:
-        InputError: two segments overlap and neither is to be on top; values that are no labels;
-            fractional segments that share a layer.
+        InputError: two segments overlap and neither is to be on top, values cannot be labels, or
+            fractional segments share a layer.
     """
     layers = array[..., np.newaxis] if array.ndim == 3 else array
     remarks: list[str] = []
@@ -149,16 +145,11 @@ def flatten(
     told = SegmentHeader({}, {}, {})
     for segment in segments:
         tell(told, segment.label, segment.entry)
-    ranks, unknown = _ranks(segments, on_top)
-    absent = f"{', '.join(unknown)} is no segment of {path.name}, which has {_listed(segments)}"
-    if unknown:
-        remarks.append(f"to be on top: {absent}")
-    flat, covered = _drawn(segments, layers.shape[:3], wanted, ranks)
-    _refuse_undecided(path, covered, wanted, ranks, f" ({absent})" if unknown else "")
+    flat, overlaps = flattened(
+        path, layers.shape[:3], [each.as_segment() for each in segments], on_top, wanted
+    )
     renumbered = [each for each in segments if each.entry.value not in (None, each.label)]
-    # What covers a structure that nobody uses is of no interest.
-    told_of = [each for each in covered if wanted is None or each.below.label in wanted]
-    remarks += _renumbering(path, renumbered) + _covering(path, told_of)
+    remarks += (*_renumbering(path, renumbered), *overlaps)
     return Flattened(flat, told, non_finite, tuple(remarks))
 
 
@@ -176,7 +167,7 @@ def _from_labels(path: Path, layers: NDArray[Any]) -> tuple[list[NDArray[Any]], 
 def _from_fractions(
     path: Path, layers: NDArray[Any], entries: list[SegmentEntry], remarks: list[str]
 ) -> tuple[list[NDArray[Any]], list[SegmentEntry], int]:
-    """Layers with the label value of their segment where it fills more than half of a voxel."""
+    """Layers that hold the label value of their segment where it fills more than half a voxel."""
     masks, non_finite, remark = more_than_half(path, layers)
     remarks.append(remark)
     used = [entry.layer for entry in entries]
@@ -198,7 +189,7 @@ def _from_fractions(
 
 
 def _lost(path: Path, layers: list[NDArray[Any]], entries: list[SegmentEntry]) -> list[str]:
-    """What is said of layers, and voxels in them, that belong to no segment of the header."""
+    """A remark on voxels that belong to no segment of the header."""
     lost = 0
     for number, layer in enumerate(layers):
         here = [entry for entry in entries if entry.layer == number]
@@ -212,7 +203,7 @@ def _lost(path: Path, layers: list[NDArray[Any]], entries: list[SegmentEntry]) -
 
 def _numbered(
     entries: list[SegmentEntry], layers: list[NDArray[Any]], shape: tuple[int, ...]
-) -> list[_Segment]:
+) -> list[_LayeredSegment]:
     """The segments that have a layer, each with a label that no other has."""
     boxes = [_boxes(layer) for layer in layers]
     values = [entry.value for entry in entries if entry.value is not None]
@@ -229,12 +220,12 @@ def _numbered(
             label = following
         taken.add(label)
         box = everywhere if entry.value is None else boxes[entry.layer].get(entry.value, nowhere)
-        segments.append(_Segment(entry, label, layers[entry.layer], box))
+        segments.append(_LayeredSegment(entry, label, layers[entry.layer], box))
     return segments
 
 
 def _boxes(layer: NDArray[Any]) -> dict[int, Box]:
-    """The box around each label, so that not each has to be sought everywhere."""
+    """The box around each label, so that its voxels need not be searched in the whole layer."""
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.SetComputePerimeter(False)
     shapes.Execute(sitk.GetImageFromArray(layer))
@@ -245,123 +236,8 @@ def _boxes(layer: NDArray[Any]) -> dict[int, Box]:
     return boxes
 
 
-def _ranks(segments: list[_Segment], on_top: Sequence[str]) -> tuple[dict[int, int], list[str]]:
-    """Label -> its place from the top, 0 first; and what names no segment."""
-    ranks: dict[int, int] = {}
-    unknown = []
-    for text in on_top:
-        whole = _named(segments, text)
-        parts = [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
-        for part in parts:
-            named = _named(segments, part)
-            if not named:
-                unknown.append(part)
-            for segment in named:
-                ranks.setdefault(segment.label, len(ranks))
-    return ranks, unknown
-
-
-def _named(segments: list[_Segment], text: str) -> list[_Segment]:
-    """The segments of a name, in capital letters or not, else the one with that label."""
-    wanted = " ".join(text.split())
-    for same in (str, str.casefold):
-        named = [each for each in segments if wanted and same(each.entry.name) == same(wanted)]
-        if named:
-            return named
-    return [each for each in segments if str(each.label) == wanted]
-
-
-def _drawn(
-    segments: list[_Segment],
-    shape: tuple[int, ...],
-    wanted: Collection[int] | None,
-    ranks: Mapping[int, int],
-) -> tuple[NDArray[Any], list[_Covered]]:
-    """The labelmap, drawn from the top down, and what was covered."""
-    by_label = {segment.label: segment for segment in segments}
-    flat = np.zeros(shape, smallest_label_type(max(by_label, default=0)))
-    covered = []
-
-    def place(segment: _Segment) -> tuple[int, bool]:
-        unwanted = wanted is not None and segment.label not in wanted
-        return ranks.get(segment.label, len(ranks)), unwanted
-
-    for segment in sorted(segments, key=place):
-        mask, part = segment.mask, flat[segment.box]
-        above, counts = np.unique(part[mask], return_counts=True)
-        covered += [
-            _Covered(by_label[int(label)], segment, int(count))
-            for label, count in zip(above, counts, strict=True)
-            if label
-        ]
-        part[mask & (part == 0)] = segment.label
-    return flat, covered
-
-
-def _refuse_undecided(
-    path: Path,
-    covered: list[_Covered],
-    wanted: Collection[int] | None,
-    ranks: Mapping[int, int],
-    absent: str,
-) -> None:
-    undecided = [
-        each
-        for each in covered
-        if each.above.label not in ranks
-        and (wanted is None or {each.above.label, each.below.label} <= set(wanted))
-    ]
-    if not undecided:
-        return
-    worst = max(undecided, key=lambda each: each.voxels)
-    above, below = worst.above, worst.below
-    more = f" (and {len(undecided) - 1} more pairs overlap)" if len(undecided) > 1 else ""
-    # A segment that lies within another is the smaller one.
-    top = min(above, below, key=lambda each: np.count_nonzero(each.mask))
-    name = top.entry.name or str(top.label)
-    raise InputError(
-        f"segments {above.called} and {below.called} of '{path}' overlap in "
-        f"{_shared(above, below)} voxels{more}, and a voxel can have one label "
-        f"only{absent}",
-        f"Say which one covers the other, such as {name}; or choose one of them, such as label "
-        f"{top.label}; or take them apart in 3D Slicer",
-        code="overlapping_segments",
-        segment=name,
-        label=top.label,
-    )
-
-
-def _shared(one: _Segment, other: _Segment) -> int:
-    """How many voxels two segments share, those included that a third one covers."""
-    shape = one.layer.shape
-    whole = np.zeros(shape, bool)
-    whole[one.box] = one.mask
-    return int(np.count_nonzero(whole[other.box] & other.mask))
-
-
-def _renumbering(path: Path, segments: list[_Segment]) -> list[str]:
+def _renumbering(path: Path, segments: list[_LayeredSegment]) -> list[str]:
     if not segments:
         return []
-    which = _first_few([f"{each.called} is label {each.label}" for each in segments])
+    which = first_few([f"{each.as_segment().called} is label {each.label}" for each in segments])
     return [f"segments of {path.name} have the same label value in different layers: {which}"]
-
-
-def _covering(path: Path, covered: list[_Covered]) -> list[str]:
-    if not covered:
-        return []
-    which = _first_few(
-        [
-            f"{each.voxels} voxels of {each.below.called} are covered by {each.above.called}"
-            for each in sorted(covered, key=lambda each: -each.voxels)
-        ]
-    )
-    return [f"segments of {path.name} overlap: {which}"]
-
-
-def _listed(segments: list[_Segment]) -> str:
-    return _first_few([f"{each.label} {each.entry.name}".strip() for each in segments])
-
-
-def _first_few(parts: list[str]) -> str:
-    more = len(parts) - _MOST_REMARKS
-    return ", ".join(parts[:_MOST_REMARKS]) + (f", and {more} more" if more > 0 else "")

@@ -1,8 +1,9 @@
-"""Segments that may overlap to one labelmap, in which each voxel has one label."""
+"""Draws segments that may overlap into one labelmap, in which each voxel has one label."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,7 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes.labelmap import smallest_label_type
 
-_MOST_REMARKS = 3
-
-# Two labels, the one on top first -> how many voxels they share.
-_Shared = dict[tuple[int, int], int]
+_MOST_LISTED = 3
 
 
 class Part(NamedTuple):
@@ -30,95 +28,186 @@ class Part(NamedTuple):
     mask: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Segment:
+    """A segment that is to be drawn.
+
+    Attributes:
+        label: its label, which no other segment has.
+        name: its name, "" if it has none.
+        parts: returns its parts; they are asked for again only if the segment is refused.
+    """
+
+    label: int
+    name: str
+    parts: Callable[[], Iterable[Part]]
+
+    @property
+    def called(self) -> str:
+        """Its name in messages."""
+        return f"'{self.name}'" if self.name else f"label {self.label}"
+
+
+class _Covered(NamedTuple):
+    """Voxels of one segment that another one covers."""
+
+    above: Segment
+    below: Segment
+    voxels: int
+
+
 def flattened(
     path: Path,
-    shape: tuple[int, int, int],
-    segments: Mapping[int, Iterable[Part]],
-    names: Mapping[int, str],
+    shape: tuple[int, ...],
+    segments: Sequence[Segment],
     on_top: Sequence[str] = (),
+    wanted: Collection[int] | None = None,
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """One label a voxel, shape (k, j, i), in the smallest type for the labels; and remarks.
+    """Segments as one labelmap, shape (k, j, i), in the smallest type for the labels; and remarks.
 
     Only segments that share voxels need an order: those that `on_top` names cover those that it
     names later or not at all.
 
     Args:
-        path: the file, for messages.
-        shape: of the array.
-        segments: label -> its parts, which are looked at once.
-        names: label -> name.
-        on_top: names or labels of segments, the uppermost first.
+        path: the file, named in messages.
+        shape: shape of the array.
+        segments: the segments.
+        on_top: names or labels of segments, the uppermost first. One text may hold several,
+            separated by commas.
+        wanted: the labels that will be used; None for all. Where one of them overlaps with a
+            segment that is not among them, it stays whole.
 
     Raises:
-        InputError: two segments overlap and `on_top` names neither.
+        InputError: two segments that will be used overlap and `on_top` names neither.
     """
-    array = np.zeros(shape, smallest_label_type(max(segments, default=0)))
-    ordered, unknown = _labels_named(segments, names, on_top)
-    covered: _Shared = {}
-    undecided: _Shared = {}
-    # From top to bottom: a voxel keeps the label that it is given first.
-    for label in (*ordered, *sorted(set(segments) - set(ordered))):
-        for where, mask in segments[label]:
-            below = array[where]
-            below[mask & (below == 0)] = label
-            array[where] = below
-            above, counts = np.unique(below[mask & (below != label)], return_counts=True)
-            for other, count in zip(above.tolist(), counts.tolist(), strict=True):
-                shared = covered if other in ordered else undecided
-                shared[other, label] = shared.get((other, label), 0) + count
-    if undecided:
-        raise _overlapping(path, undecided, names)
-    return array, (*_unknown_remark(path, unknown), *_covered_remark(path, covered, names))
+    ranks, unknown = _ranks(segments, on_top)
+    array, covered = _drawn(segments, shape, ranks, wanted)
+    absent = f"{', '.join(unknown)} is no segment of {path.name}, which has {_listed(segments)}"
+    _refuse_undecided(path, shape, covered, ranks, wanted, f" ({absent})" if unknown else "")
+    remarks = [f"to be on top: {absent}"] if unknown else []
+    # It does not matter what covers a structure that is not used.
+    used = [each for each in covered if wanted is None or each.below.label in wanted]
+    return array, (*remarks, *_covering(path, used))
 
 
-def _labels_named(
-    segments: Iterable[int], names: Mapping[int, str], on_top: Sequence[str]
-) -> tuple[list[int], list[str]]:
-    """The labels that words name, in their order, and the words that name none."""
-    labels: dict[int, None] = {}
+def first_few(parts: Sequence[str]) -> str:
+    """The first three texts in a list, and how many more there are."""
+    more = len(parts) - _MOST_LISTED
+    return ", ".join(parts[:_MOST_LISTED]) + (f", and {more} more" if more > 0 else "")
+
+
+def _ranks(segments: Sequence[Segment], on_top: Sequence[str]) -> tuple[dict[int, int], list[str]]:
+    """Label -> its place from the top, 0 first; and the texts that name no segment."""
+    ranks: dict[int, int] = {}
     unknown = []
-    for word in on_top:
-        wanted = " ".join(word.split()).casefold()
-        found = [
-            label for label in segments if wanted in (names.get(label, "").casefold(), str(label))
-        ]
-        labels |= dict.fromkeys(found)
-        if not found:
-            unknown.append(word)
-    return list(labels), unknown
+    for text in on_top:
+        whole = _named(segments, text)
+        parts = [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
+        for part in parts:
+            named = _named(segments, part)
+            if not named:
+                unknown.append(part)
+            for segment in named:
+                ranks.setdefault(segment.label, len(ranks))
+    return ranks, unknown
 
 
-def _overlapping(path: Path, shared: _Shared, names: Mapping[int, str]) -> InputError:
-    pair = max(shared, key=lambda each: shared[each])
-    first, second = (_called(label, names) for label in pair)
-    more = f" (and {len(shared) - 1} more pairs overlap)" if len(shared) > 1 else ""
-    return InputError(
-        f"segments {first} and {second} of '{path}' overlap in {shared[pair]} voxels{more}, and a "
-        "voxel can have one label only",
-        f"Say which one covers the other, such as label {pair[0]}; or choose one of them, label "
-        f"{pair[0]} or {pair[1]}; or take them apart in 3D Slicer",
+def _named(segments: Sequence[Segment], text: str) -> list[Segment]:
+    """The segments of this name, in the same case or else in any, or else the one of this label."""
+    wanted = " ".join(text.split())
+    for same in (str, str.casefold):
+        named = [each for each in segments if wanted and same(each.name) == same(wanted)]
+        if named:
+            return named
+    return [each for each in segments if str(each.label) == wanted]
+
+
+def _drawn(
+    segments: Sequence[Segment],
+    shape: tuple[int, ...],
+    ranks: Mapping[int, int],
+    wanted: Collection[int] | None,
+) -> tuple[NDArray[Any], list[_Covered]]:
+    """The labelmap, and what was covered in it."""
+    by_label = {segment.label: segment for segment in segments}
+    array = np.zeros(shape, smallest_label_type(max(by_label, default=0)))
+    shared: dict[tuple[int, int], int] = {}
+
+    def place(segment: Segment) -> tuple[int, bool]:
+        unwanted = wanted is not None and segment.label not in wanted
+        return ranks.get(segment.label, len(ranks)), unwanted
+
+    # From top to bottom: a voxel keeps the label that it gets first.
+    for segment in sorted(segments, key=place):
+        for where, mask in segment.parts():
+            part = array[where]
+            above, counts = np.unique(part[mask], return_counts=True)
+            for label, count in zip(above.tolist(), counts.tolist(), strict=True):
+                if label not in (0, segment.label):
+                    pair = label, segment.label
+                    shared[pair] = shared.get(pair, 0) + count
+            part[mask & (part == 0)] = segment.label
+            array[where] = part
+    return array, [
+        _Covered(by_label[above], by_label[below], count)
+        for (above, below), count in shared.items()
+    ]
+
+
+def _refuse_undecided(
+    path: Path,
+    shape: tuple[int, ...],
+    covered: Sequence[_Covered],
+    ranks: Mapping[int, int],
+    wanted: Collection[int] | None,
+    absent: str,
+) -> None:
+    undecided = [
+        each
+        for each in covered
+        if each.above.label not in ranks
+        and (wanted is None or {each.above.label, each.below.label} <= set(wanted))
+    ]
+    if not undecided:
+        return
+    worst = max(undecided, key=lambda each: each.voxels)
+    above, below = worst.above, worst.below
+    more = f" (and {len(undecided) - 1} more pairs overlap)" if len(undecided) > 1 else ""
+    masks = [_whole_mask(each, shape) for each in (above, below)]
+    both = int(np.count_nonzero(masks[0] & masks[1]))
+    # A segment that lies within another is the smaller one.
+    top = above if np.count_nonzero(masks[0]) <= np.count_nonzero(masks[1]) else below
+    name = top.name or str(top.label)
+    raise InputError(
+        f"segments {above.called} and {below.called} of '{path}' overlap in {both} voxels{more}, "
+        f"and a voxel can have one label only{absent}",
+        f"Say which one covers the other, such as {name}; or choose one of them, such as label "
+        f"{top.label}; or take them apart in 3D Slicer",
         code="overlapping_segments",
-        segment=str(pair[0]),
-        label=pair[0],
+        segment=name,
+        label=top.label,
     )
 
 
-def _covered_remark(path: Path, covered: _Shared, names: Mapping[int, str]) -> list[str]:
+def _whole_mask(segment: Segment, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """All voxels of a segment, including those that others cover."""
+    whole = np.zeros(shape, bool)
+    for where, mask in segment.parts():
+        whole[where] |= mask
+    return whole
+
+
+def _covering(path: Path, covered: Sequence[_Covered]) -> list[str]:
     if not covered:
         return []
-    most = sorted(covered, key=lambda pair: -covered[pair])
-    which = ", ".join(
-        f"{covered[above, below]} voxels of {_called(below, names)} are covered by "
-        f"{_called(above, names)}"
-        for above, below in most[:_MOST_REMARKS]
+    which = first_few(
+        [
+            f"{each.voxels} voxels of {each.below.called} are covered by {each.above.called}"
+            for each in sorted(covered, key=lambda each: -each.voxels)
+        ]
     )
-    more = f", and {len(most) - _MOST_REMARKS} more" if len(most) > _MOST_REMARKS else ""
-    return [f"segments of {path.name} overlap: {which}{more}"]
+    return [f"segments of {path.name} overlap: {which}"]
 
 
-def _unknown_remark(path: Path, unknown: list[str]) -> list[str]:
-    return [f"{path.name} has no segment {', '.join(unknown)} to put on top"] if unknown else []
-
-
-def _called(label: int, names: Mapping[int, str]) -> str:
-    return f"'{names[label]}'" if names.get(label) else f"label {label}"
+def _listed(segments: Sequence[Segment]) -> str:
+    return first_few([f"{each.label} {each.name}".strip() for each in segments])

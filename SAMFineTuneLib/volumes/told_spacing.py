@@ -1,4 +1,4 @@
-"""Whether an image file tells the spacing of its voxels; where it does not, 1 mm is taken."""
+"""Finds out whether an image file gives the spacing of its voxels; if not, 1 mm is taken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _META_SPACING = re.compile(rb"^\s*Element(Spacing|Size)\s*=", re.MULTILINE)
 
 
 def spacing_remarks(path: Path) -> tuple[str, ...]:
-    """One sentence where a NIfTI, NRRD, MetaImage or picture file tells no spacing."""
+    """One sentence if a NIfTI, NRRD, MetaImage or picture file gives no spacing; otherwise none."""
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
         untold = _nifti_untold(_start(path))
@@ -40,12 +40,12 @@ def _start(path: Path) -> bytes:
         with gzip.open(path, "rb") as packed:
             return packed.read(_HEADER_BYTES)
     except (OSError, EOFError, zlib.error):
-        # What is damaged is refused by those who read the voxels.
+        # A damaged file is refused when its voxels are read.
         return b""
 
 
 def _nifti_untold(start: bytes) -> bool:
-    """Whether a spacing of an axis is 0, and no matrix (sform) tells it either."""
+    """Whether the spacing of an axis is 0, and no matrix (sform) gives it either."""
     if len(start) < _NIFTI_HEADER:
         return False
     order = "<" if struct.unpack_from("<i", start)[0] == _NIFTI_HEADER else ">"

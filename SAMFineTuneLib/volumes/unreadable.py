@@ -1,6 +1,6 @@
-"""Why a file cannot be read, judged by what lies in it: a sentence for each reason.
+"""Finds out from a file's content why it cannot be read, and says so in a message.
 
-The readers say of most files only that they failed, and of some files nothing at all.
+The readers report only that they failed, and some wrong files they read without any error.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from SAMFineTuneLib.errors import InputError
 
 FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha, .mhd) or a DICOM folder"
 
-# Headers of text are far shorter, unless a program keeps its own notes in them.
+# So many bytes of a file are looked at. Text headers are far shorter, unless a program stores its
+# own notes in them.
 _BEGINNING = 1 << 20
 _GZIP = b"\x1f\x8b"
 _NIFTI_HEADER = 348
 _NIFTI_MAGICS = (b"ni1\0", b"n+1\0")
-# Kinds of voxels that ITK reads, by their NIfTI code, and their bits; complex numbers and colours
-# are refused later, by what they are.
+# The types of voxels that ITK reads, by their NIfTI code, and their bits. Complex numbers and
+# colours are refused later with messages of their own.
 _NIFTI_BITS = {
     2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64,
     1280: 64, 1792: 128, 2304: 32,
 }  # fmt: skip
-# Beyond any disk; larger offsets come from damaged headers.
+# Larger than any disk: larger offsets come from damaged headers.
 _LARGEST_OFFSET = 1 << 40
 
 _NRRD_ENCODINGS = {"raw", "txt", "text", "ascii", "hex", "gz", "gzip"}
@@ -51,7 +52,7 @@ _DICOM_FAMILIES = {
 _SEGMENTATIONS = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 _CONTOURS = "1.2.840.10008.5.1.4.1.1.481.3"
 
-# First bytes of files that often bear the name of an image: what they are, and what to do.
+# Other kinds of files that often have the name of an image: first bytes, kind, and remedy.
 _OTHER_FILES: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the image", "Fetch it: git lfs pull"),
     (b"/annex/objects", "a pointer of git-annex, not the image", "Fetch it: git annex get"),
@@ -73,10 +74,10 @@ _OTHER_FILES: tuple[tuple[bytes, str, str], ...] = (
 
 
 def refuse_unreadable(path: Path) -> None:
-    """Refuses a file of which its beginning tells that it cannot be read, or not rightly.
+    """Refuses a file whose beginning shows that it cannot be read, or not correctly.
 
     Raises:
-        InputError: it cannot; the message says why.
+        InputError: the file cannot be read; the message says why.
     """
     content, packed = _beginning(path)
     if not content and not packed:
@@ -103,7 +104,7 @@ def refuse_unreadable(path: Path) -> None:
 
 
 def explained(path: Path) -> InputError:
-    """The error of a file that a reader failed on without a reason that is known here."""
+    """The error for a file that a reader failed to read for a reason that it does not say."""
     content, _ = _beginning(path)
     if content.startswith(b"NRRD"):
         fields = _nrrd_fields(content)
@@ -121,7 +122,7 @@ def explained(path: Path) -> InputError:
 
 
 def dicom_kind(path: Path) -> str | None:
-    """The SOP class of a DICOM file as its file meta information tells it; None elsewhere."""
+    """The SOP class of a DICOM file by its file meta information; None for other files."""
     content, _ = _beginning(path)
     return _sop_class(content) if content[128:132] == b"DICM" else None
 
@@ -131,7 +132,7 @@ def _refused(path: Path, what: str, remedy: str, code: str = "not_an_image") -> 
 
 
 def _beginning(path: Path) -> tuple[bytes, bool]:
-    """The first bytes, unpacked where they are packed with gzip, and whether they are."""
+    """The first bytes, unpacked if they are packed by gzip; and whether they are packed."""
     with path.open("rb") as stream:
         raw = stream.read(_BEGINNING)
     if not raw.startswith(_GZIP):
@@ -143,9 +144,9 @@ def _beginning(path: Path) -> tuple[bytes, bool]:
 
 
 def _sop_class(content: bytes) -> str:
-    """(0002,0002) of the file meta information, which is always explicit little endian."""
+    """The element (0002,0002) of the file meta information, always explicit little endian."""
     at = 132
-    # An element of a file that is cut off tells nothing.
+    # An incomplete element at the end of a truncated file is ignored.
     while content[at : at + 2] == b"\x02\x00" and len(content) >= at + 12:
         element, kind = content[at + 2 : at + 4], content[at + 4 : at + 6]
         if kind in (b"OB", b"OW", b"UN", b"UT", b"SQ"):
@@ -173,7 +174,7 @@ def _refuse_dicom_kind(path: Path, content: bytes) -> None:
 
 
 def _nrrd_fields(content: bytes) -> dict[str, str]:
-    """Fields of an NRRD header, without the pairs that programs add for themselves."""
+    """The fields of an NRRD header, without the key/value pairs that programs add."""
     header = re.split(rb"\r?\n\r?\n", content, maxsplit=1)[0].decode("utf-8", "replace")
     fields = {}
     for line in header.splitlines()[1:]:
@@ -184,7 +185,7 @@ def _nrrd_fields(content: bytes) -> dict[str, str]:
 
 
 def _vectors(fields: Mapping[str, str]) -> list[list[float]]:
-    """Space directions; axes without one are left out."""
+    """The space directions; axes without one are left out."""
     found = []
     for text in re.findall(r"\(([^)]*)\)", fields.get("space directions", "")):
         try:
@@ -213,13 +214,13 @@ def _refuse_nrrd(path: Path, fields: Mapping[str, str]) -> None:
             "damaged_image",
         )
     data = fields.get("data file") or fields.get("datafile") or ""
-    # "LIST" and numbered names stand for several files.
+    # "LIST" and names with a number pattern stand for several files.
     if data and not data.upper().startswith("LIST") and "%" not in data:
         _require_data_file(path, data)
     _refuse_axes(path, _vectors(fields))
     origin = re.findall(r"\(([^)]*)\)", fields.get("space origin", ""))
     if origin and not _all_finite(origin[0].split(",")):
-        raise _refused(path, "tells no place: its origin is no number", "Export it again")
+        raise _refused(path, "gives no place: its origin is no number", "Export it again")
     spacings = [each for each in fields.get("spacings", "").split() if each.lower() != "nan"]
     _refuse_spacings(path, spacings)
 
@@ -246,7 +247,7 @@ def _refuse_metaimage(path: Path, content: bytes) -> None:
         _refuse_axes(path, [[_number(each) for each in row] for row in rows])
     offset = (fields.get("offset") or fields.get("position") or fields.get("origin") or "").split()
     if offset and not _all_finite(offset):
-        raise _refused(path, "tells no place: its offset is no number", "Export it again")
+        raise _refused(path, "gives no place: its offset is no number", "Export it again")
 
 
 def _refuse_nifti(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A volume: one intensity a voxel, and where the voxels lie."""
+"""A volume: one intensity for each voxel, and where the voxels lie."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Volume:
     """A 3-D scalar image.
 
     Attributes:
-        array: intensities, shape (k, j, i), all finite, as the file has them; counted otherwise
-            where they are beyond double precision, see `number_range`.
+        array: intensities, shape (k, j, i), all finite, as in the file; values beyond double
+            precision are shifted or scaled, see `number_range`.
         geometry: where the voxels lie.
-        modality: "CT", "MR", ... where DICOM says so, else None.
+        modality: "CT", "MR", ... if DICOM gives it, otherwise None.
         non_finite: how many voxels were NaN or infinite and got the lowest finite value.
         remarks: what the user should know of how the file was read, one sentence each.
-        series: UID of the DICOM series, None where it was read from another format.
+        series: UID of the DICOM series, None for other formats.
     """
 
     array: NDArray[Any]

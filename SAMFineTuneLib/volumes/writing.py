@@ -1,4 +1,4 @@
-"""Arrays with their geometry to image files, each appearing whole or not at all."""
+"""Writes arrays with their geometry to image files, which appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if os.name != "nt" else {e
 def write_volume(
     path: str | os.PathLike[str], array: NDArray[Any], geometry: Geometry, *, compress: bool = True
 ) -> None:
-    """Write an array of shape (k, j, i); the file's name says the format (`IMAGE_ENDINGS`).
+    """Write an array of shape (k, j, i); the file's ending gives the format (`IMAGE_ENDINGS`).
 
-    Missing folders are made. The file appears at once, complete, in place of an older one.
+    Missing folders are made. An older file is replaced when the new one is complete.
 
     Args:
         path: the file.
         array: its voxels.
-        geometry: where they lie.
-        compress: where the format leaves the choice, as .nii and .nii.gz do not.
+        geometry: where the voxels lie.
+        compress: whether to compress; ignored for .nii and .nii.gz, whose ending decides.
 
     Raises:
-        InputError: unknown suffix, a format that cannot hold the geometry, a place that cannot be
-            written, or no space left.
+        InputError: the ending is unknown, the format cannot hold the geometry, the file cannot be
+            written, or no space is left.
     """
     _write(Path(path), array, geometry, {}, compress)
 
@@ -57,7 +57,7 @@ def write_labelmap(
 
     Args:
         path: the file.
-        labelmap: what it will hold.
+        labelmap: the segmentation.
         compress: as for `write_volume`.
 
     Raises:
@@ -69,17 +69,17 @@ def write_labelmap(
 
 
 def files_of(path: Path) -> list[Path]:
-    """All files that writing an image of this name makes: .mhd has its voxels in a second one."""
+    """All files that writing an image of this name makes: .mhd has a second one for voxels."""
     if not path.name.lower().endswith(".mhd"):
         return [path]
     return [path, *(path.with_name(path.name[:-4] + ending) for ending in (".zraw", ".raw"))]
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuse, before hours of work, an image file that could not be written at the end.
+    """Check before hours of work that an image file can be written at the end.
 
     Raises:
-        InputError: as `write_volume`, but for the geometry, which `require_holdable` asks.
+        InputError: as `write_volume`, except for the geometry, which `require_holdable` checks.
     """
     path = Path(path)
     _check_suffix(path)
@@ -89,12 +89,12 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def appearing_whole(path: Path) -> Iterator[Path]:
-    """A name for a new file that takes the place of `path` at once when the block ends.
+    """A path for a new file, which is renamed to `path` when the block ends.
 
-    Missing folders are made. Where the block raises, nothing appears.
+    Missing folders are made. If the block raises an exception, no file appears.
 
     Raises:
-        InputError: a place that cannot be written, or no space left.
+        InputError: the file cannot be written, or no space is left.
     """
     with _place_beside(path) as folder:
         written = folder / path.name
@@ -121,18 +121,18 @@ def _write(
     for key, value in fields.items():
         image.SetMetaData(key, value)
     with _place_beside(path) as folder, itk_quiet():
-        # ITK knows the formats by lower-case endings alone, also when it reads.
+        # ITK recognises formats only by endings in lower case, also when it reads.
         written = folder / _lower_case_ending(path.name)
         try:
             sitk.WriteImage(image, str(written), useCompression=compress)
-            # Some writers do not report a disk that filled up, so what they wrote is read again.
+            # Some writers do not report that the disk is full, so the file is read again.
             non_finite_voxels(written)
             if geometry.forms is not None and read_forms(written) is not None:
                 stamp_forms(written, geometry.forms)
             back = sitk.ReadImage(str(written))
         except (RuntimeError, DamagedFileError) as error:
             raise _failed(path, array.nbytes) from error
-        # The view is valid only while the image that it looks into is kept.
+        # The view is valid only as long as the image exists.
         found = sitk.GetArrayViewFromImage(back)
         if not _same_where_finite(found, array):
             raise _failed(path, array.nbytes)
@@ -141,7 +141,7 @@ def _write(
 
 
 def _same_where_finite(found: NDArray[Any], array: NDArray[Any]) -> bool:
-    """Whether what was read is what was written; the NIfTI reader puts zeros in place of NaN."""
+    """Whether the values read are those written; the NIfTI reader replaces NaN by 0."""
     if found.shape != array.shape:
         return False
     same = found == array
@@ -149,7 +149,7 @@ def _same_where_finite(found: NDArray[Any], array: NDArray[Any]) -> bool:
 
 
 def _check_place(path: Path, written: Path, back: sitk.Image, geometry: Geometry) -> None:
-    """Refuse a file that does not say what was meant of where its voxels lie."""
+    """Refuse a file that was written but places its voxels elsewhere than intended."""
     forms = read_forms(written)
     meant, told = [geometry], [grid_of(back)]
     if forms is not None:
@@ -160,7 +160,7 @@ def _check_place(path: Path, written: Path, back: sitk.Image, geometry: Geometry
     )
     if not same:
         raise InputError(
-            f"'{path.name}' could not be written so that its voxels lie where they are meant to",
+            f"'{path.name}' could not be written so that its voxels lie at their places",
             "Name a file that ends in .nrrd or .seg.nrrd",
             code="geometry_not_held",
         )
@@ -207,7 +207,7 @@ def _lower_case_ending(name: str) -> str:
 
 
 def _move(written: Path, path: Path) -> None:
-    """Put the files into their place, the one that the user named last (.mhd has two)."""
+    """Move the files to their places, the one that the user named last (.mhd has two files)."""
     others = [file for file in written.parent.iterdir() if file != written]
     try:
         for file in others:
@@ -218,7 +218,7 @@ def _move(written: Path, path: Path) -> None:
 
 
 def _failed(path: Path, needed: int) -> InputError:
-    """Why a writer failed that did not say so."""
+    """The error for a writer that failed without giving a reason."""
     if shutil.disk_usage(path.parent).free < needed:
         return _no_space(path)
     return InputError(
@@ -231,11 +231,11 @@ def _failed(path: Path, needed: int) -> InputError:
 def _refused(path: Path, error: OSError) -> InputError:
     if error.errno in _NO_SPACE:
         return _no_space(path)
-    why = error.strerror or str(error)
+    reason = error.strerror or str(error)
     if isinstance(error, FileExistsError | NotADirectoryError):
-        why = "the folder in which it should lie is a file"
+        reason = "the folder in which it should lie is a file"
     return InputError(
-        f"'{path}' cannot be written: {why}",
+        f"'{path}' cannot be written: {reason}",
         "Name a folder in which you may write",
         code="unwritable",
     )

@@ -14,7 +14,7 @@ Three questions, each on real images that the starter weights have never seen:
   "tuned" starts from nothing with the weights tuned for prompts, "corrected" from the tuned
   model's own mask. `correcting_user` tells where the user clicks; --user takes the other one.
 * Slices: how many slices have to be right, evenly spaced from the first to the last one of a
-  structure, until the whole volume has DSC 0.95 once they are carried on; beside it shape
+  structure, until the whole volume has DSC 0.95 once they are propagated; beside it shape
   interpolation between the same slices.
 * Waiting: from a prompt to its mask, for a slice in view to be embedded, through the worker.
 

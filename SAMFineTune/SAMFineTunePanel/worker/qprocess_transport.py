@@ -68,7 +68,7 @@ class QProcessTransport:
             self._run.endNow()
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call `action` after a time, unless the process has gone by then."""
+        """Call `action` after a time, unless the process has ended by then."""
         run = self._run
         qt.QTimer.singleShot(round(1000 * seconds), lambda: None if run is None or run.hasEnded else action())
 

@@ -1,13 +1,14 @@
-"""Contours of DICOM RT structure sets (RTSTRUCT) as labelmaps.
+"""Reads contours of DICOM RT structure sets (RTSTRUCT) as labelmaps.
 
-The contours are filled by this project's own few lines (`polygon_fill`): the libraries that do it
-draw with whole pixels, need the image's DICOM files beside the contours, or are no longer kept.
+The contours are filled by this project's own code (`polygon_fill`), because the libraries that fill
+contours draw with whole pixels, need the image's DICOM files, or are no longer maintained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,16 @@ from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.geometry.polygon_fill import filled
 from SAMFineTuneLib.volumes.dicom.dataset import damaged_if_it_fails, read_dataset
 from SAMFineTuneLib.volumes.labelmap import Colour, Labelmap, present_labels
-from SAMFineTuneLib.volumes.segment_overlaps import Part, flattened
+from SAMFineTuneLib.volumes.segment_overlaps import Part, Segment, flattened
 
-# Contours that enclose an area; points and open lines do not.
+# The types of contours that enclose an area; points and open lines do not.
 _CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
 
-# How far the points of a contour may leave the plane of a slice, in slices.
+# How far the points of a contour may spread along the normal of its slice, in slices.
 _FLAT = 0.1
-# How far a contour may lie beside its slice before it is said, in slices.
+# How far a contour may lie off its slice without a remark, in slices.
 _BESIDE = 0.1
-# Contours nearer to each other than this, in slices, were drawn on one plane.
+# Contours closer to each other than this, in slices, lie on one plane.
 _ONE_PLANE = 0.02
 
 _LARGEST = np.iinfo(np.int32).max
@@ -39,9 +40,9 @@ class _Structure:
     """A region of interest (ROI).
 
     Attributes:
-        name: its name, "" where the file tells none.
-        colour: its colour, where the file tells.
-        contours: the closed ones, each as points in LPS, shape (points, 3), mm.
+        name: its name, "" if the file gives none.
+        colour: its colour, if the file gives one.
+        contours: the closed contours, each as points in LPS, shape (points, 3), mm.
         others: how many contours are points or open lines, which enclose nothing.
     """
 
@@ -56,8 +57,8 @@ class _Plane:
     """Contours that were drawn on one plane.
 
     Attributes:
-        axis: the axis of the grid that is perpendicular to it: 0, 1, 2 for i, j, k.
-        place: where on that axis, in voxels; a whole number lies on a slice.
+        axis: the axis of the grid that is perpendicular to the plane: 0, 1, 2 for i, j, k.
+        place: the position on that axis in voxels; whole numbers are slices.
         contours: points in voxels (i, j, k), shape (points, 3).
     """
 
@@ -72,13 +73,13 @@ class _Plane:
 
     @property
     def beside(self) -> float:
-        """How far the plane lies beside the nearest slice, in slices."""
+        """How far the plane lies from the nearest slice, in slices."""
         return abs(self.place - self.slice)
 
 
 @dataclass
 class _Tally:
-    """What happened to planes on their way to slices, over all structures."""
+    """Counts, over all structures, of planes and contours that could not be used as they are."""
 
     outside: int = 0
     crowded: int = 0
@@ -94,13 +95,13 @@ def read_contours(
 ) -> Labelmap:
     """The labelmap of an RT structure set, on the slices on which its contours were drawn.
 
-    A voxel belongs to a structure where its centre lies inside an odd number of the contours of
-    its slice, so that holes stay empty. A contour between two slices counts for the nearer one.
-    The labels are the numbers of the regions of interest (ROI).
+    A voxel belongs to a structure if its centre lies inside an odd number of the structure's
+    contours on the slice, so that holes stay empty. A contour between two slices counts for the
+    nearer one. The labels are the numbers of the regions of interest (ROI).
 
     Args:
         path: the file.
-        over: grid of the image that the contours are of; they have none.
+        over: grid of the image on which the contours were drawn; contours have no grid.
         wanted: the structures to read, by number; None reads all.
         on_top: names or numbers of structures that cover others, the uppermost first.
 
@@ -122,8 +123,11 @@ def read_contours(
     tally = _Tally()
     planes = {number: _planes(path, each, over, tally) for number, each in sorted(chosen.items())}
     names = {number: each.name for number, each in found.items() if each.name}
-    parts = {number: _parts(each, over.shape) for number, each in planes.items()}
-    array, overlaps = flattened(path, over.shape, parts, names, on_top)
+    segments = [
+        Segment(number, names.get(number, ""), partial(_parts, each, over.shape))
+        for number, each in planes.items()
+    ]
+    array, overlaps = flattened(path, over.shape, segments, on_top)
     if any(each.contours for each in chosen.values()) and not array.any():
         raise InputError(
             f"the contours of '{path}' enclose no voxel of the image",
@@ -168,9 +172,9 @@ def _structures(dataset: Any) -> dict[int, _Structure]:
 
 
 def _points(contour: Any) -> NDArray[np.float64]:
-    """The points of a contour, shape (points, 3), taken from the text of the field.
+    """The points of a contour, shape (points, 3), parsed from the text of the field.
 
-    pydicom makes an object of every number, which takes many times as long for a whole body.
+    pydicom would make an object of every number, which takes many times as long for a whole body.
     """
     element = contour.get_item("ContourData")
     value = None if element is None else element.value
@@ -181,7 +185,7 @@ def _points(contour: Any) -> NDArray[np.float64]:
 def _numbered_from_one(
     path: Path, found: dict[int, _Structure]
 ) -> tuple[dict[int, _Structure], tuple[str, ...]]:
-    """The same with numbers that can be labels, and a remark where they are others."""
+    """The structures with numbers that can be labels, and a remark if numbers were changed."""
     if min(found, default=1) >= 1 and max(found, default=1) <= _LARGEST:
         return found, ()
     numbered = dict(enumerate(found.values(), start=1))
@@ -193,7 +197,7 @@ def _numbered_from_one(
 
 
 def _frame_of_reference(dataset: Any) -> str:
-    """The frame of reference in which the contours lie, "" where the file tells none."""
+    """The UID of the contours' frame of reference, "" if the file gives none."""
     for item in dataset.get("StructureSetROISequence") or []:
         if item.get("ReferencedFrameOfReferenceUID"):
             return str(item.ReferencedFrameOfReferenceUID)
@@ -204,7 +208,7 @@ def _frame_of_reference(dataset: Any) -> str:
 
 
 def _planes(path: Path, structure: _Structure, over: Geometry, tally: _Tally) -> list[_Plane]:
-    """The planes of a structure, each on a slice of its own."""
+    """The planes of a structure, at most one for each slice."""
     drawn: list[_Plane] = []
     to_voxels = np.linalg.inv(over.affine)
     for points in structure.contours:
@@ -230,7 +234,7 @@ def _planes(path: Path, structure: _Structure, over: Geometry, tally: _Tally) ->
             plane = _Plane(axis, place)
             drawn.append(plane)
         if any(np.array_equal(each, voxels) for each in plane.contours):
-            # Filled by the odd rule, a contour that is stored twice would be a hole.
+            # With the odd rule, a contour that is stored twice would become a hole.
             tally.repeated += 1
         else:
             plane.contours.append(voxels)
@@ -247,14 +251,14 @@ def _planes(path: Path, structure: _Structure, over: Geometry, tally: _Tally) ->
 
 
 def _flat_axis(voxels: NDArray[np.float64]) -> int | None:
-    """The axis to which a contour is perpendicular, k first; None where it is oblique."""
+    """The axis to which a contour is perpendicular, k first; None if it is oblique."""
     spread = np.ptp(voxels, axis=0)
     return next((axis for axis in (2, 1, 0) if spread[axis] <= _FLAT), None)
 
 
 def _parts(planes: Sequence[_Plane], shape: tuple[int, int, int]) -> Iterator[Part]:
     for plane in planes:
-        # Columns and rows of the slice are the other two axes, of which i comes before j and k.
+        # Columns and rows of the slice are along the other two axes, in the order i, j, k.
         columns, rows = (axis for axis in (0, 1, 2) if axis != plane.axis)
         polygons = [points[:, [columns, rows]] for points in plane.contours]
         corners = np.concatenate(polygons)
@@ -300,6 +304,6 @@ def _plane_remarks(path: Path, planes: dict[int, list[_Plane]], tally: _Tally) -
         )
     if any(each.beside > _BESIDE for drawn in planes.values() for each in drawn):
         yield (
-            f"contours of {path.name} lie up to {tally.farthest:.2f} mm beside the slices of the "
+            f"contours of {path.name} lie up to {tally.farthest:.2f} mm off the slices of the "
             "image: each counts for the nearest slice"
         )

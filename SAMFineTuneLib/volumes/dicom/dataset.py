@@ -1,4 +1,4 @@
-"""DICOM files that are no images: which kind they are, and what they tell."""
+"""Recognises DICOM segmentations and contours, and reads the fields of DICOM files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BEGINNING = 4096
 # explicit little endian.
 _CLASS_FIELD = b"\x02\x00\x02\x00UI"
 
-# What pydicom raises, beside errors of its own, on fields that are not as the standard says.
+# The exceptions, besides its own, that pydicom raises for fields that violate the standard.
 _FAULTS = (
     ArithmeticError,
     AttributeError,
@@ -43,10 +43,10 @@ _FAULTS = (
 def dicom_class(path: Path) -> str | None:
     """The SOP class of a DICOM file by its first bytes; None for files of other formats.
 
-    No DICOM library is needed, so every file can be asked.
+    No DICOM library is needed, so every file can be checked.
 
     Args:
-        path: a file; where it cannot be opened, the answer is None.
+        path: a file; the result is None if it cannot be opened.
     """
     try:
         with path.open("rb") as file:
@@ -65,25 +65,25 @@ def dicom_class(path: Path) -> str | None:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
+    """Whether a file begins like a DICOM file."""
     return dicom_class(path) is not None
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files of a folder; where it holds none, those of the folders in it."""
+    """The files in a folder; if it holds no file, those of all folders below it."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return files or sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def dicom_library(name: str, path: Path) -> ModuleType:
-    """A module of the DICOM libraries, which are optional and loaded only here.
+    """A module of the DICOM libraries, which are optional and imported only here.
 
     Args:
-        name: such as "pydicom" or "highdicom.seg".
+        name: name of the module, such as "pydicom" or "highdicom.seg".
         path: the file for which it is needed, for the message.
 
     Raises:
-        InputError: they are not installed.
+        InputError: the libraries are not installed.
     """
     try:
         return importlib.import_module(name)
@@ -97,7 +97,7 @@ def dicom_library(name: str, path: Path) -> ModuleType:
 
 
 def read_dataset(path: Path, *, pixels: bool = True) -> Any:
-    """The fields of a DICOM file, as pydicom reads them.
+    """The fields of a DICOM file as a pydicom dataset.
 
     Args:
         path: the file.
@@ -113,9 +113,9 @@ def read_dataset(path: Path, *, pixels: bool = True) -> Any:
 
 @contextmanager
 def damaged_if_it_fails(path: Path) -> Iterator[None]:
-    """Where fields of a DICOM file are looked at: what pydicom raises becomes an `InputError`.
+    """Turns exceptions of pydicom into an `InputError`; for code that reads fields of a file.
 
-    pydicom converts a field when it is looked at, so a fault in the file shows itself only then.
+    pydicom converts a field when it is accessed, so a fault in the file causes an error only then.
     """
     errors = dicom_library("pydicom.errors", path)
     try:
@@ -126,10 +126,10 @@ def damaged_if_it_fails(path: Path) -> Iterator[None]:
         raise _damaged(path, str(error)) from error
 
 
-def _damaged(path: Path, why: str) -> InputError:
-    said = " ".join(why.split())[:150]
+def _damaged(path: Path, reason: str) -> InputError:
+    short = " ".join(reason.split())[:150]
     return InputError(
-        f"the DICOM file '{path}' is damaged or not as the standard says: {said}",
+        f"the DICOM file '{path}' is damaged or violates the standard: {short}",
         "Export it again from the program that wrote it",
         code="damaged_image",
     )

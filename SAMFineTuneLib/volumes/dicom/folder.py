@@ -1,4 +1,4 @@
-"""The image series in a folder of DICOM files, and which of them is meant."""
+"""Finds the image series in a folder of DICOM files, and chooses one of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_IMAGES = {
 _DOSE = "RTDOSE"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
-# The end of a UID that tells one series from another, and the shortest that is taken for one.
+# How much of a UID's end is shown, and the shortest end by which a series can be chosen.
 _UID_END, _SHORTEST_END = 8, 4
 
 
@@ -36,9 +36,9 @@ class Series:
     """Files that belong together: those of a series, or one file of several frames.
 
     Attributes:
-        uid: of the series; of the file where a series holds several volumes, each in its file.
-        files: their headers.
-        folder: that holds the first of them.
+        uid: UID of the series; if a series holds several volumes in one file each, of the file.
+        files: headers of the files.
+        folder: the folder that holds the first file.
     """
 
     uid: str
@@ -52,12 +52,12 @@ class Series:
 
     @property
     def modality(self) -> str:
-        """ "CT", "MR", ...; "" where it is not told."""
+        """ "CT", "MR", ...; "" if it is not given."""
         return self.files[0].modality
 
     @property
     def aside(self) -> str:
-        """Why it is left out where there are others, in words; "" where it is not."""
+        """Why it is left out if there are other series, as a text; "" if it is not left out."""
         if all(plane.is_localizer for plane in self.planes):
             return "an overview (localizer)"
         if self.modality == _DOSE:
@@ -67,10 +67,11 @@ class Series:
         return ""
 
     def described(self, below: Path) -> str:
-        """One line that tells it from others.
+        """One line that describes the series.
 
         Args:
-            below: the folder that was named; where the series lies deeper, it is said.
+            below: the folder that was named; if the series lies in a folder below it, the line
+                names that.
         """
         first = self.files[0]
         name = f" '{first.description}'" if first.description else ""
@@ -91,7 +92,7 @@ class Series:
 
 
 def find_series(folder: Path) -> tuple[list[Series], list[str]]:
-    """The image series in a folder, or, where it holds none itself, in the folders below.
+    """The image series in a folder or, if it holds none itself, in the folders below.
 
     Returns:
         The series in the order of dates and series numbers, and remarks on files that cannot be
@@ -110,16 +111,16 @@ def find_series_below(folder: Path) -> tuple[list[Series], list[str]]:
 
 
 def choose_series(folder: Path, found: Sequence[Series], wanted: str | None) -> Series:
-    """The series that is meant.
+    """The series that the user means.
 
     Args:
-        folder: that was named.
-        found: in it, at least one.
-        wanted: its number in the list that is shown, its UID or the end of that; None where the
-            only one is meant.
+        folder: the folder that was named.
+        found: the series in it, at least one.
+        wanted: its number in the list that is shown, its UID or the end of the UID; None if there
+            is only one.
 
     Raises:
-        InputError: none is meant, or several.
+        InputError: no series fits, or several do.
     """
     if wanted is None:
         usual = [each for each in found if not each.aside] or list(found)
@@ -143,7 +144,7 @@ def choose_series(folder: Path, found: Sequence[Series], wanted: str | None) -> 
 
 
 def matching(found: Sequence[Series], wanted: str) -> list[Series]:
-    """The series with this number in the list, this UID, or a UID that ends so."""
+    """The series with this number in the list, this UID, or a UID with this end."""
     wanted = wanted.strip()
     if wanted.isdecimal() and 1 <= int(wanted) <= len(found):
         return [found[int(wanted) - 1]]
@@ -155,7 +156,7 @@ def matching(found: Sequence[Series], wanted: str) -> list[Series]:
 
 
 def aside_remark(folder: Path, found: Sequence[Series], chosen: Series) -> list[str]:
-    """Which series were left out, where nobody chose."""
+    """Remarks on the series that were left out, if the user chose none."""
     return [
         f"left out beside the images: {each.described(folder)}, {each.aside}"
         for each in found
@@ -178,7 +179,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _headers(files: Iterable[Path], remarks: list[str]) -> list[DicomFile]:
-    """The headers of all files with images; what is damaged goes into the remarks."""
+    """The headers of all files with images; damaged files are named in the remarks."""
     found, damaged = [], []
     for path in files:
         try:
@@ -190,7 +191,7 @@ def _headers(files: Iterable[Path], remarks: list[str]) -> list[DicomFile]:
             found.append(header)
     if damaged:
         names = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
-        remarks.append(f"left out, for the DICOM header is damaged: {names}")
+        remarks.append(f"left out, because the DICOM header is damaged: {names}")
     return found
 
 
@@ -209,7 +210,7 @@ def _rank(series: Series) -> tuple[object, ...]:
 
 
 def _split(uid: str, files: Sequence[DicomFile]) -> list[Series]:
-    """One series; or several, where it is there twice, or where its files are each a volume."""
+    """One series; several if it is in two folders, or if each of its files is a volume."""
     by_folder: dict[Path, list[DicomFile]] = defaultdict(list)
     for file in files:
         by_folder[file.path.parent].append(file)

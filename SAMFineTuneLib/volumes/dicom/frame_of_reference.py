@@ -1,4 +1,4 @@
-"""Whether a DICOM segmentation and an image say that they lie in one space."""
+"""Compares the frames of reference of a DICOM segmentation and an image."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from SAMFineTuneLib.volumes.labelmap import Labelmap
 def other_frame_of_reference(
     labelmap: Labelmap, segmentation: Path, volume: Path
 ) -> tuple[str, ...]:
-    """A remark where the segmentation names another frame of reference than the image.
+    """A remark if the segmentation has another frame of reference than the image.
 
-    Positions in two frames of reference need not fit together: the patient may have moved.
+    Positions in two frames of reference need not fit together, because the patient may have moved.
 
     Args:
         labelmap: the segmentation as it was read.
-        segmentation: its file, for the words.
-        volume: the image's file or folder; nothing is said where it is not DICOM.
+        segmentation: its file, named in the remark.
+        volume: the image's file or folder; there is no remark if it is not DICOM.
     """
     if not labelmap.frame_of_reference:
         return ()
@@ -35,7 +35,7 @@ def other_frame_of_reference(
         return ()
     return (
         f"{segmentation.name} was made in another DICOM frame of reference than {volume.name}: "
-        "look whether it lies where it should",
+        "check that it lies at the right place",
     )
 
 

@@ -1,4 +1,4 @@
-"""Frames of a DICOM segmentation object to the grid on which they lie."""
+"""Finds the grid on which the frames of a DICOM segmentation object lie."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
 
-# How far a frame may lie from its even place: part of the spacing of the planes.
+# How far a frame may lie from its evenly spaced place, as a part of the spacing of the planes.
 _UNEVEN = 0.1
-# The same where the spacing is only a part of every gap: small parts fit nearly any gaps.
+# The limit if the spacing is only a part of every gap; a small part would fit nearly any gaps.
 _UNEVEN_PART = 0.01
-# Frames nearer to each other than this, in mm, lie on one plane.
+# Frames closer to each other than this, in mm, lie on one plane.
 _ONE_PLANE = 1e-2
-# How far frames may be turned against each other: length of the difference of unit vectors.
+# How far frames may be rotated against each other: length of the difference of unit vectors.
 _TURNED = 1e-3
-# How far a frame may lie beside whole pixels before it is said, in pixels.
+# How far a frame may lie off whole pixels without a remark, in pixels.
 _BESIDE_PIXEL = 0.1
-# More planes than any scanner makes: positions that are this far apart are wrong.
+# More planes than any scanner makes; if there would be more, the positions are wrong.
 _MOST_PLANES = 20_000
 
 
 class FramePlace(NamedTuple):
-    """Where a frame says that it lies.
+    """The place of a frame by its own description.
 
     Attributes:
         position: centre of its first pixel in LPS, mm.
         orientation: the directions of its rows and of its columns in LPS, six numbers.
         pixel_spacing: distance between rows and between columns, in mm.
-        between: distance between the planes in mm, where the file tells.
-        thickness: thickness of the plane in mm, where the file tells.
+        between: distance between the planes in mm, if the file gives it.
+        thickness: thickness of the plane in mm, if the file gives it.
     """
 
     position: tuple[float, ...]
@@ -50,9 +50,9 @@ class FrameGrid:
     """The grid of all frames, and the place of each in it.
 
     Attributes:
-        geometry: of the grid; its planes are those of the frames, by rising position.
+        geometry: the grid; its planes are those of the frames, by rising position.
         corners: for each frame the index (k, j, i) of its first pixel.
-        remarks: what the user should know.
+        remarks: what the user should know, one sentence each.
     """
 
     geometry: Geometry
@@ -67,14 +67,14 @@ def grid_of(
     columns: int,
     over: Geometry | None = None,
 ) -> FrameGrid:
-    """The grid on which frames lie, in whatever order and with whatever planes left out.
+    """The grid on which frames lie; frames may be in any order, and planes may have none.
 
     Args:
         path: the file, for messages.
-        places: one for each frame, at least one.
-        rows: pixels of a frame from top to bottom.
-        columns: pixels of a frame from left to right.
-        over: the grid of the image, which tells the spacing of the planes where the frames do not.
+        places: the place of each frame, at least one.
+        rows: number of rows of a frame.
+        columns: number of columns of a frame.
+        over: the grid of the image, which gives the spacing of the planes if the frames do not.
 
     Raises:
         InputError: the frames do not lie on one grid.
@@ -166,7 +166,7 @@ def _pixel_spacing(path: Path, places: Sequence[FramePlace]) -> tuple[float, flo
 
 
 def _spacing_along(over: Geometry | None, normal: NDArray[np.float64]) -> float | None:
-    """The image's voxel spacing along a direction; None where none of its axes has it."""
+    """The image's voxel spacing along a direction; None if none of its axes has this direction."""
     if over is None:
         return None
     along = np.abs(np.array(over.direction).reshape(3, 3).T @ normal)
@@ -179,8 +179,8 @@ def _planes(
 ) -> tuple[NDArray[np.int64], float, str]:
     """The number of each frame's plane, the spacing of the planes, and a remark or "".
 
-    Planes without a frame are empty. Their spacing is what the file tells or the image has, where
-    it fits the positions; else the largest that fits.
+    Planes without a frame are empty. The spacing is that of the file or of the image if it fits the
+    positions, otherwise the largest one that fits.
     """
     order = np.argsort(away, kind="stable")
     steps = np.diff(away[order])
@@ -202,7 +202,7 @@ def _planes(
         true = np.concatenate([[0.0], np.cumsum(gaps)])
         fitted = float(numbers @ true / (numbers @ numbers))
         if np.abs(true - fitted * numbers).max() <= tolerance * fitted:
-            # What is told is kept where it puts every plane to the same micrometre.
+            # The given spacing is kept if it places every plane within a micrometre.
             fitted = step if abs(step - fitted) * numbers[-1] < 1e-3 else fitted
             break
     else:

@@ -1,4 +1,4 @@
-"""Slices of a tilted scanner, each shifted sideways against the one before, on a straight grid."""
+"""Resamples the slices of a tilted scanner, each shifted sideways, onto a straight grid."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from SAMFineTuneLib.volumes.image_grid import placed
 
 
 def tilt_degrees(shear: tuple[float, float], step: float) -> float:
-    """The angle by which the stack leans, from the shift a slice and the distance of slices, mm."""
+    """The tilt of the stack, from the shift of each slice and the distance of slices, in mm."""
     return math.degrees(math.atan2(math.hypot(*shear), step))
 
 
 def straightened(
     array: NDArray[Any], geometry: Geometry, shear: tuple[float, float]
 ) -> tuple[NDArray[Any], Geometry]:
-    """The same image on a grid whose axes are perpendicular.
+    """The image on a grid whose axes are perpendicular.
 
-    Slices stay where they are along their normal, so that each is interpolated (linearly) in its
-    own plane alone. The grid is as much larger as it takes to hold all of them; what no slice
-    covers gets the lowest value.
+    Slices keep their places along the normal, so that each is interpolated (linearly) only within
+    its own plane. The grid is enlarged to hold all slices; voxels that no slice covers get the
+    lowest value.
 
     Args:
-        array: (k, j, i) voxels.
-        geometry: of the first slice, and the distance of slices.
-        shear: by how many mm each slice is shifted along i and j against the one before.
+        array: voxels (k, j, i).
+        geometry: the grid of the first slice, with the distance of slices.
+        shear: by how many mm each slice is shifted along i and j against the slice before.
     """
     direction = np.array(geometry.direction).reshape(3, 3)
     step = np.array([*shear, geometry.spacing[2]])
@@ -61,12 +61,12 @@ def straightened(
 
 
 def _grid_around(geometry: Geometry, shear: tuple[float, float]) -> Geometry:
-    """The straight grid that holds all slices, its voxels on those of the first."""
+    """The straight grid that holds all slices; its voxels include those of the first slice."""
     size, origin = list(geometry.size), np.array(geometry.origin, dtype=float)
     direction = np.array(geometry.direction).reshape(3, 3)
     for axis, each in enumerate(shear):
         pixels = each * (geometry.size[2] - 1) / geometry.spacing[axis]
-        # Rounding leaves a shift of nothing at nothing.
+        # The small tolerance keeps rounding errors from adding a pixel.
         more = math.ceil(abs(pixels) - 1e-3)
         size[axis] += more
         if pixels < 0:

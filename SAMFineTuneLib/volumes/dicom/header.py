@@ -1,4 +1,4 @@
-"""What the headers of DICOM files say of their images: a file or a frame is a plane."""
+"""Reads the headers of DICOM images; each file or frame is an image plane."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from typing import Any
 Triple = tuple[float, float, float]
 Pair = tuple[float, float]
 
-# A file without the usual preamble begins with its first element, of this group.
+# The length of the preamble and the mark after it. A file without them begins with an element of
+# the group below.
 _PREAMBLE, _MAGIC = 128, b"DICM"
 _FIRST_GROUP = b"\x08\x00"
-# The table of contents of a medium, which belongs to no series.
+# The SOP class of a DICOMDIR, the list of files on a medium, which belongs to no series.
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
 _TAGS = [
@@ -66,7 +67,7 @@ _TAGS = [
     "PerFrameFunctionalGroupsSequence",
 ]
 
-# What may differ between two images of one place, and how it is called.
+# Fields that may differ between two images at the same place, and their names in messages.
 _PHASES = {
     "EchoTime": "echo time",
     "EchoNumbers": "echo",
@@ -77,46 +78,46 @@ _PHASES = {
     "ContentTime": "time",
 }
 
-# Functional groups by the sequence that holds them.
+# The sequences that hold functional groups.
 _PLANE_POSITION = "PlanePositionSequence"
 _PLANE_ORIENTATION = "PlaneOrientationSequence"
 _PIXEL_MEASURES = "PixelMeasuresSequence"
 _PIXEL_VALUES = "PixelValueTransformationSequence"
 
-# Units of an ultrasound region: centimetres.
+# The code for centimetres as the units of an ultrasound region.
 _CENTIMETRES = 3
 
-# Frames that follow each other in time: frame time and its vector, by their tags.
+# The tags of the frame time and its vector: frames that point to these follow each other in time.
 _TIME_POINTERS = {0x00181063, 0x00181065}
 
 
 class DamagedHeaderError(Exception):
-    """The file is DICOM, and its header cannot be read."""
+    """The file is DICOM, but its header cannot be read."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One image plane, a file or a frame of one, as its header tells it.
+    """The header of one image plane, which is a file or a frame of one.
 
-    What is not told, or makes no sense, is None.
+    Values that are missing or invalid are None.
 
     Attributes:
-        file: that holds it.
-        frame: its index in a file of several frames, else None.
-        size: columns, rows.
+        file: the file that holds it.
+        frame: its index in a file of several frames, otherwise None.
+        size: number of columns, number of rows.
         position: centre of the first pixel in LPS, mm.
         orientation: unit vectors in LPS along a row and down a column, six numbers.
         pixel_spacing: mm between neighbouring pixels along a row, and down a column.
         at_detector: whether the pixel spacing is that at the detector, not in the patient.
         location: place along the normal of the plane, in mm from an unknown point.
-        between: mm from one slice to the next.
-        thickness: of the slice, mm.
-        stored: how its pixels are stored; planes that agree give the same type of number.
+        between: distance from one slice to the next, in mm.
+        thickness: thickness of the slice, in mm.
+        stored: how its pixels are stored; planes with equal values have the same type of number.
         scaling: slope and intercept from stored to true values.
-        image_type: words that tell what kind of image it is, such as LOCALIZER.
-        number: in which order it was taken.
+        image_type: the words of the field Image Type, such as LOCALIZER.
+        number: its number in the order in which images were taken.
         identifier: UID of its file.
-        phase: what may tell it from another one at the same place.
+        phase: fields that may distinguish it from another plane at the same place.
     """
 
     file: Path
@@ -138,7 +139,7 @@ class Plane:
 
     @property
     def name(self) -> str:
-        """How a message names it."""
+        """Its name in messages."""
         if self.frame is None:
             return self.file.name
         return f"frame {self.frame + 1} of {self.file.name}"
@@ -155,17 +156,17 @@ class DicomFile:
 
     Attributes:
         path: the file.
-        planes: its images; none where it holds no image.
+        planes: its image planes; empty if it holds no image.
         identifier: UID of this file.
         series: UID of its series.
         study: UID of its study.
-        concatenation: UID of the whole of which the file is a part, "" for none.
-        modality: "CT", "MR", ...; "" where it is not told.
-        description: of the series, in the words of the scanner or its user.
-        series_number: as the scanner counts, "" for none.
-        date: of the series, or else the study, as YYYYMMDD.
-        kind: UID of the class of object that it is.
-        samples: values a pixel, more than one in colour.
+        concatenation: UID of the concatenation of which the file is a part, "" for none.
+        modality: "CT", "MR", ...; "" if it is not given.
+        description: description of the series by the scanner or its user.
+        series_number: number of the series by the scanner, "" for none.
+        date: date of the series, or else of the study, as YYYYMMDD.
+        kind: UID of its SOP class.
+        samples: number of values for each pixel, more than one in colour images.
         in_time: whether its frames follow each other in time.
     """
 
@@ -185,7 +186,7 @@ class DicomFile:
 
 
 def read_header(path: Path) -> DicomFile | None:
-    """The header of a DICOM file; None where the file is no DICOM file.
+    """The header of a DICOM file; None if the file is no DICOM file.
 
     Raises:
         DamagedHeaderError: the file is DICOM, but its header cannot be read.
@@ -198,7 +199,7 @@ def read_header(path: Path) -> DicomFile | None:
             data = _dataset(path, force=start != _MAGIC)
             _require_content(data)
             return _parsed(path, data)
-    # A damaged header makes the parser fail in any of its parts, each with an error of its own.
+    # A damaged header can make any part of the parser fail, with any exception.
     except Exception as error:
         if start != _MAGIC:
             return None
@@ -206,12 +207,12 @@ def read_header(path: Path) -> DicomFile | None:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
+    """Whether a file begins like a DICOM file."""
     return _start_of(path) == _MAGIC
 
 
 def series_of(path: Path) -> str:
-    """UID of the series that a file belongs to; "" where it is no readable DICOM file."""
+    """UID of the series that a file belongs to; "" if it is no readable DICOM file."""
     if not is_dicom(path):
         return ""
     try:
@@ -222,7 +223,7 @@ def series_of(path: Path) -> str:
 
 
 def _start_of(path: Path) -> bytes | None:
-    """The mark of a DICOM file, or the group that one without a mark begins with."""
+    """The mark of a DICOM file, or the first group of a file without a mark; None for others."""
     try:
         with path.open("rb") as stream:
             start = stream.read(_PREAMBLE + len(_MAGIC))
@@ -230,7 +231,7 @@ def _start_of(path: Path) -> bytes | None:
         return None
     if start[_PREAMBLE:] == _MAGIC:
         return _MAGIC
-    # The second two bytes are the number of an element, a low one at the beginning of a group.
+    # The next two bytes are the number of an element, which is low at the beginning of a group.
     if start[:2] == _FIRST_GROUP and start[2:4] < b"\x20\x00" and start[3:4] == b"\x00":
         return start[:2]
     return None
@@ -247,7 +248,7 @@ def _dataset(path: Path, force: bool = False, tags: list[str] | None = None) -> 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without pydicom's words on values that break the rules, which most real files have."""
+    """Suppresses pydicom's warnings about invalid values, which most real files contain."""
     logger = logging.getLogger("pydicom")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -260,11 +261,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _require_content(data: Any) -> None:
-    """Refuses what holds neither a kind of object nor a series: the parser passes over rubbish."""
+    """Refuses a file without a SOP class, series or size, because the parser accepts any bytes."""
     kind = str(data.file_meta.get("MediaStorageSOPClassUID", ""))
     told = (kind == _DIRECTORY, "SOPClassUID" in data, "SeriesInstanceUID" in data, "Rows" in data)
     if not any(told):
-        raise ValueError("it tells nothing of an image")
+        raise ValueError("it describes no image")
 
 
 def _parsed(path: Path, data: Any) -> DicomFile:
@@ -308,7 +309,7 @@ def _planes(path: Path, data: Any) -> Iterator[Plane]:
                 for start, along in zip(position, normal, strict=True)
             )
         elif several and not groups:
-            # One position for all frames is none for each of them.
+            # A single position for all frames is not the position of each frame.
             position = None
         spacing, at_detector = _pixel_spacing(sources)
         slope = _number_in(sources.value(_PIXEL_VALUES, "RescaleSlope"))
@@ -334,11 +335,11 @@ def _planes(path: Path, data: Any) -> Iterator[Plane]:
 
 
 class _Sources:
-    """Where a value of a plane may stand: in its own group, the shared one, the file itself."""
+    """Looks up values of a plane: in its own group, then in the shared one, then in the file."""
 
     def __init__(self, data: Any, shared: Any, own: Any) -> None:
         self._data, self._groups = data, [each for each in (own, shared) if each is not None]
-        # In nuclear medicine the places of the slices are those of the detector.
+        # In nuclear medicine the places of the slices are in the description of the detector.
         detectors = list(data.get("DetectorInformationSequence") or [])
         self._plain = [data, *detectors[:1]]
 
@@ -354,17 +355,17 @@ class _Sources:
         return next((value for value in values if value not in (None, "")), None)
 
     def phase(self) -> dict[str, str]:
-        """What may tell one image from another at the same place, by the words for it."""
+        """Fields that may distinguish it from another image at the same place, by their names."""
         found = {
-            words: str(self._data.get(keyword))
-            for keyword, words in _PHASES.items()
+            name: str(self._data.get(keyword))
+            for keyword, name in _PHASES.items()
             if self._data.get(keyword) not in (None, "")
         }
         content = self._in_own("FrameContentSequence", "TemporalPositionIndex")
         echo = self._in_own("MREchoSequence", "EffectiveEchoTime")
         value = self._in_own("MRDiffusionSequence", "DiffusionBValue")
         told = {"time point": content, "echo time": echo, "b-value": value}
-        return found | {words: str(each) for words, each in told.items() if each is not None}
+        return found | {name: str(each) for name, each in told.items() if each is not None}
 
     def _in_own(self, sequence: str, keyword: str) -> Any:
         for group in self._groups:
@@ -375,12 +376,12 @@ class _Sources:
 
 
 def _frame_offsets(data: Any, frames: int) -> list[float]:
-    """How far each frame lies along the normal from the first, where the file says so for all."""
+    """The distance of each frame from the first along the normal, if the file gives it for all."""
     if frames < 2 or data.get("PerFrameFunctionalGroupsSequence"):
         return []
     listed = [_number_in(each) for each in _several(data.get("GridFrameOffsetVector"))]
     if len(listed) == frames and None not in listed:
-        # Either offsets from the first frame, or places along z of which the first is its own.
+        # The numbers are either offsets from the first frame, or places along z.
         told = [each for each in listed if each is not None]
         return [each - told[0] for each in told]
     step = _number(data, "SpacingBetweenSlices") or _number(data, "SliceThickness")
@@ -392,7 +393,7 @@ def _frame_offsets(data: Any, frames: int) -> list[float]:
 
 
 def _pixel_spacing(sources: _Sources) -> tuple[Pair | None, bool]:
-    """Along a row and down a column; and whether it is that at the detector."""
+    """The pixel spacing along a row and down a column, and whether it is that at the detector."""
     told = _pair(sources.value(_PIXEL_MEASURES, "PixelSpacing"))
     if told is not None:
         return told, False
@@ -442,7 +443,7 @@ def _triple(value: Any) -> Triple | None:
 
 
 def _pair(value: Any) -> Pair | None:
-    """Of spacings between rows and between columns, as DICOM orders them: along a row first."""
+    """A pair of spacings in the order along a row, down a column; DICOM has them the other way."""
     numbers = [_positive(each) for each in _several(value)]
     if len(numbers) != 2 or numbers[0] is None or numbers[1] is None:
         return None

@@ -1,4 +1,4 @@
-"""Segmentations that are DICOM objects: found in a path, and read."""
+"""Finds and reads segmentations that are DICOM objects."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from SAMFineTuneLib.volumes.dicom.dataset import (
 from SAMFineTuneLib.volumes.dicom.segmentation import read_segmentation
 from SAMFineTuneLib.volumes.labelmap import Labelmap
 
-_WORDS = {CONTOURS: "contours (RTSTRUCT)"} | dict.fromkeys(SEGMENTATIONS, "a segmentation (SEG)")
+_KINDS = {CONTOURS: "contours (RTSTRUCT)"} | dict.fromkeys(SEGMENTATIONS, "a segmentation (SEG)")
 
 
 def dicom_labels(path: Path) -> Path | None:
-    """The DICOM segmentation or set of contours that a path names; None where it names none.
+    """The file of the DICOM segmentation or set of contours that a path names; None if it is none.
 
     Args:
         path: a file, or a folder that may hold one beside images.
@@ -32,11 +32,11 @@ def dicom_labels(path: Path) -> Path | None:
     """
     try:
         if not path.is_dir():
-            return path if dicom_class(path) in _WORDS else None
+            return path if dicom_class(path) in _KINDS else None
         files = files_below(path)
     except OSError:
         return None
-    found = [each for each in files if dicom_class(each) in _WORDS]
+    found = [each for each in files if dicom_class(each) in _KINDS]
     if len(found) > 1:
         listed = ", ".join(_described(path, each) for each in found[:6])
         more = f" and {len(found) - 6} more" if len(found) > 6 else ""
@@ -58,9 +58,9 @@ def needs_grid(path: Path) -> bool:
     return found is not None and dicom_class(found) == CONTOURS
 
 
-def dicom_words(path: Path) -> str | None:
-    """What a DICOM file is that holds a segmentation and no image, in words; else None."""
-    return _WORDS.get(dicom_class(path) or "")
+def dicom_labels_text(path: Path) -> str | None:
+    """A text for the kind of a DICOM file that holds a segmentation; None for other files."""
+    return _KINDS.get(dicom_class(path) or "")
 
 
 def read_dicom_labels(
@@ -72,7 +72,7 @@ def read_dicom_labels(
     """The labelmap of a file that `dicom_labels` found; see `read_segmentation`, `read_contours`.
 
     Raises:
-        InputError: as these.
+        InputError: as these two functions.
     """
     read = read_contours if dicom_class(path) == CONTOURS else read_segmentation
     return read(path, over, wanted, on_top)
@@ -80,6 +80,6 @@ def read_dicom_labels(
 
 def _described(folder: Path, path: Path) -> str:
     dataset = read_dataset(path, pixels=False)
-    said = " ".join(str(dataset.get("SeriesDescription") or "").split())
+    description = " ".join(str(dataset.get("SeriesDescription") or "").split())
     kind = "RTSTRUCT" if dicom_class(path) == CONTOURS else "SEG"
-    return f"{path.relative_to(folder)} ({kind}{f', {said}' if said else ''})"
+    return f"{path.relative_to(folder)} ({kind}{f', {description}' if description else ''})"

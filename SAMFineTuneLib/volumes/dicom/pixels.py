@@ -1,4 +1,4 @@
-"""Voxels of DICOM planes in a given order, as true values."""
+"""Reads the voxels of DICOM planes in a given order, as true values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes.dicom.header import Plane
 
-# A class of object whose values are read as they are stored.
+# A SOP class whose values ITK reads as they are stored, without a slope.
 _PLAIN_FRAMES = "1.2.840.10008.5.1.4.1.1.7.3"
 _SCALES = (
     "SharedFunctionalGroupsSequence",
@@ -26,11 +26,11 @@ _SCALES = (
 
 
 def voxels(where: Path, planes: Sequence[Plane]) -> NDArray[Any]:
-    """(k, j, i) true values; floating point where the planes are not all stored in one way.
+    """True values (k, j, i); floating point if the planes are not all stored in the same way.
 
     Args:
         where: the file or folder that messages name.
-        planes: of one size, in order.
+        planes: planes of the same size, in order.
 
     Raises:
         InputError: a file is damaged, or holds colours.
@@ -49,7 +49,7 @@ def _single_images(where: Path, planes: Sequence[Plane], same: bool) -> NDArray[
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(each.file) for each in planes])
     if not same:
-        # Else the first file would say for all which numbers can be held.
+        # Otherwise the first file would determine the type of number for all.
         reader.SetOutputPixelType(sitk.sitkFloat32)
     try:
         image = reader.Execute()
@@ -71,7 +71,7 @@ def _frames(where: Path, planes: Sequence[Plane], same: bool) -> NDArray[Any]:
 
 
 def _stack(where: Path, file: Path, scaled: bool) -> NDArray[Any]:
-    """(frames, rows, columns) of a file, as true values or as they are stored."""
+    """The frames of a file (frames, rows, columns), as true values or as they are stored."""
     try:
         image = sitk.ReadImage(str(file)) if scaled else _as_stored(file)
     except RuntimeError as error:
@@ -81,7 +81,7 @@ def _stack(where: Path, file: Path, scaled: bool) -> NDArray[Any]:
 
 
 def _as_stored(file: Path) -> sitk.Image:
-    """What a file holds before any slope; the reader applies that of one frame to all."""
+    """The stored values of a file, without slopes: the reader would apply one frame's to all."""
     import pydicom
 
     data = pydicom.dcmread(file)
@@ -109,7 +109,7 @@ def _grey(where: Path, image: sitk.Image) -> NDArray[Any]:
 
 
 def _damaged(where: Path, files: Sequence[Path]) -> InputError:
-    """Names the file that cannot be read."""
+    """The error for the first file that cannot be read."""
     for file in files:
         try:
             sitk.ReadImage(str(file))
@@ -118,7 +118,7 @@ def _damaged(where: Path, files: Sequence[Path]) -> InputError:
             return InputError(
                 f"the DICOM image {name} is damaged, ends too early, or is stored in a way that "
                 "cannot be read",
-                "Copy or export it again, without compression where you can choose",
+                "Copy or export it again, without compression if you can choose",
                 code="damaged_image",
             )
     return InputError(

@@ -1,9 +1,10 @@
-"""DICOM segmentation objects (SEG) as labelmaps."""
+"""Reads DICOM segmentation objects (SEG) as labelmaps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,29 @@ from SAMFineTuneLib.volumes.dicom.dataset import damaged_if_it_fails, dicom_libr
 from SAMFineTuneLib.volumes.dicom.frames import FrameGrid, FramePlace, grid_of
 from SAMFineTuneLib.volumes.dicom.terms import rgb, terminology_entry
 from SAMFineTuneLib.volumes.labelmap import Colour, Labelmap, smallest_label_type
-from SAMFineTuneLib.volumes.segment_overlaps import Part, flattened
+from SAMFineTuneLib.volumes.segment_overlaps import Part, Segment, flattened
 
 _LABEL_MAP, _FRACTIONAL, _BINARY = "LABELMAP", "FRACTIONAL", "BINARY"
 
-# The share of a voxel, or the probability, above which it counts as the segment.
+# The share of a voxel, or the probability, above which the voxel belongs to the segment.
 _HALF = 0.5
 
 
 @dataclass(frozen=True)
 class _Told:
-    """What the file tells beside its voxels.
+    """The content of the file without its voxels.
 
     Attributes:
         kind: BINARY, FRACTIONAL or LABELMAP.
-        full: the value of a whole voxel of a fractional segmentation.
-        rows: pixels of a frame from top to bottom.
-        columns: pixels of a frame from left to right.
-        places: where each frame lies.
-        segments: the segment of each frame; None where each voxel tells.
-        names: segment -> label.
+        full: the value of a full voxel of a fractional segmentation.
+        rows: number of rows of a frame.
+        columns: number of columns of a frame.
+        places: the place of each frame.
+        segments: the segment of each frame; None if each voxel's value is its segment.
+        names: segment -> name.
         colours: segment -> colour.
         terminologies: segment -> terminology entry.
-        frame_of_reference: its UID, "" where there is none.
+        frame_of_reference: UID of the frame of reference, "" if there is none.
     """
 
     kind: str
@@ -61,13 +62,13 @@ def read_segmentation(
 ) -> Labelmap:
     """The labelmap of a DICOM segmentation object; its labels are the segments' numbers.
 
-    It has the grid of its own frames: planes without a frame are empty. Of fractional segments a
-    voxel has the one that fills more than half of it.
+    It has the grid of its own frames: planes without a frame are empty. A voxel belongs to a
+    fractional segment that fills more than half of it.
 
     Args:
         path: the file.
-        over: grid of the image that it is of, where that is known: it tells the spacing of the
-            planes where the file does not, and is the grid of a segmentation without frames.
+        over: grid of the image that was segmented, if it is known: it gives the spacing of the
+            planes if the file does not, and is the grid of a segmentation without frames.
         wanted: the segments to read; None reads all.
         on_top: names or numbers of segments that cover others, the uppermost first.
 
@@ -83,24 +84,28 @@ def read_segmentation(
     frame = _frame_reader(path, dataset, told)
     if not told.places:
         return _without_frames(path, told, over)
-    # A file that is damaged in its sizes is found out before room is made for them.
+    # A frame is read first, so that a damaged size is noticed before memory is allocated for it.
     frame(0)
     grid = grid_of(path, told.places, told.rows, told.columns, over)
     remarks = list(grid.remarks)
     if told.segments is None:
         array = _label_map(grid, told, frame, wanted)
     else:
-        segments = {
-            number: _parts(grid, told, told.segments, number, frame)
-            for number in set(told.segments)
+        segments = [
+            Segment(
+                number,
+                told.names.get(number, ""),
+                partial(_parts, grid, told, told.segments, number, frame),
+            )
+            for number in sorted(set(told.segments))
             if wanted is None or number in wanted
-        }
-        array, overlaps = flattened(path, grid.geometry.shape, segments, told.names, on_top)
+        ]
+        array, overlaps = flattened(path, grid.geometry.shape, segments, on_top)
         remarks += overlaps
     if told.kind == _FRACTIONAL:
         remarks.append(
-            f"{path.name} is a fractional segmentation: voxels of which more than half is a "
-            "segment's have its label"
+            f"{path.name} is a fractional segmentation: voxels of which a segment fills more than "
+            "half have its label"
         )
     return Labelmap(
         array,
@@ -117,7 +122,7 @@ def _refuse_slide(path: Path, dataset: Any) -> None:
     tiled = str(dataset.get("DimensionOrganizationType", "")).startswith("TILED")
     if tiled or "TotalPixelMatrixColumns" in dataset:
         raise InputError(
-            f"'{path}' is a segmentation in tiles, as of a microscope slide, not of a volume",
+            f"'{path}' is a segmentation in tiles, as for a microscope slide, not of a volume",
             "Give the segmentation of a volume",
             code="not_3d",
         )
@@ -128,7 +133,7 @@ def _told(dataset: Any, cielab: Any) -> _Told:
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
     count = int(dataset.get("NumberOfFrames") or 0)
     if count != len(frames):
-        raise ValueError(f"it speaks of {count} frames and describes {len(frames)}")
+        raise ValueError(f"it announces {count} frames and describes {len(frames)}")
     kind = str(dataset.SegmentationType)
     if kind not in (_BINARY, _FRACTIONAL, _LABEL_MAP):
         raise ValueError(f"unknown segmentation type {kind}")
@@ -181,7 +186,7 @@ def _place(frame: Any, shared: Any) -> FramePlace:
     )
     numbers = (*place.position, *place.orientation, *place.pixel_spacing)
     if [len(part) for part in place[:3]] != [3, 6, 2] or not np.isfinite(numbers).all():
-        raise ValueError("a frame does not tell its place")
+        raise ValueError("a frame does not give its place")
     return place
 
 
@@ -190,7 +195,7 @@ def _number(value: Any) -> float | None:
 
 
 def _group(frame: Any, shared: Any, name: str) -> Any:
-    """An item of a frame's own description, else of the one that all frames share."""
+    """An item of a frame's own description, or else of the one that all frames share."""
     found = _first(frame, name) or _first(shared, name)
     if found is None:
         raise ValueError(f"a frame has no {name}")
@@ -208,11 +213,11 @@ def _label_map(
     frame: Callable[[int], NDArray[Any]],
     wanted: Collection[int] | None,
 ) -> NDArray[Any]:
-    """The labels of frames in which each voxel tells its segment."""
+    """The labels of frames in which each voxel's value is its segment."""
     array = np.zeros(grid.geometry.shape, np.uint16)
     for number in range(len(told.places)):
         part = array[_within(grid, told, number)]
-        # Where two frames lie on one plane, each gives what the other leaves empty.
+        # If several frames lie on one plane, later ones fill only voxels that are still empty.
         np.copyto(part, frame(number).astype(np.uint16), where=part == 0)
     if wanted is not None:
         array[~np.isin(array, list(wanted))] = 0
@@ -235,7 +240,7 @@ def _parts(
 
 
 def _within(grid: FrameGrid, told: _Told, number: int) -> tuple[int, slice, slice]:
-    """Where a frame lies in the array of the grid."""
+    """The index of a frame in the array of the grid."""
     k, j, i = grid.corners[number]
     return k, slice(j, j + told.rows), slice(i, i + told.columns)
 
@@ -268,7 +273,7 @@ def _frame_reader(path: Path, dataset: Any, told: _Told) -> Callable[[int], NDAr
         )
 
     def unpacked(number: int) -> NDArray[Any]:
-        # pydicom unpacks single frames only where each begins with a byte of its own.
+        # pydicom unpacks single frames only if each begins at a whole byte.
         start, end = number * size, (number + 1) * size
         part = np.frombuffer(stored, np.uint8)[start // 8 : -(-end // 8)]
         bits = np.unpackbits(part, bitorder="little")

@@ -1,4 +1,4 @@
-"""Labelmaps as DICOM segmentation objects (SEG) that belong to the series of their volume."""
+"""Writes labelmaps as DICOM segmentation objects (SEG) that refer to their volume's series."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ SUFFIX = ".dcm"
 
 _PRODUCT = "SAMFineTune"
 _SERIES_NUMBER = 1000
-# Longest text of a name or of a code's meaning in DICOM (LO), in characters.
+# The longest name or meaning of a code in DICOM (value representation LO), in characters.
 _LONGEST = 64
 _FAMILY = Code("DCM", "123110", "Artificial Intelligence")
 _SEXES = ("M", "F", "O")
-# What highdicom asks of the source that may be empty in DICOM (type 2), and so is often left out.
+# Fields that highdicom needs in the source. They may be empty in DICOM (type 2), and are often
+# missing altogether.
 _MAY_BE_EMPTY = (
     "AccessionNumber",
     "PatientBirthDate",
@@ -50,11 +51,11 @@ _NEEDED = {
 
 
 def check_dicom_output(path: Path, volume: Path) -> None:
-    """Refuse at once a DICOM segmentation that could not be written after the work.
+    """Check before the work that a DICOM segmentation can be written afterwards.
 
     Args:
         path: the file to write.
-        volume: what is segmented.
+        volume: the volume's file or folder.
 
     Raises:
         InputError: the volume is not DICOM, or the libraries are not installed.
@@ -70,21 +71,21 @@ def check_dicom_output(path: Path, volume: Path) -> None:
 
 
 def segment_numbers(labels: Sequence[int]) -> dict[int, int]:
-    """Label -> number of its segment: DICOM counts segments from 1 without gaps."""
+    """Label -> number of its segment, because DICOM numbers segments from 1 without gaps."""
     return {label: number for number, label in enumerate(sorted(labels), start=1)}
 
 
 def rehearse(path: Path, geometry: Geometry, labels: Sequence[int], sources: Sequence[Any]) -> None:
-    """Make a segmentation with one voxel in memory, to see before the work that it can be made.
+    """Check before the work that a segmentation can be made, by making one of one voxel in memory.
 
     Args:
         path: the file to write, for messages.
-        geometry: of the volume.
-        labels: what may be found.
-        sources: see `source_headers`.
+        geometry: geometry of the volume.
+        labels: the labels that the segmentation will describe.
+        sources: headers of the volume's images; see `source_headers`.
 
     Raises:
-        InputError: the source lacks what a segmentation needs of it.
+        InputError: the source lacks fields that a segmentation needs.
     """
     array = np.zeros(geometry.shape, np.int32)
     array[0, 0, 0] = labels[0]
@@ -94,19 +95,20 @@ def rehearse(path: Path, geometry: Geometry, labels: Sequence[int], sources: Seq
 def write_segmentation(
     path: Path, labelmap: Labelmap, labels: Sequence[int], sources: Sequence[Any]
 ) -> None:
-    """Write a labelmap as DICOM segmentation; an older file at its place goes at the end.
+    """Write a labelmap as a DICOM segmentation; an older file is replaced when it is complete.
 
-    It tells patient and study of the source, is a series of its own, and describes every label,
-    also those without a voxel, by name, colour and coded terms ("Tissue" where none are known).
+    The segmentation has the patient and the study of the source and forms a new series. It
+    describes every label, including those without a voxel, by name, colour and coded terms
+    ("Tissue" if none are known).
 
     Args:
-        path: the file, in .dcm.
-        labelmap: on the grid of the volume.
-        labels: the labels to describe; all that the labelmap has are among them.
+        path: the file; its name ends in .dcm.
+        labelmap: the labelmap, on the grid of the volume.
+        labels: the labels to describe; they include all labels of the labelmap.
         sources: headers of the volume's images; see `source_headers`.
 
     Raises:
-        InputError: as `rehearse`, a place that cannot be written, or no space left.
+        InputError: as `rehearse`, or the file cannot be written, or no space is left.
     """
     dataset = _made(path, labelmap, labels, sources)
     with appearing_whole(path) as written:
@@ -117,14 +119,14 @@ def write_segmentation(
             labelmap_onto(back, labelmap.geometry).array, _numbered(labelmap, numbers)
         ):
             raise InputError(
-                f"'{path}' could not be written: read back, it is not what was found",
+                f"'{path}' could not be written: the file holds other labels than were found",
                 "Check the disk, or name an output in .seg.nrrd",
                 code="unwritable",
             )
 
 
 def _numbered(labelmap: Labelmap, numbers: dict[int, int]) -> NDArray[np.uint16]:
-    """The labelmap's voxels with the numbers of segments."""
+    """The labelmap's voxels with segment numbers in place of labels."""
     array = np.zeros(labelmap.array.shape, np.uint16)
     for label, number in numbers.items():
         array[labelmap.array == label] = number
@@ -140,7 +142,7 @@ def _made(path: Path, labelmap: Labelmap, labels: Sequence[int], sources: Sequen
     segments = [_description(path, labelmap, label, number) for label, number in numbers.items()]
     try:
         with warnings.catch_warnings():
-            # Of what is unusual in the source, such as names, which are copied as they are.
+            # Warnings about unusual values in the source, such as names, which are copied.
             warnings.simplefilter("ignore")
             return seg.Segmentation(
                 source_images=headers,
@@ -158,13 +160,13 @@ def _made(path: Path, labelmap: Labelmap, labels: Sequence[int], sources: Sequen
                 content_label="SEGMENTATION",
                 content_description=f"Segmentation by {_PRODUCT}",
                 series_description=f"{_PRODUCT} segmentation",
-                # There has to be a frame.
+                # A segmentation must have at least one frame.
                 omit_empty_frames=bool(labelmap.array.any()),
                 # Names may be in any script.
                 specific_character_set="ISO_IR 192",
                 **_grid(path, labelmap.geometry),
             )
-    # highdicom says in these ways what it cannot use of the source.
+    # highdicom raises these exceptions for values of the source that it cannot use.
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(
             f"'{path}' cannot be written as a DICOM segmentation of this series: {error}",
@@ -174,7 +176,7 @@ def _made(path: Path, labelmap: Labelmap, labels: Sequence[int], sources: Sequen
 
 
 def _grid(path: Path, geometry: Geometry) -> dict[str, Any]:
-    """Where the frames lie: each slice of the volume is one."""
+    """The places of the frames, one for each slice of the volume."""
     highdicom = dicom_library("highdicom", path)
     i, j, _ = np.array(geometry.direction).reshape(3, 3).T
     step = geometry.affine[:3, 2]
@@ -192,11 +194,11 @@ def _grid(path: Path, geometry: Geometry) -> dict[str, Any]:
 
 
 def _completed(path: Path, header: Any, geometry: Geometry) -> Any:
-    """The header of an image with what may be empty, and is then often left out altogether."""
+    """The header of an image, completed by fields that may be empty and are often missing."""
     for name, what in _NEEDED.items():
         if not header.get(name):
             raise InputError(
-                f"the DICOM files do not tell their {what} ({name}), which '{path}' would refer to",
+                f"the DICOM files do not give their {what} ({name}), to which '{path}' would refer",
                 "Name an output in .seg.nrrd",
                 code="unfit_source",
             )
@@ -211,7 +213,7 @@ def _completed(path: Path, header: Any, geometry: Geometry) -> Any:
 
 
 def _description(path: Path, labelmap: Labelmap, label: int, number: int) -> Any:
-    """One segment as highdicom describes it."""
+    """The description of one segment as an object of highdicom."""
     highdicom = dicom_library("highdicom", path)
     terms = terms_of(labelmap.terminologies.get(label, "")) or Terms(TISSUE, TISSUE)
     red, green, blue = (255 * part for part in colour_of(labelmap, label))
@@ -242,6 +244,6 @@ def _coded(path: Path, code: Code) -> Any:
 
 
 def _label_text(name: str, label: int) -> str:
-    """A name as DICOM allows it: no line break, no backslash, not too long."""
+    """A name in the form that DICOM allows: no line break, no backslash, not too long."""
     plain = " ".join(name.replace("\\", "/").split())
     return plain[:_LONGEST].rstrip() or f"Segment_{label}"

@@ -1,4 +1,4 @@
-"""Volumes of DICOM images: a series in a folder, or one file."""
+"""Reads volumes from DICOM images: from a series in a folder, or from one file."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from SAMFineTuneLib.volumes.dicom.stack import arrange
 
 
 class DicomVolume(NamedTuple):
-    """What a series holds.
+    """The volume of a series.
 
     Attributes:
         array: true values, shape (k, j, i).
         geometry: where the voxels lie.
-        modality: "CT", "MR", ...; None where it is not told.
-        series: UID of the series, None where it has none.
+        modality: "CT", "MR", ...; None if it is not given.
+        series: UID of the series, None if it has none.
         remarks: what the user should know of how it was read, one sentence each.
     """
 
@@ -51,12 +51,12 @@ def read_series(folder: Path, wanted: str | None = None) -> DicomVolume:
     """The volume of an image series in a folder.
 
     Args:
-        folder: of the series, or one above it.
-        wanted: which series: its number in the list that is shown where there are several, its
-            UID or the end of that; None where the only one is meant.
+        folder: the folder of the series, or one above it.
+        wanted: which series: its number in the list that is shown if there are several, its UID or
+            the end of the UID; None if there is only one.
 
     Raises:
-        InputError: no image series, several, or one that makes no volume.
+        InputError: there is no image series, there are several, or the series makes no volume.
     """
     found, remarks = _found(folder, wanted)
     chosen = choose_series(folder, found, wanted)
@@ -70,10 +70,10 @@ def read_dicom_file(path: Path, wanted: str | None = None) -> DicomVolume:
 
     Args:
         path: the file.
-        wanted: of which series it has to be, as for `read_series`.
+        wanted: the series to which it must belong, as for `read_series`.
 
     Raises:
-        InputError: it is damaged, no image, one of colours, or no volume.
+        InputError: the file is damaged, holds no image or a colour image, or makes no volume.
     """
     try:
         header = read_header(path)
@@ -88,7 +88,7 @@ def read_dicom_file(path: Path, wanted: str | None = None) -> DicomVolume:
     series = Series(header.series, (header,), path.parent)
     if wanted is not None and not matching([series], wanted):
         raise InputError(
-            f"'{path}' is of another DICOM series than {wanted}: {header.series}",
+            f"'{path}' belongs to another DICOM series than {wanted}: {header.series}",
             "Name the folder of that series",
             code="no_such_series",
         )
@@ -96,7 +96,7 @@ def read_dicom_file(path: Path, wanted: str | None = None) -> DicomVolume:
 
 
 def series_uid(path: Path, wanted: str | None) -> str | None:
-    """UID of the DICOM series that a path and a choice mean; None where the path is no DICOM.
+    """UID of the DICOM series that a path and a choice mean; None if the path is not DICOM.
 
     Raises:
         InputError: as `read_series`, without reading voxels.
@@ -148,7 +148,7 @@ def _volume(where: Path, series: Series, remarks: list[str]) -> DicomVolume:
 
 
 def _others_beside(header: DicomFile) -> list[str]:
-    """Says so where a file is only a part of the series in its folder."""
+    """A remark if a file is only a part of the series in its folder."""
     if not header.series or (len(header.planes) > 1 and not header.concatenation):
         return []
     for path in sorted(header.path.parent.iterdir()):

@@ -1,4 +1,4 @@
-"""The DICOM files that a volume was read from, without their voxels."""
+"""Finds the DICOM files that a volume was read from, and reads their headers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from SAMFineTuneLib.volumes.dicom.dataset import (
     read_dataset,
 )
 
-# How far an image may lie beside the slice that was read from it, in voxels.
+# How far an image may lie from the slice that was read from it, in voxels.
 _BESIDE = 0.1
 
 
@@ -32,15 +32,15 @@ def names_dicom(path: Path) -> bool:
 def source_headers(path: Path, geometry: Geometry, chosen: str | None = None) -> list[Any]:
     """The headers of the images of a volume, in the order of its slices; see `pydicom.Dataset`.
 
-    They are found by their places: each slice of the volume lies where an image says that it lies.
+    They are found by their places: for each slice of the volume, the image at the same place.
 
     Args:
         path: the volume's file or folder.
-        geometry: of the volume as it was read.
-        chosen: UID of the series, where it is known; None takes the one that fits.
+        geometry: geometry of the volume as it was read.
+        chosen: UID of the series, if it is known; None takes the one that fits.
 
     Raises:
-        InputError: pydicom is not installed, or not exactly one series has the volume's slices.
+        InputError: pydicom is not installed, or no series or several have the volume's slices.
     """
     files = [path] if not path.is_dir() else files_below(path)
     series: dict[str, list[tuple[NDArray[np.float64], Any]]] = {}
@@ -71,7 +71,7 @@ def source_headers(path: Path, geometry: Geometry, chosen: str | None = None) ->
 
 
 def _positions(header: Any) -> NDArray[np.float64]:
-    """Places of the frames of an image, shape (frames, 3), LPS, mm; none where it has no voxels."""
+    """The places of an image's frames, shape (frames, 3), LPS, mm; empty if it has no voxels."""
     if "Rows" not in header or "SegmentSequence" in header:
         return np.zeros((0, 3))
     frames: Sequence[Any] = header.get("PerFrameFunctionalGroupsSequence") or []
@@ -88,7 +88,7 @@ def _positions(header: Any) -> NDArray[np.float64]:
 def _in_order(
     images: list[tuple[NDArray[np.float64], Any]], geometry: Geometry
 ) -> list[Any] | None:
-    """The headers by rising slice; None where a slice of the volume has no image."""
+    """The headers by rising slice; None if a slice of the volume has no image."""
     to_voxels = np.linalg.inv(geometry.affine)
     taken: dict[int, Any] = {}
     for places, header in images:
@@ -99,5 +99,5 @@ def _in_order(
     if not set(range(geometry.size[2])) <= set(taken):
         return None
     headers = [taken[number] for number in range(geometry.size[2])]
-    # A file of many frames is one image.
+    # A file of several frames is listed once.
     return list({id(header): header for header in headers}.values())

@@ -1,4 +1,4 @@
-"""DICOM planes put in order: the grid on which they lie, or why they do not lie on one."""
+"""Puts DICOM planes in order and finds their grid, or reports why they do not lie on one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.volumes.dicom.header import Plane
 
-# How far a slice may lie from its even place: part of the slice spacing.
+# How far a slice may lie from its evenly spaced place, as a part of the slice spacing.
 _UNEVEN = 0.1
-# How far the slices may be shifted sideways altogether: part of a pixel.
+# How far the slices may be shifted sideways altogether, in pixels.
 _SHIFTED = 0.5
 # How far direction cosines may differ between slices of one orientation.
 _SAME_DIRECTION = 1e-3
-# A slice whose normal is turned by more than this (cosine) is an overview, and no slice of a stack.
+# A slice is an overview and does not belong to the stack if the cosine of the angle between its
+# normal and the stack's is below this.
 _OTHER_WAY = 0.87
-# How far pixel spacings may differ between slices: part of the spacing.
+# How far pixel spacings may differ between slices, as a part of the spacing.
 _SAME_SPACING = 1e-3
 _SAME_PLACE_MM = 1e-3
 _EXPORT_AGAIN = "Export the series again with all its slices"
@@ -33,9 +34,9 @@ class Stack:
     """Planes that make one volume.
 
     Attributes:
-        planes: in the order in which they lie.
-        geometry: of the volume, as if no slice were shifted sideways.
-        shear: how far each slice is shifted against the one before, along a row and down a
+        planes: the planes in the order of their places.
+        geometry: geometry of the volume, as if no slice were shifted sideways.
+        shear: how far each slice is shifted against the slice before, along a row and down a
             column, in mm; (0, 0) unless the scanner was tilted.
         remarks: what was assumed or left out, one sentence each.
     """
@@ -53,13 +54,13 @@ def arrange(where: Path, planes: Sequence[Plane]) -> Stack:
 
     Args:
         where: the file or folder that messages name.
-        planes: at least one.
+        planes: the planes, at least one.
 
     Raises:
-        InputError: they make no volume; the message says which slice is at fault, and why.
+        InputError: they make no volume; the message names a slice at fault and the reason.
     """
     kept, remarks = _without_localizers(planes)
-    others = _lone_other_ways(kept)
+    others = _single_other_orientations(kept)
     if others:
         rest = [each for each in kept if each not in others]
         try:
@@ -70,7 +71,11 @@ def arrange(where: Path, planes: Sequence[Plane]) -> Stack:
             stack.planes,
             stack.geometry,
             stack.shear,
-            (*remarks, _left_out(others, "lies another way than the slices"), *stack.remarks),
+            (
+                *remarks,
+                _left_out(others, "has another orientation than the slices"),
+                *stack.remarks,
+            ),
         )
     stack = _arranged(where, kept)
     return Stack(stack.planes, stack.geometry, stack.shear, (*remarks, *stack.remarks))
@@ -91,8 +96,8 @@ def _left_out(planes: Sequence[Plane], reason: str) -> str:
     return f"{names}: each {reason}; they are left out"
 
 
-def _lone_other_ways(planes: Sequence[Plane]) -> list[Plane]:
-    """Planes that are each alone in their orientation, far from that of nearly all."""
+def _single_other_orientations(planes: Sequence[Plane]) -> list[Plane]:
+    """Planes whose orientation no other plane has and differs much from that of all others."""
     if len(planes) < 3 or any(each.orientation is None for each in planes):
         return []
     groups: list[list[Plane]] = []
@@ -156,8 +161,8 @@ def _require_alike(where: Path, planes: Sequence[Plane]) -> None:
     ):
         if 0 < len(lacking) < len(planes):
             raise InputError(
-                f"{lacking[0].name} in '{where}' does not tell its {what} (Image {what.title()} "
-                "Patient), and other images of its series do",
+                f"{lacking[0].name} in '{where}' does not give its {what} (Image {what.title()} "
+                "Patient), while other images of its series do",
                 "Put the files that belong together into a folder of their own",
                 code="uneven_slices",
             )
@@ -176,7 +181,7 @@ def _require_alike(where: Path, planes: Sequence[Plane]) -> None:
 
 
 def _most_common(planes: Sequence[Plane]) -> Plane:
-    """A plane with the orientation and pixel spacing that most have."""
+    """A plane with the orientation and pixel spacing that most planes have."""
     kinds = Counter((_rounded(each.orientation), _rounded(each.pixel_spacing)) for each in planes)
     kind, _ = kinds.most_common(1)[0]
     return next(
@@ -205,8 +210,8 @@ def _same_spacing(one: Plane, other: Plane) -> bool:
 
 def _mixed(where: Path, plane: Plane) -> InputError:
     return InputError(
-        f"the images of the DICOM series in '{where}' differ in orientation: {plane.name} does not "
-        "lie in parallel to the others",
+        f"the images of the DICOM series in '{where}' differ in orientation: {plane.name} is not "
+        "parallel to the others",
         "Put the slices of one orientation into a folder of their own",
         code="uneven_slices",
     )
@@ -217,13 +222,13 @@ def _mm(spacing: tuple[float, float] | None) -> str:
 
 
 def _direction(plane: Plane) -> NDArray[np.float64]:
-    """3 x 3, its columns the unit vectors along a row, down a column, and from slice to slice."""
+    """A 3 x 3 matrix of unit vectors in columns: along a row, down a column, and the normal."""
     if plane.orientation is None:
         return np.eye(3)
     row, column = np.array(plane.orientation[:3]), np.array(plane.orientation[3:])
     normal = np.cross(row, column)
     normal /= np.linalg.norm(normal)
-    # Rounded cosines are not quite perpendicular, and image formats insist on it.
+    # Rounded cosines are not exactly perpendicular, which image formats require.
     return np.stack([row, np.cross(normal, row), normal], axis=1)
 
 
@@ -235,7 +240,7 @@ def _normal_of(plane: Plane) -> NDArray[np.float64]:
 def _places(
     where: Path, planes: Sequence[Plane], normal: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], list[Plane], list[str]]:
-    """(n, 3) places in LPS mm, along the normal; the planes in that order; what was assumed."""
+    """The places (n, 3) in LPS, mm, by their order along the normal; the planes so; and remarks."""
     remarks: list[str] = []
     if all(each.position is not None for each in planes):
         places = np.array([each.position for each in planes], dtype=float)
@@ -250,7 +255,7 @@ def _places(
 
 
 def _places_along(planes: Sequence[Plane]) -> tuple[NDArray[np.float64], str]:
-    """Where planes without a position lie along the normal, in mm, and how that is known."""
+    """The places along the normal, in mm, of planes without a position; and their source."""
     locations = [each.location for each in planes if each.location is not None]
     if len(locations) == len(planes) and len(set(locations)) > 1:
         return (
@@ -269,7 +274,7 @@ def _places_along(planes: Sequence[Plane]) -> tuple[NDArray[np.float64], str]:
     elif thickness:
         reason = f"they are taken as {thickness:.4g} mm apart, their slice thickness"
     else:
-        reason = "they are taken as 1 mm apart, for nothing tells their spacing"
+        reason = "they are taken as 1 mm apart, because their spacing is not given"
     return rank * (between or thickness or 1.0), f"{reason}, in the order of their numbers"
 
 
@@ -296,10 +301,10 @@ def _steps(
     """The distance of neighbouring slices, and how far each is shifted sideways.
 
     Args:
-        where: named in messages.
-        planes: in order.
-        away: (n, 3) their places along a row, down a column and along the normal.
-        spacing: of the pixels.
+        where: the file or folder that messages name.
+        planes: the planes in order.
+        away: their places (n, 3) along a row, down a column and along the normal, in mm.
+        spacing: spacing of the pixels.
     """
     away = away - away[0]
     gaps = np.diff(away[:, 2])
@@ -339,14 +344,14 @@ def _repeated(
             code="not_3d",
         )
     if np.linalg.norm(away[at, :2] - away[at + 1, :2]) > 1.0:
-        # Not at one place, but in one plane: slices of a sweep, or tiles.
+        # They are in one plane but at different places: slices of a sweep, or tiles.
         what = "side by side in one plane"
     else:
         what = "at one place (a time series or several echoes)"
     differing = [
-        f"{words} {one.phase[words]} and {other.phase[words]}"
-        for words in one.phase
-        if words in other.phase and one.phase[words] != other.phase[words]
+        f"{name} {one.phase[name]} and {other.phase[name]}"
+        for name in one.phase
+        if name in other.phase and one.phase[name] != other.phase[name]
     ]
     told = f"; {differing[0]}" if differing else ""
     return InputError(

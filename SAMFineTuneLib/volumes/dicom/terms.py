@@ -1,4 +1,4 @@
-"""What DICOM says of a segment (coded terms, colour) in the forms that 3D Slicer uses.
+"""Converts coded terms and colours of segments between DICOM and 3D Slicer.
 
 3D Slicer's terminology entry has seven parts with "~" between them: the name of a terminology,
 category, type, type modifier, the name of an anatomic terminology, region, region modifier. The
@@ -29,7 +29,7 @@ class Code(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a segment is: Slicer's terminology entry without the names of terminologies."""
+    """The coded terms of a segment: Slicer's terminology entry without names of terminologies."""
 
     category: Code
     kind: Code
@@ -38,12 +38,12 @@ class Terms(NamedTuple):
     region_modifier: Code | None = None
 
 
-# What Slicer, too, says of a segment of which nothing is known.
+# The term for a segment of which nothing is known; Slicer uses it too.
 TISSUE = Code("SCT", "85756007", "Tissue")
 
 
 def terminology_entry(segment: Any) -> str:
-    """Slicer's terminology entry of an item of a DICOM segment sequence; "" where it has none.
+    """Slicer's terminology entry for an item of a DICOM segment sequence; "" if it has no terms.
 
     Args:
         segment: pydicom dataset of the item.
@@ -72,7 +72,7 @@ def entry_of(terms: Terms) -> str:
 
 
 def terms_of(entry: str) -> Terms | None:
-    """The terms of one of Slicer's terminology entries; None where it has no category and type."""
+    """The terms of one of Slicer's terminology entries; None if it has no category and type."""
     parts = [*entry.split("~"), *[""] * 7]
     category, kind, modifier, region, region_modifier = (
         _parsed(parts[number]) for number in (1, 2, 3, 5, 6)
@@ -95,7 +95,7 @@ def rgb(lab: Sequence[int], cielab: Any) -> Colour:
 
 
 def _first(item: Any, name: str) -> Any:
-    """The first item of a sequence of a dataset, None where there is none."""
+    """The first item of a sequence of a dataset, None if there is none."""
     sequence = item.get(name) if item is not None else None
     return sequence[0] if sequence else None
 
@@ -111,7 +111,7 @@ def _code(item: Any) -> Code | None:
 
 
 def _plain(value: object) -> str:
-    """A value without the characters that part a terminology entry and its tag."""
+    """A value without the characters that separate the parts of a terminology entry and its tag."""
     text = "" if value is None else str(value)
     for mark in "~^|":
         text = text.replace(mark, " ")

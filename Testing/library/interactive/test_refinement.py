@@ -311,8 +311,9 @@ def test_rounds_that_are_known_are_not_computed_again(
 
 
 def test_the_masks_that_are_kept_are_bounded(session: SliceCorrector, decodes: list[int]) -> None:
-    assert session._most_refined * (48 * 48 + 64 * 64 * 4) <= 128 << 20
-    session._most_refined = 20
+    assert session._refined.most_bytes <= 128 << 20
+    # So few are kept however large they are.
+    session._refined.most_bytes = 20
     clicks = [Point(at=(column, 20, SLICE)) for column in range(25)]
     for each in clicks:
         session.find_mask(SLICE, [clicks[0], each])

@@ -138,7 +138,7 @@ class TestPlaces:
         found = read_labelmap(tmp_path / "rs.dcm", over=grid())
         assert np.flatnonzero(found.array.any(axis=(1, 2))).tolist() == [2]
         assert np.count_nonzero(found.array) == 25
-        assert "mm beside the slices" in found.remarks[0]
+        assert "mm off the slices" in found.remarks[0]
 
     def test_denser_planes_do_not_cancel_each_other(self, tmp_path):
         contours = [on_plane(STACK, k, square(9.5, 9.5, 5 + k)) for k in (1.7, 2.05, 2.4)]

@@ -161,7 +161,7 @@ class TestReading:
         assert [np.count_nonzero(found.array == label) for label in (1, 2, 3)] == [32, 2, 1]
         assert "1 voxels of 'Liver' are covered by 'Cyst'" in found.remarks[0]
         assert np.count_nonzero(read_labelmap(path, wanted=[1]).array) == 35
-        assert "no segment spleen" in read_labelmap(path, on_top=["3", "2", "spleen"]).remarks[0]
+        assert "spleen is no segment" in read_labelmap(path, on_top=["3", "2", "spleen"]).remarks[0]
 
     def test_real_ones_are_what_their_nrrd_is(self, shared_data):
         folder = shared_data / "ct_3slice_dicom_seg"

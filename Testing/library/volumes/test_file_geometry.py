@@ -457,7 +457,7 @@ class TestSlices:
         start = "NRRD0005\ntype: uchar\ndimension: 2\nspace dimension: 3\nsizes: 4 3\n"
         for directions, content, words in (
             ("(1,0,0) (2,0,0)", bytes(12), "no area"),
-            ("(1,0,0) none", bytes(12), "not told"),
+            ("(1,0,0) none", bytes(12), "are missing"),
             ("(1,0,0) (0,nan,0)", bytes(12), "no number"),
             ("(1,0,0) (0,1,0)", bytes(5), "damaged"),
         ):

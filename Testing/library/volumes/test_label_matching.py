@@ -95,7 +95,7 @@ def test_other_structures_are_new_whatever_their_number() -> None:
         ([(1, "kidney", LEFT)], [(2, "kidney", RIGHT)], "coded as Kidney, Right in b.nrrd and as"),
         ([(1, "lesion"), (2, "lesion")], [(3, "lesion")], "so are several labels of a.nrrd"),
         ([(1, "lesion")], [(1, "lesion"), (2, "lesion")], "labels 1 and 2 of b.nrrd are both"),
-        ([(1, "blob")], [(1, ""), (2, "blob")], "label 1 of b.nrrd cannot be told by its number"),
+        ([(1, "blob")], [(1, ""), (2, "blob")], "label 1 of b.nrrd cannot be identified by"),
     ],
 )
 def test_contradictions_are_refused_in_words(
@@ -109,10 +109,10 @@ def test_contradictions_are_refused_in_words(
 
 
 def test_the_user_says_that_the_number_counts() -> None:
-    assert matched([(1, "liver")], [(1, "Leber")], said=[1]).numbers == {1: 1}
-    assert matched([(1, "kidney", LEFT)], [(1, "kidney", RIGHT)], said=[1]).numbers == {1: 1}
+    assert matched([(1, "liver")], [(1, "Leber")], stated=[1]).numbers == {1: 1}
+    assert matched([(1, "kidney", LEFT)], [(1, "kidney", RIGHT)], stated=[1]).numbers == {1: 1}
     # Where names tell which is which, they count all the same.
-    swapped = matched([(1, "a1x"), (2, "b1x")], [(1, "b1x"), (2, "a1x")], said=[1, 2])
+    swapped = matched([(1, "a1x"), (2, "b1x")], [(1, "b1x"), (2, "a1x")], stated=[1, 2])
     assert swapped.numbers == {1: 2, 2: 1}
 
 
@@ -124,7 +124,7 @@ def test_what_is_not_asked_for_is_not_refused() -> None:
 
 def test_terms_are_read_from_what_slicer_writes() -> None:
     term = coded_term(RIGHT)
-    assert term is not None and term.words == "Kidney, Right"
+    assert term is not None and term.text == "Kidney, Right"
     assert coded_term(TISSUE) is None and coded_term("") is None and coded_term("a~b") is None
     old, new = coded_term(OLD_LIVER), coded_term(LIVER)
     assert old is not None and new is not None and old.is_same(new) and not old.contradicts(new)
@@ -181,7 +181,7 @@ def test_swapped_numbers_do_not_mix_structures(tmp_path: Path) -> None:
     for label, other in ((1, 2), (2, 1)):
         assert same(shown(examples, 0, label), as_in_file(first[1], label))
         assert same(shown(examples, 1, label), as_in_file(second[1], other))
-    assert any("numbers its labels otherwise" in each for each in examples.warnings)
+    assert any("has other label numbers" in each for each in examples.warnings)
     # Bright is bright, whatever its number: 700 against 80 in the image.
     for each in examples.slices:
         if each.is_labelled:
