@@ -31,9 +31,10 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(RUN) -m SAMFineTuneLib.demo --output demo
 
-# Tests of one file share what is slow to make, and so stay in one process.
+# Tests of one file share what is slow to make, and so stay in one process. Files run in the order of
+# their names: with those of few tests last, which take longest, one process waits for the other.
 test: $(READY)
-	$(RUN) -m pytest Testing -n 2 --dist loadfile
+	$(RUN) -m pytest Testing -n 2 --dist loadfile --no-loadscope-reorder
 	$(RUN) Testing/run_module_tests.py
 
 test-module: $(READY)
