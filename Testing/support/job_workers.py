@@ -12,12 +12,12 @@ FAKE = REPOSITORY / "Testing" / "support" / "fake_job_worker.py"
 
 def pretend(monkeypatch) -> None:
     """Have jobs done by the pretended worker from now on."""
-    from SAMFineTuneLib.jobs import process
+    from SAMFineTuneLib.jobs import client
 
     def command(folder, python=None) -> list[str]:
         return [sys.executable, str(FAKE), str(folder), "--parent", str(os.getpid())]
 
-    monkeypatch.setattr(process, "worker_command", command)
+    monkeypatch.setattr(client, "worker_command", command)
 
 
 def write_model(name: str, *labels: str):
