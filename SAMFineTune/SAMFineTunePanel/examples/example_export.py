@@ -108,11 +108,9 @@ class FinetuneInputs:
         if slices.problem:
             raise ValueError(slices.problem)
         values = {label.name: label.value for label in self.labels}
-        learnt = [
-            values[name]
-            for name, numbers in slices.bySegment.items()
-            if numbers or (slices.absenceIsSaid and name in self._paintedNames())
-        ]
+        # Absent here can only be what another example shows.
+        shown = self._paintedNames() if slices.absenceIsSaid else set()
+        learnt = [values[name] for name, numbers in slices.bySegment.items() if numbers or name in shown]
         return jobExample(volume, segmentation, learnt, slices)
 
     def _paintedNames(self) -> set[str]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 _PIECE_S = 0.02
 _KEPT_LOG_LINES = 2000
 
-# A worker that was asked to stop is ended after so long; as SAMFineTuneLib.jobs.client has it.
-_CANCEL_GRACE_MS = 2000
 PREPARING, RUNNING, IMPORTING = "preparing", "running", "importing"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 _ENDED = (DONE, FAILED, CANCELLED)
@@ -171,10 +169,12 @@ class Job:
 
     def endForClosing(self) -> None:
         """Stop and wait, at most 3 seconds: Slicer is closing. A fine-tune leaves what it can be resumed from."""
+        from SAMFineTuneLib.jobs.client import CANCEL_GRACE_S
+
         if not self._cancelAsked:
             self._isClosing = True
             self.cancel()
-        if self._process is not None and not self._process.waitUntilEnded(_CANCEL_GRACE_MS):
+        if self._process is not None and not self._process.waitUntilEnded(round(1000 * CANCEL_GRACE_S)):
             self._process.endNow()
             self._process.waitUntilEnded(1000)
 
