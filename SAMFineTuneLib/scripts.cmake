@@ -41,6 +41,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/evaluation/surface.py
   SAMFineTuneLib/examples/__init__.py
   SAMFineTuneLib/examples/absent_labels.py
+  SAMFineTuneLib/examples/channel_names.py
   SAMFineTuneLib/examples/class_targets.py
   SAMFineTuneLib/examples/example.py
   SAMFineTuneLib/examples/example_labels.py
@@ -146,6 +147,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/random_source.py
   SAMFineTuneLib/slices/__init__.py
   SAMFineTuneLib/slices/augmentation.py
+  SAMFineTuneLib/slices/expected_images.py
   SAMFineTuneLib/slices/intensity.py
   SAMFineTuneLib/slices/known_labels.py
   SAMFineTuneLib/slices/pixels.py
@@ -196,7 +198,9 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/weight_interpolation.py
   SAMFineTuneLib/user_folders.py
   SAMFineTuneLib/volumes/__init__.py
+  SAMFineTuneLib/volumes/case.py
   SAMFineTuneLib/volumes/coded_term.py
+  SAMFineTuneLib/volumes/colour.py
   SAMFineTuneLib/volumes/dicom/__init__.py
   SAMFineTuneLib/volumes/dicom/contours.py
   SAMFineTuneLib/volumes/dicom/dataset.py

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.worker.json_text import to_json
 
 Commands = Any  # the type that add_subparsers returns has no public name
@@ -45,6 +47,23 @@ def add_command(
     )
     parser.set_defaults(command=run)
     return parser
+
+
+def images_of_case(text: str) -> Path | list[Path]:
+    """Reads a path, or the paths of several images of a case with + between them.
+
+    Where a file or folder has the whole text as its name, this one is meant.
+    """
+    whole = path_from_text(text)
+    parts = [part.strip() for part in text.split("+")]
+    if len(parts) == 1 or whole.exists() or not all(parts):
+        return whole
+    return [path_from_text(part) for part in parts]
+
+
+def first_images(cases: Sequence[Path | list[Path]]) -> list[Path]:
+    """The first image of each case."""
+    return [case[0] if isinstance(case, list) else case for case in cases]
 
 
 def numbers_or(*keywords: str) -> Callable[[str], str | list[int]]:

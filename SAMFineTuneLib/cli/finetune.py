@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from SAMFineTuneLib.cli.arguments import REPEATED_ON_TOP, Commands, add_command, option_name
+from SAMFineTuneLib.cli.arguments import (
+    REPEATED_ON_TOP,
+    Commands,
+    add_command,
+    first_images,
+    images_of_case,
+    option_name,
+)
 from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.cli.field_option import add_field, chosen_fields
 from SAMFineTuneLib.errors import InputError
@@ -52,8 +59,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         data,
         Example,
         "volume",
-        metavar="V",
-        more="; repeat it, with a --segmentation for each",
+        metavar="V[+V2[+V3]]",
+        more="; repeat it, with a --segmentation for each; where a case has several images, such "
+        "as T1 and FLAIR, name all of them with + between, in the same order for all cases",
+        type=images_of_case,
         **of_each,
     )
     add_field(
@@ -71,9 +80,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="EXAMPLES.json",
         help="instead of --volume and --segmentation: a list of objects with volume, segmentation "
         "and, where they differ from the options, labels, axis, labelled, empty, extent, on_top; "
-        "also series; label_names, an object of numbers and names that replace those in the "
-        "segmentation; and complete, unfinished, known_empty, lists of slices on which every label "
-        "is complete, on which labels do not count, and which hold no label",
+        "also series; channels, a list of further images of the case; label_names, an object of "
+        "numbers and names that replace those in the segmentation; and complete, unfinished, "
+        "known_empty, lists of slices on which every label is complete, on which labels do not "
+        "count, and which hold no label",
     )
     add_field(data, Example, "labels", metavar="all|1,5")
     add_field(data, FinetuneJob, "label_names", metavar="1=liver,5=spleen")
@@ -147,7 +157,7 @@ def _examples(chosen: argparse.Namespace) -> list[Any]:
             "Give one --segmentation for each --volume, in the same order",
             code="contrary_options",
         )
-    series = series_of_volumes(volumes, chosen.series or [])
+    series = series_of_volumes(first_images(volumes), chosen.series or [])
     return [
         {"volume": volume, "segmentation": segmentation, "series": own, **shared}
         for volume, segmentation, own in zip(volumes, segmentations, series, strict=True)

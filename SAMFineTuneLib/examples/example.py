@@ -21,6 +21,10 @@ class Example(Protocol):
         """An image file or a DICOM folder."""
 
     @property
+    def channels(self) -> Sequence[Path]:
+        """Further images of the same case."""
+
+    @property
     def segmentation(self) -> Path:
         """A file with the labels."""
 

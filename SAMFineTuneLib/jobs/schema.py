@@ -135,6 +135,8 @@ Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
 OnTop = Annotated[list[str], PlainValidator(_check_on_top)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
 Series = Annotated[str, PlainValidator(_check_series)]
+# The networks have three input channels, and the first image of a case is one of them.
+Channels = Annotated[list[FilePath], Field(max_length=2)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 # The largest values that make sense: a fine-tune of a month, and batches for the largest GPUs.
@@ -161,6 +163,11 @@ class Example(_Record):
     segmentation: FilePath = Field(
         description="labels of the volume, in any geometry that lies over it: an image file, a "
         "DICOM segmentation (SEG), DICOM contours (RTSTRUCT), or a folder with one of these two"
+    )
+    channels: Channels = Field(
+        default_factory=list,
+        description="further images of the same case, such as other contrasts, at most two; they "
+        "are resampled onto the first one. Instead, `volume` may be a list of all images",
     )
     labels: Labels = Field(
         "all", description="the labels to learn, by number in the segmentation, or all that occur"
@@ -214,6 +221,21 @@ class Example(_Record):
         description="which series of a DICOM folder that holds several: its UID, or its number in "
         "the list that is shown if none is chosen",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images_of_case(cls, fields: Any) -> Any:
+        """Accepts the list of all images of a case as `volume`."""
+        if not isinstance(fields, dict) or not isinstance(fields.get("volume"), list | tuple):
+            return fields
+        if "channels" in fields or not fields["volume"]:
+            raise ValueError('must name all images in "volume", or the further ones in "channels"')
+        return {**fields, "volume": fields["volume"][0], "channels": list(fields["volume"][1:])}
+
+    @property
+    def images(self) -> list[Path]:
+        """All images of the case, in their order."""
+        return [self.volume, *self.channels]
 
     @property
     def slice_knowledge(self) -> SliceKnowledge:
@@ -328,6 +350,12 @@ class ApplyJob(_Record):
     schema_version: Literal[1] = 1
     model: FilePath = Field(description="the tuned model")
     volumes: list[FilePath] = Field(min_length=1, description="image file or DICOM folder")
+    channels: list[Channels] = Field(
+        default_factory=list,
+        description="for each volume the further images of the same case, in the order of the "
+        "model; empty for a model of one image. Instead, an item of `volumes` may be a list of all "
+        "images",
+    )
     series: list[Series] = Field(
         default_factory=list,
         description="which series of a DICOM folder that holds several: its UID, or its number in "
@@ -364,8 +392,34 @@ class ApplyJob(_Record):
     device: Device = Field("auto", description="where to compute")
     batch: Batch | None = Field(None, description="slices computed at once")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _images_of_cases(cls, fields: Any) -> Any:
+        """Accepts lists of all images of a case as items of `volumes`."""
+        volumes = fields.get("volumes") if isinstance(fields, dict) else None
+        if not isinstance(volumes, list | tuple) or not any(
+            isinstance(each, list | tuple) for each in volumes
+        ):
+            return fields
+        cases = [list(each) if isinstance(each, list | tuple) else [each] for each in volumes]
+        if fields.get("channels") or not all(cases):
+            raise ValueError(
+                'must name all images of a case in "volumes", or the further ones in "channels"'
+            )
+        return {
+            **fields,
+            "volumes": [case[0] for case in cases],
+            "channels": [case[1:] for case in cases],
+        }
+
+    def further_images(self, index: int) -> list[Path]:
+        """The further images of the case of a volume."""
+        return self.channels[index] if self.channels else []
+
     @model_validator(mode="after")
     def _outputs_fit(self) -> ApplyJob:
+        if self.channels and len(self.channels) != len(self.volumes):
+            raise ValueError('"channels" must have an item for each volume')
         for name, path, suffixes in (
             ("output", self.output, SEGMENTATION_ENDINGS),
             ("uncertainty", self.uncertainty, IMAGE_ENDINGS),
@@ -561,7 +615,11 @@ def _example(entry: object, where: str, path: Path, defaults: Mapping[str, Any])
         for name, value in (("volume", example.volume), ("segmentation", example.segmentation))
         if (folder / value).exists() or not value.exists()
     }
-    return example.model_copy(update=beside)
+    channels = [
+        folder / each if (folder / each).exists() or not each.exists() else each
+        for each in example.channels
+    ]
+    return example.model_copy(update={**beside, "channels": channels})
 
 
 def _read_text(path: Path) -> str:

@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from SAMFineTuneLib.networks.network import SamNetwork
 
 FORMAT = "SAMFineTune tuned model"
-# The newest version that can be read. Files without weights for prompts are written as version 1.
-FORMAT_VERSION = 2
-_AUTOMATIC_VERSION, _PROMPTS_VERSION = 1, 2
+# The newest version that can be read. Version 1 has no weights for prompts. Version 3 is that of
+# models for colour images or for several images of a case, with or without weights for prompts.
+FORMAT_VERSION = 3
+_AUTOMATIC_VERSION, _PROMPTS_VERSION, _CHANNELS_VERSION = 1, 2, 3
 _PROMPTS = "prompts."
 _HEADER_KEY = "samfinetune"
 # The limit of safetensors itself; a file that begins with a larger number has another format.
@@ -115,6 +116,8 @@ class ModelCard(BaseModel):
         axis: the axis of the slices that it was trained on.
         normalisation: the normalisation of intensities.
         input_size: side of the square input in pixels.
+        channels: the names of the images of a case, in the order in which they are given; empty
+            where a case is one image.
         training: steps, batch and the like.
         data: counts of volumes and slices, nothing that identifies a patient.
         metrics: what was measured, and on what.
@@ -136,6 +139,7 @@ class ModelCard(BaseModel):
     axis: str
     normalisation: IntensityNormalisation
     input_size: int
+    channels: list[str] = Field(default_factory=list)
     training: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
@@ -166,8 +170,7 @@ def save_model(
 
     if (prompted is None) != (card.prompts is None):
         raise ValueError("the card and the networks do not agree on weights for prompts")
-    version = _AUTOMATIC_VERSION if prompted is None else _PROMPTS_VERSION
-    card = card.model_copy(update={"format_version": version})
+    card = card.model_copy(update={"format_version": _version_of(card)})
     kept = dict(_kept_tensors(segmenter, card))
     _require_described(kept, card)
     if prompted is not None:
@@ -182,6 +185,12 @@ def save_model(
             "free some space or choose another folder",
             code="cannot_write",
         ) from error
+
+
+def _version_of(card: ModelCard) -> int:
+    if card.normalisation.kind == "colour" or card.channels:
+        return _CHANNELS_VERSION
+    return _AUTOMATIC_VERSION if card.prompts is None else _PROMPTS_VERSION
 
 
 def read_card(path: Path) -> ModelCard:

@@ -119,7 +119,7 @@ def _save(
 
 def _read_by(job: FinetuneJob, weights: Path | None) -> dict[Path, str]:
     """Files that the output must not replace; it may replace the initial model."""
-    read = {each.volume: "a volume" for each in job.examples}
+    read = {path: "a volume" for each in job.examples for path in each.images}
     read |= {each.segmentation: "a segmentation" for each in job.examples}
     for path in (weights, job.checkpoint):
         if path is not None:

@@ -38,6 +38,7 @@ def card_of(
         axis=examples.axis,
         normalisation=examples.normalisation,
         input_size=plan.input_size,
+        channels=list(examples.channels),
         training={
             "steps": outcome.steps,
             "planned_steps": plan.steps,

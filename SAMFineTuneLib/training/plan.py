@@ -122,6 +122,6 @@ def _input_size(choices: FinetuneChoices, examples: TrainingSet, largest: int | 
         return _SAM_INPUT
     else:
         ceiling = largest
-    longest = max(max(each.image.shape) for each in examples.slices)
+    longest = max(max(each.image.shape[:2]) for each in examples.slices)
     fitting = -(-longest // _INPUT_STEP) * _INPUT_STEP
     return min(max(_SMALLEST_INPUT, fitting), ceiling)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
+from SAMFineTuneLib.volumes.colour import colours_or_grey
 from SAMFineTuneLib.volumes.dicom.labels import (
     dicom_labels,
     dicom_labels_text,
@@ -28,9 +29,10 @@ from SAMFineTuneLib.volumes.volume import Volume
 
 
 def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volume:
-    """Read a 3-D scalar image from a file or from a folder with DICOM series.
+    """Read a 3-D image, grey or in colour, from a file or from a folder with DICOM series.
 
-    An image of one slice is a volume with k = 1.
+    An image of one slice is a volume with k = 1. Three values a voxel are red, green and blue, four
+    these and an opacity; an image without a coloured voxel is grey.
 
     Args:
         path: the file or folder.
@@ -38,7 +40,7 @@ def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volu
             several, its UID or the end of the UID; None if there is only one.
 
     Raises:
-        InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
+        InputError: the file is missing, damaged, no image, or not a 3-D one.
     """
     path = Path(path)
     kind = dicom_labels_text(path)
@@ -49,10 +51,21 @@ def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volu
             "segmentation",
             code="not_an_image",
         )
-    read = read_image(path, series)
+    read = read_image(path, series, colours_ok=True)
     array, non_finite = _finite(path, read.array)
     remarks = (*read.remarks, *_non_finite_remark(path, non_finite))
-    return Volume(computable(array), read.geometry, read.modality, non_finite, remarks, read.series)
+    if array.ndim > 3:
+        array, told = colours_or_grey(array, path.name)
+        remarks = (*remarks, *told)
+    return Volume(
+        computable(array),
+        read.geometry,
+        read.modality,
+        non_finite,
+        remarks,
+        read.series,
+        is_colour=array.ndim > 3,
+    )
 
 
 def read_grid(path: str | os.PathLike[str], series: str | None = None) -> Geometry:
