@@ -10,9 +10,10 @@ from SAMFineTuneLib.cli.field_option import add_field, chosen_fields
 from SAMFineTuneLib.jobs.schema import EvaluateJob, make_job
 
 _DESCRIPTION = """\
-Compare a segmentation with a reference: for each label the Dice similarity coefficient (DSC) and
-the normalised surface distance (NSD) at a tolerance in mm, over the whole volume or over chosen
-slices. A segmentation on another grid is resampled onto the grid of the reference.
+Compare a segmentation with a reference: for each label the Dice similarity coefficient (DSC), the
+intersection over union (IoU), the normalised surface distance (NSD) at a tolerance in mm and the
+95th-percentile Hausdorff distance (HD95) in mm, over the whole volume or over chosen slices.
+A segmentation on another grid is resampled onto the grid of the reference.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib evaluate --prediction whole.nii.gz --reference truth.nii.gz \\
@@ -22,7 +23,9 @@ _EXAMPLE = """\
 
 def add_to(commands: Commands) -> None:
     """Add the command with its options."""
-    parser = add_command(commands, "evaluate", _run, "measure DSC and NSD", _DESCRIPTION, _EXAMPLE)
+    parser = add_command(
+        commands, "evaluate", _run, "measure DSC, IoU, NSD and HD95", _DESCRIPTION, _EXAMPLE
+    )
     add_field(parser, EvaluateJob, "prediction", metavar="P")
     add_field(parser, EvaluateJob, "reference", metavar="R")
     add_field(parser, EvaluateJob, "labels", metavar="all|1,5")

@@ -436,7 +436,7 @@ class ApplyJob(_Record):
 
 
 class EvaluateJob(_Record):
-    """Compare a segmentation with a reference: DSC, and NSD at a tolerance in mm."""
+    """Compare a segmentation with a reference: DSC, IoU, NSD at a tolerance in mm, and HD95."""
 
     kind: Literal["evaluate"] = "evaluate"
     schema_version: Literal[1] = 1

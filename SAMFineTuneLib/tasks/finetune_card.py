@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from SAMFineTuneLib.evaluation.overlap import iou_of
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
 from SAMFineTuneLib.tasks.prompt_phase import TunedForPrompts
@@ -78,11 +79,14 @@ def _metrics(
     if outcome.validation is None:
         return {"validation_dsc": None, "held_out": "none"}
     by_class = outcome.validation.by_class
+    numbered = list(enumerate(examples.labels, start=1))
     return {
         "validation_dsc": outcome.validation.mean,
         "validation_dsc_by_label": {
-            str(label.value): by_class[number]
-            for number, label in enumerate(examples.labels, start=1)
+            str(label.value): by_class[number] for number, label in numbered
+        },
+        "validation_iou_by_label": {
+            str(label.value): iou_of(by_class[number]) for number, label in numbered
         },
         "held_out": held_out.by,
         "held_out_slices": len(held_out.validation),
