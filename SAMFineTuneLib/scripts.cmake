@@ -46,9 +46,13 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/examples/example.py
   SAMFineTuneLib/examples/example_labels.py
   SAMFineTuneLib/examples/example_warnings.py
+  SAMFineTuneLib/examples/image_list.py
   SAMFineTuneLib/examples/kept_slices.py
+  SAMFineTuneLib/examples/listed_case.py
+  SAMFineTuneLib/examples/listed_examples.py
   SAMFineTuneLib/examples/loading.py
   SAMFineTuneLib/examples/opened_example.py
+  SAMFineTuneLib/examples/prepared_slices.py
   SAMFineTuneLib/examples/training_set.py
   SAMFineTuneLib/files.py
   SAMFineTuneLib/geometry/__init__.py

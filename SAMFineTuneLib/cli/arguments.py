@@ -107,7 +107,12 @@ def number_or(*keywords: str) -> Callable[[str], str | int]:
 
 def option_name(field: str) -> str:
     """The option of the command line for a field of a job."""
-    renamed = {"learning_rate": "lr", "tolerance_mm": "tolerance", "volumes": "volume"}
+    renamed = {
+        "learning_rate": "lr",
+        "tolerance_mm": "tolerance",
+        "volumes": "volume",
+        "image_list": "list",
+    }
     stem = field.rsplit(".", 1)[-1].split("[")[0]
     return "--" + renamed.get(stem, stem).replace("_", "-")
 

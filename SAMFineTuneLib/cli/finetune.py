@@ -38,6 +38,10 @@ _EXAMPLE = """\
   [{"volume": "a.nii.gz", "segmentation": "a-labels.nii.gz", "labelled": [12], "empty": [2, 30]},
    {"volume": "b.nii.gz", "segmentation": "b-labels.nii.gz", "labels": [1], "axis": "axial"}]
   python -m SAMFineTuneLib finetune --examples examples.json --output model.safetensors
+
+  a data set, with an image and its mask on each line of train.csv and val.csv:
+  python -m SAMFineTuneLib finetune --list train.csv --validation-list val.csv \\
+      --output model.safetensors
 """
 _EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent", "on_top")
 
@@ -85,6 +89,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "known_empty, lists of slices on which every label is complete, on which labels do not "
         "count, and which hold no label",
     )
+    add_field(data, FinetuneJob, "image_list", metavar="TRAIN.csv")
+    add_field(data, FinetuneJob, "validation_list", metavar="VAL.csv")
+    add_field(data, FinetuneJob, "images", metavar="FOLDER")
+    add_field(data, FinetuneJob, "skip_unreadable")
     add_field(data, Example, "labels", metavar="all|1,5")
     add_field(data, FinetuneJob, "label_names", metavar="1=liver,5=spleen")
     add_field(data, Example, "axis")
@@ -130,8 +138,44 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    fields = chosen_fields(chosen, FinetuneJob) | {"examples": _examples(chosen)}
+    fields = chosen_fields(chosen, FinetuneJob)
+    if chosen.image_list is not None:
+        _refuse_contrary(chosen)
+        fields.pop("examples", None)
+    else:
+        _refuse_without_list(chosen)
+        fields.pop("labels", None)
+        fields["examples"] = _examples(chosen)
     return execute(make_job(FinetuneJob, fields, option_name), chosen.job)
+
+
+def _refuse_contrary(chosen: argparse.Namespace) -> None:
+    """Refuses options beside --list that are for volumes."""
+    defaults = {
+        name: Example.model_fields[name].get_default(call_default_factory=True)
+        for name in _EXAMPLE_FIELDS
+    }
+    given = [
+        option_name(name)
+        for name in ("volume", "segmentation", "series", "examples", *_EXAMPLE_FIELDS[1:])
+        if getattr(chosen, name) not in (None, defaults.get(name))
+    ]
+    if given:
+        raise InputError(
+            f"--list excludes {', '.join(given)}",
+            "Give either --list or the others; masks of a list are complete",
+            code="contrary_options",
+        )
+
+
+def _refuse_without_list(chosen: argparse.Namespace) -> None:
+    for name in ("validation_list", "images", "skip_unreadable"):
+        if getattr(chosen, name):
+            raise InputError(
+                f"{option_name(name)} goes with --list",
+                "Give --list as well",
+                code="contrary_options",
+            )
 
 
 def _examples(chosen: argparse.Namespace) -> list[Any]:
@@ -148,7 +192,7 @@ def _examples(chosen: argparse.Namespace) -> list[Any]:
     if not volumes:
         raise InputError(
             "no volume to learn from",
-            "Give --volume and --segmentation, or --examples",
+            "Give --volume and --segmentation, --examples, or --list",
             code="no_volume",
         )
     if len(volumes) != len(segmentations):

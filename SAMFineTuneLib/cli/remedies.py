@@ -47,6 +47,13 @@ REMEDIES: dict[str, tuple[str, ...]] = {
         "Give each structure a name of its own, merge the two, or choose one of them, {labels}, "
         "with --labels",
     ),
+    "listed_files_missing": (
+        "Correct the names in the list, or name with --images the folder that they are relative to",
+    ),
+    "listed_unreadable": (
+        "Replace the file or take its row out of the list, or go on without all rows that cannot "
+        "be read with --skip-unreadable",
+    ),
     "no_labelled_slice": (
         "Label at least one slice, or check the numbers that are given to --labelled",
     ),

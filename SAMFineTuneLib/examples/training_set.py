@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -38,6 +39,11 @@ class LabelledSlice:
     volume: int
     number: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return int(self.image.shape[0]), int(self.image.shape[1])
+
     @cached_property
     def is_labelled(self) -> bool:
         """Whether the slice shows a structure; the other slices are known to be empty."""
@@ -47,6 +53,27 @@ class LabelledSlice:
     def classes(self) -> set[int]:
         """Class numbers of the structures in the slice."""
         return {int(each) for each in np.unique(self.target) if each > 0}
+
+
+@dataclass(frozen=True)
+class ListedData:
+    """What is known of a training set that was read from a list.
+
+    Attributes:
+        fingerprint: text that identifies the files and how they were read, instead of all pixels.
+        held_out: positions of the slices of the validation list to measure on, ascending; None
+            where there is no such list.
+        learnt: how many slices are those of the training list, which come first. The others are
+            never learnt from.
+        skipped: rows whose files could not be read, one sentence each.
+        release: deletes the prepared slices, which cannot be read any more afterwards.
+    """
+
+    fingerprint: str
+    held_out: tuple[int, ...] | None
+    learnt: int
+    skipped: tuple[str, ...]
+    release: Callable[[], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +88,7 @@ class TrainingSet:
         volumes: how many volumes there are.
         warnings: what the user should know, one sentence each.
         channels: the names of the images of a case, in their order; empty where it has one.
+        listed: what is known of the list that the slices come from; None for examples.
     """
 
     slices: list[LabelledSlice]
@@ -70,6 +98,12 @@ class TrainingSet:
     volumes: int
     warnings: list[str] = field(default_factory=list)
     channels: tuple[str, ...] = ()
+    listed: ListedData | None = None
+
+    @property
+    def learnt_slices(self) -> list[LabelledSlice]:
+        """The slices without those of a validation list."""
+        return self.slices if self.listed is None else self.slices[: self.listed.learnt]
 
     @property
     def labelled_volumes(self) -> int:

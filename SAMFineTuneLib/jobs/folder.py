@@ -59,6 +59,11 @@ class JobFolder:
         return self.path / "checkpoint"
 
     @property
+    def prepared_folder(self) -> Path:
+        """Holds the slices of a list while they are learnt from; made by its writer."""
+        return self.path / "prepared"
+
+    @property
     def preview_folder(self) -> Path:
         """Holds images of the work so far; made by the code that writes them."""
         return self.path / "preview"

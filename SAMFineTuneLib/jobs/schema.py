@@ -273,8 +273,28 @@ class FinetuneJob(_Record):
 
     kind: Literal["finetune"] = "finetune"
     schema_version: Literal[1] = 1
+    image_list: FilePath | None = Field(
+        None,
+        description="instead of `examples`: a text file with an image and its mask on each line, "
+        "separated by a comma, a semicolon, a tab or blanks; every label is complete in every mask",
+    )
+    validation_list: FilePath | None = Field(
+        None,
+        description="such a list to measure on; its images are never learnt from. Of a long one, "
+        "up to 200 images are used, evenly spread",
+    )
+    images: FilePath | None = Field(
+        None,
+        description="the folder that names in lists are relative to, instead of that of the list",
+    )
+    skip_unreadable: bool = Field(
+        False, description="go on without the images and masks of a list that cannot be read"
+    )
+    labels: Labels = Field(
+        "all", description="the labels to learn of a list, by number, or all that occur"
+    )
     examples: list[Example] = Field(
-        min_length=1, description="the volumes to learn from, with their labels"
+        default_factory=list, description="the volumes to learn from, with their labels"
     )
     output: Annotated[FilePath, AfterValidator(_check_model_name)] = Field(
         description="the tuned model"
@@ -341,6 +361,22 @@ class FinetuneJob(_Record):
         "structure in all examples; a label with a number that is named here is also taken for "
         "this structure if an example names it otherwise and no other structure has that name",
     )
+
+    @model_validator(mode="after")
+    def _examples_or_list(self) -> FinetuneJob:
+        if self.image_list is None and not self.examples:
+            raise ValueError('"examples" or "image_list" must say what to learn from')
+        if self.image_list is not None and self.examples:
+            raise ValueError('"examples" and "image_list" exclude each other')
+        if self.image_list is None and (
+            self.validation_list or self.images or self.skip_unreadable or self.labels != "all"
+        ):
+            raise ValueError(
+                '"validation_list", "images", "skip_unreadable" and "labels" go with "image_list"'
+            )
+        if self.validation_list is not None and self.validation == "none":
+            raise ValueError('"validation_list" and "validation": "none" exclude each other')
+        return self
 
 
 class ApplyJob(_Record):

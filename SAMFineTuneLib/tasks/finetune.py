@@ -10,6 +10,7 @@ import torch
 
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.listed_examples import Expected, ListSource, load_list
 from SAMFineTuneLib.examples.loading import load_examples
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
@@ -18,7 +19,7 @@ from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_wr
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.models.model_file import ModelCard, save_model
 from SAMFineTuneLib.tasks.finetune_card import card_of, with_prompts
-from SAMFineTuneLib.tasks.finetune_events import log_plan, watch_of
+from SAMFineTuneLib.tasks.finetune_events import log_plan, prepare_progress, watch_of
 from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.tasks.prompt_phase import PromptPhase, TunedForPrompts
 from SAMFineTuneLib.tasks.starting_point import StartingPoint, weights_to_start_from
@@ -27,7 +28,7 @@ from SAMFineTuneLib.training.plan import FinetunePlan, settle
 from SAMFineTuneLib.training.preview import PreviewWriter
 from SAMFineTuneLib.training.prompt_tuning import PromptTuning
 from SAMFineTuneLib.training.shortfall import shortfalls
-from SAMFineTuneLib.training.validation_split import ValidationSplit, split
+from SAMFineTuneLib.training.validation_split import ValidationSplit, by_list, split
 from SAMFineTuneLib.worker.events import EventWriter
 
 
@@ -46,7 +47,7 @@ def run_finetune(
     refuse_overwriting([job.output], _read_by(job, weights))
     events.log("reading the examples")
     start = StartingPoint(weights, InitialModel.of_job(job))
-    examples = _examples(job, start.initial, control)
+    examples = _examples(job, start.initial, folder, events, control)
     for warning in examples.warnings:
         events.warning(warning)
     choices = job if start.initial is None else start.initial.with_its_strategy(job)
@@ -76,7 +77,11 @@ def run_finetune(
         card = with_prompts(card, for_prompts)
         warnings += for_prompts.warnings
     _save(job.output, segmenter, card, tuning, for_prompts)
-    return _result(job.output, card, outcome, warnings)
+    result = _result(job.output, card, outcome, warnings)
+    if examples.listed is not None:
+        result["skipped"] = list(examples.listed.skipped)
+        examples.listed.release()
+    return result
 
 
 def _tuned(
@@ -121,13 +126,24 @@ def _read_by(job: FinetuneJob, weights: Path | None) -> dict[Path, str]:
     """Files that the output must not replace; it may replace the initial model."""
     read = {path: "a volume" for each in job.examples for path in each.images}
     read |= {each.segmentation: "a segmentation" for each in job.examples}
+    for path in (job.image_list, job.validation_list):
+        if path is not None:
+            read[path] = "a list"
     for path in (weights, job.checkpoint):
         if path is not None:
             read[path] = "the weights that it starts from"
     return read
 
 
-def _examples(job: FinetuneJob, initial: InitialModel | None, control: Control) -> TrainingSet:
+def _examples(
+    job: FinetuneJob,
+    initial: InitialModel | None,
+    folder: JobFolder,
+    events: EventWriter,
+    control: Control,
+) -> TrainingSet:
+    if job.image_list is not None:
+        return _listed(job, job.image_list, initial, folder, events, control)
     if initial is None:
         return load_examples(job.examples, job.label_names, control.raise_if_cancelled)
     # A tuned network keeps the normalisation and the label numbers that it was tuned with.
@@ -141,11 +157,45 @@ def _examples(job: FinetuneJob, initial: InitialModel | None, control: Control) 
     )
 
 
+def _listed(
+    job: FinetuneJob,
+    path: Path,
+    initial: InitialModel | None,
+    folder: JobFolder,
+    events: EventWriter,
+    control: Control,
+) -> TrainingSet:
+    expected = Expected()
+    if initial is not None:
+        _require_one_image(initial)
+        expected = Expected(initial.card.normalisation, initial.labels, initial.path.name)
+    return load_list(
+        ListSource(path, job.validation_list, job.images, job.labels, job.skip_unreadable),
+        folder.prepared_folder,
+        job.label_names,
+        control.raise_if_cancelled,
+        prepare_progress(events),
+        expected,
+    )
+
+
+def _require_one_image(initial: InitialModel) -> None:
+    if initial.card.normalisation.images > 1:
+        raise InputError(
+            f"{initial.path.name} was tuned on cases of several images, and a row of a list has "
+            "one",
+            "Describe the cases in a file of examples",
+            code="other_channels",
+        )
+
+
 def _split(
     job: FinetuneJob, examples: TrainingSet, plan: FinetunePlan, events: EventWriter
 ) -> ValidationSplit:
     if job.validation == "none":
         return ValidationSplit(list(range(len(examples.slices))), [], "none")
+    if examples.listed is not None and examples.listed.held_out is not None:
+        return by_list(examples.listed.learnt, examples.listed.held_out)
     held_out = split(examples.slices, plan.seed)
     if not held_out.validation:
         events.warning(

@@ -53,6 +53,7 @@ def card_of(
             "volumes": examples.volumes,
             "labelled_slices": len(labelled),
             "empty_slices": len(examples.slices) - len(labelled),
+            **_of_list(examples),
         },
         metrics=_metrics(examples, held_out, outcome),
     )
@@ -62,6 +63,16 @@ def with_prompts(card: ModelCard, for_prompts: TunedForPrompts) -> ModelCard:
     """The card with the weights for prompts and what was measured of them."""
     metrics = {**card.metrics, "prompted": for_prompts.measured}
     return card.model_copy(update={"prompts": for_prompts.card, "metrics": metrics})
+
+
+def _of_list(examples: TrainingSet) -> dict[str, int]:
+    """How many slices were kept apart in a validation list, and how many rows were skipped."""
+    if examples.listed is None:
+        return {}
+    counts = {"skipped_rows": len(examples.listed.skipped)}
+    if examples.listed.held_out is not None:
+        counts["validation_list_slices"] = len(examples.listed.held_out)
+    return counts
 
 
 def _labels(examples: TrainingSet) -> list[LabelCard]:

@@ -78,7 +78,7 @@ class StartingPoint:
             sha256 = load_checkpoint(network, self.weights).sha256
         network.to(device)
         renew_context_decoder(network)
-        context = context_of_slices(network, examples.slices, len(examples.labels) + 1)
+        context = context_of_slices(network, examples.learnt_slices, len(examples.labels) + 1)
         segmenter = AutomaticSegmenter(network, len(examples.labels), context)
         adapt(network, plan.method, plan.scope, plan.rank)
         return segmenter, sha256

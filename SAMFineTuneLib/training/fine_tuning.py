@@ -101,6 +101,8 @@ class FineTuning:
         # Where too few slices are held out, the latest weights are kept.
         self._chooses = split.can_choose(self._slices)
         self._final_pass_from = _FINAL_PASS_FROM if self._chooses else _FINAL_PASS_OF_FEW_FROM
+        if not split.joins_at_the_end:
+            self._final_pass_from = 1.0
         self._pool = self._pool_of_phase()
         self._sampler = SliceSampler(
             segmenter,
@@ -199,7 +201,9 @@ class FineTuning:
         return self.resumed_at > 0 and validated != self.resumed_at and self._is_validation_due()
 
     def _is_final_pass_due(self) -> bool:
-        return not self._state.final_pass and self._loop.schedule.progress >= self._final_pass_from
+        if self._state.final_pass or not self._split.joins_at_the_end:
+            return False
+        return self._loop.schedule.progress >= self._final_pass_from
 
     def _is_out_of_patience(self) -> bool:
         patience = self._plan.patience
@@ -267,7 +271,10 @@ def signature_of(plan: FinetunePlan, examples: TrainingSet, start: str) -> str:
         start: identifies the network's weights before the first step.
     """
     content = hashlib.sha256()
-    for each in examples.slices:
+    if examples.listed is not None:
+        # The files of a list are known by their sizes and times; they are too many to read.
+        content.update(examples.listed.fingerprint.encode())
+    for each in [] if examples.listed else examples.slices:
         content.update(repr((each.volume, each.number, each.image.shape)).encode())
         for part in (each.image, each.target, each.known):
             content.update(part.tobytes())

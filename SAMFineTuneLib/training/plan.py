@@ -107,7 +107,7 @@ def settle(choices: FinetuneChoices, examples: TrainingSet, pretrained: bool) ->
 def _steps_of_preset(recipe: Recipe, examples: TrainingSet) -> int:
     if examples.labelled_volumes == 1 or recipe.steps_a_slice is None:
         return recipe.steps
-    labelled = sum(each.is_labelled for each in examples.slices)
+    labelled = sum(each.is_labelled for each in examples.learnt_slices)
     return min(recipe.steps, recipe.steps_a_slice * labelled)
 
 
@@ -122,6 +122,6 @@ def _input_size(choices: FinetuneChoices, examples: TrainingSet, largest: int | 
         return _SAM_INPUT
     else:
         ceiling = largest
-    longest = max(max(each.image.shape[:2]) for each in examples.slices)
+    longest = max(max(each.shape) for each in examples.slices)
     fitting = -(-longest // _INPUT_STEP) * _INPUT_STEP
     return min(max(_SMALLEST_INPUT, fitting), ceiling)

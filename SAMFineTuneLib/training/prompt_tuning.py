@@ -202,7 +202,9 @@ class PromptTuning:
         )
 
     def _is_joining_due(self) -> bool:
-        waits = bool(self._split.validation) and not self._chooses and not self._state.final_pass
+        if self._state.final_pass or not self._split.joins_at_the_end:
+            return False
+        waits = bool(self._split.validation) and not self._chooses
         return waits and self._loop.schedule.progress >= _JOIN_FROM
 
     def _join(self) -> None:

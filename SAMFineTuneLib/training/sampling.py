@@ -124,8 +124,7 @@ class SliceSampler:
     def _compute(self, position: int, seed: int) -> CachedSample:
         each = self._slices[position]
         size = self._network.input_size
-        rows, columns = each.image.shape[:2]
-        fit = SquareFit(rows, columns, each.spacing, size)
+        fit = SquareFit(*each.shape, each.spacing, size)
         moved = self._augmentation.positions(seed)
         image = fit.image_to_square(channels_first(each.image), moved)
         image = self._augmentation.intensity(image, seed)

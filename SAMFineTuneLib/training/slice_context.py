@@ -39,8 +39,7 @@ def context_of_slices(
     device = next(network.parameters()).device
     features, masks = [], []
     for each in chosen:
-        rows, columns = each.image.shape[:2]
-        fit = SquareFit(rows, columns, each.spacing, network.input_size)
+        fit = SquareFit(*each.shape, each.spacing, network.input_size)
         image = fit.image_to_square(channels_first(each.image))
         pixels = network_pixels(image, each.window, network.spec.normalisation)[None]
         with autocast(device):

@@ -73,8 +73,9 @@ class Validation:
             check()
             for position, predicted in zip(positions, self._predicted(positions), strict=True):
                 each = self._slices[position]
+                target = each.target
                 for number in np.flatnonzero(each.known):
-                    found, truth = predicted == number, each.target == number
+                    found, truth = predicted == number, target == number
                     overlap[number] += (found & truth).sum()
                     sizes[number] += found.sum() + truth.sum()
         self._segmenter.train(was_training)
@@ -101,7 +102,7 @@ class Validation:
             images = [self._slices[position].image for position in positions]
             state = embed(self._segmenter.network, images, first.window, first.spacing, 0)
         probabilities = probabilities_from(
-            self._segmenter, state, first.image.shape, first.spacing, self._prefix
+            self._segmenter, state, first.shape, first.spacing, self._prefix
         )
         predicted: np.ndarray = probabilities.argmax(1).cpu().numpy()
         return predicted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,8 @@ from SAMFineTuneLib.examples.training_set import LabelledSlice
 
 # Share of the volumes, or of the labelled slices, that is held out, and at least one.
 _SHARE = 0.15
+# With more than these the DSC hardly becomes more certain, and measuring takes long.
+_MOST = 200
 # The DSC of fewer held-out labelled slices than this is too uncertain to choose weights by: the
 # best of several measurements is then best by chance, and is often an early one.
 _ENOUGH_TO_CHOOSE = 8
@@ -24,12 +27,21 @@ class ValidationSplit:
     Attributes:
         training: slices to learn from.
         validation: held-out slices; empty where no slice can be held out.
-        by: whether whole volumes or single slices are held out, or nothing.
+        by: whether whole volumes or single slices are held out, or the slices of a list that the
+            user gave for it, or nothing.
     """
 
     training: list[int]
     validation: list[int]
-    by: Literal["volume", "slice", "none"]
+    by: Literal["volume", "slice", "validation list", "none"]
+
+    @property
+    def joins_at_the_end(self) -> bool:
+        """Whether the held-out slices may be learnt from once the network is measured.
+
+        What a user keeps apart in a list of its own is never learnt from.
+        """
+        return self.by != "validation list"
 
     def can_choose(self, slices: Sequence[LabelledSlice]) -> bool:
         """Whether enough labelled slices are held out to choose weights by."""
@@ -52,31 +64,43 @@ def split(slices: list[LabelledSlice], seed: int) -> ValidationSplit:
     order = np.random.default_rng([seed, 1]).permutation
     volumes = sorted({each.volume for each in slices if each.is_labelled})
     if len(volumes) > 1:
-        groups = [
-            [position for position, each in enumerate(slices) if each.volume == volumes[index]]
-            for index in order(len(volumes))
-        ]
-        held_out = _spare(slices, groups, max(1, round(_SHARE * len(volumes))))
+        of_volume: dict[int, list[int]] = defaultdict(list)
+        for position, each in enumerate(slices):
+            of_volume[each.volume].append(position)
+        groups = [of_volume[volumes[index]] for index in order(len(volumes))]
+        held_out = _spare(slices, groups, _wanted(len(volumes)))
         if held_out:
             return _without(slices, held_out, "volume")
     labelled = [position for position, each in enumerate(slices) if each.is_labelled]
     groups = [[labelled[index]] for index in order(len(labelled))]
-    held_out = _spare(slices, groups, max(1, round(_SHARE * len(labelled))))
+    held_out = _spare(slices, groups, _wanted(len(labelled)))
     return _without(slices, held_out, "slice" if held_out else "none")
+
+
+def by_list(learnt: int, held_out: Sequence[int]) -> ValidationSplit:
+    """Holds out slices of a list that the user gave for it.
+
+    Args:
+        learnt: how many slices are learnt from; they come first.
+        held_out: positions of the slices to measure on.
+    """
+    return ValidationSplit(list(range(learnt)), list(held_out), "validation list")
+
+
+def _wanted(available: int) -> int:
+    return min(max(1, round(_SHARE * available)), _MOST)
 
 
 def _spare(slices: list[LabelledSlice], groups: list[list[int]], wanted: int) -> list[int]:
     """The first `wanted` groups without which every class still has a slice to learn from."""
-    remaining = set(range(len(slices)))
-    every_class = set().union(*(each.classes for each in slices))
+    left = Counter(number for each in slices for number in each.classes)
     held_out: list[int] = []
     for group in groups:
         if not wanted:
             break
-        left = remaining - set(group)
-        still_shown = set().union(*(slices[position].classes for position in left))
-        if still_shown == every_class and any(slices[each].is_labelled for each in group):
-            remaining = left
+        taken = Counter(number for position in group for number in slices[position].classes)
+        if taken and all(left[number] > count for number, count in taken.items()):
+            left.subtract(taken)
             held_out += group
             wanted -= 1
     return sorted(held_out)
@@ -85,5 +109,6 @@ def _spare(slices: list[LabelledSlice], groups: list[list[int]], wanted: int) ->
 def _without(
     slices: list[LabelledSlice], held_out: list[int], by: Literal["volume", "slice", "none"]
 ) -> ValidationSplit:
-    training = [position for position in range(len(slices)) if position not in held_out]
+    kept_apart = set(held_out)
+    training = [position for position in range(len(slices)) if position not in kept_apart]
     return ValidationSplit(training, held_out, by)
