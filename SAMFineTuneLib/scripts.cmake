@@ -165,6 +165,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/checkpoint.py
   SAMFineTuneLib/tasks/drawn_slices.py
   SAMFineTuneLib/tasks/evaluate.py
+  SAMFineTuneLib/tasks/evaluate_list.py
   SAMFineTuneLib/tasks/finetune.py
   SAMFineTuneLib/tasks/finetune_card.py
   SAMFineTuneLib/tasks/finetune_events.py

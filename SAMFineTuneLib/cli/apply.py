@@ -50,6 +50,9 @@ def add_to(commands: Commands) -> None:
         "with + between, in the model's order",
         type=images_of_case,
     )
+    add_field(parser, ApplyJob, "image_list", metavar="IMAGES.csv")
+    add_field(parser, ApplyJob, "images", metavar="FOLDER")
+    add_field(parser, ApplyJob, "skip_unreadable")
     add_field(parser, ApplyJob, "series", metavar="N|UID", more="; repeat it")
     add_field(parser, ApplyJob, "output", metavar="OUT")
     add_field(
@@ -130,13 +133,13 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
             "give them with --drawn",
             code="contrary_options",
         )
-    if drawn and len(drawn) != len(chosen.volumes):
+    volumes = first_images(chosen.volumes or [])
+    if drawn and len(drawn) != len(volumes):
         raise InputError(
-            f"{counted(len(chosen.volumes), 'volume')} but {counted(len(drawn), 'time')} --drawn",
+            f"{counted(len(volumes), 'volume')} but {counted(len(drawn), 'time')} --drawn",
             "give one for each --volume, in the same order, or --examples",
             code="contrary_options",
         )
-    volumes = first_images(chosen.volumes)
     series = series_of_volumes(volumes, chosen.series)
     return [
         {"volume": volume, "segmentation": labels, "series": own, **stated}

@@ -18,6 +18,9 @@ A segmentation on another grid is resampled onto the grid of the reference.
 _EXAMPLE = """\
   python -m SAMFineTuneLib evaluate --prediction whole.nii.gz --reference truth.nii.gz \\
       --slices 3,4,5 --tolerance 2.0
+  all images of a list, with their masks, that apply --list has segmented:
+  python -m SAMFineTuneLib evaluate --list test.csv --predictions segmentations/ \\
+      --output table.csv
 """
 
 
@@ -28,13 +31,17 @@ def add_to(commands: Commands) -> None:
     )
     add_field(parser, EvaluateJob, "prediction", metavar="P")
     add_field(parser, EvaluateJob, "reference", metavar="R")
+    add_field(parser, EvaluateJob, "image_list", metavar="PAIRS.csv")
+    add_field(parser, EvaluateJob, "predictions", metavar="FOLDER")
+    add_field(parser, EvaluateJob, "images", metavar="FOLDER")
+    add_field(parser, EvaluateJob, "skip_unreadable")
     add_field(parser, EvaluateJob, "labels", metavar="all|1,5")
     add_field(parser, EvaluateJob, "label_names", metavar="1=liver,5=spleen")
     add_field(parser, EvaluateJob, "slices", metavar="3,4,5")
     add_field(parser, EvaluateJob, "axis")
     add_field(parser, EvaluateJob, "tolerance_mm", metavar="MM")
     add_field(parser, EvaluateJob, "on_top", metavar="NAME_OR_LABEL", more=REPEATED_ON_TOP)
-    add_field(parser, EvaluateJob, "output", metavar="METRICS.json")
+    add_field(parser, EvaluateJob, "output", metavar="METRICS.json|TABLE.csv")
 
 
 def _run(chosen: argparse.Namespace) -> int:

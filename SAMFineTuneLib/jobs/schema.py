@@ -385,7 +385,18 @@ class ApplyJob(_Record):
     kind: Literal["apply"] = "apply"
     schema_version: Literal[1] = 1
     model: FilePath = Field(description="the tuned model")
-    volumes: list[FilePath] = Field(min_length=1, description="image file or DICOM folder")
+    volumes: list[FilePath] = Field(default_factory=list, description="image file or DICOM folder")
+    image_list: FilePath | None = Field(
+        None,
+        description="instead of `volumes`: a text file with an image on each line; further columns "
+        "are ignored",
+    )
+    images: FilePath | None = Field(
+        None, description="the folder that names in the list are relative to"
+    )
+    skip_unreadable: bool = Field(
+        False, description="go on without the images of the list that cannot be read"
+    )
     channels: list[Channels] = Field(
         default_factory=list,
         description="for each volume the further images of the same case, in the order of the "
@@ -453,6 +464,16 @@ class ApplyJob(_Record):
         return self.channels[index] if self.channels else []
 
     @model_validator(mode="after")
+    def _volumes_or_list(self) -> ApplyJob:
+        if self.image_list is None and not self.volumes:
+            raise ValueError('"volumes" or "image_list" must say what to segment')
+        if self.image_list is not None and (self.volumes or self.series or self.drawn):
+            raise ValueError('"image_list" excludes "volumes", "series" and "drawn"')
+        if self.image_list is None and (self.images or self.skip_unreadable):
+            raise ValueError('"images" and "skip_unreadable" go with "image_list"')
+        return self
+
+    @model_validator(mode="after")
     def _outputs_fit(self) -> ApplyJob:
         if self.channels and len(self.channels) != len(self.volumes):
             raise ValueError('"channels" must have an item for each volume')
@@ -463,7 +484,7 @@ class ApplyJob(_Record):
             if path is None:
                 continue
             is_file = path.name.lower().endswith(suffixes)
-            if len(self.volumes) > 1 and is_file:
+            if (len(self.volumes) > 1 or self.image_list is not None) and is_file:
                 raise ValueError(f'"{name}" must be a folder when there are several volumes')
             if not is_file and path.suffix and not path.is_dir():
                 formats = " ".join(suffixes)
@@ -476,8 +497,24 @@ class EvaluateJob(_Record):
 
     kind: Literal["evaluate"] = "evaluate"
     schema_version: Literal[1] = 1
-    prediction: FilePath = Field(description="the segmentation to measure")
-    reference: FilePath = Field(description="the segmentation that is taken as the truth")
+    prediction: FilePath | None = Field(None, description="the segmentation to measure")
+    reference: FilePath | None = Field(
+        None, description="the segmentation that is taken as the truth"
+    )
+    image_list: FilePath | None = Field(
+        None,
+        description="instead of one segmentation and its reference: a text file with both on each "
+        "line or, with `predictions`, with an image and its reference",
+    )
+    predictions: FilePath | None = Field(
+        None, description="folder that `apply` wrote the segmentations of the list's images to"
+    )
+    images: FilePath | None = Field(
+        None, description="the folder that names in the list are relative to"
+    )
+    skip_unreadable: bool = Field(
+        False, description="go on without the files of the list that cannot be read"
+    )
     labels: Labels = Field(
         "all", description="the labels to measure, by number in the reference, or all that occur"
     )
@@ -499,7 +536,28 @@ class EvaluateJob(_Record):
         description="names or labels of segments that cover the others where segments of a file "
         "overlap; without it such a file is refused; the highest first",
     )
-    output: FilePath | None = Field(None, description="also write the figures to this file")
+    output: FilePath | None = Field(
+        None,
+        description="also write the figures to this file; of a list, a table of all cases (.csv) "
+        "or the same as JSON (.json)",
+    )
+
+    @model_validator(mode="after")
+    def _pair_or_list(self) -> EvaluateJob:
+        if self.image_list is None:
+            if self.prediction is None or self.reference is None:
+                missing = "prediction" if self.prediction is None else "reference"
+                raise ValueError(f'"{missing}" must be given, or "image_list"')
+            if self.predictions or self.images or self.skip_unreadable:
+                raise ValueError(
+                    '"predictions", "images" and "skip_unreadable" go with "image_list"'
+                )
+            return self
+        if self.prediction is not None or self.reference is not None:
+            raise ValueError('"image_list" excludes "prediction" and "reference"')
+        if self.output is not None and self.output.suffix.lower() not in (".csv", ".json"):
+            raise ValueError('"output" must end in .csv or .json for a list')
+        return self
 
 
 class CheckpointJob(_Record):

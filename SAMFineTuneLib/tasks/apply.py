@@ -12,6 +12,7 @@ from typing import Any
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.channel_names import swapped
+from SAMFineTuneLib.examples.image_list import read_image_list
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
@@ -60,6 +61,9 @@ def run_apply(
         Cancelled: the user asked to stop; finished volumes stay.
     """
     device = choose_device(job.device)
+    skipped: list[str] = []
+    if job.image_list is not None:
+        job = _with_listed(job, job.image_list, events, control, skipped)
     _require_volumes(job)
     chosen = series_of_volumes(job.volumes, job.series)
     require_drawn(job.drawn, job.volumes, events.warning, chosen)
@@ -73,11 +77,56 @@ def run_apply(
     results = []
     for index, (path, series, output) in enumerate(zip(job.volumes, chosen, outputs, strict=True)):
         events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
-        volume = _read(path, job.further_images(index), series, card, events)
+        try:
+            volume = _read(path, job.further_images(index), series, card, events)
+        except InputError as error:
+            if not job.skip_unreadable:
+                raise
+            skipped.append(_skipped(error, events))
+            continue
         known = _known(job, path, series, volume, card, events)
         write = _writer(job, path, volume, card, events)
         results.append(_apply(job, segmenter, card, volume, known, write, output, events, control))
-    return {"model": str(job.model), "volumes": results}
+    result: dict[str, Any] = {"model": str(job.model), "volumes": results}
+    return result if job.image_list is None else {**result, "skipped": skipped}
+
+
+def _with_listed(
+    job: ApplyJob, path: Path, events: EventWriter, control: Control, skipped: list[str]
+) -> ApplyJob:
+    """The job with the images of its list as volumes; those without a readable header are left out.
+
+    Raises:
+        InputError: the list cannot be used, or no image can be read, or one cannot and is not to
+            be skipped.
+    """
+    listed = read_image_list(path, job.images, columns=1)
+    for remark in listed.remarks:
+        events.warning(remark)
+    volumes = [each.image.path for each in listed.pairs]
+    if job.skip_unreadable:
+        readable = []
+        for volume in volumes:
+            control.raise_if_cancelled()
+            try:
+                read_grid(volume)
+            except InputError as error:
+                skipped.append(_skipped(error, events))
+            else:
+                readable.append(volume)
+        if not readable:
+            raise InputError(
+                f"none of the images of {path.name} can be read: {skipped[0]}",
+                "Check the files",
+                code="listed_unreadable",
+            )
+        volumes = readable
+    return job.model_copy(update={"volumes": volumes})
+
+
+def _skipped(error: InputError, events: EventWriter) -> str:
+    events.warning(f"skipped: {error.message}")
+    return error.message
 
 
 def _require_volumes(job: ApplyJob) -> None:

@@ -27,6 +27,8 @@ class _Endings(NamedTuple):
     uncertainty: str
 
 
+# What follows the volume's name in the names of segmentations in a folder.
+SEGMENTATION_MARK = "_segmentation"
 _COMPRESSED_ENDINGS = _Endings("_segmentation.nii.gz", "_uncertainty.nii.gz")
 # Uncompressed NIfTI files cannot hold names and colours of labels.
 _RAW_ENDINGS = _Endings("_segmentation.seg.nrrd", "_uncertainty.nrrd")
@@ -94,6 +96,12 @@ def _files(volumes: list[Path], output: Path, endings: list[str]) -> list[Path]:
     """One file for each volume: the output itself if it is a file, else named after the volumes."""
     if names_an_image(output) or names_a_dicom_segmentation(output):
         return [output]
+    names = result_names(volumes)
+    return [output / f"{name}{ending}" for name, ending in zip(names, endings, strict=True)]
+
+
+def result_names(volumes: Sequence[Path]) -> list[str]:
+    """How the results of volumes are named in a folder, without mark and ending."""
     names: list[str] = []
     taken: set[str] = set()
     for volume in volumes:
@@ -106,4 +114,4 @@ def _files(volumes: list[Path], output: Path, endings: list[str]) -> list[Path]:
             name = f"{stem}_{number}"
         taken.add(name.casefold())
         names.append(name)
-    return [output / f"{name}{ending}" for name, ending in zip(names, endings, strict=True)]
+    return names

@@ -26,16 +26,25 @@ def run_evaluate(
             a slice that does not exist, an output that cannot be written or would replace one of
             the two.
     """
+    if job.image_list is not None:
+        from SAMFineTuneLib.tasks.evaluate_list import run_evaluate_list
+
+        return run_evaluate_list(job, job.image_list, events, control)
+    assert job.prediction is not None and job.reference is not None
+    return _evaluate_pair(job, job.prediction, job.reference, events, control)
+
+
+def _evaluate_pair(
+    job: EvaluateJob, predicted: Path, true: Path, events: EventWriter, control: Control
+) -> dict[str, Any]:
     from SAMFineTuneLib.volumes.image_as_labels import same_labels_warning
 
     if job.output is not None:
-        refuse_overwriting(
-            [job.output], {job.prediction: "the segmentation", job.reference: "the reference"}
-        )
+        refuse_overwriting([job.output], {predicted: "the segmentation", true: "the reference"})
         require_writable_file(job.output)
     labels = None if job.labels == "all" else job.labels
-    prediction, reference = _read_pair(job, labels)
-    same = same_labels_warning(prediction, reference, job.prediction, job.reference)
+    prediction, reference = _read_pair(job, predicted, true, labels)
+    same = same_labels_warning(prediction, reference, predicted, true)
     for remark in (*prediction.remarks, *reference.remarks, *same):
         events.warning(remark)
     control.raise_if_cancelled()
@@ -44,7 +53,7 @@ def run_evaluate(
     from SAMFineTuneLib.evaluation.report import evaluate
 
     prediction, remarks = in_numbers_of_reference(
-        prediction, reference, labels, job.label_names, job.prediction.name, job.reference.name
+        prediction, reference, labels, job.label_names, predicted.name, true.name
     )
     for remark in remarks:
         events.warning(remark)
@@ -56,7 +65,9 @@ def run_evaluate(
     return result
 
 
-def _read_pair(job: EvaluateJob, labels: list[int] | None) -> tuple[Labelmap, Labelmap]:
+def _read_pair(
+    job: EvaluateJob, predicted: Path, true: Path, labels: list[int] | None
+) -> tuple[Labelmap, Labelmap]:
     """Segmentation and reference; contours, which have no grid, on that of the other."""
     from SAMFineTuneLib.volumes import read_labelmap
     from SAMFineTuneLib.volumes.dicom.labels import needs_grid
@@ -70,8 +81,8 @@ def _read_pair(job: EvaluateJob, labels: list[int] | None) -> tuple[Labelmap, La
     # Without a label in the reference, nobody could know what to measure. The labels are those of
     # the reference: in the prediction, structures of the same names may have other numbers.
     reference_may_be_empty = labels is not None
-    if needs_grid(job.prediction):
-        reference = read(job.reference, reference_may_be_empty, labels)
-        return read(job.prediction, True, None, reference), reference
-    prediction = read(job.prediction, True, None)
-    return prediction, read(job.reference, reference_may_be_empty, labels, prediction)
+    if needs_grid(predicted):
+        reference = read(true, reference_may_be_empty, labels)
+        return read(predicted, True, None, reference), reference
+    prediction = read(predicted, True, None)
+    return prediction, read(true, reference_may_be_empty, labels, prediction)
