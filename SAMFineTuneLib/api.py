@@ -65,10 +65,12 @@ def finetune(
     Args:
         examples: pairs (volume, segmentation) of files, or mappings with the fields of
             `jobs.schema.Example`, which can also describe what is known of slices. In place of a
-            volume may stand the files of all images of a case.
+            volume may stand the files of all images of a case. Empty where `image_list` is given.
         output: the tuned model, whose name ends in .safetensors.
         on_event: called with progress, warnings and previews (`worker.events`).
         settings: further fields of `jobs.schema.FinetuneJob`: preset, backbone, steps, minutes …
+            A data set is learnt from with image_list="train.csv", a text file with an image and its
+            mask on each line, and validation_list="val.csv".
 
     Returns:
         The card of the model: its labels, and what was measured on slices that were held out.
