@@ -30,6 +30,7 @@ from SAMFineTuneLib.slices.expected_images import as_expected
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.tasks.apply_outputs import Output, outputs_of, require_writable
 from SAMFineTuneLib.tasks.drawn_slices import known_structures, require_drawn
+from SAMFineTuneLib.tasks.list_progress import rows_progress
 from SAMFineTuneLib.volumes import (
     Labelmap,
     Volume,
@@ -75,10 +76,15 @@ def run_apply(
     )
     segmenter.to(device)
     results = []
+    listed = job.image_list is not None
+    report = rows_progress(events, "apply")
     for index, (path, series, output) in enumerate(zip(job.volumes, chosen, outputs, strict=True)):
-        events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
+        if listed:
+            report(index, len(outputs))
+        else:
+            events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
         try:
-            volume = _read(path, job.further_images(index), series, card, events)
+            volume = _read(path, job.further_images(index), series, card, events, listed)
         except InputError as error:
             if not job.skip_unreadable:
                 raise
@@ -87,8 +93,10 @@ def run_apply(
         known = _known(job, path, series, volume, card, events)
         write = _writer(job, path, volume, card, events)
         results.append(_apply(job, segmenter, card, volume, known, write, output, events, control))
+    if listed:
+        report(len(outputs), len(outputs))
     result: dict[str, Any] = {"model": str(job.model), "volumes": results}
-    return result if job.image_list is None else {**result, "skipped": skipped}
+    return {**result, "skipped": skipped} if listed else result
 
 
 def _with_listed(
@@ -147,11 +155,13 @@ def _read(
     series: str | None,
     card: ModelCard,
     events: EventWriter,
+    listed: bool,
 ) -> Volume:
     """Reads the images of a case, with warnings where the model may not fit them."""
     volume = read_case(path, further, series)
     volume = as_expected(volume, card.normalisation, path.name, tuple(card.channels))
-    for remark in volume.remarks:
+    # That a picture has no place need not be told of each of thousands.
+    for remark in () if listed and 1 in volume.geometry.shape else volume.remarks:
         events.warning(remark)
     files = [path, *further]
     if card.channels:
@@ -212,6 +222,8 @@ def _apply(
 
     def progress(done: int, total: int) -> None:
         control.raise_if_cancelled()
+        if job.image_list is not None:
+            return
         elapsed = time.monotonic() - started
         eta = elapsed * (total - done) / done if done else None
         events.progress(step=done, steps=total, phase="apply", eta_s=eta)

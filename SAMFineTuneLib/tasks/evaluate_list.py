@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,13 +22,13 @@ from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.schema import EvaluateJob
 from SAMFineTuneLib.tasks.apply_outputs import SEGMENTATION_MARK, result_names
+from SAMFineTuneLib.tasks.list_progress import rows_progress
 from SAMFineTuneLib.volumes import read_labelmap
 from SAMFineTuneLib.worker.events import EventWriter
 from SAMFineTuneLib.worker.json_text import write_json
 
 _COLUMNS = ("case", "label", "name", "dsc", "iou", "nsd", "hd95_mm")
 _FIGURES = _COLUMNS[3:]
-_PROGRESS_EVERY_S = 0.5
 _MOST_TOLD = 10
 
 
@@ -62,7 +61,7 @@ def run_evaluate_list(
     rows: list[_Row] = []
     skipped: list[str] = []
     remarks: dict[str, None] = {}
-    report = _progress(events)
+    report = rows_progress(events, "measure")
     for done, case in enumerate(cases):
         control.raise_if_cancelled()
         report(done, len(cases))
@@ -219,15 +218,3 @@ def _cell(value: object) -> object:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def _progress(events: EventWriter) -> Callable[[int, int], None]:
-    last = float("-inf")
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last >= _PROGRESS_EVERY_S:
-            last = time.monotonic()
-            events.progress(step=done, steps=total, phase="measure")
-
-    return report

@@ -19,8 +19,9 @@ from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_wr
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.models.model_file import ModelCard, save_model
 from SAMFineTuneLib.tasks.finetune_card import card_of, with_prompts
-from SAMFineTuneLib.tasks.finetune_events import log_plan, prepare_progress, watch_of
+from SAMFineTuneLib.tasks.finetune_events import log_plan, watch_of
 from SAMFineTuneLib.tasks.initial_model import InitialModel
+from SAMFineTuneLib.tasks.list_progress import rows_progress
 from SAMFineTuneLib.tasks.prompt_phase import PromptPhase, TunedForPrompts
 from SAMFineTuneLib.tasks.starting_point import StartingPoint, weights_to_start_from
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
@@ -174,7 +175,7 @@ def _listed(
         folder.prepared_folder,
         job.label_names,
         control.raise_if_cancelled,
-        prepare_progress(events),
+        rows_progress(events, "prepare the images"),
         expected,
     )
 

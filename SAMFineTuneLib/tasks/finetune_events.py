@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
@@ -39,21 +38,6 @@ def watch_of(events: EventWriter, control: Control, preview: PreviewWriter) -> W
         check=control.raise_if_cancelled,
         finish=control.finish_requested,
     )
-
-
-def prepare_progress(events: EventWriter) -> Callable[[int, int], None]:
-    """Reports how many rows of a list are prepared, a few times a second at most."""
-    began = last = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done in (0, total) or now - last >= _PROGRESS_EVERY_S:
-            last = now
-            left = (now - began) * (total - done) / done if done else None
-            events.progress(step=done, steps=total, phase="prepare the images", eta_s=left)
-
-    return report
 
 
 def log_plan(

@@ -31,7 +31,9 @@ def test_a_model_from_a_list(shell: Shell, tmp_path: Path) -> None:
     assert refused.code == 2
     assert "train.csv, line 2" in refused.err
     assert "--skip-unreadable" in refused.err
-    done = shell(*words, *ONE_STEP, "--skip-unreadable", "--job", job)
+    # More than one step, so that the final pass would begin, in which held-out slices join.
+    steps = ("--steps", 3, "--batch", 1, "--device", "cpu")
+    done = shell(*words, *steps, "--skip-unreadable", "--job", job)
     assert done.code == 0, done.err
     assert "prepare the images 4 of 4" in done.err
     assert "1 slice held out (by validation list)" in done.err
