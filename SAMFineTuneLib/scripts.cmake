@@ -226,6 +226,13 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/nifti_place.py
   SAMFineTuneLib/volumes/nrrd_slice.py
   SAMFineTuneLib/volumes/number_range.py
+  SAMFineTuneLib/volumes/pictures/__init__.py
+  SAMFineTuneLib/volumes/pictures/decoding.py
+  SAMFineTuneLib/volumes/pictures/fitting.py
+  SAMFineTuneLib/volumes/pictures/image.py
+  SAMFineTuneLib/volumes/pictures/mask.py
+  SAMFineTuneLib/volumes/pictures/segment_text.py
+  SAMFineTuneLib/volumes/pictures/writing.py
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py

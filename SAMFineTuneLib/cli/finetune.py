@@ -17,8 +17,9 @@ from SAMFineTuneLib.training.presets import PRESETS
 
 _DESCRIPTION = """\
 Fine-tune a network on the labelled slices of one or more volumes, and write the tuned model,
-one file that `apply` uses. Volumes are NIfTI, NRRD, MetaImage files or DICOM folders; a
-segmentation may be on another grid than its volume as long as it lies over it.
+one file that `apply` uses. Volumes are NIfTI, NRRD, MetaImage files, DICOM folders or pictures
+(PNG, JPEG, TIFF, BMP); a segmentation may be on another grid than its volume as long as it lies
+over it. The mask of a picture has its size: grey values, a palette, or a colour for each structure.
 
 Slices are numbered from 0 along the axis, in the index order of the volume's file.
 Ctrl-C cancels; the job is kept, and the last line says how to continue it.

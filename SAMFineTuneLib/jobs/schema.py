@@ -157,10 +157,13 @@ class Example(_Record):
     Slice numbers count along `axis` from 0 in the index order of the volume's file.
     """
 
-    volume: FilePath = Field(description="image file or DICOM folder")
+    volume: FilePath = Field(
+        description="image file, which may be a picture (PNG, JPEG, TIFF, BMP), or DICOM folder"
+    )
     segmentation: FilePath = Field(
         description="labels of the volume, in any geometry that lies over it: an image file, a "
-        "DICOM segmentation (SEG), DICOM contours (RTSTRUCT), or a folder with one of these two"
+        "DICOM segmentation (SEG), DICOM contours (RTSTRUCT), or a folder with one of these two; "
+        "or a picture of the size of the volume, whose values, palette or colours are labels"
     )
     labels: Labels = Field(
         "all", description="the labels to learn, by number in the segmentation, or all that occur"
@@ -327,7 +330,10 @@ class ApplyJob(_Record):
     kind: Literal["apply"] = "apply"
     schema_version: Literal[1] = 1
     model: FilePath = Field(description="the tuned model")
-    volumes: list[FilePath] = Field(min_length=1, description="image file or DICOM folder")
+    volumes: list[FilePath] = Field(
+        min_length=1,
+        description="image file, which may be a picture (PNG, JPEG, TIFF, BMP), or DICOM folder",
+    )
     series: list[Series] = Field(
         default_factory=list,
         description="which series of a DICOM folder that holds several: its UID, or its number in "
@@ -335,13 +341,15 @@ class ApplyJob(_Record):
         "order, or one for all",
     )
     output: FilePath = Field(
-        description="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd; .dcm for a DICOM volume: a "
-        "DICOM segmentation that belongs to its series), or a folder, as for several volumes"
+        description="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd; .png .tif .bmp for a picture; "
+        ".dcm for a DICOM volume: a DICOM segmentation that belongs to its series), or a folder, "
+        "as for several volumes"
     )
     uncertainty: FilePath | None = Field(
         None,
         description="also write how uncertain the model is of each voxel, including voxels of "
-        "slices that are drawn already: a file, or a folder for several volumes",
+        "slices that are drawn already: a file (.tif for a picture), or a folder, as for several "
+        "volumes",
     )
     drawn: list[Example] = Field(
         default_factory=list,

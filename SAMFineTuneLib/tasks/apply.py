@@ -11,6 +11,7 @@ from typing import Any
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.image_endings import names_a_picture
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_a_dicom_segmentation
@@ -41,6 +42,7 @@ from SAMFineTuneLib.volumes.dicom.segmentation_writing import (
     write_segmentation,
 )
 from SAMFineTuneLib.volumes.dicom.sources import source_headers
+from SAMFineTuneLib.volumes.pictures.writing import require_labels_holdable
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.worker.events import EventWriter
 
@@ -66,6 +68,7 @@ def run_apply(
     segmenter, card = load_model(
         job.model, lambda card: find_weights(card.backbone, job.checkpoint)
     )
+    _require_labels_holdable(outputs, card)
     segmenter.to(device)
     results = []
     for index, (path, series, output) in enumerate(zip(job.volumes, chosen, outputs, strict=True)):
@@ -86,6 +89,14 @@ def _require_volumes(job: ApplyJob) -> None:
             )
         if names_a_dicom_segmentation(job.output):
             check_dicom_output(job.output, path)
+
+
+def _require_labels_holdable(outputs: Sequence[Output], card: ModelCard) -> None:
+    """Checks that the pictures to be written can hold the model's labels."""
+    for output in outputs:
+        if names_a_picture(output.segmentation):
+            largest = max((label.value for label in card.labels), default=0)
+            require_labels_holdable(output.segmentation, largest)
 
 
 def _read(path: Path, series: str | None, card: ModelCard, events: EventWriter) -> Volume:

@@ -1,4 +1,4 @@
-"""Reads volumes and labelmaps from image files: NIfTI, NRRD, MetaImage, DICOM."""
+"""Reads volumes and labelmaps from image files: NIfTI, NRRD, MetaImage, DICOM, pictures."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
 from SAMFineTuneLib.volumes.label_values import labels_of, stored_step
 from SAMFineTuneLib.volumes.labelmap import Labelmap
 from SAMFineTuneLib.volumes.number_range import computable
+from SAMFineTuneLib.volumes.pictures.decoding import is_picture
+from SAMFineTuneLib.volumes.pictures.mask import read_mask
 from SAMFineTuneLib.volumes.segment_header import moved_by_old_extent, segments
 from SAMFineTuneLib.volumes.segment_layers import Flattened, flatten, needs_flattening
 from SAMFineTuneLib.volumes.volume import Volume
@@ -50,6 +52,10 @@ def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volu
             code="not_an_image",
         )
     read = read_image(path, series)
+    if read.array.ndim > 3:
+        raise InputError(
+            f"'{path}' is in colour, not grey", "Give a grey-scale image", code="not_scalar"
+        )
     array, non_finite = _finite(path, read.array)
     remarks = (*read.remarks, *_non_finite_remark(path, non_finite))
     return Volume(computable(array), read.geometry, read.modality, non_finite, remarks, read.series)
@@ -77,6 +83,9 @@ def read_labelmap(
     A DICOM segmentation object (SEG) or set of contours (RTSTRUCT) is read too; instead of its file
     a folder may be named that holds no other.
 
+    The values of a picture (PNG, TIFF, BMP), the indices of its palette or its colours are labels;
+    see `pictures.mask.read_mask`.
+
     Whole numbers that are stored as floating point are accepted; NaN and infinite voxels count as
     background. Segments in several layers become one labelmap; see `segment_layers` for their
     labels. A voxel belongs to a fractional segment that fills more than half of it.
@@ -102,6 +111,8 @@ def read_labelmap(
             raise _absent(dicom, labelmap, wanted)
         _refuse_empty(dicom, labelmap.array, empty_ok)
         return labelmap
+    if is_picture(path):
+        return _mask(path, empty_ok, wanted)
     read = read_image(path, layers_ok=True)
     if needs_flattening(read.array, read.header):
         flat = flatten(path, read.array, read.header, wanted, on_top)
@@ -119,6 +130,17 @@ def read_labelmap(
         flat.non_finite,
         flat.told.terminologies,
         (*read.remarks, *flat.remarks, *_non_finite_remark(path, flat.non_finite)),
+    )
+
+
+def _mask(path: Path, empty_ok: bool, wanted: Collection[int] | None) -> Labelmap:
+    """The labels of a picture: its values, indices of its palette, or its colours."""
+    mask = read_mask(path, any_number=wanted is not None)
+    array, bad = labels_of(path, mask.array)
+    _refuse_empty(path, array, empty_ok)
+    remarks = (*mask.remarks, *_non_finite_remark(path, bad))
+    return Labelmap(
+        array, mask.geometry, mask.names, mask.colours, bad, mask.terminologies, remarks
     )
 
 
