@@ -73,16 +73,16 @@ def read_mask(path: Path, any_number: bool = False) -> PictureMask:
     """
     pixels = decode(path)
     if pixels.palette is not None:
-        labels, names, colours, remarks = _of_palette(path, pixels, pixels.palette)
+        labels, names, colours, remarks = _of_palette(path, pixels, pixels.palette, any_number)
     else:
         grey = as_grey(pixels.array)
         if grey.ndim == 3:
             labels, names, colours, remarks = _of_colours(path, grey, pixels.hidden)
         else:
             labels, remarks = _shown(grey, pixels.hidden), ()
+            if not any_number:
+                _refuse_many(path, _distinct(labels))
             names, colours = _of_shades(labels) if pixels.array.ndim == 3 else ({}, {})
-    if not any_number:
-        refuse_many(path, labels)
     terms: dict[int, str] = {}
     if pixels.segments is not None:
         names, terms = pixels.segments
@@ -91,13 +91,12 @@ def read_mask(path: Path, any_number: bool = False) -> PictureMask:
     )
 
 
-def refuse_many(path: Path, values: NDArray[Any]) -> None:
+def _refuse_many(path: Path, count: int) -> None:
     """Refuses a picture with more values or colours than a mask has.
 
     Raises:
         InputError: it names the number and the likely reasons.
     """
-    count = len(np.unique(values))
     if count > MOST_VALUES:
         raise InputError(
             f"'{path}' is no mask: it has {count} different values or colours, as an image has, or "
@@ -108,16 +107,25 @@ def refuse_many(path: Path, values: NDArray[Any]) -> None:
         )
 
 
+def _distinct(values: NDArray[Any]) -> int:
+    """How many different values there are; counting is much faster than sorting."""
+    if values.dtype in (np.uint8, np.uint16):
+        return int(np.count_nonzero(np.bincount(values.ravel())))
+    return len(np.unique(values))
+
+
 _Told = tuple[NDArray[Any], dict[int, str], dict[int, Colour], tuple[str, ...]]
 
 
-def _of_palette(path: Path, pixels: Pixels, palette: NDArray[np.uint8]) -> _Told:
+def _of_palette(path: Path, pixels: Pixels, palette: NDArray[np.uint8], any_number: bool) -> _Told:
     hidden = pixels.hidden
     seen = pixels.array if hidden is None else pixels.array[~hidden]
     counts = np.bincount(seen.ravel(), minlength=len(palette))
     background, remarks = _background(path, pixels, counts, palette)
     numbers = np.arange(len(palette))
     numbers[[0, background]] = numbers[[background, 0]]
+    if not any_number:
+        _refuse_many(path, int(np.count_nonzero(counts)))
     labels = numbers.astype(smallest_label_type(len(palette)))[pixels.array]
     used = {int(numbers[n]): tuple(palette[n].tolist()) for n in np.flatnonzero(counts)}
     used.pop(0, None)
@@ -152,22 +160,22 @@ def _background(
 
 
 def _of_colours(path: Path, array: NDArray[Any], hidden: NDArray[np.bool_] | None) -> _Told:
-    if array.dtype.kind == "f":
+    if array.dtype not in (np.uint8, np.uint16):
         raise InputError(
-            f"'{path}' is no mask: its colours are fractions",
-            "Save it as PNG with whole numbers",
+            f"'{path}' is no mask: its colours are numbers of the kind {array.dtype}",
+            "Save it as PNG, which has colours of 8 or 16 bits",
             code="not_integral",
         )
     bits = 8 * array.dtype.itemsize
-    wide = array.astype(np.uint64)
+    wide = array.astype(np.uint32 if bits == 8 else np.uint64)
     values = (wide[..., 0] << (2 * bits)) | (wide[..., 1] << bits) | wide[..., 2]
     if hidden is not None:
         values[hidden] = 0
+    distinct = np.unique(values)
     # Too many of them are refused before they become labels, of which there cannot be millions.
-    refuse_many(path, values)
-    distinct, places = np.unique(values, return_inverse=True)
+    _refuse_many(path, len(distinct))
     first = 0 if distinct[0] == 0 else 1
-    labels = (places.reshape(values.shape) + first).astype(smallest_label_type(len(distinct)))
+    labels = (np.searchsorted(distinct, values) + first).astype(np.uint8)
     colours = {
         number + first: tuple(
             (int(value) >> shift) & ((1 << bits) - 1) for shift in (2 * bits, bits, 0)

@@ -131,6 +131,13 @@ class TestColours:
         assert match_labels(known, named_labels(one), "b", "a").numbers == {1: 2}
         assert match_labels(known, named_labels(indices), "c", "a").numbers == {1: 2, 2: 1}
 
+    def test_are_different_structures_even_where_they_have_one_number(self, tmp_path):
+        red = read_labelmap(coloured(tmp_path / "a.png", LABELS % 2, BLACK, RED))
+        others = read_labelmap(coloured(tmp_path / "b.png", LABELS, BLACK, GREEN, WHITE))
+        found = match_labels(named_labels(red), named_labels(others), "b", "a")
+        assert red.labels == [1] and others.labels == [1, 2]
+        assert found.new == {1, 2} and not found.contradictions and not found.remarks
+
     def test_white_is_the_same_structure_with_and_without_other_colours(self, tmp_path):
         alone = read_labelmap(coloured(tmp_path / "a.png", LABELS % 2, BLACK, WHITE))
         beside = read_labelmap(coloured(tmp_path / "b.png", LABELS, BLACK, WHITE, RED))
