@@ -313,10 +313,10 @@ def _in_words(path: Path) -> Iterator[None]:
             yield
         except (Image.UnidentifiedImageError, InputError):
             raise
-        except Image.DecompressionBombError as error:
+        except (Image.DecompressionBombError, MemoryError) as error:
             raise _too_large(path, None) from error
         except (
-            *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError),
+            *(ArithmeticError, AttributeError, EOFError, LookupError, OSError),
             *(SyntaxError, TypeError, ValueError, NotImplementedError),
             *(RuntimeError, struct.error, zlib.error),
         ) as error:
