@@ -37,7 +37,7 @@ def told_by(text: object) -> SegmentText | None:
         return None
     try:
         told = json.loads(text)[KEYWORD]
-        found = {int(label): dict(parts) for label, parts in told.items()}
+        found = {int(label): dict(parts) for label, parts in told.items() if int(label) > 0}
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return None
     names = {label: str(each["name"]) for label, each in found.items() if "name" in each}

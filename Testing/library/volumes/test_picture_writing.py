@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
@@ -76,6 +76,19 @@ def test_labels_of_sixteen_bits(tmp_path, ending):
     back = read_labelmap(tmp_path / f"m.{ending}")
     np.testing.assert_array_equal(back.array, labels)
     assert back.array.dtype == np.uint16 and back.names == {10_000: "one"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Segments", "[]", '{"Segments": 3}', '{"Segments": {"one": {}}}', '{"Segments": {"1": 2}}',
+     '{"Segments": ' + "[" * 100_000],
+)  # fmt: skip
+def test_a_text_of_another_program_is_ignored(tmp_path, text):
+    told = PngImagePlugin.PngInfo()
+    told.add_itxt("Segments", text)
+    Image.fromarray(LABELS[0]).save(tmp_path / "m.png", pnginfo=told)
+    back = read_labelmap(tmp_path / "m.png")
+    assert not back.names and back.labels == [1, 4]
 
 
 def test_an_empty_mask(tmp_path):
