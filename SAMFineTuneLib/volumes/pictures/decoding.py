@@ -126,6 +126,9 @@ def header(path: Path) -> tuple[tuple[int, int], tuple[float, float]]:
     try:
         with _in_words(path), Image.open(path) as picture:
             size = picture.size
+            # Pillow turns a TIFF file by its orientation, ITK does not.
+            if picture.format == "TIFF" and told is not None:
+                size = told[0]
     except Image.UnidentifiedImageError as error:
         if told is None:
             raise _damaged(path) from error
@@ -155,7 +158,8 @@ def _check_sums(path: Path) -> None:
 
 def _is_for_itk(path: Path, picture: ImageFile.ImageFile) -> bool:
     if picture.format == "TIFF":
-        return picture.mode not in _TIFF_BY_PILLOW
+        # Pillow turns a TIFF file by its orientation, ITK mirrors it at most.
+        return picture.mode not in _TIFF_BY_PILLOW or _orientation(picture) != 1
     return picture.format == "PNG" and _png_kind(path) in {
         (_SIXTEEN_BITS, colour) for colour in _PNG_COLOUR_TYPES
     }
@@ -175,13 +179,7 @@ def _by_pillow(path: Path, opened: ImageFile.ImageFile, spacing: tuple[float, fl
             f"{path.name} has 16 bits of grey beside its transparency; the upper 8 are read"
         )
     if mode == "P":
-        indices = np.asarray(picture)
-        palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        # A damaged file may have indices beyond its palette.
-        missing = max(int(indices.max()) + 1 - len(palette), 0)
-        palette = np.concatenate([palette, np.zeros((missing, 3), np.uint8)])
-        hidden = np.isin(indices, _transparent_indices(picture))
-        return Pixels(indices, palette, hidden if hidden.any() else None, spacing, (*remarks,))
+        return _of_indices(picture, spacing, tuple(remarks))
     told = picture.info.get("transparency")
     if mode in ("LA", "La", "PA", "RGBa"):
         picture, told = picture.convert("LA" if mode in ("LA", "La") else "RGBA"), None
@@ -192,6 +190,18 @@ def _by_pillow(path: Path, opened: ImageFile.ImageFile, spacing: tuple[float, fl
         array, hidden_by_alpha = _without_alpha(path, array)
         return Pixels(array, None, hidden_by_alpha, spacing, (*remarks,))
     return Pixels(array, None, _of_value(array, told), spacing, (*remarks,))
+
+
+def _of_indices(
+    picture: Image.Image, spacing: tuple[float, float], remarks: tuple[str, ...]
+) -> Pixels:
+    indices = np.asarray(picture)
+    palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    # A damaged file may have indices beyond its palette.
+    missing = max(int(indices.max()) + 1 - len(palette), 0)
+    palette = np.concatenate([palette, np.zeros((missing, 3), np.uint8)])
+    hidden = np.isin(indices, _transparent_indices(picture))
+    return Pixels(indices, palette, hidden if hidden.any() else None, spacing, remarks)
 
 
 def _plain(array: NDArray[Any]) -> NDArray[Any]:
@@ -254,17 +264,23 @@ def _transparent_indices(picture: Image.Image) -> list[int]:
 
 
 def _orientation_remark(path: Path, picture: Image.Image) -> list[str]:
-    try:
-        turned = picture.getexif().get(_ORIENTATION, 1)
-    # A damaged EXIF block does not matter for the pixels.
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
-        return []
-    if turned in (0, 1):
+    turned = _orientation(picture)
+    if turned == 1:
         return []
     return [
         f"{path.name} asks viewers to turn or mirror it (EXIF orientation {turned}); it is read as "
         "it is stored, as 3D Slicer shows it, and its mask must lie the same way"
     ]
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1, upright, if it is not given."""
+    try:
+        told = int(picture.getexif().get(_ORIENTATION, 1))
+    # A damaged EXIF block does not matter for the pixels.
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return 1
+    return told if 1 <= told <= 8 else 1
 
 
 def _segments(picture: ImageFile.ImageFile) -> SegmentText | None:

@@ -52,6 +52,7 @@ def deep_colour(path: Path) -> Path:
         ("a.tif", GREY.astype(np.int32) - 100, {}),
         ("a.tif", GREY, {"tiffinfo": {262: 0}}),
         ("a.tif", GREY, {"tiffinfo": {274: 3}}),
+        ("a.tif", GREY, {"tiffinfo": {274: 6}}),
         ("a.bmp", GREY, {}),
     ],
 )
@@ -199,6 +200,16 @@ def test_orientation_is_left_alone_as_itk_does_and_said(tmp_path):
     seen = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     np.testing.assert_array_equal(volume.array[0], seen)
     assert any("EXIF orientation 6" in remark for remark in volume.remarks)
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK", "RGB"])
+def test_orientation_of_colour_in_tiff(tmp_path, mode):
+    picture = Image.fromarray(COLOUR).convert(mode)
+    picture.save(tmp_path / "a.tif", tiffinfo={274: 3})
+    read = read_image(tmp_path / "a.tif")
+    seen = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.tif")))
+    np.testing.assert_array_equal(read.array[0], seen[..., :3])
+    assert any("EXIF orientation 3" in remark for remark in read.remarks)
 
 
 def test_pages_of_a_tiff_are_slices_as_before(tmp_path):
