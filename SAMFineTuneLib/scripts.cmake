@@ -86,6 +86,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/interactive/stale_sessions.py
   SAMFineTuneLib/interactive/worker.py
   SAMFineTuneLib/jobs/__init__.py
+  SAMFineTuneLib/jobs/cases.py
   SAMFineTuneLib/jobs/client.py
   SAMFineTuneLib/jobs/control.py
   SAMFineTuneLib/jobs/folder.py
@@ -225,6 +226,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/label_matching.py
   SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py
+  SAMFineTuneLib/volumes/merged_labels.py
   SAMFineTuneLib/volumes/nibabel_file.py
   SAMFineTuneLib/volumes/nifti_check.py
   SAMFineTuneLib/volumes/nifti_place.py

@@ -92,6 +92,19 @@ def names_of_labels(text: str) -> dict[int, str]:
     return names
 
 
+def merges_of_labels(text: str) -> dict[int, str | list[int]]:
+    """Reads labels that count as one, such as 1+2=3,5+6=5 or all=1."""
+    merges: dict[int, str | list[int]] = {}
+    for pair in text.split(","):
+        left, equals, new = pair.partition("=")
+        parts = [part.strip() for part in left.split("+")]
+        fits = parts == ["all"] or all(part.isdecimal() for part in parts)
+        if not (equals and new.strip().isdecimal() and fits) or int(new) in merges:
+            raise argparse.ArgumentTypeError(f"{text!r} is not of the form 1+2=3,5+6=5 or all=1")
+        merges[int(new)] = "all" if parts == ["all"] else [int(part) for part in parts]
+    return merges
+
+
 def number_or(*keywords: str) -> Callable[[str], str | int]:
     """Reads one of the keywords, or a whole number."""
 

@@ -11,6 +11,7 @@ from SAMFineTuneLib.cli.arguments import (
     add_command,
     first_images,
     images_of_case,
+    merges_of_labels,
     option_name,
 )
 from SAMFineTuneLib.cli.execution import execute
@@ -39,7 +40,7 @@ _EXAMPLE = """\
    {"volume": "b.nii.gz", "segmentation": "b-labels.nii.gz", "labels": [1], "axis": "axial"}]
   python -m SAMFineTuneLib finetune --examples examples.json --output model.safetensors
 """
-_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent", "on_top")
+_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent", "on_top", "merge")
 
 
 def add_to(commands: Commands) -> None:
@@ -79,14 +80,15 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=path_from_text,
         metavar="EXAMPLES.json",
         help="instead of --volume and --segmentation: a list of objects with volume, segmentation "
-        "and, where they differ from the options, labels, axis, labelled, empty, extent, on_top; "
-        "also series; channels, a list of further images of the case; label_names, an object of "
-        "numbers and names that replace those in the segmentation; and complete, unfinished, "
-        "known_empty, lists of slices on which every label is complete, on which labels do not "
-        "count, and which hold no label",
+        "and, where they differ from the options, labels, axis, labelled, empty, extent, on_top, "
+        "merge; also series; channels, a list of further images of the case; label_names, an "
+        "object of numbers and names that replace those in the segmentation; and complete, "
+        "unfinished, known_empty, lists of slices on which every label is complete, on which "
+        "labels do not count, and which hold no label",
     )
     add_field(data, Example, "labels", metavar="all|1,5")
     add_field(data, FinetuneJob, "label_names", metavar="1=liver,5=spleen")
+    add_field(data, Example, "merge", metavar="1+2=3|all=1", type=merges_of_labels)
     add_field(data, Example, "axis")
     add_field(data, Example, "labelled", metavar="nonempty|3,9,14")
     add_field(data, Example, "empty", metavar="auto|outside|none|0,1")

@@ -22,6 +22,7 @@ from SAMFineTuneLib.volumes.image_as_labels import require_structures
 from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
 from SAMFineTuneLib.volumes.label_values import labels_of, stored_step
 from SAMFineTuneLib.volumes.labelmap import Labelmap
+from SAMFineTuneLib.volumes.merged_labels import Merges, labels_to_read, merged
 from SAMFineTuneLib.volumes.number_range import computable
 from SAMFineTuneLib.volumes.segment_header import moved_by_old_extent, segments
 from SAMFineTuneLib.volumes.segment_layers import Flattened, flatten, needs_flattening
@@ -84,6 +85,7 @@ def read_labelmap(
     over: Geometry | None = None,
     wanted: Collection[int] | None = None,
     on_top: Sequence[str] = (),
+    merge: Merges | None = None,
 ) -> Labelmap:
     """Read a segmentation; from an NRRD file of 3D Slicer with names, colours and terms.
 
@@ -102,12 +104,26 @@ def read_labelmap(
             ignored. If labels are named, the check that refuses an image given as a segmentation is
             left out.
         on_top: names or labels of segments that cover others where they overlap, the highest first.
+        merge: labels that count as one: new label -> its parts. `wanted` counts after merging.
 
     Raises:
         InputError: as `read_volume`, or the values cannot be labels, are all background, or are
-            those of an image; or segments overlap and neither is to be on top.
+            those of an image; or segments overlap and neither is to be on top; or a merged label
+            is taken.
     """
-    path = Path(path)
+    path, merges = Path(path), merge or {}
+    labelmap = _read_labelmap(path, empty_ok, over, labels_to_read(wanted, merges), on_top)
+    return merged(labelmap, merges, path.name)
+
+
+def _read_labelmap(
+    path: Path,
+    empty_ok: bool,
+    over: Geometry | None,
+    wanted: Collection[int] | None,
+    on_top: Sequence[str],
+) -> Labelmap:
+    """The segmentation as it is in the file."""
     dicom = dicom_labels(path)
     if dicom is not None:
         labelmap = read_dicom_labels(dicom, over, wanted, on_top)
