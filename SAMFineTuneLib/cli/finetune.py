@@ -11,6 +11,7 @@ from SAMFineTuneLib.cli.arguments import (
     add_command,
     first_images,
     images_of_case,
+    kind_and_file,
     merges_of_labels,
     option_name,
 )
@@ -22,6 +23,7 @@ from SAMFineTuneLib.jobs.schema import Example, FinetuneJob, make_job, read_exam
 from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.training.presets import PRESETS
+from SAMFineTuneLib.weights.weights_kind import WEIGHTS_KINDS
 
 _DESCRIPTION = """\
 Fine-tune a network on the labelled slices of one or more volumes, and write the tuned model,
@@ -103,6 +105,15 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     backbones = {name: spec.description for name, spec in BACKBONES.items()}
     add_field(network, FinetuneJob, "backbone", told=backbones)
     add_field(network, FinetuneJob, "checkpoint", metavar="FILE", more="; see checkpoints --help")
+    network.add_argument(
+        "--initial-weights",
+        type=kind_and_file,
+        metavar="KIND:FILE",
+        help="instead of --checkpoint: the file of the backbone's weights, and what they were "
+        f"trained as, one of {', '.join(WEIGHTS_KINDS)}. It decides how pixels are normalised: "
+        "from 0 to 1 for medsam, as for Segment Anything for sam, sslsam and supsam, and as usual "
+        "for the backbone for own",
+    )
     add_field(network, FinetuneJob, "weights")
     add_field(network, FinetuneJob, "initial_model", metavar="M.safetensors")
     add_field(network, FinetuneJob, "method")
@@ -133,6 +144,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     fields = chosen_fields(chosen, FinetuneJob) | {"examples": _examples(chosen)}
+    if chosen.initial_weights is not None:
+        if chosen.checkpoint is not None:
+            raise InputError(
+                "--initial-weights and --checkpoint exclude each other",
+                "give one of them",
+                code="contrary_options",
+            )
+        fields["weights_kind"], fields["checkpoint"] = chosen.initial_weights
     return execute(make_job(FinetuneJob, fields, option_name), chosen.job)
 
 

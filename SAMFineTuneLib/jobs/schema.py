@@ -31,6 +31,7 @@ from SAMFineTuneLib.jobs.cases import case_apart, cases_apart
 from SAMFineTuneLib.networks.spec import BackboneName
 from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.training.presets import Preset
+from SAMFineTuneLib.weights.weights_kind import WeightsKind
 from SAMFineTuneLib.worker.json_text import to_json, write_json
 
 SCHEMA_VERSION = 1
@@ -294,6 +295,12 @@ class FinetuneJob(_Record):
         None,
         description="file of the backbone's weights; by default those that come with the program "
         "for starter, and the official ones for the others",
+    )
+    weights_kind: WeightsKind | None = Field(
+        None,
+        description="what the weights in `checkpoint` were trained as, which decides how pixels "
+        "are normalised: sam, sslsam and supsam as for Segment Anything, medsam from 0 to 1, own "
+        "as usual for the backbone",
     )
     weights: Literal["pretrained", "random"] = Field(
         "pretrained",
