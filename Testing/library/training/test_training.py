@@ -31,7 +31,7 @@ from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import dsc, head, keep_slices, write_pair
 from Testing.support.training_slices import starter
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
 
 
 # That it learns
@@ -60,7 +60,7 @@ class Run:
     ) -> None:
         self.reports: list[Any] = []
         self.best_at: list[int] = []
-        choices = choices_of(steps=6, batch=2, input_size=256)
+        choices = choices_of(steps=6, batch=2)
         plan = replace(settle(choices, examples, False), warm_up=3, **changes)
         self.segmenter = starter(plan)
         self.tuning = FineTuning(
@@ -162,7 +162,7 @@ class CancelAt:
 def uninterrupted(
     examples: TrainingSet, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Tensor], FinetuneOutcome, int]:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("uninterrupted")
     calls = CancelAt(10**6)
     run = Run(examples, folder, check=calls, scope="decoder", method="adapter")
@@ -318,13 +318,13 @@ def test_a_single_slice_trains_without_validation(tmp_path: Path) -> None:
 
 
 def test_minutes_are_kept(examples: TrainingSet, tmp_path: Path) -> None:
-    run = Run(examples, tmp_path, steps=None, minutes=3 / 60, scope="decoder")
+    run = Run(examples, tmp_path, steps=None, minutes=1 / 60, scope="decoder")
     outcome = run.to_end()
     assert outcome.ending == "complete" and outcome.steps >= 1
     # What had begun by then may end: a step, and the validations around it.
     ends = [0.0, *(report.seconds for report in run.reports)]
     longest = max(later - earlier for earlier, later in pairwise(ends))
-    assert 3 <= outcome.seconds < 3.5 + 4 * longest
+    assert 1 <= outcome.seconds < 1.5 + 4 * longest
 
 
 def test_only_what_should_changes(examples: TrainingSet, tmp_path: Path) -> None:
