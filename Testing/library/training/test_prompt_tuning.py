@@ -259,12 +259,13 @@ class Run:
         folder: Path,
         steps: int = 3,
         kind: type[PromptTuning] = PromptTuning,
+        input_size: int = 64,
         **watched: Any,
     ) -> None:
         torch.manual_seed(0)
         choices = choices_of(batch=2)
         plan = plan_for_prompts(settle(choices, examples, False), True, None)
-        plan = replace(plan, steps=steps, minutes=None, warm_up=1)
+        plan = replace(plan, steps=steps, minutes=None, warm_up=1, input_size=input_size)
         network = build("starter", plan.input_size)
         load_checkpoint(network, find_weights("starter", None))
         adapt_for_prompts(network, plan.method, plan.scope, plan.rank)
@@ -279,13 +280,14 @@ class Run:
 
 def test_tuning_teaches_what_is_wanted(examples: TrainingSet, tmp_path: Path) -> None:
     """A click on a part that no edge ends gives the whole before, and the part after."""
-    run = Run(examples, tmp_path, steps=24)
+    # With smaller images the starter finds nothing at a click before it is tuned.
+    run = Run(examples, tmp_path, steps=24, input_size=128)
     held_out = [examples.slices[each] for each in HELD_OUT.validation]
     before = measure_prompted(run.segmenter, held_out)
     outcome = run.tuning.run()
     after = measure_prompted(run.segmenter, held_out)
     assert set(before) == set(after) == {"box", "1 click", "3 clicks"}
-    assert before["1 click"] < 0.75 and after["1 click"] > 0.8
+    assert 0.5 < before["1 click"] < 0.75 and after["1 click"] > 0.8
     assert after["3 clicks"] > before["3 clicks"]
     assert outcome.steps == 24 and outcome.ending == "complete" and outcome.loss > 0
     assert [each.step for each in run.reports] == list(range(1, 25))
