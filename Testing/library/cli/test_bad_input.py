@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[3]
 QUICK = ("--steps", 2, "--batch", 1, "--input-size", 256)
 
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from Testing.support.synthetic_volumes import head, keep_slices, write_pair
 ROOT = Path(__file__).resolve().parents[3]
 
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def environment(cache: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from SAMFineTuneLib.worker.json_text import write_json
 from Testing.support.in_process import Ended, Shell, shell_of
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha", ".mhd")
 LONGEST = 255

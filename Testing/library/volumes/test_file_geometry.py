@@ -482,7 +482,7 @@ def _as_labels(path: Path, folder: Path) -> Path:
     return folder / "labels.nrrd"
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("one_thread")
 class TestCommands:
     @pytest.fixture
     def shell(self, monkeypatch: Any, capfd: Any, tmp_path: Path) -> Shell:
