@@ -4,9 +4,10 @@ It loads no network, so it starts in a quarter of the real one's time and leaves
 the process that is tested. All else is the real worker's: it tells events, obeys, is killed and
 resumed, and ends as that one does.
 
-A fine-tune takes a step every 50 ms, keeps a checkpoint from the 30th step on and when it is
-cancelled, and writes a tuned model without weights. An apply finds each structure of the model in
-a part of the volume's middle.
+A fine-tune takes a step every 50 ms, shows a picture at every 10th step, keeps a checkpoint from
+the 30th step on and when it is cancelled, and writes a tuned model without weights; a file of
+weights to start from is refused. An apply finds each structure of the model in a part of the
+volume's middle.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob
@@ -25,14 +27,20 @@ from SAMFineTuneLib.tasks import worker
 from SAMFineTuneLib.tasks.runners import RUNNERS
 from SAMFineTuneLib.worker.events import EventWriter
 from Testing.support.model_files import write_model
+from Testing.support.repository import REPOSITORY
 
 STEP_S = 0.05
 SAVED_EVERY = 30
+PICTURE_EVERY = 10
+# A picture of about the size of those of a fine-tune.
+PICTURE = REPOSITORY / "Resources" / "Screenshots" / "demo.png"
 
 
 def finetune(
     job: FinetuneJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
+    if job.checkpoint is not None:
+        raise InputError(f"{job.checkpoint} cannot be read", "Choose another file", "no_weights")
     events.log("5 labelled slices")
     if job.weights == "random":
         events.warning("starter starts from random weights, as asked")
@@ -40,6 +48,8 @@ def finetune(
     step, steps = int(state.read_text()) if state.exists() else 0, job.steps or 100
     while step < steps and not control.finish_requested():
         time.sleep(STEP_S)
+        if step % PICTURE_EVERY == 0:
+            events.preview(PICTURE, 12)
         step += 1
         report_step(events, step, steps, "fine-tune")
         if step % SAVED_EVERY == 0 or control.cancelled():
