@@ -301,7 +301,7 @@ def test_settings_that_do_not_fit_are_refused_before_anything_starts(logic, phan
     assert logic.job is before and job_folders() == []
 
 
-def test_several_volumes_uncertainty_and_an_existing_segmentation(logic, phantom):
+def test_several_volumes_uncertainty_and_an_existing_segmentation(pretended_worker, logic, phantom):
     import slicer
 
     volume, labels, truth = phantom
@@ -314,8 +314,6 @@ def test_several_volumes_uncertainty_and_an_existing_segmentation(logic, phantom
     assert np.array_equal(*found) and found[0].any()
     doubt = slicer.util.arrayFromVolume(slicer.util.getNode("Phantom uncertainty"))
     assert doubt.shape == truth.shape and 0 <= doubt.min() < doubt.max() <= 1
-    colour = labels.GetSegmentation().GetNthSegment(0).GetColor()
-    assert np.allclose(nodes[0].GetSegmentation().GetNthSegment(0).GetColor(), colour, atol=2e-3)
 
     logic.addExample(volume, labels)
     suggested = logic.suggestSlice(0)
@@ -404,19 +402,31 @@ def test_what_is_no_volume_or_segmentation_is_refused_in_words(logic, phantom):
 
 
 def test_two_names_that_differ_in_case_and_going_on_from_their_model(logic, phantom):
-    """Real workers: names and numbers are the same in the model, in its results and further on."""
+    """Real workers: names, numbers and colours stay in the model, in its results and further on."""
     import slicer
 
-    volume, labels, _ = phantom
+    volume, labels, truth = phantom
     other = labels.GetSegmentation().AddEmptySegment("", "Ellipsoid")
     mask = np.zeros((24, 64, 64), np.uint8)
     mask[[6, 12, 18], 50:60, 5:15] = 1
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, labels, other, volume)
     first = logic.fineTune(volume, labels, steps=1, inputSize=256, name="first", **UNTAUGHT)
     assert first.card.checkpoint_sha256 is None
-    segmentation = logic.apply(first, volume).GetSegmentation()
-    names = [segmentation.GetNthSegment(number).GetName() for number in range(2)]
-    assert names == ["ellipsoid", "Ellipsoid"]
+    other_volume = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, volume, "Second")
+    nodes = logic.apply(first, [volume, other_volume], uncertainty=True)
+    drawn = labels.GetSegmentation()
+    for segments in (node.GetSegmentation() for node in nodes):
+        names = [segments.GetNthSegment(number).GetName() for number in range(2)]
+        assert names == ["ellipsoid", "Ellipsoid"]
+        for number in range(2):
+            colour = drawn.GetNthSegment(number).GetColor()
+            assert np.allclose(segments.GetNthSegment(number).GetColor(), colour, atol=2e-3)
+    doubt = [
+        slicer.util.arrayFromVolume(slicer.util.getNode(f"{name} uncertainty"))
+        for name in ("Phantom", "Second")
+    ]
+    assert np.array_equal(*doubt) and doubt[0].shape == truth.shape
+    assert 0 <= doubt[0].min() < doubt[0].max() <= 1
 
     second = logic.fineTune(volume, labels, steps=1, startFrom=first, name="second")
     assert [label.value for label in second.card.labels] == [1, 2]

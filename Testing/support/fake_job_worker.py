@@ -73,36 +73,45 @@ def apply(
     job: ApplyJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
     from SAMFineTuneLib.models.model_file import read_card
+
+    labels = [label.value for label in read_card(job.model).labels]
+    found = [apply_to(path, job, labels, events, control) for path in job.volumes]
+    return {"model": str(job.model), "volumes": found}
+
+
+def apply_to(
+    path: Path, job: ApplyJob, labels: list[int], events: EventWriter, control: Control
+) -> dict[str, Any]:
     from SAMFineTuneLib.volumes import Labelmap, read_volume, write_labelmap, write_volume
 
-    labels = read_card(job.model).labels
-    (path,) = job.volumes
     volume = read_volume(path)
     found = np.zeros(volume.array.shape, np.uint8)
     slices, rows, columns = found.shape
     thickness = rows // 2 // len(labels)
     for place, label in enumerate(labels):
         block = slice(rows // 4 + thickness * place, rows // 4 + thickness * (place + 1))
-        found[slices // 8 : -slices // 8, block, columns // 4 : -columns // 4] = label.value
+        found[slices // 8 : -slices // 8, block, columns // 4 : -columns // 4] = label
     for number in range(slices):
         control.raise_if_cancelled()
         time.sleep(0.002)
         events.progress(number + 1, slices, phase="apply", eta_s=1.0)
-    geometry = volume.geometry
-    write_labelmap(job.output, Labelmap(found, geometry), compress=job.compress)
-    if job.uncertainty is not None:
+    segmentation, uncertainty = job.output, job.uncertainty
+    if len(job.volumes) > 1:
+        # Of several volumes the outputs are folders.
+        segmentation = job.output / f"{path.stem}.seg.nrrd"
+        uncertainty = uncertainty and uncertainty / f"{path.stem}.nrrd"
+    for file in (segmentation, uncertainty):
+        if file is not None:
+            file.parent.mkdir(exist_ok=True)
+    write_labelmap(segmentation, Labelmap(found, volume.geometry), compress=job.compress)
+    if uncertainty is not None:
         doubt = (found > 0).astype(np.float32) / 2
-        write_volume(job.uncertainty, doubt, geometry, compress=job.compress)
+        write_volume(uncertainty, doubt, volume.geometry, compress=job.compress)
     return {
-        "model": str(job.model),
-        "volumes": [
-            {
-                "segmentation": str(job.output),
-                "uncertainty": str(job.uncertainty) if job.uncertainty else None,
-                "axis": "axial",
-                "slice_uncertainty": [0.5] * slices,
-            }
-        ],
+        "segmentation": str(segmentation),
+        "uncertainty": str(uncertainty) if uncertainty else None,
+        "axis": "axial",
+        "slice_uncertainty": [0.5] * slices,
     }
 
 
