@@ -99,7 +99,7 @@ def test_a_real_fine_tune_answers_soon_and_is_gone_soon(
 ) -> None:
     """Progress comes within ten seconds; a cancel takes less than three and leaves nothing.
 
-    Meanwhile Slicer is never held up, although the panel, its picture and its chart are in view.
+    Meanwhile Slicer is never held up, although the panel, its picture and its chart come into view.
     """
     from SAMFineTunePanel.module_test import labelSlices, makeVolume
 
@@ -108,6 +108,7 @@ def test_a_real_fine_tune_answers_soon_and_is_gone_soon(
     volume, truth = makeVolume()
     labels = labelSlices(volume, truth)
     fine_tune = panel.panel.fineTune.ui
+    panel.exit()
     process_events()
     beat = Heartbeat()
     started = time.monotonic()
@@ -116,6 +117,7 @@ def test_a_real_fine_tune_answers_soon_and_is_gone_soon(
     process_events(lambda: job.step > 0, START_S)
     first, starting = time.monotonic() - started, beat.longest
     # A view that is shown for the first time takes longer, whatever is in it.
+    panel.enter()
     fine_tune.chartButton.click()
     process_events(lambda: fine_tune.previewLabel.visible and len(job.losses) > 3, START_S)
     beat.forget()
@@ -130,11 +132,12 @@ def test_a_real_fine_tune_answers_soon_and_is_gone_soon(
     job.cancel()
     process_events(lambda: job.isFinished, 5)
     _gone, left = psutil.wait_procs(processes, timeout=max(0, 3 - (time.monotonic() - started)))
-    ending, held_up = time.monotonic() - started, max(starting, beat.stop())
-    print(f"first progress after {first:.1f} s, longest hold-up {held_up * 1000:.0f} ms")
+    ending, held_up = time.monotonic() - started, beat.stop()
+    print(f"first progress after {first:.1f} s")
+    print(f"longest hold-up {starting * 1000:.0f} ms at the start, {held_up * 1000:.0f} ms later")
     assert not left and ending < 3 and job.state == "cancelled" and not job.resumable
     assert list(jobs_folder().iterdir()) == [] and logic.models() == []
-    assert first < 10 * slowness() and held_up < LONGEST_HOLD_UP
+    assert first < 10 * slowness() and max(starting, held_up) < LONGEST_HOLD_UP
 
 
 def test_jobs_with_a_large_volume(
