@@ -27,13 +27,15 @@ from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job
 from SAMFineTuneLib.models import model_file
 from SAMFineTuneLib.models.model_file import ModelCard, read_card
 from SAMFineTuneLib.prediction.volume_prediction import keep_largest_components, predict_volume
+from SAMFineTuneLib.slices.expected_images import as_expected
 from SAMFineTuneLib.tasks.finetune import run_finetune
 from SAMFineTuneLib.volumes import Labelmap, Volume, read_volume
+from SAMFineTuneLib.volumes.case import read_case
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.worker.events import Event, EventWriter, parse_line
 
 FilePath = str | os.PathLike[str]
-ExampleFiles = tuple[FilePath, FilePath] | Mapping[str, Any]
+ExampleFiles = tuple[FilePath | Sequence[FilePath], FilePath] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def finetune(
 
     Args:
         examples: pairs (volume, segmentation) of files, or mappings with the fields of
-            `jobs.schema.Example`, which can also describe what is known of slices.
+            `jobs.schema.Example`, which can also describe what is known of slices. In place of a
+            volume may stand the files of all images of a case.
         output: the tuned model, whose name ends in .safetensors.
         on_event: called with progress, warnings and previews (`worker.events`).
         settings: further fields of `jobs.schema.FinetuneJob`: preset, backbone, steps, minutes …
@@ -104,7 +107,7 @@ def load_model(
 
 def apply(
     model: LoadedModel | FilePath,
-    volume: Volume | FilePath,
+    volume: Volume | FilePath | Sequence[FilePath],
     *,
     batch: int = 4,
     largest_component: bool = False,
@@ -113,7 +116,7 @@ def apply(
 
     Args:
         model: a loaded model, or its file.
-        volume: a volume, or its file or DICOM folder.
+        volume: a volume, or its file or DICOM folder, or the files of all images of a case.
         batch: number of slices at a time; memory grows with it.
         largest_component: keep only the largest connected region of each label.
 
@@ -124,7 +127,9 @@ def apply(
         InputError: a file cannot be used, or the volume has the same value in every voxel.
     """
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    image = volume if isinstance(volume, Volume) else read_volume(volume)
+    image = _volume_of(volume)
+    normalisation, channels = loaded.card.normalisation, tuple(loaded.card.channels)
+    image = as_expected(image, normalisation, "the volume", channels)
     found = predict_volume(loaded.segmenter, loaded.card, image, batch).labelmap
     return keep_largest_components(found) if largest_component else found
 
@@ -134,11 +139,24 @@ def evaluate(prediction: Labelmap, reference: Labelmap, tolerance_mm: float = 2.
     return _measure(prediction, reference, tolerance_mm=tolerance_mm)
 
 
+def _volume_of(volume: Volume | FilePath | Sequence[FilePath]) -> Volume:
+    if isinstance(volume, Volume):
+        return volume
+    if isinstance(volume, str | os.PathLike):
+        return read_volume(volume)
+    first, *further = (Path(each) for each in volume)
+    return read_case(first, further)
+
+
 def _fields_of(example: ExampleFiles) -> dict[str, Any]:
     if isinstance(example, Mapping):
         return dict(example)
     volume, segmentation = example
-    return {"volume": os.fspath(volume), "segmentation": os.fspath(segmentation)}
+    images = [volume] if isinstance(volume, str | os.PathLike) else volume
+    return {
+        "volume": [os.fspath(each) for each in images],
+        "segmentation": os.fspath(segmentation),
+    }
 
 
 class _Listener:

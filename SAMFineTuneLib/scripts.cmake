@@ -41,6 +41,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/evaluation/surface.py
   SAMFineTuneLib/examples/__init__.py
   SAMFineTuneLib/examples/absent_labels.py
+  SAMFineTuneLib/examples/channel_names.py
   SAMFineTuneLib/examples/class_targets.py
   SAMFineTuneLib/examples/example.py
   SAMFineTuneLib/examples/example_labels.py
@@ -85,6 +86,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/interactive/stale_sessions.py
   SAMFineTuneLib/interactive/worker.py
   SAMFineTuneLib/jobs/__init__.py
+  SAMFineTuneLib/jobs/cases.py
   SAMFineTuneLib/jobs/client.py
   SAMFineTuneLib/jobs/control.py
   SAMFineTuneLib/jobs/folder.py
@@ -146,6 +148,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/random_source.py
   SAMFineTuneLib/slices/__init__.py
   SAMFineTuneLib/slices/augmentation.py
+  SAMFineTuneLib/slices/expected_images.py
   SAMFineTuneLib/slices/intensity.py
   SAMFineTuneLib/slices/known_labels.py
   SAMFineTuneLib/slices/pixels.py
@@ -196,7 +199,9 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/weight_interpolation.py
   SAMFineTuneLib/user_folders.py
   SAMFineTuneLib/volumes/__init__.py
+  SAMFineTuneLib/volumes/case.py
   SAMFineTuneLib/volumes/coded_term.py
+  SAMFineTuneLib/volumes/colour.py
   SAMFineTuneLib/volumes/dicom/__init__.py
   SAMFineTuneLib/volumes/dicom/contours.py
   SAMFineTuneLib/volumes/dicom/dataset.py
@@ -221,6 +226,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/label_matching.py
   SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py
+  SAMFineTuneLib/volumes/merged_labels.py
   SAMFineTuneLib/volumes/nibabel_file.py
   SAMFineTuneLib/volumes/nifti_check.py
   SAMFineTuneLib/volumes/nifti_place.py
@@ -249,6 +255,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/weights/download.py
   SAMFineTuneLib/weights/official.py
   SAMFineTuneLib/weights/resumable_download.py
+  SAMFineTuneLib/weights/weights_kind.py
   SAMFineTuneLib/worker/__init__.py
   SAMFineTuneLib/worker/ending.py
   SAMFineTuneLib/worker/environment.py

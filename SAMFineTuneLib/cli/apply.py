@@ -9,6 +9,8 @@ from SAMFineTuneLib.cli.arguments import (
     REPEATED_ON_TOP,
     Commands,
     add_command,
+    first_images,
+    images_of_case,
     numbers_or,
     option_name,
 )
@@ -40,7 +42,15 @@ def add_to(commands: Commands) -> None:
     """Add the command with its options."""
     parser = add_command(commands, "apply", _run, "segment volumes", _DESCRIPTION, _EXAMPLE)
     add_field(parser, ApplyJob, "model", metavar="M.safetensors")
-    add_field(parser, ApplyJob, "volumes", metavar="V", more="; repeat it for several")
+    add_field(
+        parser,
+        ApplyJob,
+        "volumes",
+        metavar="V[+V2[+V3]]",
+        more="; repeat it for several; for a model of several images, name all images of a case "
+        "with + between, in the model's order",
+        type=images_of_case,
+    )
     add_field(parser, ApplyJob, "series", metavar="N|UID", more="; repeat it")
     add_field(parser, ApplyJob, "output", metavar="OUT")
     add_field(
@@ -127,8 +137,9 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
             "give one for each --volume, in the same order, or --examples",
             code="contrary_options",
         )
-    series = series_of_volumes(chosen.volumes, chosen.series)
+    volumes = first_images(chosen.volumes)
+    series = series_of_volumes(volumes, chosen.series)
     return [
         {"volume": volume, "segmentation": labels, "series": own, **stated}
-        for volume, labels, own in zip(chosen.volumes, drawn, series, strict=False)
+        for volume, labels, own in zip(volumes, drawn, series, strict=False)
     ]

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from SAMFineTuneLib.cli.arguments import REPEATED_ON_TOP, Commands, add_command, option_name
+from SAMFineTuneLib.cli.arguments import (
+    REPEATED_ON_TOP,
+    Commands,
+    add_command,
+    first_images,
+    images_of_case,
+    kind_and_file,
+    merges_of_labels,
+    option_name,
+)
 from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.cli.field_option import add_field, chosen_fields
 from SAMFineTuneLib.errors import InputError
@@ -14,6 +23,7 @@ from SAMFineTuneLib.jobs.schema import Example, FinetuneJob, make_job, read_exam
 from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.training.presets import PRESETS
+from SAMFineTuneLib.weights.weights_kind import WEIGHTS_KINDS
 
 _DESCRIPTION = """\
 Fine-tune a network on the labelled slices of one or more volumes, and write the tuned model,
@@ -33,7 +43,7 @@ _EXAMPLE = """\
    {"volume": "b.nii.gz", "segmentation": "b-labels.nii.gz", "labels": [1], "axis": "axial"}]
   python -m SAMFineTuneLib finetune --examples examples.json --output model.safetensors
 """
-_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent", "on_top")
+_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent", "on_top", "merge")
 
 
 def add_to(commands: Commands) -> None:
@@ -53,8 +63,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         data,
         Example,
         "volume",
-        metavar="V",
-        more="; repeat it, with a --segmentation for each",
+        metavar="V[+V2[+V3]]",
+        more="; repeat it, with a --segmentation for each; where a case has several images, such "
+        "as T1 and FLAIR, name all of them with + between, in the same order for all cases",
+        type=images_of_case,
         **of_each,
     )
     add_field(
@@ -71,13 +83,15 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=path_from_text,
         metavar="EXAMPLES.json",
         help="instead of --volume and --segmentation: a list of objects with volume, segmentation "
-        "and, where they differ from the options, labels, axis, labelled, empty, extent, on_top; "
-        "also series; label_names, an object of numbers and names that replace those in the "
-        "segmentation; and complete, unfinished, known_empty, lists of slices on which every label "
-        "is complete, on which labels do not count, and which hold no label",
+        "and, where they differ from the options, labels, axis, labelled, empty, extent, on_top, "
+        "merge; also series; channels, a list of further images of the case; label_names, an "
+        "object of numbers and names that replace those in the segmentation; and complete, "
+        "unfinished, known_empty, lists of slices on which every label is complete, on which "
+        "labels do not count, and which hold no label",
     )
     add_field(data, Example, "labels", metavar="all|1,5")
     add_field(data, FinetuneJob, "label_names", metavar="1=liver,5=spleen")
+    add_field(data, Example, "merge", metavar="1+2=3|all=1", type=merges_of_labels)
     add_field(data, Example, "axis")
     add_field(data, Example, "labelled", metavar="nonempty|3,9,14")
     add_field(data, Example, "empty", metavar="auto|outside|none|0,1")
@@ -92,6 +106,15 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     backbones = {name: spec.description for name, spec in BACKBONES.items()}
     add_field(network, FinetuneJob, "backbone", told=backbones)
     add_field(network, FinetuneJob, "checkpoint", metavar="FILE", more="; see checkpoints --help")
+    network.add_argument(
+        "--initial-weights",
+        type=kind_and_file,
+        metavar="KIND:FILE",
+        help="instead of --checkpoint: the file of the backbone's weights, and what they were "
+        f"trained as, one of {', '.join(WEIGHTS_KINDS)}. It decides how pixels are normalised: "
+        "from 0 to 1 for medsam, as for Segment Anything for sam, sslsam and supsam, and as usual "
+        "for the backbone for own",
+    )
     add_field(network, FinetuneJob, "weights")
     add_field(network, FinetuneJob, "initial_model", metavar="M.safetensors")
     add_field(network, FinetuneJob, "method")
@@ -122,6 +145,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     fields = chosen_fields(chosen, FinetuneJob) | {"examples": _examples(chosen)}
+    if chosen.initial_weights is not None:
+        if chosen.checkpoint is not None:
+            raise InputError(
+                "--initial-weights and --checkpoint exclude each other",
+                "give one of them",
+                code="contrary_options",
+            )
+        fields["weights_kind"], fields["checkpoint"] = chosen.initial_weights
     return execute(make_job(FinetuneJob, fields, option_name), chosen.job)
 
 
@@ -148,7 +179,7 @@ def _examples(chosen: argparse.Namespace) -> list[Any]:
             "Give one --segmentation for each --volume, in the same order",
             code="contrary_options",
         )
-    series = series_of_volumes(volumes, chosen.series or [])
+    series = series_of_volumes(first_images(volumes), chosen.series or [])
     return [
         {"volume": volume, "segmentation": segmentation, "series": own, **shared}
         for volume, segmentation, own in zip(volumes, segmentations, series, strict=True)

@@ -1,4 +1,4 @@
-"""The Dice similarity coefficient (DSC) of two masks."""
+"""The overlap of two masks: Dice similarity coefficient (DSC) and intersection over union (IoU)."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float |
     pair = [torch.from_numpy(np.ascontiguousarray(mask[box])) for mask in (prediction, reference)]
     predicted, true = (mask[None, None].float() for mask in pair)
     return float(compute_dice(predicted, true, include_background=True, ignore_empty=False))
+
+
+def iou_of(dsc: float | None) -> float | None:
+    """The intersection over union (Jaccard index) of two masks whose DSC is known."""
+    return None if dsc is None else dsc / (2 - dsc)

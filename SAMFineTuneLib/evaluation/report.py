@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.evaluation.overlap import dice
+from SAMFineTuneLib.evaluation.overlap import dice, iou_of
 from SAMFineTuneLib.evaluation.sheared_masks import straightened
-from SAMFineTuneLib.evaluation.surface import surface_dice
+from SAMFineTuneLib.evaluation.surface import hausdorff_95, surface_dice
 from SAMFineTuneLib.geometry.axes import AXIS_NAMES, array_axis
 from SAMFineTuneLib.volumes import Geometry, Labelmap, labelmap_onto
 from SAMFineTuneLib.volumes.pictures.fitting import fits_by_pixels
@@ -26,7 +26,9 @@ class LabelScore:
         label: its number.
         name: its name, "" if neither file gives one.
         dsc: Dice similarity coefficient; None if the label is in neither file.
+        iou: intersection over union; None if the label is in neither file.
         nsd: normalised surface distance; None if the label is in neither file.
+        hd95_mm: 95th-percentile Hausdorff distance in mm; None if the label is not in both files.
         prediction_ml: volume in the prediction, millilitres.
         reference_ml: volume in the reference, millilitres.
     """
@@ -34,7 +36,9 @@ class LabelScore:
     label: int
     name: str
     dsc: float | None
+    iou: float | None
     nsd: float | None
+    hd95_mm: float | None
     prediction_ml: float
     reference_ml: float
 
@@ -46,7 +50,10 @@ class Report:
     Attributes:
         labels: the scores of each label, by ascending number.
         mean_dsc: mean over the labels that are in the prediction or the reference; None if none is.
+        mean_iou: the same mean of the intersection over union.
         mean_nsd: the same mean of the normalised surface distance.
+        mean_hd95_mm: mean of the 95th-percentile Hausdorff distance over the labels that are in
+            both; None if none is.
         empty_labels: how many labels are in neither, and so not in the means.
         tolerance_mm: the tolerance of the normalised surface distance.
         axis: the axis along which `slices` are counted; None for whole volumes.
@@ -56,7 +63,9 @@ class Report:
 
     labels: tuple[LabelScore, ...]
     mean_dsc: float | None
+    mean_iou: float | None
     mean_nsd: float | None
+    mean_hd95_mm: float | None
     empty_labels: int
     tolerance_mm: float
     axis: str | None
@@ -79,11 +88,12 @@ def evaluate(
     axis: str = "axial",
     tolerance_mm: float = 2.0,
 ) -> Report:
-    """DSC and NSD of each label, in whole volumes or in chosen slices.
+    """DSC, IoU, NSD and Hausdorff distance of each label, in whole volumes or in chosen slices.
 
-    Whole volumes are measured in 3-D. In chosen slices, DSC counts the voxels of all of them
-    together, and NSD is taken in the plane of each slice and averaged over the slices in which
-    the prediction or the reference has the label.
+    Whole volumes are measured in 3-D. In chosen slices, DSC and IoU count the voxels of all of them
+    together. NSD and the Hausdorff distance are taken in the plane of each slice; NSD is averaged
+    over the slices in which the prediction or the reference has the label, the distance over those
+    in which both have it.
 
     Args:
         prediction: the segmentation to measure; resampled if it is on another grid.
@@ -120,16 +130,20 @@ def evaluate(
             label,
             names.get(label, ""),
             dsc,
+            iou_of(dsc),
             nsd,
+            distance,
             np.count_nonzero(predicted == label) * geometry.voxel_ml,
             np.count_nonzero(true == label) * geometry.voxel_ml,
         )
-        for label, (dsc, nsd) in zip(wanted, scores, strict=True)
+        for label, (dsc, nsd, distance) in zip(wanted, scores, strict=True)
     )
     return Report(
         labels=rows,
         mean_dsc=_mean([row.dsc for row in rows]),
+        mean_iou=_mean([row.iou for row in rows]),
         mean_nsd=_mean([row.nsd for row in rows]),
+        mean_hd95_mm=_mean([row.hd95_mm for row in rows]),
         empty_labels=sum(row.dsc is None for row in rows),
         tolerance_mm=float(tolerance_mm),
         axis=None if chosen is None else axis,
@@ -138,7 +152,8 @@ def evaluate(
     )
 
 
-Scores = tuple[float | None, float | None]
+# DSC, NSD and 95th-percentile Hausdorff distance.
+Scores = tuple[float | None, float | None, float | None]
 
 
 def _in_volume(
@@ -150,7 +165,8 @@ def _in_volume(
 ) -> Scores:
     predicted, true = prediction == label, reference == label
     (one, other), spacing = straightened((predicted, true), _edges(geometry))
-    return dice(predicted, true), surface_dice(one, other, spacing, tolerance_mm)
+    near = surface_dice(one, other, spacing, tolerance_mm)
+    return dice(predicted, true), near, hausdorff_95(one, other, spacing)
 
 
 def _in_slices(
@@ -164,11 +180,12 @@ def _in_slices(
     predicted = np.moveaxis(prediction == label, axis, 0)
     true = np.moveaxis(reference == label, axis, 0)
     edges = np.delete(_edges(geometry), axis, axis=1)
-    distances = []
+    near, distances = [], []
     for slices in zip(predicted, true, strict=True):
         (one, other), spacing = straightened(slices, edges)
-        distances.append(surface_dice(one, other, spacing, tolerance_mm))
-    return dice(predicted, true), _mean(distances)
+        near.append(surface_dice(one, other, spacing, tolerance_mm))
+        distances.append(hausdorff_95(one, other, spacing))
+    return dice(predicted, true), _mean(near), _mean(distances)
 
 
 def _edges(geometry: Geometry) -> NDArray[np.float64]:

@@ -1,14 +1,16 @@
-"""The normalised surface distance (NSD): the share of two outlines that is within a tolerance."""
+"""Distances between the outlines of two masks: NSD and the 95th-percentile Hausdorff distance."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from monai.metrics import compute_surface_dice
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from numpy.typing import NDArray
+from torch import Tensor
 
 from SAMFineTuneLib.geometry.bounding_box import bounding_box
 
@@ -36,12 +38,8 @@ def surface_dice(
         return None
     if not prediction.any() or not reference.any():
         return 0.0
-    # With a margin of one voxel, a mask that reaches the edge of the image has a boundary there.
-    pair = [np.pad(mask[box], 1) for mask in (prediction, reference)]
-    predicted, true = (torch.from_numpy(mask)[None, None] for mask in pair)
-    with warnings.catch_warnings():
-        # MONAI 1.5 and 1.6 warn about an argument that only their own code passes.
-        warnings.simplefilter("ignore", FutureWarning)
+    predicted, true = _tensors(prediction, reference, box)
+    with _monai_quiet():
         score = compute_surface_dice(
             predicted,
             true,
@@ -50,3 +48,50 @@ def surface_dice(
             spacing=[float(step) for step in spacing],
         )
     return float(score)
+
+
+def hausdorff_95(
+    prediction: NDArray[np.bool_], reference: NDArray[np.bool_], spacing: Sequence[float]
+) -> float | None:
+    """The 95th-percentile Hausdorff distance of two masks in mm; None if one of them is empty.
+
+    It is the larger of two distances: that within which 95 % of the boundary voxels of one mask lie
+    from the boundary of the other, and the same the other way round.
+
+    Args:
+        prediction: a mask, 2-D or 3-D.
+        reference: the true mask, of the same shape.
+        spacing: mm between voxels along each axis of the masks.
+    """
+    box = bounding_box(prediction | reference)
+    if box is None or not prediction.any() or not reference.any():
+        return None
+    predicted, true = _tensors(prediction, reference, box)
+    with _monai_quiet():
+        distance = compute_hausdorff_distance(
+            predicted,
+            true,
+            include_background=True,
+            percentile=95,
+            spacing=[float(step) for step in spacing],
+        )
+    return float(distance)
+
+
+@contextmanager
+def _monai_quiet() -> Iterator[None]:
+    """Hides what MONAI 1.5 and 1.6 warn of: an argument that only their own code passes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def _tensors(
+    prediction: NDArray[np.bool_], reference: NDArray[np.bool_], box: tuple[slice, ...]
+) -> tuple[Tensor, Tensor]:
+    """The part of both masks in a box, (1, 1, ...).
+
+    With a margin of one voxel, a mask that reaches the edge of the image has a boundary there.
+    """
+    one, other = (np.pad(mask[box], 1) for mask in (prediction, reference))
+    return torch.from_numpy(one)[None, None], torch.from_numpy(other)[None, None]

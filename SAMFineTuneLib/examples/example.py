@@ -21,6 +21,10 @@ class Example(Protocol):
         """An image file or a DICOM folder."""
 
     @property
+    def channels(self) -> Sequence[Path]:
+        """Further images of the same case."""
+
+    @property
     def segmentation(self) -> Path:
         """A file with the labels."""
 
@@ -35,6 +39,10 @@ class Example(Protocol):
     @property
     def axis(self) -> str:
         """The axis along which the volume is cut, or "auto"."""
+
+    @property
+    def merge(self) -> Mapping[int, Literal["all"] | list[int]]:
+        """Labels that count as one: new number -> the numbers of its parts."""
 
     @property
     def on_top(self) -> Sequence[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.absent_labels import refuse_absent_labels
+from SAMFineTuneLib.examples.channel_names import channel_names
 from SAMFineTuneLib.examples.class_targets import labelled_slices
 from SAMFineTuneLib.examples.example import Example
 from SAMFineTuneLib.examples.example_labels import Label, number_labels
@@ -45,10 +47,11 @@ def load_examples(
         InputError: a file that cannot be used, a label that is absent, labels that contradict
             each other, no labelled slice.
     """
-    opened = _open_all(list(examples), check)
+    opened = _open_all(list(examples), check, normalisation)
     numbered = number_labels([each.named for each in opened], names or {}, tuned, model)
     labels, numbers = numbered.labels, numbered.numbers
     refuse_absent_labels(opened, numbers)
+    _require_equally_many_images(opened)
     normalisation = normalisation or find_normalisation([each.sample for each in opened])
     # A volume with several segmentations is one volume, and is held out as a whole.
     volumes = list(dict.fromkeys(each.volume for each in opened))
@@ -62,17 +65,21 @@ def load_examples(
     slices.sort(key=lambda each: each.volume)
     _require_labelled(slices)
     axes = {each.axis for each in opened}
+    channels = channel_names([[each.example.volume, *each.example.channels] for each in opened])
     return TrainingSet(
         slices=slices,
         labels=labels,
         axis=axes.pop() if len(axes) == 1 else WIDEST,
         normalisation=normalisation,
         volumes=len(volumes),
+        channels=channels if len(channels) > 1 else (),
         warnings=[*numbered.remarks, *warnings_of_examples(opened, numbers, labels, slices)],
     )
 
 
-def _open_all(examples: list[Example], check: Callable[[], None]) -> list[OpenedExample]:
+def _open_all(
+    examples: list[Example], check: Callable[[], None], expected: IntensityNormalisation | None
+) -> list[OpenedExample]:
     """All examples in their order; those without a structure are cut as most others are."""
     opened: dict[int, OpenedExample] = {}
     without: list[int] = []
@@ -80,7 +87,7 @@ def _open_all(examples: list[Example], check: Callable[[], None]) -> list[Opened
         check()
         labelmap = read_labels(example)
         if labelmap.labels:
-            opened[index] = open_example(example, labelmap)
+            opened[index] = open_example(example, labelmap, expected=expected)
         else:
             without.append(index)
     if not opened:
@@ -89,7 +96,9 @@ def _open_all(examples: list[Example], check: Callable[[], None]) -> list[Opened
     most = most_kept_without_structure([each.labelled_slices for each in opened.values()])
     for index in without:
         check()
-        opened[index] = open_example(examples[index], read_labels(examples[index]), axis, most)
+        opened[index] = open_example(
+            examples[index], read_labels(examples[index]), axis, most, expected
+        )
         if not opened[index].slices:
             raise _empty(examples[index])
     return [opened[index] for index in range(len(examples))]
@@ -103,6 +112,18 @@ def _empty(example: Example) -> InputError:
         '"outside" for all',
         code="empty_segmentation",
     )
+
+
+def _require_equally_many_images(opened: Sequence[OpenedExample]) -> None:
+    first = opened[0]
+    for each in opened:
+        if each.sample.images != first.sample.images:
+            raise InputError(
+                f"{each.example.volume.name} comes with {counted(each.sample.images, 'image')}, "
+                f"and {first.example.volume.name} with {first.sample.images}",
+                "give equally many images for every case, in the same order",
+                code="other_channels",
+            )
 
 
 def _require_labelled(slices: Sequence[LabelledSlice]) -> None:

@@ -11,7 +11,8 @@ from SAMFineTuneLib.examples.example import Example
 from SAMFineTuneLib.examples.example_labels import LabelsOfExample
 from SAMFineTuneLib.examples.kept_slices import KnownSlice, kept_empty_slices, kept_slices
 from SAMFineTuneLib.geometry.drawn_axis import widest_axis
-from SAMFineTuneLib.slices.intensity import VoxelSample, sample_voxels
+from SAMFineTuneLib.slices.expected_images import as_expected
+from SAMFineTuneLib.slices.intensity import IntensityNormalisation, VoxelSample, sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead, suggest_axis
 from SAMFineTuneLib.volumes import (
     Geometry,
@@ -20,8 +21,8 @@ from SAMFineTuneLib.volumes import (
     labelmap_onto,
     read_grid,
     read_labelmap,
-    read_volume,
 )
+from SAMFineTuneLib.volumes.case import read_case
 from SAMFineTuneLib.volumes.dicom.frame_of_reference import other_frame_of_reference
 from SAMFineTuneLib.volumes.dicom.labels import dicom_labels
 from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
@@ -81,11 +82,16 @@ def read_labels(example: Example) -> Labelmap:
         over=read_grid(example.volume, example.series) if is_dicom else None,
         wanted=None if example.labels == "all" else example.labels,
         on_top=example.on_top,
+        merge=example.merge,
     )
 
 
 def open_example(
-    example: Example, labelmap: Labelmap, axis_if_empty: str = "axial", most_if_empty: int = 0
+    example: Example,
+    labelmap: Labelmap,
+    axis_if_empty: str = "axial",
+    most_if_empty: int = 0,
+    expected: IntensityNormalisation | None = None,
 ) -> OpenedExample:
     """Reads the volume of an example and cuts it into slices.
 
@@ -95,11 +101,14 @@ def open_example(
         axis_if_empty: the axis to cut along where the segmentation is empty and the volume's
             spacing does not decide.
         most_if_empty: how many slices are kept where the segmentation is empty.
+        expected: the normalisation of the model that the fine-tune starts from.
 
     Raises:
         InputError: a file that cannot be used, or slice numbers that do not fit.
     """
-    volume = read_volume(example.volume, example.series)
+    volume = read_case(example.volume, example.channels, example.series)
+    if expected is not None:
+        volume = as_expected(volume, expected, example.volume.name)
     if example.labels == "all":
         require_other_values(volume, labelmap, example.volume, example.segmentation)
     present = labelmap.labels
@@ -157,7 +166,7 @@ def _axis(example: Example, volume: Volume, chosen: Labelmap, if_empty: str | No
     if example.axis != "auto":
         return example.axis
     widest = widest_axis(volume.geometry.spacing[::-1])
-    spacing_decides = widest is not None or 1 in volume.array.shape
+    spacing_decides = widest is not None or 1 in volume.geometry.shape
     if if_empty is not None and not spacing_decides:
         return if_empty
     return suggest_axis(chosen)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from SAMFineTuneLib.examples.example_labels import Label
-from SAMFineTuneLib.slices.intensity import IntensityNormalisation, IntensityWindow
+from SAMFineTuneLib.slices.intensity import IntensityNormalisation, PixelWindow
 
 # The model's axis when its volumes were cut along different ones, each along its widest spacing.
 WIDEST = "widest"
@@ -19,7 +19,8 @@ class LabelledSlice:
     """One slice with what is known of it.
 
     Attributes:
-        image: (rows, columns) float16, 0 to 1 in the volume's intensity window.
+        image: (rows, columns) or (rows, columns, channels) float16, 0 to 1 in the volume's
+            intensity window.
         target: (rows, columns) class numbers, 0 for background. Pixels of a class that is not
             known on this slice are background, too.
         known: (classes,) bool, background first: for which classes `target` is right.
@@ -32,7 +33,7 @@ class LabelledSlice:
     image: np.ndarray
     target: np.ndarray
     known: np.ndarray
-    window: IntensityWindow
+    window: PixelWindow
     spacing: tuple[float, float]
     volume: int
     number: int
@@ -59,6 +60,7 @@ class TrainingSet:
         normalisation: of the intensities of all volumes.
         volumes: how many volumes there are.
         warnings: what the user should know, one sentence each.
+        channels: the names of the images of a case, in their order; empty where it has one.
     """
 
     slices: list[LabelledSlice]
@@ -67,6 +69,7 @@ class TrainingSet:
     normalisation: IntensityNormalisation
     volumes: int
     warnings: list[str] = field(default_factory=list)
+    channels: tuple[str, ...] = ()
 
     @property
     def labelled_volumes(self) -> int:

@@ -23,11 +23,11 @@ from SAMFineTuneLib.networks.spec import find
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.slices.intensity import (
     IntensityNormalisation,
-    IntensityWindow,
+    PixelWindow,
     find_normalisation,
     sample_voxels,
 )
-from SAMFineTuneLib.slices.pixels import network_pixels
+from SAMFineTuneLib.slices.pixels import channels_first, network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Volume
@@ -133,8 +133,8 @@ class SliceEncoders:
         self._stack = stack
         sample = sample_voxels(volume)
         normalisation = networks.normalisation or find_normalisation([sample])
-        self._window: IntensityWindow = normalisation.window_for(sample)
-        rows, columns = stack[0].shape
+        self._window: PixelWindow = normalisation.window_for(sample)
+        rows, columns = stack.slice_shape
         size = networks.prompted.network.input_size
         self.fit = SquareFit(rows, columns, stack.pixel_spacing, size)
 
@@ -170,7 +170,7 @@ class SliceEncoders:
         def begin(number: int) -> FeatureState:
             image = self._window.apply(self._stack[number])
             fit = SquareFit(self.fit.rows, self.fit.columns, self.fit.spacing, network.input_size)
-            square = fit.image_to_square(torch.from_numpy(image).float())
+            square = fit.image_to_square(channels_first(image))
             pixels = network_pixels(square, self._window, network.spec.normalisation)
             return FeatureState(pixels[None].to(self._networks.device))
 

@@ -44,6 +44,7 @@ class SessionSettings(_Message):
     Attributes:
         volume: file of the image, or a DICOM folder.
         series: which series of a DICOM folder, by number or UID; None if it holds only one.
+        channels: further images of the same case, in the order of the model.
         model: file of a tuned model; None works with the backbone as it is.
         backbone: which backbone, if there is no model.
         checkpoint: file of the backbone's weights, if they are not in their usual place.
@@ -54,6 +55,7 @@ class SessionSettings(_Message):
 
     volume: Path
     series: str | None = None
+    channels: list[Path] = []
     model: Path | None = None
     backbone: str = "starter"
     checkpoint: Path | None = None

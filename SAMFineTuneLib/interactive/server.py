@@ -38,9 +38,11 @@ from SAMFineTuneLib.interactive.protocol import (
 )
 from SAMFineTuneLib.interactive.settings_file import read_settings
 from SAMFineTuneLib.interactive.slice_corrector import Mask, SliceCorrector
+from SAMFineTuneLib.slices.expected_images import as_expected
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.user_folders import embeddings_folder
-from SAMFineTuneLib.volumes import Geometry, read_volume
+from SAMFineTuneLib.volumes import Geometry
+from SAMFineTuneLib.volumes.case import read_case
 from SAMFineTuneLib.worker.events import Log
 from SAMFineTuneLib.worker.line_splitter import LONGEST_LINE, full_length
 
@@ -75,11 +77,14 @@ class CorrectionServer:
         self._receive = receive
         self._waiting: deque[Request] = deque()
         settings = read_settings(folder)
-        volume = read_volume(settings.volume, settings.series)
+        volume = read_case(settings.volume, settings.channels, settings.series)
+        axis = settings.axis or _axis_of_thickest(volume.geometry)
+        networks = load_networks(settings, max(SliceStack.of(volume, axis).slice_shape))
+        if networks.card is not None:
+            card, name = networks.card, settings.volume.name
+            volume = as_expected(volume, card.normalisation, name, tuple(card.channels))
         for remark in volume.remarks:
             self._warn(remark)
-        axis = settings.axis or _axis_of_thickest(volume.geometry)
-        networks = load_networks(settings, max(SliceStack.of(volume, axis)[0].shape))
         if networks.card is not None and networks.card.axis in AXIS_NAMES:
             axis = settings.axis or networks.card.axis
             if axis != networks.card.axis:

@@ -49,6 +49,8 @@ def read_settings(folder: Path) -> SessionSettings:
         raise InputError(
             f"{path}: {fault['msg']}{f' (field {where})' if where else ''}", "correct it", _CODE
         ) from error
+    for number, each in enumerate(settings.channels):
+        _require_name(each, f'{path}: field "channels[{number}]"')
     for field in ("volume", "model", "checkpoint"):
         value = getattr(settings, field)
         if value is not None:

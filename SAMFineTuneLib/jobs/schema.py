@@ -27,9 +27,11 @@ from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, SEGMENTATION_ENDINGS
+from SAMFineTuneLib.jobs.cases import case_apart, cases_apart
 from SAMFineTuneLib.networks.spec import BackboneName
 from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.training.presets import Preset
+from SAMFineTuneLib.weights.weights_kind import WeightsKind
 from SAMFineTuneLib.worker.json_text import to_json, write_json
 
 SCHEMA_VERSION = 1
@@ -87,6 +89,18 @@ def _check_on_top(value: object) -> object:
     return [str(each) for each in value]
 
 
+def _check_merge(value: dict[int, Any]) -> dict[int, Any]:
+    """Accepts new labels with their parts; no label may be a part of two."""
+    parts = [each for own in value.values() if own != "all" for each in own]
+    if "all" in value.values() and len(value) > 1:
+        raise ValueError("must not name further labels beside all")
+    if not all(value.values()) or any(each < 1 for each in (*value, *parts)):
+        raise ValueError("must give labels, whole numbers from 1 up, such as {3: [1, 2]}")
+    if len(set(parts)) != len(parts):
+        raise ValueError("must not name a label twice")
+    return value
+
+
 def _check_input_size(value: object) -> object:
     if value == "auto":
         return value
@@ -132,9 +146,12 @@ EmptySlices = Annotated[
 ]
 Slices = Annotated[list[int], PlainValidator(_check_slices)]
 Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
+Merge = Annotated[dict[int, Literal["all"] | list[int]], AfterValidator(_check_merge)]
 OnTop = Annotated[list[str], PlainValidator(_check_on_top)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
 Series = Annotated[str, PlainValidator(_check_series)]
+# The networks have three input channels, and the first image of a case is one of them.
+Channels = Annotated[list[FilePath], Field(max_length=2)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 # The largest values that make sense: a fine-tune of a month, and batches for the largest GPUs.
@@ -164,6 +181,11 @@ class Example(_Record):
         description="labels of the volume, in any geometry that lies over it: an image file, a "
         "DICOM segmentation (SEG), DICOM contours (RTSTRUCT), or a folder with one of these two; "
         "or a picture of the size of the volume, whose values, palette or colours are labels"
+    )
+    channels: Channels = Field(
+        default_factory=list,
+        description="further images of the same case, such as other contrasts, at most two; they "
+        "are resampled onto the first one. Instead, `volume` may be a list of all images",
     )
     labels: Labels = Field(
         "all", description="the labels to learn, by number in the segmentation, or all that occur"
@@ -212,11 +234,21 @@ class Example(_Record):
         description="names or labels of segments that cover the others where segments of a file "
         "overlap; without it such a file is refused; the highest first",
     )
+    merge: Merge = Field(
+        default_factory=dict,
+        description="labels that count as one: the new number and its parts, or all of them; "
+        "`labels` and `label_names` count after merging",
+    )
     series: Series | None = Field(
         None,
         description="which series of a DICOM folder that holds several: its UID, or its number in "
         "the list that is shown if none is chosen",
     )
+
+    @property
+    def images(self) -> list[Path]:
+        """All images of the case, in their order."""
+        return [self.volume, *self.channels]
 
     @property
     def slice_knowledge(self) -> SliceKnowledge:
@@ -266,6 +298,12 @@ class FinetuneJob(_Record):
         None,
         description="file of the backbone's weights; by default those that come with the program "
         "for starter, and the official ones for the others",
+    )
+    weights_kind: WeightsKind | None = Field(
+        None,
+        description="what the weights in `checkpoint` were trained as, which decides how pixels "
+        "are normalised: sam, sslsam and supsam as for Segment Anything, medsam from 0 to 1, own "
+        "as usual for the backbone",
     )
     weights: Literal["pretrained", "random"] = Field(
         "pretrained",
@@ -334,6 +372,12 @@ class ApplyJob(_Record):
         min_length=1,
         description="image file, which may be a picture (PNG, JPEG, TIFF, BMP), or DICOM folder",
     )
+    channels: list[Channels] = Field(
+        default_factory=list,
+        description="for each volume the further images of the same case, in the order of the "
+        "model; empty for a model of one image. Instead, an item of `volumes` may be a list of all "
+        "images",
+    )
     series: list[Series] = Field(
         default_factory=list,
         description="which series of a DICOM folder that holds several: its UID, or its number in "
@@ -372,8 +416,14 @@ class ApplyJob(_Record):
     device: Device = Field("auto", description="where to compute")
     batch: Batch | None = Field(None, description="slices computed at once")
 
+    def further_images(self, index: int) -> list[Path]:
+        """The further images of the case of a volume."""
+        return self.channels[index] if self.channels else []
+
     @model_validator(mode="after")
     def _outputs_fit(self) -> ApplyJob:
+        if self.channels and len(self.channels) != len(self.volumes):
+            raise ValueError('"channels" must have an item for each volume')
         for name, path, suffixes in (
             ("output", self.output, SEGMENTATION_ENDINGS),
             ("uncertainty", self.uncertainty, IMAGE_ENDINGS),
@@ -390,7 +440,7 @@ class ApplyJob(_Record):
 
 
 class EvaluateJob(_Record):
-    """Compare a segmentation with a reference: DSC, and NSD at a tolerance in mm."""
+    """Compare a segmentation with a reference: DSC, IoU, NSD at a tolerance in mm, and HD95."""
 
     kind: Literal["evaluate"] = "evaluate"
     schema_version: Literal[1] = 1
@@ -411,6 +461,11 @@ class EvaluateJob(_Record):
     axis: Axis = Field("axial", description="the axis that `slices` count along")
     tolerance_mm: Millimetres = Field(
         2.0, description="surfaces that are closer than this, in mm, count as equal in the NSD"
+    )
+    merge: Merge = Field(
+        default_factory=dict,
+        description="labels of the reference that count as one: the new number and its parts, or "
+        "all of them; `labels` and `label_names` count after merging",
     )
     on_top: OnTop = Field(
         default_factory=list,
@@ -465,7 +520,7 @@ def make_job(
         InputError: naming the first field that does not fit.
     """
     try:
-        return job_type.model_validate(dict(fields))
+        return job_type.model_validate(cases_apart(fields))
     except ValidationError as error:
         raise _input_error(error, job_type, field_name) from error
 
@@ -514,8 +569,9 @@ def read_job(folder: Path) -> Job:
             code="bad_job",
         )
     _refuse_newer(data.get("schema_version"), path)
+    apart = cases_apart(data)
     try:
-        job = _JOBS.validate_json(text, strict=True)
+        job = _JOBS.validate_json(text if apart == data else to_json(apart), strict=True)
     except ValidationError as error:
         model = _KINDS.get(str(data.get("kind")))
         raise _input_error(error, model, lambda field: f'{path}: field "{field}"') from error
@@ -560,7 +616,9 @@ def _example(entry: object, where: str, path: Path, defaults: Mapping[str, Any])
             code="bad_examples",
         )
     try:
-        example = Example.model_validate_json(to_json({**defaults, **entry}), strict=True)
+        example = Example.model_validate_json(
+            to_json(case_apart({**defaults, **entry}, where)), strict=True
+        )
     except ValidationError as error:
         raise _input_error(error, Example, lambda field: f'{where}: field "{field}"') from error
     folder = path.absolute().parent
@@ -569,7 +627,11 @@ def _example(entry: object, where: str, path: Path, defaults: Mapping[str, Any])
         for name, value in (("volume", example.volume), ("segmentation", example.segmentation))
         if (folder / value).exists() or not value.exists()
     }
-    return example.model_copy(update=beside)
+    channels = [
+        folder / each if (folder / each).exists() or not each.exists() else each
+        for each in example.channels
+    ]
+    return example.model_copy(update={**beside, "channels": channels})
 
 
 def _read_text(path: Path) -> str:

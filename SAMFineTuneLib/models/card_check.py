@@ -28,6 +28,7 @@ _LONGEST_CURVE = 65_536
 # The values of an intensity curve are stored rounded.
 _ROUNDING = 1e-3
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_IMAGES = 3
 _COUNTS = ("volumes", "labelled_slices", "empty_slices")
 
 
@@ -70,6 +71,7 @@ def _faults(card: ModelCard) -> Iterator[str]:
     if card.prompts is not None:
         yield from _strategy_faults(card.prompts.strategy, "prompts.strategy")
     yield from _label_faults(card.labels)
+    yield from _channel_faults(card)
     yield from _normalisation_faults(card.normalisation)
     yield from _number_faults(card)
 
@@ -103,17 +105,31 @@ def _label_faults(labels: list[LabelCard]) -> Iterator[str]:
             yield f"{where}.colour is {_short(colour)}, and should be three numbers from 0 to 1"
 
 
-def _normalisation_faults(normalisation: IntensityNormalisation) -> Iterator[str]:
+def _channel_faults(card: ModelCard) -> Iterator[str]:
+    images, names = card.normalisation.images, len(card.channels)
+    if images > _MOST_IMAGES:
+        yield f"normalisation.further has {images - 1} items, and should have at most two"
+    if names != (images if images > 1 else 0):
+        yield f"channels has {names} names, where a case has {images} images"
+
+
+def _normalisation_faults(
+    normalisation: IntensityNormalisation, where: str = "normalisation"
+) -> Iterator[str]:
     window = normalisation.window
     if (normalisation.kind == "calibrated") != (window is not None):
         what = "lacks" if window is None else "should not be there"
-        yield f"normalisation.window {what}, where the kind is {normalisation.kind}"
+        yield f"{where}.window {what}, where the kind is {normalisation.kind}"
     if window is not None:
-        yield from _window_faults(window)
+        yield from _window_faults(window, f"{where}.window")
+    for number, each in enumerate(normalisation.further):
+        own = f"{where}.further[{number}]"
+        if each.further or "colour" in (each.kind, normalisation.kind):
+            yield f"{own} should be that of one grey image beside others"
+        yield from _normalisation_faults(each, own)
 
 
-def _window_faults(window: IntensityWindow) -> Iterator[str]:
-    where = "normalisation.window"
+def _window_faults(window: IntensityWindow, where: str) -> Iterator[str]:
     # The difference may overflow even if both are finite.
     if not math.isfinite(window.high - window.low) or not window.low < window.high:
         yield f"{where}.low is {window.low} and high {window.high}, and low should be the smaller"

@@ -27,7 +27,8 @@ class SlicePanel:
 
     Attributes:
         title: text above the picture.
-        image: (rows, columns), from 0 (black) to 1 (white).
+        image: (rows, columns) from 0 (black) to 1 (white), or (rows, columns, channels): colours,
+            or several images, of which the first is shown.
         truth: true labels, drawn as dotted outlines; None if they are not known.
         predicted: predicted labels, drawn as solid outlines; None if nothing was predicted.
         labelled: whether the model was trained on the slice, which then gets a white frame.
@@ -64,8 +65,9 @@ def write_contact_sheet(path: Path, panels: list[SlicePanel], heading: str = "")
 
 
 def _draw(ax: Axes, panel: SlicePanel) -> None:
-    rows, columns = panel.image.shape
-    ax.imshow(panel.image, cmap="gray", vmin=0, vmax=1, aspect=panel.aspect)
+    rows, columns = panel.image.shape[:2]
+    image = panel.image[..., 0] if panel.image.shape[2:] == (2,) else panel.image
+    ax.imshow(image, cmap="gray", vmin=0, vmax=1, aspect=panel.aspect)
     ax.set_title(
         panel.title + (" (labelled)" if panel.labelled else ""),
         color="white",

@@ -12,8 +12,8 @@ from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
-from SAMFineTuneLib.slices.intensity import IntensityWindow
-from SAMFineTuneLib.slices.pixels import network_pixels
+from SAMFineTuneLib.slices.intensity import PixelWindow
+from SAMFineTuneLib.slices.pixels import channels_first, network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
 
 
@@ -21,14 +21,14 @@ from SAMFineTuneLib.slices.square import SquareFit
 def class_probabilities(
     segmenter: AutomaticSegmenter,
     images: Sequence[np.ndarray],
-    window: IntensityWindow,
+    window: PixelWindow,
     spacing: tuple[float, float],
 ) -> Tensor:
     """Class probabilities of a batch of slices of one volume.
 
     Args:
         segmenter: the tuned network, in eval mode.
-        images: slices (rows, columns), 0 to 1 in the volume's window.
+        images: slices (rows, columns) or (rows, columns, channels), 0 to 1 in the volume's window.
         window: the volume's intensity window.
         spacing: mm between rows and between columns.
 
@@ -43,16 +43,16 @@ def class_probabilities(
 def embed(
     network: SamNetwork,
     images: Sequence[np.ndarray],
-    window: IntensityWindow,
+    window: PixelWindow,
     spacing: tuple[float, float],
     stages: int | None = None,
 ) -> FeatureState:
     """The image encoder's features of slices; with `stages`, those after so many first stages."""
     device = next(network.parameters()).device
-    rows, columns = images[0].shape
+    rows, columns = images[0].shape[:2]
     fit = SquareFit(rows, columns, spacing, network.input_size)
     normalisation = network.spec.normalisation
-    squares = [fit.image_to_square(torch.from_numpy(image).float()) for image in images]
+    squares = [fit.image_to_square(channels_first(image)) for image in images]
     pixels = torch.stack([network_pixels(each, window, normalisation) for each in squares])
     encoder = network.image_encoder
     stop = len(encoder.stages()) if stages is None else stages

@@ -78,9 +78,9 @@ def predict_volume(
     window = card.normalisation.window_for(sample_voxels(volume))
     values = np.array([0, *(label.value for label in card.labels)])
     kind = smallest_label_type(int(values.max()))
-    labels = SliceStack(np.zeros(volume.array.shape, kind), volume.geometry, stack.axis)
+    labels = SliceStack(np.zeros(volume.geometry.shape, kind), volume.geometry, stack.axis)
     entropies = (
-        SliceStack(np.zeros(volume.array.shape, np.float32), volume.geometry, stack.axis)
+        SliceStack(np.zeros(volume.geometry.shape, np.float32), volume.geometry, stack.axis)
         if with_uncertainty
         else None
     )
@@ -96,7 +96,7 @@ def predict_volume(
         progress(start, len(stack))
         numbers = range(start, min(start + batch, len(stack)))
         state = encode(numbers)
-        probabilities = probabilities_from(segmenter, state, stack[0].shape, stack.pixel_spacing)
+        probabilities = probabilities_from(segmenter, state, stack.slice_shape, stack.pixel_spacing)
         in_doubt += slice_uncertainty(probabilities)
         for place, number in enumerate(numbers):
             if between is None:
@@ -140,7 +140,7 @@ def _between_slices(
         return encode(range(number, number + 1))
 
     classes = [int(np.flatnonzero(values == each.label)[0]) for each in structures]
-    rows, columns = stack[0].shape
+    rows, columns = stack.slice_shape
     fit = SquareFit(rows, columns, stack.pixel_spacing, size)
     return BetweenSlices(structures, classes, stack, fit, features)
 

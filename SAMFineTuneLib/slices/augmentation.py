@@ -5,6 +5,8 @@ with the mapping to the model's square, so that a slice is interpolated only onc
 flips, because a mirrored right kidney is a left kidney. Intensity: colour jitter and a random
 histogram curve, as in the recipe of the published study (Gu et al., MELBA 2025:006), with noise and
 blur, by MONAI. In calibrated images (CT) a grey level stands for a tissue, so changes are small.
+The channels of a colour image change together, with a slight tint; the images of a case that has
+several change independently, because scanners do not vary their contrasts together.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from monai.transforms import (
 from torch import Tensor
 from torch.nn import functional
 
+from SAMFineTuneLib.slices.intensity import IntensityNormalisation
 from SAMFineTuneLib.slices.square import square_positions
 
 # Control points of the elastic displacement along each side of the square.
@@ -58,16 +61,21 @@ class SliceAugmentation:
     Args:
         size: side of the square in pixels.
         geometry: standard deviations of the changes of geometry.
-        calibrated: whether a grey level stands for the same tissue in every image.
+        normalisation: of the images, which says what kind they are; None for grey images whose
+            intensities are not calibrated.
     """
 
     def __init__(
-        self, size: int, geometry: GeometricRange | None = None, calibrated: bool = False
+        self,
+        size: int,
+        geometry: GeometricRange | None = None,
+        normalisation: IntensityNormalisation | None = None,
     ) -> None:
         self.size = size
         self.geometry = geometry or GeometricRange()
         self._positions = square_positions(size)
-        self._intensity = _calibrated_changes() if calibrated else _uncalibrated_changes()
+        images = [normalisation, *normalisation.further] if normalisation else []
+        self._changes = [_changes_of(each.kind) for each in images] or [_uncalibrated_changes()]
 
     def positions(self, seed: int) -> Tensor:
         """Displaced positions (S, S, 2) on the square, to sample instead of the regular ones."""
@@ -81,10 +89,14 @@ class SliceAugmentation:
         return positions + elastic[0].permute(1, 2, 0) * 2 * self.geometry.elastic
 
     def intensity(self, image: Tensor, seed: int) -> Tensor:
-        """Image (S, S) with values around 0 to 1, changed in its grey levels."""
-        self._intensity.set_random_state(seed=seed % 2**32)
-        changed = self._intensity(image[None])
-        return torch.as_tensor(changed).as_subclass(Tensor)[0]
+        """Image (S, S) or (channels, S, S), with values around 0 to 1, changed in its levels."""
+        if len(self._changes) == 1:
+            return _changed(image.reshape(-1, *image.shape[-2:]), self._changes[0], seed).reshape(
+                image.shape
+            )
+        pairs = zip(image[:, None], self._changes, strict=True)
+        parts = [_changed(part, own, seed + number) for number, (part, own) in enumerate(pairs)]
+        return torch.cat(parts)
 
     def _random_matrix(self, generator: torch.Generator) -> Tensor:
         turn, scale, stretch, shear = self._normal(generator, 4).tolist()
@@ -102,6 +114,21 @@ class SliceAugmentation:
     @staticmethod
     def _normal(generator: torch.Generator, count: int) -> Tensor:
         return torch.randn(count, generator=generator)
+
+
+def _changed(image: Tensor, changes: Compose, seed: int) -> Tensor:
+    """The image (channels, S, S) after random changes."""
+    changes.set_random_state(seed=seed % 2**32)
+    return torch.as_tensor(changes(image)).as_subclass(Tensor)
+
+
+def _changes_of(kind: str) -> Compose:
+    if kind == "calibrated":
+        return _calibrated_changes()
+    if kind == "colour":
+        tint = RandScaleIntensity(factors=0.1, prob=0.5, channel_wise=True)
+        return Compose([*_uncalibrated_changes().transforms, tint])
+    return _uncalibrated_changes()
 
 
 def _calibrated_changes() -> Compose:

@@ -1,7 +1,9 @@
-"""Intensity windows: mapping voxel values to the grey levels that the networks expect."""
+"""Intensity windows: mapping voxel values to the levels from 0 to 1 that the networks expect."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -26,6 +28,9 @@ _ROUNDING = 1e-9
 # Number of voxels that suffices for percentiles; a volume can have a billion.
 _SAMPLE = 2_000_000
 _KNOTS = 65
+# The brightest values that colour images have with 8, 10, 12 and 16 bits. Cameras of 10 and 12 bits
+# store their values in 16.
+_WHITES = (255.0, 1023.0, 4095.0, 65535.0)
 _EQUALISED = 0.5
 
 
@@ -53,6 +58,36 @@ class IntensityWindow(BaseModel):
         return _levels(pixels, self.low, self.high, self.curve)
 
 
+@dataclass(frozen=True)
+class ChannelWindows:
+    """The windows of an image with several channels, one for each."""
+
+    windows: tuple[IntensityWindow, ...]
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The mean of each window."""
+        return tuple(each.mean for each in self.windows)
+
+    @property
+    def standard_deviation(self) -> tuple[float, ...]:
+        """The standard deviation of each window."""
+        return tuple(each.standard_deviation for each in self.windows)
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (rows, columns, channels) to float32 levels of this shape, 0 to 1.
+
+        A grey image, (rows, columns), counts as one whose channels are all equal.
+        """
+        channels = range(len(self.windows))
+        parts = [pixels if pixels.ndim == 2 else pixels[..., number] for number in channels]
+        levels = [each.apply(part) for each, part in zip(self.windows, parts, strict=True)]
+        return np.stack(levels, axis=-1)
+
+
+PixelWindow = IntensityWindow | ChannelWindows
+
+
 def _levels(pixels: np.ndarray, low: float, high: float, curve: tuple[float, ...]) -> np.ndarray:
     # Single precision does not distinguish neighbouring whole numbers far from zero.
     scaled = (pixels.astype(np.float64) - low) / (high - low)
@@ -61,32 +96,66 @@ def _levels(pixels: np.ndarray, low: float, high: float, curve: tuple[float, ...
 
 
 class VoxelSample(NamedTuple):
-    """Evenly spread voxels of a volume, kept when the volume is released, and its modality."""
+    """Evenly spread voxels of a volume, which are kept when the volume is released.
+
+    Attributes:
+        values: intensities; of a colour image, those of all its channels.
+        modality: as that of the volume.
+        white: the brightest value that a colour image of this kind can have.
+        is_colour: whether the image is in colour.
+        further: samples of the second and of further images of the case.
+    """
 
     values: np.ndarray
     modality: str | None
+    white: float = _WHITES[0]
+    is_colour: bool = False
+    further: tuple[VoxelSample, ...] = ()
+
+    @property
+    def images(self) -> int:
+        """How many images of the case were sampled."""
+        return 1 + len(self.further)
 
 
 def sample_voxels(volume: Volume) -> VoxelSample:
-    """A sample of at most about two million voxels, float64.
+    """A sample of at most about two million voxels of each image, float64.
 
     Raises:
-        InputError: all voxels have one value.
+        InputError: all voxels of an image have one value.
     """
-    flat = volume.array.reshape(-1)
+    if volume.images == 1:
+        return _sample(volume.array, volume.modality)._replace(is_colour=volume.is_colour)
+    modalities = (volume.modality, *volume.further_modalities)
+    first, *further = (
+        _sample(volume.array[..., channel], modality, f"image {channel + 1} of the case")
+        for channel, modality in enumerate(modalities)
+    )
+    return first._replace(further=tuple(further))
+
+
+def _sample(array: np.ndarray, modality: str | None, called: str = "the volume") -> VoxelSample:
+    flat = array.reshape(-1)
     # Sides are often powers of two, so an even stride would take voxels of a few columns only.
     values = flat[:: max(1, flat.size // _SAMPLE) | 1].astype(np.float64)
     low, high = flat.min(), flat.max()
     if low == high:
         raise InputError(
-            "the volume has the same value in every voxel",
+            f"{called} has the same value in every voxel",
             "check that the right file was chosen and that it was exported whole",
             code="constant_image",
         )
     if values.min() == values.max():
         # The few voxels with other values are not in the sample.
         values = np.append(values, [float(low), float(high)])
-    return VoxelSample(values, volume.modality)
+    return VoxelSample(values, modality, _white(float(high)))
+
+
+def _white(brightest: float) -> float:
+    """The value of white in a colour image whose brightest value this is."""
+    if 0 < brightest <= 1:
+        return 1.0
+    return next((each for each in _WHITES if brightest <= each), brightest)
 
 
 class IntensityNormalisation(BaseModel):
@@ -94,21 +163,61 @@ class IntensityNormalisation(BaseModel):
 
     Volumes of `calibrated` images (CT, in Hounsfield units) share one window, found on the
     examples, so that a value stands for the same tissue in every volume. Each volume of other
-    images gets a window of its own from the percentiles of its voxels.
+    images gets a window of its own from the percentiles of its voxels. Values of `colour` images
+    keep their proportions: black is 0 and white is 1 in all three channels.
+
+    Attributes:
+        kind: as above.
+        window: of calibrated images.
+        further: how the second and further images of a case are normalised.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["calibrated", "percentiles"]
+    kind: Literal["calibrated", "percentiles", "colour"]
     window: IntensityWindow | None = None
+    further: tuple[IntensityNormalisation, ...] = ()
 
-    def window_for(self, sample: VoxelSample) -> IntensityWindow:
-        """The window of the volume that a sample was taken from."""
-        return self.window or _percentile_window([sample])
+    @property
+    def images(self) -> int:
+        """How many images a case has; one in colour counts as one."""
+        return 1 + len(self.further)
+
+    def window_for(self, sample: VoxelSample) -> PixelWindow:
+        """The window of the volume that a sample was taken from.
+
+        Raises:
+            ValueError: the volume has another number of images.
+        """
+        if sample.images != self.images:
+            raise ValueError(f"{sample.images} images, where {self.images} were learnt from")
+        if self.kind == "colour":
+            return ChannelWindows((_colour_window(sample),) * 3)
+        first = self.window or _percentile_window([sample])
+        if not self.further:
+            return first
+        pairs = zip(self.further, sample.further, strict=True)
+        others = (_single(each.window_for(own)) for each, own in pairs)
+        return ChannelWindows((first, *others))
 
 
-def find_normalisation(samples: list[VoxelSample]) -> IntensityNormalisation:
-    """The normalisation that fits the example volumes."""
+def _single(window: PixelWindow) -> IntensityWindow:
+    if isinstance(window, ChannelWindows):
+        raise ValueError("an image of a case with several images has channels of its own")
+    return window
+
+
+def find_normalisation(samples: Sequence[VoxelSample]) -> IntensityNormalisation:
+    """The normalisation that fits the example volumes, which have equally many images."""
+    if any(sample.is_colour for sample in samples):
+        return IntensityNormalisation(kind="colour")
+    first = _grey_normalisation(samples)
+    images = zip(*(sample.further for sample in samples), strict=True)
+    further = tuple(_grey_normalisation(each) for each in images)
+    return first.model_copy(update={"further": further})
+
+
+def _grey_normalisation(samples: Sequence[VoxelSample]) -> IntensityNormalisation:
     if all(_is_calibrated(sample) for sample in samples):
         return IntensityNormalisation(kind="calibrated", window=_percentile_window(samples))
     return IntensityNormalisation(kind="percentiles")
@@ -142,7 +251,18 @@ def _density(values: np.ndarray, low: float, high: float) -> float:
     return float(np.mean((values >= low) & (values < high))) / (high - low)
 
 
-def _percentile_window(samples: list[VoxelSample]) -> IntensityWindow:
+def _colour_window(sample: VoxelSample) -> IntensityWindow:
+    """The window of each channel, with the mean and the deviation of all of them together."""
+    levels = _levels(sample.values, 0.0, sample.white, (0.0, 1.0))
+    return IntensityWindow(
+        low=0.0,
+        high=sample.white,
+        mean=float(levels.mean()),
+        standard_deviation=max(float(levels.std()), 1e-3),
+    )
+
+
+def _percentile_window(samples: Sequence[VoxelSample]) -> IntensityWindow:
     values = np.concatenate([sample.values for sample in samples])
     low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
     if not high > low:

@@ -1,31 +1,62 @@
-"""Converting grey levels to the three channels that a backbone was trained on."""
+"""Converting grey levels and colours to the three channels that a backbone was trained on."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.slices.intensity import IntensityWindow
+from SAMFineTuneLib.slices.intensity import PixelWindow
 
-PixelNormalisation = Literal["sam", "unit"]
+PixelNormalisation = Literal["sam", "unit", "zero_to_one"]
 
 # Segment Anything's channel statistics, for values from 0 to 255.
 _SAM_MEAN = (123.675, 116.28, 103.53)
 _SAM_DEVIATION = (58.395, 57.12, 57.375)
 
 
-def network_pixels(
-    image: Tensor, window: IntensityWindow, normalisation: PixelNormalisation
-) -> Tensor:
-    """Converts a grey image (S, S), 0 to 1 in its window, to (3, S, S) as the backbone expects it.
+def channels_first(image: np.ndarray) -> Tensor:
+    """A slice's image as a float32 tensor.
 
-    "sam" repeats the grey level in three channels and normalises by Segment Anything's statistics;
-    "unit" normalises the window's voxels to zero mean and unit variance.
+    Returns:
+        (rows, columns) for an image of this shape, (channels, rows, columns) for one of shape
+        (rows, columns, channels).
+    """
+    if image.ndim == 3:
+        image = np.moveaxis(image, -1, 0)
+    return torch.from_numpy(np.ascontiguousarray(image)).float()
+
+
+def network_pixels(image: Tensor, window: PixelWindow, normalisation: PixelNormalisation) -> Tensor:
+    """Converts an image with values from 0 to 1 to (3, S, S) as the backbone expects it.
+
+    "sam" normalises by Segment Anything's statistics of its three channels; "unit" normalises the
+    window's voxels to zero mean and unit variance; "zero_to_one" leaves values as they are. A grey
+    level is repeated in three channels. The third channel of two images is their mean.
+
+    Args:
+        image: (S, S), or (channels, S, S) with two or three channels.
+        window: with which the image was made from intensities.
+        normalisation: that of the backbone.
     """
     if normalisation == "unit":
-        return ((image - window.mean) / window.standard_deviation).expand(3, -1, -1)
+        mean, deviation = (
+            torch.tensor(each, dtype=image.dtype).reshape(-1, 1, 1)
+            for each in (window.mean, window.standard_deviation)
+        )
+        return _three((image - mean) / deviation)
+    if normalisation == "zero_to_one":
+        return _three(image)
     mean = torch.tensor(_SAM_MEAN)[:, None, None]
     deviation = torch.tensor(_SAM_DEVIATION)[:, None, None]
-    return (image * 255.0 - mean) / deviation
+    return (_three(image) * 255.0 - mean) / deviation
+
+
+def _three(image: Tensor) -> Tensor:
+    if image.ndim == 2:
+        return image.expand(3, -1, -1)
+    if len(image) == 2:
+        return torch.cat([image, image.mean(0, keepdim=True)])
+    return image.expand(3, -1, -1)

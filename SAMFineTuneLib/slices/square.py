@@ -61,8 +61,12 @@ class SquareFit:
         return (positions + 1) * scale - 1
 
     def image_to_square(self, image: Tensor, displaced: Tensor | None = None) -> Tensor:
-        """Image (rows, columns) to (S, S), bilinear; outside the slice its lowest value."""
-        return self._sample(image, displaced, "bilinear", float(image.min()))
+        """Image (rows, columns) to (S, S), bilinear; outside the slice its lowest value.
+
+        An image with channels, (channels, rows, columns), becomes (channels, S, S), each channel
+        with its own lowest value.
+        """
+        return self._sample(image, displaced, "bilinear", image.amin((-2, -1), keepdim=True))
 
     def mask_to_square(self, mask: Tensor, displaced: Tensor | None = None) -> Tensor:
         """Integer mask (rows, columns) to (S, S), nearest neighbour; outside the slice 0.
@@ -70,17 +74,17 @@ class SquareFit:
         With no displacement and a square at least as fine as the slice, `mask_to_slice` gives
         the mask back exactly.
         """
-        return self._sample(mask.float(), displaced, "nearest", 0.0).round().to(mask.dtype)
+        background = torch.zeros(1)
+        return self._sample(mask.float(), displaced, "nearest", background).round().to(mask.dtype)
 
     def _sample(
-        self, pixels: Tensor, displaced: Tensor | None, mode: str, outside: float
+        self, pixels: Tensor, displaced: Tensor | None, mode: str, outside: Tensor
     ) -> Tensor:
         grid = self.sampling_grid(displaced)
         # grid_sample pads with zeros, so the value outside has to be zero while sampling.
-        sampled = F.grid_sample(
-            (pixels - outside)[None, None].float(), grid[None], mode=mode, align_corners=False
-        )
-        return sampled[0, 0] + outside
+        shifted = (pixels - outside).float().reshape(1, -1, *pixels.shape[-2:])
+        sampled = F.grid_sample(shifted, grid[None], mode=mode, align_corners=False)
+        return sampled.reshape(*pixels.shape[:-2], *sampled.shape[-2:]) + outside
 
     def logits_to_slice(self, logits: Tensor) -> Tensor:
         """Logits (B, C, h, w) of the whole square to (B, C, rows, columns), bilinear.

@@ -21,7 +21,7 @@ class SliceStack:
     however a file stores its axes.
 
     Args:
-        array: (k, j, i) voxels.
+        array: (k, j, i) voxels, or (k, j, i, channels).
         geometry: the grid of the array.
         axis: axis of the array along which the slices are stacked.
     """
@@ -39,10 +39,18 @@ class SliceStack:
         return int(self.array.shape[self.axis])
 
     def __getitem__(self, number: int) -> np.ndarray:
-        """Slice `number` as (rows, columns), a view of the volume."""
+        """Slice `number` as (rows, columns) or (rows, columns, channels), a view of the volume."""
         rows, columns = self._plane
-        pixels: np.ndarray = self.array.transpose(self.axis, rows.axis, columns.axis)[number]
+        channels = range(3, self.array.ndim)
+        turned = self.array.transpose(self.axis, rows.axis, columns.axis, *channels)
+        pixels: np.ndarray = turned[number]
         return pixels[:: -1 if rows.reverse else 1, :: -1 if columns.reverse else 1]
+
+    @property
+    def slice_shape(self) -> tuple[int, int]:
+        """Rows and columns of every slice."""
+        rows, columns = self._plane
+        return int(self.array.shape[rows.axis]), int(self.array.shape[columns.axis])
 
     def place(self, voxel: tuple[float, float, float]) -> tuple[float, float, float]:
         """Slice number, row and column of a place given as voxel indices (i, j, k).

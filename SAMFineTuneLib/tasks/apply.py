@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.channel_names import swapped
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.image_endings import names_a_picture
 from SAMFineTuneLib.jobs.control import Control
@@ -24,6 +26,7 @@ from SAMFineTuneLib.prediction.volume_prediction import (
     predict_volume,
     slice_axis,
 )
+from SAMFineTuneLib.slices.expected_images import as_expected
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.tasks.apply_outputs import Output, outputs_of, require_writable
 from SAMFineTuneLib.tasks.drawn_slices import known_structures, require_drawn
@@ -31,10 +34,10 @@ from SAMFineTuneLib.volumes import (
     Labelmap,
     Volume,
     read_grid,
-    read_volume,
     write_labelmap,
     write_volume,
 )
+from SAMFineTuneLib.volumes.case import read_case
 from SAMFineTuneLib.volumes.dicom.segmentation_writing import (
     check_dicom_output,
     rehearse,
@@ -73,7 +76,7 @@ def run_apply(
     results = []
     for index, (path, series, output) in enumerate(zip(job.volumes, chosen, outputs, strict=True)):
         events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
-        volume = _read(path, series, card, events)
+        volume = _read(path, job.further_images(index), series, card, events)
         known = _known(job, path, series, volume, card, events)
         write = _writer(job, path, volume, card, events)
         results.append(_apply(job, segmenter, card, volume, known, write, output, events, control))
@@ -82,12 +85,13 @@ def run_apply(
 
 def _require_volumes(job: ApplyJob) -> None:
     """Checks that the volumes exist, and that DICOM results can be written for them."""
-    for path in job.volumes:
+    for path in [*job.volumes, *chain.from_iterable(job.channels)]:
         if not path.exists():
             raise InputError(
                 f"there is no volume {path}", "check the name of the file", code="no_such_file"
             )
-        if names_a_dicom_segmentation(job.output):
+    if names_a_dicom_segmentation(job.output):
+        for path in job.volumes:
             check_dicom_output(job.output, path)
 
 
@@ -99,11 +103,31 @@ def _require_labels_holdable(outputs: Sequence[Output], card: ModelCard) -> None
             require_labels_holdable(output.segmentation, largest)
 
 
-def _read(path: Path, series: str | None, card: ModelCard, events: EventWriter) -> Volume:
-    """Reads a volume, with warnings where the model may not fit it."""
-    volume = read_volume(path, series)
+def _read(
+    path: Path,
+    further: Sequence[Path],
+    series: str | None,
+    card: ModelCard,
+    events: EventWriter,
+) -> Volume:
+    """Reads the images of a case, with warnings where the model may not fit them."""
+    volume = read_case(path, further, series)
+    volume = as_expected(volume, card.normalisation, path.name, tuple(card.channels))
     for remark in volume.remarks:
         events.warning(remark)
+    files = [path, *further]
+    if card.channels:
+        order = ", ".join(
+            f"{name} from {own.name}" for name, own in zip(card.channels, files, strict=True)
+        )
+        events.log(f"the model takes {order}")
+    crossed = swapped(card.channels, files)
+    if crossed is not None:
+        names = " and ".join(files[each].name for each in crossed)
+        events.warning(
+            f"{names} seem to be given in the wrong order: the model was tuned on "
+            f"{', '.join(card.channels)}, in this order"
+        )
     if card.normalisation.kind == "calibrated" and _cannot_be_ct(volume):
         events.warning(
             f"{path.name} does not look like a CT, and the model was tuned on images with "
@@ -131,7 +155,8 @@ def _cannot_be_ct(volume: Volume) -> bool:
     """Whether a volume has no negative values, which a CT has at least in fat."""
     if volume.modality is not None:
         return volume.modality != "CT"
-    return float(volume.array.min()) >= 0
+    first = volume.array if volume.images == 1 else volume.array[..., 0]
+    return float(first.min()) >= 0
 
 
 def _apply(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ def require_writable(job: ApplyJob, outputs: Sequence[Output], grids: Sequence[G
             require_fractions_holdable(output.uncertainty)
     written = [each.segmentation for each in outputs]
     written += [each.uncertainty for each in outputs if each.uncertainty is not None]
-    read = dict.fromkeys(job.volumes, "a volume")
+    read = dict.fromkeys([*job.volumes, *chain.from_iterable(job.channels)], "a volume")
     read |= {each.segmentation: "what is drawn" for each in job.drawn}
     refuse_overwriting(written, {job.model: "the model", **read})
     for path in written:

@@ -129,6 +129,7 @@ def _of_model(
         over=volume.geometry,
         wanted=wanted,
         on_top=example.on_top,
+        merge=example.merge,
     )
     if example.labels == "all":
         require_other_values(volume, labelmap, example.volume, example.segmentation)
@@ -137,7 +138,7 @@ def _of_model(
     if labelmap.labels:
         labelmap = labelmap_onto(labelmap, volume.geometry)
     else:
-        nothing = np.zeros(volume.array.shape, labelmap.array.dtype)
+        nothing = np.zeros(volume.geometry.shape, labelmap.array.dtype)
         labelmap = replace(labelmap, array=nothing, geometry=volume.geometry)
     for remark in labelmap.remarks:
         warn(remark)

@@ -50,7 +50,8 @@ def run_finetune(
     for warning in examples.warnings:
         events.warning(warning)
     choices = job if start.initial is None else start.initial.with_its_strategy(job)
-    plan = settle(choices, examples, start.is_wholly_pretrained(job.backbone))
+    pixels = start.pixels(job.weights_kind)
+    plan = settle(choices, examples, start.is_wholly_pretrained(job.backbone), pixels)
     torch.manual_seed(plan.seed)
     segmenter, checkpoint_sha256 = start.adapted_network(plan, examples, device, events.warning)
     segmenter.to(device)
@@ -63,7 +64,8 @@ def run_finetune(
     signature = signature_of(plan, examples, fingerprint)
     tuning = FineTuning(segmenter, examples, held_out, plan, checkpoints, signature, watch)
     outcome, warnings = _tuned(tuning, plan, events)
-    card = card_of(plan, examples, held_out, outcome, checkpoint_sha256)
+    kind = start.kind(job.weights_kind)
+    card = card_of(plan, examples, held_out, outcome, checkpoint_sha256, kind)
     for_prompts = None
     if job.prompts and outcome.ending == "finished on request":
         events.warning("finished before the weights for prompts: the model has none of its own")
@@ -119,7 +121,7 @@ def _save(
 
 def _read_by(job: FinetuneJob, weights: Path | None) -> dict[Path, str]:
     """Files that the output must not replace; it may replace the initial model."""
-    read = {each.volume: "a volume" for each in job.examples}
+    read = {path: "a volume" for each in job.examples for path in each.images}
     read |= {each.segmentation: "a segmentation" for each in job.examples}
     for path in (weights, job.checkpoint):
         if path is not None:

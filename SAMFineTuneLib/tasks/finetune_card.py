@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from SAMFineTuneLib.evaluation.overlap import iou_of
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
 from SAMFineTuneLib.tasks.prompt_phase import TunedForPrompts
@@ -19,6 +20,7 @@ def card_of(
     held_out: ValidationSplit,
     outcome: FinetuneOutcome,
     checkpoint_sha256: str | None,
+    initial_weights: str | None = None,
 ) -> ModelCard:
     """The card without weights for prompts.
 
@@ -28,6 +30,7 @@ def card_of(
         held_out: the slices that it was measured on.
         outcome: of the fine-tune.
         checkpoint_sha256: of the backbone's weights, None for random ones.
+        initial_weights: what these were trained as, if the user has named them.
     """
     labelled = [each for each in examples.slices if each.is_labelled]
     return ModelCard(
@@ -38,6 +41,9 @@ def card_of(
         axis=examples.axis,
         normalisation=examples.normalisation,
         input_size=plan.input_size,
+        channels=list(examples.channels),
+        pixels=plan.pixels,
+        initial_weights=initial_weights,
         training={
             "steps": outcome.steps,
             "planned_steps": plan.steps,
@@ -77,11 +83,14 @@ def _metrics(
     if outcome.validation is None:
         return {"validation_dsc": None, "held_out": "none"}
     by_class = outcome.validation.by_class
+    numbered = list(enumerate(examples.labels, start=1))
     return {
         "validation_dsc": outcome.validation.mean,
         "validation_dsc_by_label": {
-            str(label.value): by_class[number]
-            for number, label in enumerate(examples.labels, start=1)
+            str(label.value): by_class[number] for number, label in numbered
+        },
+        "validation_iou_by_label": {
+            str(label.value): iou_of(by_class[number]) for number, label in numbered
         },
         "held_out": held_out.by,
         "held_out_slices": len(held_out.validation),

@@ -108,7 +108,7 @@ class FineTuning:
             plan.seed,
             samples=plan.batch * (plan.steps or 10**6),
             cache_folder=folder / "features",
-            calibrated=examples.normalisation.kind == "calibrated",
+            normalisation=examples.normalisation,
         )
 
     @property

@@ -129,7 +129,7 @@ class PromptTuning:
             plan.seed,
             samples=plan.batch * (plan.steps or 10**6),
             cache_folder=folder / "prompt_features",
-            calibrated=examples.normalisation.kind == "calibrated",
+            normalisation=examples.normalisation,
         )
 
     @property

@@ -66,7 +66,7 @@ def _scores_on(
     segmenter: PromptedSegmenter, shown: LabelledSlice, seed: int
 ) -> dict[str, list[float]]:
     parts = [largest_component(shown.target == each) for each in sorted(shown.classes)]
-    rows, columns = shown.image.shape
+    rows, columns = shown.image.shape[:2]
     fit = SquareFit(rows, columns, shown.spacing, segmenter.network.input_size)
     squares = [fit.mask_to_square(torch.from_numpy(part).int()) > 0 for part in parts]
     # A part that is smaller than a pixel of the square cannot be pointed at.

@@ -15,7 +15,8 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.slices.augmentation import SliceAugmentation
-from SAMFineTuneLib.slices.pixels import network_pixels
+from SAMFineTuneLib.slices.intensity import IntensityNormalisation
+from SAMFineTuneLib.slices.pixels import channels_first, network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.training.feature_cache import (
     CachedSample,
@@ -52,7 +53,7 @@ class SliceSampler:
         seed: of all random numbers.
         samples: how many samples will be drawn in all; decides whether a cache pays.
         cache_folder: where cached features go; None caches nothing.
-        calibrated: whether a grey level stands for the same tissue in every slice.
+        normalisation: of the intensities of all slices.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class SliceSampler:
         seed: int,
         samples: int,
         cache_folder: Path | None,
-        calibrated: bool = False,
+        normalisation: IntensityNormalisation,
     ) -> None:
         self._network = segmenter.network
         self._slices = slices
         self._seed = seed
-        self._augmentation = SliceAugmentation(self._network.input_size, calibrated=calibrated)
+        self._augmentation = SliceAugmentation(
+            self._network.input_size, normalisation=normalisation
+        )
         self._prefix = self._network.image_encoder.frozen_prefix() if cache_folder else 0
         self._cache: FeatureCache | None = None
         if self._prefix and cache_folder is not None:
@@ -121,10 +124,10 @@ class SliceSampler:
     def _compute(self, position: int, seed: int) -> CachedSample:
         each = self._slices[position]
         size = self._network.input_size
-        rows, columns = each.image.shape
+        rows, columns = each.image.shape[:2]
         fit = SquareFit(rows, columns, each.spacing, size)
         moved = self._augmentation.positions(seed)
-        image = fit.image_to_square(torch.from_numpy(each.image).float(), moved)
+        image = fit.image_to_square(channels_first(each.image), moved)
         image = self._augmentation.intensity(image, seed)
         target = fit.mask_to_square(torch.from_numpy(each.target), moved).to(torch.int32)
         pixels = network_pixels(image, each.window, self._network.spec.normalisation)[None]

@@ -14,7 +14,7 @@ from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.networks.starter.context_decoder import ClassContext, ContextMaskDecoder
-from SAMFineTuneLib.slices.pixels import network_pixels
+from SAMFineTuneLib.slices.pixels import channels_first, network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
 
 # More slices of a class do not improve the averages.
@@ -39,9 +39,9 @@ def context_of_slices(
     device = next(network.parameters()).device
     features, masks = [], []
     for each in chosen:
-        rows, columns = each.image.shape
+        rows, columns = each.image.shape[:2]
         fit = SquareFit(rows, columns, each.spacing, network.input_size)
-        image = fit.image_to_square(torch.from_numpy(each.image).float())
+        image = fit.image_to_square(channels_first(each.image))
         pixels = network_pixels(image, each.window, network.spec.normalisation)[None]
         with autocast(device):
             features.append(network.image_encoder(pixels.to(device)))

@@ -40,9 +40,8 @@ class ReadImage(NamedTuple):
     """The content of a file or folder.
 
     Attributes:
-        array: voxels, shape (k, j, i), or (k, j, i, layers) for a segmentation in several layers,
-            or (k, j, i, 3), red, green, blue, for a picture in colour; NaN and infinite values are
-            kept.
+        array: voxels, shape (k, j, i), or (k, j, i, layers) for a segmentation in several layers
+            and (k, j, i, values) for an image in colour; NaN and infinite values are kept.
         geometry: where the voxels lie.
         header: the fields of the file's header.
         modality: "CT", "MR", ... if DICOM gives it.
@@ -58,16 +57,19 @@ class ReadImage(NamedTuple):
     series: str | None = None
 
 
-def read_image(path: Path, series: str | None = None, *, layers_ok: bool = False) -> ReadImage:
-    """The 3-D scalar image of a file, or of a DICOM series in a folder.
+def read_image(
+    path: Path, series: str | None = None, *, layers_ok: bool = False, colours_ok: bool = False
+) -> ReadImage:
+    """The 3-D image of a file, or of a DICOM series in a folder.
 
     Args:
         path: the file or folder.
         series: which DICOM series, as for `read_series`; None if there is only one.
         layers_ok: accept a segmentation of 3D Slicer in several layers.
+        colours_ok: accept several values a voxel, as colours have.
 
     Raises:
-        InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
+        InputError: the file is missing, damaged, no image, or not a 3-D one.
     """
     _check_readable(path)
     if path.is_file() and not is_dicom(path):
@@ -94,12 +96,12 @@ def read_image(path: Path, series: str | None = None, *, layers_ok: bool = False
             bad = non_finite_voxels(path)
         except DamagedFileError as error:
             raise explained(path) from error
-        image, modality, remarks = _read_file(path, layers_ok)
+        image, modality, remarks = _read_file(path, layers_ok, colours_ok)
         image = layers_as_components(image) if has_layers(image) else image
         place = place or _place(path, image)
         image = _three_dimensional(image)
     array = sitk.GetArrayFromImage(image)
-    # The layers of a segmentation are a fourth axis of the array.
+    # The layers of a segmentation and the colours of an image are a fourth axis of the array.
     if array.shape[:3] != place.geometry.shape:
         raise explained(path)
     if bad.size and array.dtype.kind == "f":
@@ -174,22 +176,25 @@ def _check_readable(path: Path) -> None:
         raise InputError(f"'{path}' may not be read", "Ask for the right to read it", "no_access")
 
 
-def _read_file(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None, tuple[str, ...]]:
+def _read_file(
+    path: Path, layers_ok: bool, colours_ok: bool
+) -> tuple[sitk.Image, str | None, tuple[str, ...]]:
     try:
         single = read_slice(path)
     except RuntimeError as error:
         raise explained(path) from error
     if single is not None:
         size, components = single.image.GetSize(), single.image.GetNumberOfComponentsPerPixel()
-        _check_scalar_3d(path, size, components, {})
+        _check_values(path, components, {}, colours_ok)
+        _check_3d(path, size)
         return single.image, None, single.remarks
     # The geometry is taken from the header itself, so it does not matter that ITK straightens
     # sheared axes.
     with sheared_nifti_allowed():
-        return *_read_with_itk(path, layers_ok), ()
+        return *_read_with_itk(path, layers_ok, colours_ok), ()
 
 
-def _read_with_itk(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None]:
+def _read_with_itk(path: Path, layers_ok: bool, colours_ok: bool) -> tuple[sitk.Image, str | None]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     # ITK recognises other formats by their content, but MetaImage only by an ending in lower case.
@@ -202,7 +207,8 @@ def _read_with_itk(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None]
     header = {key: _text(reader.GetMetaData(key)) for key in reader.GetMetaDataKeys()}
     modality = header.get("0008|0060", "").strip() or None
     if not (layers_ok and has_layers(reader)):
-        _check_scalar_3d(path, reader.GetSize(), reader.GetNumberOfComponents(), header)
+        _check_values(path, reader.GetNumberOfComponents(), header, colours_ok)
+        _check_3d(path, reader.GetSize())
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()):
         raise InputError(f"'{path}' holds complex numbers", "Save its magnitude", code="not_scalar")
     try:
@@ -211,21 +217,22 @@ def _read_with_itk(path: Path, layers_ok: bool) -> tuple[sitk.Image, str | None]
         raise _unreadable(path, str(error)) from error
 
 
-def _check_scalar_3d(
-    path: Path, size: tuple[int, ...], components: int, header: dict[str, str]
-) -> None:
+def _check_values(path: Path, components: int, header: dict[str, str], colours_ok: bool) -> None:
     if components > 1 and any(key.startswith("Segment0_") for key in header):
         raise InputError(
             f"'{path}' is a segmentation in {components} layers, not an image",
-            "Give a grey-scale volume",
+            "Give an image",
             code="not_scalar",
         )
-    if components > 1:
+    if components > 1 and not colours_ok:
         raise InputError(
             f"'{path}' has {components} values a voxel (colour or vector), not one",
-            "Give a grey-scale volume",
+            "Save it with one value a voxel",
             code="not_scalar",
         )
+
+
+def _check_3d(path: Path, size: tuple[int, ...]) -> None:
     if len(size) > 3 and math.prod(size[3:]) > 1:
         raise InputError(
             f"'{path}' is {len(size)}-D ({' x '.join(map(str, size))}), not 3-D",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
+from SAMFineTuneLib.volumes.colour import colours_or_grey
 from SAMFineTuneLib.volumes.dicom.labels import (
     dicom_labels,
     dicom_labels_text,
@@ -21,6 +22,7 @@ from SAMFineTuneLib.volumes.image_as_labels import require_structures
 from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
 from SAMFineTuneLib.volumes.label_values import labels_of, stored_step
 from SAMFineTuneLib.volumes.labelmap import Labelmap
+from SAMFineTuneLib.volumes.merged_labels import Merges, labels_to_read, merged
 from SAMFineTuneLib.volumes.number_range import computable
 from SAMFineTuneLib.volumes.pictures.decoding import is_picture
 from SAMFineTuneLib.volumes.pictures.mask import read_mask
@@ -30,9 +32,10 @@ from SAMFineTuneLib.volumes.volume import Volume
 
 
 def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volume:
-    """Read a 3-D scalar image from a file or from a folder with DICOM series.
+    """Read a 3-D image, grey or in colour, from a file or from a folder with DICOM series.
 
-    An image of one slice is a volume with k = 1.
+    An image of one slice is a volume with k = 1. Three values a voxel are red, green and blue, four
+    these and an opacity; an image without a coloured voxel is grey.
 
     Args:
         path: the file or folder.
@@ -40,7 +43,7 @@ def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volu
             several, its UID or the end of the UID; None if there is only one.
 
     Raises:
-        InputError: the file is missing, damaged, no image, or not a 3-D scalar one.
+        InputError: the file is missing, damaged, no image, or not a 3-D one.
     """
     path = Path(path)
     kind = dicom_labels_text(path)
@@ -51,14 +54,21 @@ def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volu
             "segmentation",
             code="not_an_image",
         )
-    read = read_image(path, series)
-    if read.array.ndim > 3:
-        raise InputError(
-            f"'{path}' is in colour, not grey", "Give a grey-scale image", code="not_scalar"
-        )
+    read = read_image(path, series, colours_ok=True)
     array, non_finite = _finite(path, read.array)
     remarks = (*read.remarks, *_non_finite_remark(path, non_finite))
-    return Volume(computable(array), read.geometry, read.modality, non_finite, remarks, read.series)
+    if array.ndim > 3:
+        array, told = colours_or_grey(array, path.name)
+        remarks = (*remarks, *told)
+    return Volume(
+        computable(array),
+        read.geometry,
+        read.modality,
+        non_finite,
+        remarks,
+        read.series,
+        is_colour=array.ndim > 3,
+    )
 
 
 def read_grid(path: str | os.PathLike[str], series: str | None = None) -> Geometry:
@@ -77,6 +87,7 @@ def read_labelmap(
     over: Geometry | None = None,
     wanted: Collection[int] | None = None,
     on_top: Sequence[str] = (),
+    merge: Merges | None = None,
 ) -> Labelmap:
     """Read a segmentation; from an NRRD file of 3D Slicer with names, colours and terms.
 
@@ -98,12 +109,26 @@ def read_labelmap(
             ignored. If labels are named, the check that refuses an image given as a segmentation is
             left out.
         on_top: names or labels of segments that cover others where they overlap, the highest first.
+        merge: labels that count as one: new label -> its parts. `wanted` counts after merging.
 
     Raises:
         InputError: as `read_volume`, or the values cannot be labels, are all background, or are
-            those of an image; or segments overlap and neither is to be on top.
+            those of an image; or segments overlap and neither is to be on top; or a merged label
+            is taken.
     """
-    path = Path(path)
+    path, merges = Path(path), merge or {}
+    labelmap = _read_labelmap(path, empty_ok, over, labels_to_read(wanted, merges), on_top)
+    return merged(labelmap, merges, path.name)
+
+
+def _read_labelmap(
+    path: Path,
+    empty_ok: bool,
+    over: Geometry | None,
+    wanted: Collection[int] | None,
+    on_top: Sequence[str],
+) -> Labelmap:
+    """The segmentation as it is in the file."""
     dicom = dicom_labels(path)
     if dicom is not None:
         labelmap = read_dicom_labels(dicom, over, wanted, on_top)

@@ -27,15 +27,13 @@ from SAMFineTuneLib.volumes.dicom.header import (
 )
 from SAMFineTuneLib.volumes.dicom.pixels import voxels
 from SAMFineTuneLib.volumes.dicom.stack import arrange
-from SAMFineTuneLib.volumes.pictures.image import as_grey
 
 
 class DicomVolume(NamedTuple):
     """The volume of a series.
 
     Attributes:
-        array: true values, shape (k, j, i), or red, green, blue, (1, j, i, 3), of one colour image
-            whose channels are not all the same.
+        array: true values, shape (k, j, i), or red, green, blue, (1, j, i, 3), of one colour image.
         geometry: where the voxels lie.
         modality: "CT", "MR", ...; None if it is not given.
         series: UID of the series, None if it has none.
@@ -129,11 +127,9 @@ def _volume(where: Path, series: Series, remarks: list[str]) -> DicomVolume:
         raise _several_in_colour(where, len(series.planes), colours[0])
     stack = arrange(where, series.planes)
     array, geometry = voxels(where, stack.planes), stack.geometry
-    if array.ndim > 3:
-        # Palettes are seen only here.
-        if len(array) > 1:
-            raise _several_in_colour(where, len(array), series.files[0])
-        array = as_grey(array[0])[None]
+    # Palettes are seen only here.
+    if array.ndim > 3 and len(array) > 1:
+        raise _several_in_colour(where, len(array), series.files[0])
     told = [*remarks, *stack.remarks]
     if any(each.in_time for each in series.files):
         told.append(

@@ -32,8 +32,8 @@ class PictureImage(NamedTuple):
 def read_picture(path: Path) -> PictureImage:
     """The picture of a file for which `is_picture` holds.
 
-    A picture whose red, green and blue are the same everywhere is grey. Pixels that transparency
-    hides are black; all others have their colour, however transparent they are.
+    Pixels that transparency hides are black; all others have their colour, however transparent they
+    are.
 
     Raises:
         InputError: it is damaged, too large, or of a kind that cannot be read.
@@ -48,7 +48,7 @@ def read_picture(path: Path) -> PictureImage:
     geometry = _geometry((array.shape[1], array.shape[0]), pixels.spacing)
     if pixels.spacing == (1.0, 1.0):
         remarks += (f"{path.name} does not tell the spacing of its voxels; it is taken as 1 mm",)
-    return PictureImage(as_grey(array)[None], geometry, remarks)
+    return PictureImage(array[None], geometry, remarks)
 
 
 def picture_geometry(path: Path) -> Geometry:
@@ -58,13 +58,6 @@ def picture_geometry(path: Path) -> Geometry:
         InputError: the picture is damaged or too large.
     """
     return _geometry(*header(path))
-
-
-def as_grey(array: NDArray[Any]) -> NDArray[Any]:
-    """One channel (j, i) of a picture whose three channels are the same; others as they are."""
-    if array.ndim == 3 and all((array[..., 0] == array[..., n]).all() for n in (1, 2)):
-        return np.ascontiguousarray(array[..., 0])
-    return array
 
 
 def _geometry(size: tuple[int, int], spacing: tuple[float, float]) -> Geometry:

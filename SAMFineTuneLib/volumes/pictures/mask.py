@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
+from SAMFineTuneLib.volumes.colour import colours_or_grey
 from SAMFineTuneLib.volumes.labelmap import Colour, present_labels, smallest_label_type
 from SAMFineTuneLib.volumes.pictures.decoding import Pixels, decode
-from SAMFineTuneLib.volumes.pictures.image import as_grey, picture_geometry
+from SAMFineTuneLib.volumes.pictures.image import picture_geometry
 
 # Pictures with more values are no masks: smoothed edges and JPEG compression give a value to every
 # mixture of two colours, some hundred of them at a single edge between black and white.
@@ -72,17 +73,18 @@ def read_mask(path: Path, any_number: bool = False) -> PictureMask:
             are too many of them for a mask.
     """
     pixels = decode(path)
+    is_colour = pixels.array.ndim == 3
     if pixels.palette is not None:
         labels, names, colours, remarks = _of_palette(path, pixels, pixels.palette, any_number)
     else:
-        grey = as_grey(pixels.array)
-        if grey.ndim == 3:
-            labels, names, colours, remarks = _of_colours(path, grey, pixels.hidden)
+        values = colours_or_grey(pixels.array[None], path.name)[0][0] if is_colour else pixels.array
+        if values.ndim == 3:
+            labels, names, colours, remarks = _of_colours(path, values, pixels.hidden)
         else:
-            labels, remarks = _shown(grey, pixels.hidden), ()
+            labels, remarks = _shown(values, pixels.hidden), ()
             if not any_number:
                 _refuse_many(path, _distinct(labels))
-            names, colours = _of_shades(labels) if pixels.array.ndim == 3 else ({}, {})
+            names, colours = _of_shades(labels) if is_colour else ({}, {})
     terms: dict[int, str] = {}
     if pixels.segments is not None:
         names, terms = pixels.segments

@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.evaluation import dice, evaluate, surface_dice
+from SAMFineTuneLib.evaluation import dice, evaluate, hausdorff_95, surface_dice
 from SAMFineTuneLib.volumes import Geometry, Labelmap, labelmap_onto, read_labelmap, read_volume
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -55,6 +55,44 @@ class TestDice:
         assert dice(one, other) == pytest.approx(expected, abs=1e-6)
 
 
+def plain_hausdorff_95(one, other, spacing):
+    """HD95 by its definition: percentiles of the distances from boundary to boundary."""
+    one, other = np.pad(one, 1), np.pad(other, 1)
+    edges = [mask & ~binary_erosion(mask) for mask in (one, other)]
+    far = [distance_transform_edt(~edge, sampling=spacing) for edge in edges]
+    return max(np.percentile(far[1][edges[0]], 95), np.percentile(far[0][edges[1]], 95))
+
+
+class TestHausdorff95:
+    def test_by_hand(self):
+        one, other = np.zeros((2, 12, 30), bool)
+        one[2:8, 3:9] = True
+        other[2:8, 7:13] = True
+        assert hausdorff_95(one, other, (1.0, 1.5)) == pytest.approx(4 * 1.5)
+        assert hausdorff_95(one, one, (1.0, 1.5)) == 0
+
+    @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 0.5)])
+    def test_is_the_definition_on_blobs(self, spacing):
+        generator = np.random.default_rng(1)
+        one, other = gaussian_filter(generator.random((2, 9, 20, 20)), (0, 2, 2, 2)) > 0.5
+        assert hausdorff_95(one, other, spacing) == pytest.approx(
+            plain_hausdorff_95(one, other, spacing), rel=1e-4
+        )
+
+    def test_an_outlying_voxel_hardly_counts(self):
+        one = np.zeros((10, 40, 40), bool)
+        one[3:7, 5:20, 5:20] = True
+        other = one.copy()
+        other[5, 38, 38] = True
+        assert hausdorff_95(other, one, (1.0, 1.0, 1.0)) < 1
+
+    def test_an_empty_mask_has_no_distance(self):
+        empty, full = np.zeros((3, 4, 5), bool), np.ones((3, 4, 5), bool)
+        assert hausdorff_95(empty, full, (1.0, 1.0, 1.0)) is None
+        assert hausdorff_95(full, empty, (1.0, 1.0, 1.0)) is None
+        assert hausdorff_95(empty, empty, (1.0, 1.0, 1.0)) is None
+
+
 class TestSurfaceDice:
     @pytest.mark.parametrize("tolerance", [0.0, 1.0, 2.0, 3.0, 4.5])
     @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 0.5)])
@@ -93,7 +131,11 @@ class TestWholeVolumes:
         assert [row.label for row in report.labels] == [1, 2]
         assert report.labels[0].dsc == 1 and report.labels[0].nsd == 1
         assert report.labels[1].dsc == pytest.approx(5 / 6)
+        assert report.labels[1].iou == pytest.approx(5 / 7)
+        assert [row.hd95_mm for row in report.labels] == [0, pytest.approx(1)]
         assert report.mean_dsc == pytest.approx((1 + 5 / 6) / 2)
+        assert report.mean_iou == pytest.approx((1 + 5 / 7) / 2)
+        assert report.mean_hd95_mm == pytest.approx(0.5)
         assert report.mean_nsd == pytest.approx((1 + report.labels[1].nsd) / 2)
         assert report.labels[0].reference_ml == pytest.approx(216 * 3 / 1000)
         assert (report.axis, report.slices, report.resampled) == (None, None, False)
@@ -104,6 +146,9 @@ class TestWholeVolumes:
         report = evaluate(prediction, reference, labels=[1, 2, 3, 4])
         assert [row.dsc for row in report.labels] == [1, 0, 0, None]
         assert [row.nsd for row in report.labels] == [1, 0, 0, None]
+        assert [row.iou for row in report.labels] == [1, 0, 0, None]
+        # A label that is in one of the two alone is at no distance.
+        assert [row.hd95_mm for row in report.labels] == [0, None, None, None]
         assert report.empty_labels == 1
         assert report.mean_dsc == pytest.approx(1 / 3)
         assert [row.label for row in evaluate(prediction, reference).labels] == [1, 2, 3]
@@ -112,6 +157,7 @@ class TestWholeVolumes:
         empty = Labelmap(np.zeros(GRID.shape, np.uint8), GRID)
         report = evaluate(empty, empty, labels=[1])
         assert report.mean_dsc is None and report.mean_nsd is None and report.empty_labels == 1
+        assert report.mean_iou is None and report.mean_hd95_mm is None
 
     def test_an_empty_prediction_scores_nought(self):
         empty = Labelmap(np.zeros(GRID.shape, np.uint8), GRID)
@@ -147,6 +193,7 @@ class TestChosenSlices:
         )
         plane = plain_surface_dice(one[0], other[0], (1.0, 1.0), 2.0)
         assert report.labels[0].nsd == pytest.approx((plane + 0 + plane) / 3)
+        assert report.labels[0].hd95_mm == pytest.approx(1)
         assert report.slices == (4, 5, 6, 15) and report.axis == "axial"
 
     def test_spacing_of_the_plane_is_used(self):

@@ -22,7 +22,7 @@ from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
 from Testing.support.training_slices import a_slice, starter
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # What is read
@@ -137,7 +137,9 @@ def test_cached_features_are_those_computed(files: tuple[Path, Path], tmp_path: 
     encoder = segmenter.network.image_encoder
     stages = len(encoder.stages())
     samples = 8 * len(examples.slices)
-    cached = SliceSampler(segmenter, examples.slices, 0, samples, tmp_path / "features")
+    cached = SliceSampler(
+        segmenter, examples.slices, 0, samples, tmp_path / "features", examples.normalisation
+    )
     assert cached.cached_variants == 4 and cached.start_stage == stages == encoder.frozen_prefix()
     pool = SlicePool(examples.slices, range(len(examples.slices)))
     computed = []
@@ -156,7 +158,7 @@ def test_cached_features_are_those_computed(files: tuple[Path, Path], tmp_path: 
     assert torch.equal(first.state.x, again.state.x) and torch.equal(first.target, again.target)
     # The same augmented slice, computed without a cache.
     encoder.run = original  # type: ignore[method-assign]
-    plain = SliceSampler(segmenter, examples.slices, 0, samples, None)
+    plain = SliceSampler(segmenter, examples.slices, 0, samples, None, examples.normalisation)
     assert plain.cached_variants == 0 and plain.start_stage == 0
     chosen = pool.draw(3, np.random.default_rng([0, 2, 0]))
     for place, position in enumerate(chosen):

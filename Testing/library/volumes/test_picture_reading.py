@@ -10,7 +10,6 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes import read_grid, read_volume
 from SAMFineTuneLib.volumes.image_file import read_image
 
@@ -220,9 +219,11 @@ def test_pages_of_a_tiff_are_slices_as_before(tmp_path):
     assert not volume.geometry.is_picture
 
 
-def test_a_colour_picture_is_no_grey_volume(tmp_path):
-    with pytest.raises(InputError, match="in colour"):
-        read_volume(saved(tmp_path / "a.png", COLOUR))
+def test_a_volume_in_colour(tmp_path):
+    volume = read_volume(saved(tmp_path / "a.png", COLOUR))
+    assert volume.is_colour and volume.array.shape == (1, 5, 7, 3)
+    grey = read_volume(saved(tmp_path / "b.png", np.stack([GREY] * 3, axis=-1)))
+    assert not grey.is_colour and grey.array.shape == (1, 5, 7)
 
 
 def test_the_content_decides_and_not_the_name(tmp_path):

@@ -1,0 +1,102 @@
+"""Several images of one case, such as T1 and FLAIR of one head, as the channels of one volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.geometry.grid import ON_GRID, Geometry
+from SAMFineTuneLib.volumes.image_grid import placed
+from SAMFineTuneLib.volumes.reading import read_volume
+from SAMFineTuneLib.volumes.volume import Volume
+
+# The networks have three input channels.
+MOST_IMAGES = 3
+# A further image that covers less of the first one than this is of something else.
+_LEAST_COVERED = 0.05
+# An image that covers nearly all of the first one is not worth a remark.
+_COVERED = 0.99
+
+
+def read_case(path: Path, channels: Sequence[Path] = (), series: str | None = None) -> Volume:
+    """Reads a volume; with further images of the same case, all of them as one.
+
+    The further images are resampled onto the grid of the first one, linearly. Where one of them
+    does not reach, it has its lowest value.
+
+    Args:
+        path: the first image, as for `read_volume`.
+        channels: the further images, at most two.
+        series: which DICOM series of the first image.
+
+    Raises:
+        InputError: as `read_volume`; a colour image among several; a further image that does not
+            lie over the first one.
+    """
+    first = read_volume(path, series)
+    if not channels:
+        return first
+    others = [read_volume(each) for each in channels]
+    for own, image in zip((path, *channels), (first, *others), strict=True):
+        if image.is_colour:
+            raise InputError(
+                f"'{own}' is a colour image, which cannot be one of several images of a case",
+                "Give the colour image alone, or grey images",
+                code="not_scalar",
+            )
+    arrays, remarks = [first.array], list(first.remarks)
+    for own, image in zip(channels, others, strict=True):
+        array, told = _onto(image, first.geometry, own, path)
+        arrays.append(array)
+        remarks += [*image.remarks, *told]
+    return replace(
+        first,
+        array=np.stack(arrays, axis=-1),
+        non_finite=first.non_finite + sum(each.non_finite for each in others),
+        remarks=tuple(dict.fromkeys(remarks)),
+        further_modalities=tuple(each.modality for each in others),
+    )
+
+
+def _onto(
+    image: Volume, grid: Geometry, own: Path, first: Path
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """An image (k, j, i) on another grid, and remarks of what it does not cover."""
+    if image.geometry.same_as(grid, ON_GRID):
+        return image.array, ()
+    covered = float((_resampled(np.ones(image.array.shape, np.uint8), image, grid, 0) > 0).mean())
+    if covered < _LEAST_COVERED:
+        raise InputError(
+            f"'{own}' covers {covered:.0%} of '{first}', so the two are not images of one case in "
+            "one place",
+            "Name images of the same examination, or register them in 3D Slicer first",
+            code="no_overlap",
+        )
+    values = image.array.astype(np.float32)
+    array = _resampled(values, image, grid, float(values.min()))
+    if covered >= _COVERED:
+        return array, ()
+    remark = f"{own.name} covers {covered:.0%} of {first.name}; beyond, its lowest value is taken"
+    return array, (remark,)
+
+
+def _resampled(array: NDArray[Any], image: Volume, grid: Geometry, outside: float) -> NDArray[Any]:
+    resample = sitk.ResampleImageFilter()
+    resample.SetInterpolator(
+        sitk.sitkNearestNeighbor if array.dtype == np.uint8 else sitk.sitkLinear
+    )
+    resample.SetSize(list(grid.size))
+    resample.SetOutputSpacing(list(grid.spacing))
+    resample.SetOutputOrigin(list(grid.origin))
+    resample.SetOutputDirection(list(grid.direction))
+    resample.SetDefaultPixelValue(outside)
+    moved = resample.Execute(placed(sitk.GetImageFromArray(array), image.geometry))
+    resampled: NDArray[Any] = sitk.GetArrayFromImage(moved)
+    return resampled
