@@ -15,7 +15,7 @@ from Testing.support.in_process import Ended, Shell, shell_of
 from Testing.support.synthetic_volumes import head
 from Testing.support.tuned_starter import write_model
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 QUICK = ("--steps", 2, "--batch", 1, "--input-size", 256)
 RED, BLUE = (255, 0, 0), (51, 102, 255)
