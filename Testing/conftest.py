@@ -13,6 +13,9 @@ from SAMFineTuneLib.worker.processor_sharing import share_processors
 
 # Tests compute in this process too, on machines that others use.
 share_processors(os.environ)
+# So do the processes that tests start, while another test process uses the second processor.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

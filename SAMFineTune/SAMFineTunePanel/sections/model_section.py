@@ -15,7 +15,7 @@ from SAMFineTunePanel.sections.panel_section import (
     problemWithCancelling,
     problemWithStarting,
     showProblem,
-    showWords,
+    showText,
 )
 from SAMFineTunePanel.texts.backbone_text import backboneTitles, canBeFetched, weightsText
 from SAMFineTunePanel.texts.preset_text import presetTexts, presetTitles
@@ -170,12 +170,12 @@ class ModelSection(PanelSection):
             automatic = _("Suited to this computer ({preset})").format(preset=hardware["preset"])
         self._preset.setItems([("", automatic), *presetTitles().items()])
         chosen = self.parameterNode.preset or (hardware["preset"] if hardware is not None else "")
-        words = presetTexts().get(chosen) or self._wordsWithoutHardware()
+        text = presetTexts().get(chosen) or self._textWithoutHardware()
         if hardware is not None and not self.parameterNode.preset and hardware.get("why"):
-            words = f"{hardware['why'][:1].upper()}{hardware['why'][1:]}. {words}"
-        showWords(self.ui.presetWordsLabel, words)
+            text = f"{hardware['why'][:1].upper()}{hardware['why'][1:]}. {text}"
+        showText(self.ui.presetTextLabel, text)
 
-    def _wordsWithoutHardware(self) -> str:
+    def _textWithoutHardware(self) -> str:
         if self.logic.isHardwareUnknown:
             return _("What this computer has could not be learnt: PyTorch does not load. Choose a preset yourself.")
         return _("Looking at what this computer has…")
