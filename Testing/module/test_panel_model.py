@@ -243,12 +243,22 @@ def test_a_download_that_fails_is_told_in_the_panel(section, fetching):
     )
 
 
-def test_a_file_of_ones_own_takes_the_place_of_the_download(section, tmp_path):
+def test_a_file_of_ones_own_takes_the_place_of_the_download(section, tmp_path, panel):
     section.ui.advancedGroupBox.collapsed = False
     choose(section.ui.backboneComboBox, "vit_b")
     section.ui.checkpointPathEdit.currentPath = str(tmp_path / "medsam.pth")
     section.update()
     assert section.parameterNode.checkpoint == str(tmp_path / "medsam.pth")
+    section.parameterNode.weightsKind = "medsam"
+    section.update()
+    assert section.ui.weightsKindComboBox.currentData == "medsam"
+    assert asked(panel)["weights_kind"] == "medsam"
+    section.parameterNode.randomWeights = True
+    section.update()
+    assert not section.ui.weightsKindComboBox.enabled and "weights_kind" not in asked(panel)
+    section.parameterNode.randomWeights = False
+    section.parameterNode.weightsKind = ""
+    section.update()
     assert (
         section.ui.weightsLabel.text == "your file medsam.pth"
         and not section.ui.getWeightsButton.visible
