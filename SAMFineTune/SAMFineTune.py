@@ -52,6 +52,7 @@ _SETTINGS = {
     "preset": ("preset", ""),
     "backbone": ("backbone", ""),
     "checkpoint": ("checkpoint", ""),
+    "weightsKind": ("weights_kind", ""),
     "weights": ("weights", ""),
     "device": ("device", ""),
     "method": ("method", ""),
@@ -337,9 +338,10 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             startFrom: a tuned model, or its name, to go on from.
             blocking: whether to wait for the end; Slicer stays alive meanwhile.
             progress: called with the Job whenever there is news.
-            settings: preset, backbone, checkpoint, weights ("pretrained" or "random"), device, method, scope,
-                rank, inputSize, steps, minutes, batch, learningRate, seed, validation, prompts (True tunes a second
-                set of weights too, for corrections); those left out are chosen by the program.
+            settings: preset, backbone, checkpoint, weightsKind (what the checkpoint was trained as: "sam", "medsam",
+                "sslsam", "supsam" or "own"), weights ("pretrained" or "random"), device, method, scope, rank,
+                inputSize, steps, minutes, batch, learningRate, seed, validation, prompts (True tunes a second set of
+                weights too, for corrections); those left out are chosen by the program.
 
         Returns:
             The tuned model; without `blocking` the Job, whose `wait()` gives it.
@@ -715,9 +717,11 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         node = self.getParameterNode()
         chosen = {name: getattr(node, name) for name in _SETTINGS if hasattr(node, name)}
         chosen["prompts"] = node.tuneForPrompts
+        # What the panel shows as unused is not asked for.
         if beginsAtRandom(node):
-            # What the panel shows as unused is not asked for.
             chosen.update(weights="random", checkpoint="")
+        if node.startFrom or not chosen["checkpoint"]:
+            chosen["weightsKind"] = ""
         if not chosen["preset"] and self.hardware is not None:
             chosen["preset"] = self.hardware["preset"]
         return FinetuneRequest(list(node.examples), node.modelName, node.startFrom, _fields(chosen))

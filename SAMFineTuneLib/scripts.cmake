@@ -50,6 +50,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/examples/kept_slices.py
   SAMFineTuneLib/examples/listed_case.py
   SAMFineTuneLib/examples/listed_examples.py
+  SAMFineTuneLib/examples/listed_labels.py
   SAMFineTuneLib/examples/loading.py
   SAMFineTuneLib/examples/opened_example.py
   SAMFineTuneLib/examples/prepared_slices.py
@@ -90,6 +91,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/interactive/stale_sessions.py
   SAMFineTuneLib/interactive/worker.py
   SAMFineTuneLib/jobs/__init__.py
+  SAMFineTuneLib/jobs/cases.py
   SAMFineTuneLib/jobs/client.py
   SAMFineTuneLib/jobs/control.py
   SAMFineTuneLib/jobs/folder.py
@@ -231,11 +233,19 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/label_matching.py
   SAMFineTuneLib/volumes/label_values.py
   SAMFineTuneLib/volumes/labelmap.py
+  SAMFineTuneLib/volumes/merged_labels.py
   SAMFineTuneLib/volumes/nibabel_file.py
   SAMFineTuneLib/volumes/nifti_check.py
   SAMFineTuneLib/volumes/nifti_place.py
   SAMFineTuneLib/volumes/nrrd_slice.py
   SAMFineTuneLib/volumes/number_range.py
+  SAMFineTuneLib/volumes/pictures/__init__.py
+  SAMFineTuneLib/volumes/pictures/decoding.py
+  SAMFineTuneLib/volumes/pictures/fitting.py
+  SAMFineTuneLib/volumes/pictures/image.py
+  SAMFineTuneLib/volumes/pictures/mask.py
+  SAMFineTuneLib/volumes/pictures/segment_text.py
+  SAMFineTuneLib/volumes/pictures/writing.py
   SAMFineTuneLib/volumes/quiet.py
   SAMFineTuneLib/volumes/reading.py
   SAMFineTuneLib/volumes/segment_header.py
@@ -252,6 +262,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/weights/download.py
   SAMFineTuneLib/weights/official.py
   SAMFineTuneLib/weights/resumable_download.py
+  SAMFineTuneLib/weights/weights_kind.py
   SAMFineTuneLib/worker/__init__.py
   SAMFineTuneLib/worker/ending.py
   SAMFineTuneLib/worker/environment.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from SAMFineTuneLib.worker.processor_sharing import share_processors
 
 # Tests compute in this process too, on machines that others use.
 share_processors(os.environ)
+# So do the processes that tests start, while another test process uses the second processor.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -39,13 +43,34 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def two_threads() -> Iterator[None]:
-    """The same threads and random numbers wherever a test that computes is run."""
+def one_thread() -> Iterator[None]:
+    """The same threads and random numbers wherever a test that computes is run.
+
+    One thread, because two test processes at a time are enough for two processors: with two
+    threads in each, a step of a fine-tune took half as much again of the processors' time.
+    """
     # Many tests need no torch, and one makes sure that it is not imported.
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def small_inputs() -> Iterator[None]:
+    """Networks may have inputs of 64 pixels, and a job that leaves the size open has that size.
+
+    Users have 256 pixels at least, with which a step of the starter takes ten times as long. For
+    tests of what does not depend on the size.
+    """
+    from SAMFineTuneLib.networks.spec import BACKBONES
+    from SAMFineTuneLib.training import plan
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, spec in BACKBONES.items():
+            patch.setitem(BACKBONES, name, replace(spec, input_sizes=range(64, 1025, 16)))
+        patch.setattr(plan, "_SMALLEST_INPUT", 64)
+        yield

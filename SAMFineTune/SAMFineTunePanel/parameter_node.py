@@ -59,6 +59,8 @@ class SAMFineTuneParameterNode:
     preset: str = ""
     backbone: str = "starter"
     checkpoint: str = ""
+    # What the weights in that file were trained as, as the library calls it; "" is as usual for the backbone.
+    weightsKind: str = ""
     device: str = "auto"
     method: str = "auto"
     scope: str = "auto"

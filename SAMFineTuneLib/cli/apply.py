@@ -24,7 +24,8 @@ from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 
 _DESCRIPTION = """\
 Segment whole volumes with a tuned model. The segmentation has the volume's own geometry and the
-label numbers that the model was trained with.
+label numbers that the model was trained with. In a folder, masks of pictures are written as PNG, or
+as TIFF for TIFF.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib apply --model liver.safetensors --volume ct.nii.gz \\

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
+from SAMFineTuneLib.weights.weights_kind import WEIGHTS_KINDS
 from SAMFineTuneLib.worker.json_text import to_json
 
 Commands = Any  # the type that add_subparsers returns has no public name
@@ -90,6 +91,28 @@ def names_of_labels(text: str) -> dict[int, str]:
             raise argparse.ArgumentTypeError(f"{text!r} is not of the form 1=liver,2=spleen")
         names[int(number)] = name.strip()
     return names
+
+
+def merges_of_labels(text: str) -> dict[int, str | list[int]]:
+    """Reads labels that count as one, such as 1+2=3,5+6=5 or all=1."""
+    merges: dict[int, str | list[int]] = {}
+    for pair in text.split(","):
+        left, equals, new = pair.partition("=")
+        parts = [part.strip() for part in left.split("+")]
+        fits = parts == ["all"] or all(part.isdecimal() for part in parts)
+        if not (equals and new.strip().isdecimal() and fits) or int(new) in merges:
+            raise argparse.ArgumentTypeError(f"{text!r} is not of the form 1+2=3,5+6=5 or all=1")
+        merges[int(new)] = "all" if parts == ["all"] else [int(part) for part in parts]
+    return merges
+
+
+def kind_and_file(text: str) -> tuple[str, Path]:
+    """Reads what weights were trained as, and their file, such as medsam:medsam_vit_b.pth."""
+    kind, colon, file = text.partition(":")
+    if not colon or kind not in WEIGHTS_KINDS or not file.strip():
+        allowed = ", ".join(WEIGHTS_KINDS)
+        raise argparse.ArgumentTypeError(f"{text!r} is not KIND:FILE with KIND one of {allowed}")
+    return kind, path_from_text(file)
 
 
 def number_or(*keywords: str) -> Callable[[str], str | int]:

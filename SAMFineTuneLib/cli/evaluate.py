@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from SAMFineTuneLib.cli.arguments import REPEATED_ON_TOP, Commands, add_command, option_name
+from SAMFineTuneLib.cli.arguments import (
+    REPEATED_ON_TOP,
+    Commands,
+    add_command,
+    merges_of_labels,
+    option_name,
+)
 from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.cli.field_option import add_field, chosen_fields
 from SAMFineTuneLib.jobs.schema import EvaluateJob, make_job
@@ -38,6 +44,7 @@ def add_to(commands: Commands) -> None:
     add_field(parser, EvaluateJob, "labels", metavar="all|1,5")
     add_field(parser, EvaluateJob, "label_names", metavar="1=liver,5=spleen")
     add_field(parser, EvaluateJob, "slices", metavar="3,4,5")
+    add_field(parser, EvaluateJob, "merge", metavar="1+2=3|all=1", type=merges_of_labels)
     add_field(parser, EvaluateJob, "axis")
     add_field(parser, EvaluateJob, "tolerance_mm", metavar="MM")
     add_field(parser, EvaluateJob, "on_top", metavar="NAME_OR_LABEL", more=REPEATED_ON_TOP)

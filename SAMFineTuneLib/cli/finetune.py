@@ -11,6 +11,8 @@ from SAMFineTuneLib.cli.arguments import (
     add_command,
     first_images,
     images_of_case,
+    kind_and_file,
+    merges_of_labels,
     option_name,
 )
 from SAMFineTuneLib.cli.execution import execute
@@ -21,11 +23,13 @@ from SAMFineTuneLib.jobs.schema import Example, FinetuneJob, make_job, read_exam
 from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.training.presets import PRESETS
+from SAMFineTuneLib.weights.weights_kind import WEIGHTS_KINDS
 
 _DESCRIPTION = """\
 Fine-tune a network on the labelled slices of one or more volumes, and write the tuned model,
-one file that `apply` uses. Volumes are NIfTI, NRRD, MetaImage files or DICOM folders; a
-segmentation may be on another grid than its volume as long as it lies over it.
+one file that `apply` uses. Volumes are NIfTI, NRRD, MetaImage files, DICOM folders or pictures
+(PNG, JPEG, TIFF, BMP); a segmentation may be on another grid than its volume as long as it lies
+over it. The mask of a picture has its size: grey values, a palette, or a colour for each structure.
 
 Slices are numbered from 0 along the axis, in the index order of the volume's file.
 Ctrl-C cancels; the job is kept, and the last line says how to continue it.
@@ -43,7 +47,9 @@ _EXAMPLE = """\
   python -m SAMFineTuneLib finetune --list train.csv --validation-list val.csv \\
       --output model.safetensors
 """
-_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent", "on_top")
+_EXAMPLE_FIELDS = ("labels", "axis", "labelled", "empty", "extent", "on_top", "merge")
+# Those that say nothing of a list.
+_OF_VOLUMES = ("axis", "labelled", "empty", "extent", "on_top")
 
 
 def add_to(commands: Commands) -> None:
@@ -83,11 +89,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=path_from_text,
         metavar="EXAMPLES.json",
         help="instead of --volume and --segmentation: a list of objects with volume, segmentation "
-        "and, where they differ from the options, labels, axis, labelled, empty, extent, on_top; "
-        "also series; channels, a list of further images of the case; label_names, an object of "
-        "numbers and names that replace those in the segmentation; and complete, unfinished, "
-        "known_empty, lists of slices on which every label is complete, on which labels do not "
-        "count, and which hold no label",
+        "and, where they differ from the options, labels, axis, labelled, empty, extent, on_top, "
+        "merge; also series; channels, a list of further images of the case; label_names, an "
+        "object of numbers and names that replace those in the segmentation; and complete, "
+        "unfinished, known_empty, lists of slices on which every label is complete, on which "
+        "labels do not count, and which hold no label",
     )
     add_field(data, FinetuneJob, "image_list", metavar="TRAIN.csv")
     add_field(data, FinetuneJob, "validation_list", metavar="VAL.csv")
@@ -95,6 +101,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add_field(data, FinetuneJob, "skip_unreadable")
     add_field(data, Example, "labels", metavar="all|1,5")
     add_field(data, FinetuneJob, "label_names", metavar="1=liver,5=spleen")
+    add_field(data, Example, "merge", metavar="1+2=3|all=1", type=merges_of_labels)
     add_field(data, Example, "axis")
     add_field(data, Example, "labelled", metavar="nonempty|3,9,14")
     add_field(data, Example, "empty", metavar="auto|outside|none|0,1")
@@ -109,6 +116,15 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     backbones = {name: spec.description for name, spec in BACKBONES.items()}
     add_field(network, FinetuneJob, "backbone", told=backbones)
     add_field(network, FinetuneJob, "checkpoint", metavar="FILE", more="; see checkpoints --help")
+    network.add_argument(
+        "--initial-weights",
+        type=kind_and_file,
+        metavar="KIND:FILE",
+        help="instead of --checkpoint: the file of the backbone's weights, and what they were "
+        f"trained as, one of {', '.join(WEIGHTS_KINDS)}. It decides how pixels are normalised: "
+        "from 0 to 1 for medsam, as for Segment Anything for sam, sslsam and supsam, and as usual "
+        "for the backbone for own",
+    )
     add_field(network, FinetuneJob, "weights")
     add_field(network, FinetuneJob, "initial_model", metavar="M.safetensors")
     add_field(network, FinetuneJob, "method")
@@ -144,8 +160,17 @@ def _run(chosen: argparse.Namespace) -> int:
         fields.pop("examples", None)
     else:
         _refuse_without_list(chosen)
-        fields.pop("labels", None)
+        for name in ("labels", "merge"):
+            fields.pop(name, None)
         fields["examples"] = _examples(chosen)
+    if chosen.initial_weights is not None:
+        if chosen.checkpoint is not None:
+            raise InputError(
+                "--initial-weights and --checkpoint exclude each other",
+                "give one of them",
+                code="contrary_options",
+            )
+        fields["weights_kind"], fields["checkpoint"] = chosen.initial_weights
     return execute(make_job(FinetuneJob, fields, option_name), chosen.job)
 
 
@@ -157,7 +182,7 @@ def _refuse_contrary(chosen: argparse.Namespace) -> None:
     }
     given = [
         option_name(name)
-        for name in ("volume", "segmentation", "series", "examples", *_EXAMPLE_FIELDS[1:])
+        for name in ("volume", "segmentation", "series", "examples", *_OF_VOLUMES)
         if getattr(chosen, name) not in (None, defaults.get(name))
     ]
     if given:

@@ -15,6 +15,7 @@ from SAMFineTuneLib.evaluation.sheared_masks import straightened
 from SAMFineTuneLib.evaluation.surface import hausdorff_95, surface_dice
 from SAMFineTuneLib.geometry.axes import AXIS_NAMES, array_axis
 from SAMFineTuneLib.volumes import Geometry, Labelmap, labelmap_onto
+from SAMFineTuneLib.volumes.pictures.fitting import fits_by_pixels
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def evaluate(
     """
     _check_tolerance(tolerance_mm)
     geometry = reference.geometry
-    resampled = not prediction.geometry.same_as(geometry)
+    by_pixels = fits_by_pixels(prediction.geometry, geometry)
+    resampled = not (by_pixels or prediction.geometry.same_as(geometry))
     predicted, true = labelmap_onto(prediction, geometry).array, reference.array
     chosen = None if slices is None else _chosen_slices(geometry, axis, slices)
     if chosen is None:

@@ -41,6 +41,10 @@ class Example(Protocol):
         """The axis along which the volume is cut, or "auto"."""
 
     @property
+    def merge(self) -> Mapping[int, Literal["all"] | list[int]]:
+        """Labels that count as one: new number -> the numbers of its parts."""
+
+    @property
     def on_top(self) -> Sequence[str]:
         """Segments that cover others where they overlap, the highest first."""
 

@@ -100,7 +100,8 @@ def number_labels(
             own[value] = value
             if value in in_use:
                 own[value], free = free, free + 1
-                remarks.append(_renumbered(own_labels[value], own[value], example.file))
+                if not own_labels[value].is_colour:
+                    remarks.append(_renumbered(own_labels[value], own[value], example.file))
         for value in example.chosen:
             number = own[value]
             learnt.add(number)

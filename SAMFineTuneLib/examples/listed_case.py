@@ -15,6 +15,7 @@ from SAMFineTuneLib.slices.intensity import IntensityNormalisation, VoxelSample,
 from SAMFineTuneLib.slices.stack import SliceStack, suggest_axis
 from SAMFineTuneLib.volumes import Labelmap, Volume, labelmap_onto, read_labelmap, read_volume
 from SAMFineTuneLib.volumes.labelmap import Colour
+from SAMFineTuneLib.volumes.merged_labels import Merges
 
 # Pixels that percentiles are computed from. All pixels of 13 pictures, of 384 x 384 and 512 x 512,
 # took 11 ms each instead of 5 ms, and no grey level (0 to 1) differed by more than 0.01.
@@ -67,20 +68,23 @@ def read_listed_image(
 
 
 def read_listed_case(
-    pair: ListedPair, expected: IntensityNormalisation | None = None
+    pair: ListedPair,
+    expected: IntensityNormalisation | None = None,
+    merge: Merges | None = None,
 ) -> ListedCase:
     """The image of a row with its mask.
 
     Args:
         pair: a row with a mask.
         expected: how images are normalised.
+        merge: labels that count as one: new label -> its parts.
 
     Raises:
         InputError: a file cannot be used, or the mask does not fit the image.
     """
     assert pair.mask is not None
     volume, sample = read_listed_image(pair, expected)
-    mask = _onto(read_labelmap(pair.mask.path, empty_ok=True), volume, pair)
+    mask = _onto(read_labelmap(pair.mask.path, empty_ok=True, merge=merge), volume, pair)
     largest = int(mask.array.max(initial=0))
     if largest > _LARGEST_LABEL:
         raise InputError(

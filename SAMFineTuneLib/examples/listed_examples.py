@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -24,12 +24,14 @@ from SAMFineTuneLib.examples.image_list import (
     read_image_list,
 )
 from SAMFineTuneLib.examples.listed_case import ListedCase, read_listed_case, read_listed_image
+from SAMFineTuneLib.examples.listed_labels import ListedLabels
 from SAMFineTuneLib.examples.prepared_slices import (
     PreparedCase,
     PreparedSlices,
     PreparedWriter,
     about_prepared,
     prepared,
+    renumbered,
 )
 from SAMFineTuneLib.examples.training_set import WIDEST, ListedData, TrainingSet
 from SAMFineTuneLib.slices.intensity import (
@@ -38,6 +40,7 @@ from SAMFineTuneLib.slices.intensity import (
     find_normalisation,
 )
 from SAMFineTuneLib.volumes.label_matching import NamedLabel
+from SAMFineTuneLib.volumes.merged_labels import Merges
 
 # Slices of the validation list that are measured on, evenly spread over it. They are measured
 # twenty times in a fine-tune; with more of them the DSC hardly becomes more certain.
@@ -59,6 +62,7 @@ class ListSource(NamedTuple):
         images: folder of the names; None for that of the list.
         labels: the labels to learn, or all that occur.
         skip_unreadable: whether to go on without files that cannot be read.
+        merge: labels that count as one: new label -> its parts.
     """
 
     training: Path
@@ -66,6 +70,7 @@ class ListSource(NamedTuple):
     images: Path | None = None
     labels: Literal["all"] | list[int] = "all"
     skip_unreadable: bool = False
+    merge: Merges | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,7 @@ def _fingerprint(
 ) -> str:
     """Text that differs where another list, a changed file or another choice was read."""
     content = hashlib.sha256()
-    content.update(repr((source.labels, source.skip_unreadable)).encode())
+    content.update(repr((sorted((source.merge or {}).items()), source.skip_unreadable)).encode())
     content.update((normalisation.model_dump_json() if normalisation else "").encode())
     for pairs in (training, measured):
         content.update(f"{len(pairs)} rows\n".encode())
@@ -196,8 +201,7 @@ def _prepare(
 ) -> None:
     """Reads all files and writes their slices."""
     normalisation = expected.normalisation or _normalisation_of(lists[0], check)
-    names: dict[int, str] = {}
-    colours: dict[int, Any] = {}
+    labels = ListedLabels()
     remarks: dict[str, None] = {}
     axes: set[str] = set()
     skipped: list[str] = []
@@ -207,7 +211,7 @@ def _prepare(
         report(0, total)
         for which, pairs in enumerate(lists):
             path = source.validation if which and source.validation else source.training
-            for pair, read in _read_all(pairs, normalisation):
+            for pair, read in _read_all(pairs, normalisation, source.merge):
                 check()
                 done += 1
                 report(done, total)
@@ -217,11 +221,10 @@ def _prepare(
                     skipped.append(f"{path.name}, line {pair.line}: {read.message}")
                     continue
                 case, ready = read
-                writer.add(ready)
+                shown = {value for each in ready.slices for value in each.shown}
+                writer.add(renumbered(ready, labels.numbers(shown, case.names, case.colours)))
                 cases[which] += 1
                 axes.add(case.axis)
-                names = {**case.names, **names}
-                colours = {**case.colours, **colours}
                 remarks.update(dict.fromkeys(case.remarks))
         if not cases[0]:
             raise InputError(
@@ -235,8 +238,8 @@ def _prepare(
                 "training_cases": cases[0],
                 "axis": axes.pop() if len(axes) == 1 else WIDEST,
                 "normalisation": normalisation.model_dump(),
-                "names": names,
-                "colours": colours,
+                "names": labels.names,
+                "colours": labels.colours,
                 "remarks": list(remarks)[:_MOST_TOLD],
                 "skipped": skipped,
             }
@@ -266,13 +269,13 @@ _Read = tuple[ListedCase, PreparedCase]
 
 
 def _read_all(
-    pairs: Sequence[ListedPair], normalisation: IntensityNormalisation
+    pairs: Sequence[ListedPair], normalisation: IntensityNormalisation, merge: Merges | None
 ) -> Iterator[tuple[ListedPair, _Read | InputError]]:
     """The rows in their order, a few read ahead in threads, or why they cannot be read."""
 
     def read(pair: ListedPair) -> _Read | InputError:
         try:
-            case = read_listed_case(pair, normalisation)
+            case = read_listed_case(pair, normalisation, merge)
             window = normalisation.window_for(case.sample)
             return case, PreparedCase(prepared(case.slices, window), window, case.spacing)
         except InputError as error:

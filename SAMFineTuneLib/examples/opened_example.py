@@ -82,6 +82,7 @@ def read_labels(example: Example) -> Labelmap:
         over=read_grid(example.volume, example.series) if is_dicom else None,
         wanted=None if example.labels == "all" else example.labels,
         on_top=example.on_top,
+        merge=example.merge,
     )
 
 

@@ -86,6 +86,30 @@ def prepared(slices: Iterable[KnownSlice], window: PixelWindow) -> list[Prepared
     ]
 
 
+def renumbered(case: PreparedCase, numbers: Mapping[int, int]) -> PreparedCase:
+    """The case with other numbers in its masks.
+
+    Args:
+        case: the case.
+        numbers: for each number that its masks show, the new one.
+    """
+    if all(old == new for old, new in numbers.items()):
+        return case
+    table = np.zeros(1 << 16, dtype=np.uint16)
+    table[list(numbers)] = list(numbers.values())
+    kind = np.uint8 if max(numbers.values()) < 256 else np.uint16
+    slices = [
+        PreparedSlice(
+            each.number,
+            each.image,
+            table[each.mask].astype(kind),
+            sorted({numbers[value] for value in each.shown}),
+        )
+        for each in case.slices
+    ]
+    return PreparedCase(slices, case.window, case.spacing)
+
+
 class PreparedWriter:
     """Writes the slices of a list; the folder appears whole at the end, or not at all.
 

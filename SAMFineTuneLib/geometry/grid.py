@@ -30,6 +30,8 @@ class Geometry:
             They need not be perpendicular to each other.
         others: other grids on which the file places the same voxels, if it contradicts itself.
         forms: the two forms of the NIfTI header, if they contradict each other.
+        is_picture: whether the file is a picture such as PNG, which does not say where its pixels
+            lie: spacing and place are assumed, and pixels of two files fit by their numbers.
     """
 
     size: tuple[int, int, int]
@@ -38,6 +40,7 @@ class Geometry:
     direction: tuple[float, float, float, float, float, float, float, float, float]
     others: tuple[Geometry, ...] = field(default=(), compare=False, repr=False)
     forms: NiftiForms | None = field(default=None, compare=False, repr=False)
+    is_picture: bool = field(default=False, compare=False, repr=False)
 
     @classmethod
     def from_affine(cls, size: tuple[int, int, int], affine: NDArray[np.float64]) -> Geometry:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from SAMFineTuneLib.interactive.failure import failure_of
 from SAMFineTuneLib.interactive.protocol import SERVER_LOCK_FILE
-from SAMFineTuneLib.interactive.settings_file import require_folder
+from SAMFineTuneLib.interactive.settings_file import read_settings, require_folder
 from SAMFineTuneLib.jobs.folder import lock_folder
 from SAMFineTuneLib.worker import lock_file
 from SAMFineTuneLib.worker.events import EventWriter
@@ -22,8 +22,9 @@ from SAMFineTuneLib.worker.standard_input import StandardInputLines
 from SAMFineTuneLib.worker.standard_output import claim_output, output_as_lines
 
 _LOOK_AFTER_PARENT_S = 1.0
-# A worker that replaces one that died may start while the old process is still ending.
-_WAIT_FOR_OTHER_S = 3.0
+# A worker that replaces one that died may start while the old process is still ending. The
+# libraries, which take about 3 s to load, are loaded only after this wait.
+_WAIT_FOR_OTHER_S = 6.0
 
 
 def main(folder: Path, parent: int | None = None) -> int:
@@ -44,9 +45,12 @@ def main(folder: Path, parent: int | None = None) -> int:
     watch = _Parent(parent)
     with output_as_lines(lambda line: messages.log(line, "debug")):
         try:
-            from SAMFineTuneLib.interactive.server import CorrectionServer
-
             with _alone_in(folder):
+                # A second worker and settings at fault are told of at once, not after the
+                # libraries have loaded.
+                read_settings(folder)
+                from SAMFineTuneLib.interactive.server import CorrectionServer
+
                 server = CorrectionServer(folder, messages.emit, lines.poll)
                 server.run(
                     ended=lambda: lines.ended or not watch.alive(),

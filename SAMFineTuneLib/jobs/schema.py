@@ -27,9 +27,11 @@ from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, SEGMENTATION_ENDINGS
+from SAMFineTuneLib.jobs.cases import case_apart, cases_apart
 from SAMFineTuneLib.networks.spec import BackboneName
 from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.training.presets import Preset
+from SAMFineTuneLib.weights.weights_kind import WeightsKind
 from SAMFineTuneLib.worker.json_text import to_json, write_json
 
 SCHEMA_VERSION = 1
@@ -87,6 +89,18 @@ def _check_on_top(value: object) -> object:
     return [str(each) for each in value]
 
 
+def _check_merge(value: dict[int, Any]) -> dict[int, Any]:
+    """Accepts new labels with their parts; no label may be a part of two."""
+    parts = [each for own in value.values() if own != "all" for each in own]
+    if "all" in value.values() and len(value) > 1:
+        raise ValueError("must not name further labels beside all")
+    if not all(value.values()) or any(each < 1 for each in (*value, *parts)):
+        raise ValueError("must give labels, whole numbers from 1 up, such as {3: [1, 2]}")
+    if len(set(parts)) != len(parts):
+        raise ValueError("must not name a label twice")
+    return value
+
+
 def _check_input_size(value: object) -> object:
     if value == "auto":
         return value
@@ -132,6 +146,7 @@ EmptySlices = Annotated[
 ]
 Slices = Annotated[list[int], PlainValidator(_check_slices)]
 Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
+Merge = Annotated[dict[int, Literal["all"] | list[int]], AfterValidator(_check_merge)]
 OnTop = Annotated[list[str], PlainValidator(_check_on_top)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
 Series = Annotated[str, PlainValidator(_check_series)]
@@ -159,10 +174,13 @@ class Example(_Record):
     Slice numbers count along `axis` from 0 in the index order of the volume's file.
     """
 
-    volume: FilePath = Field(description="image file or DICOM folder")
+    volume: FilePath = Field(
+        description="image file, which may be a picture (PNG, JPEG, TIFF, BMP), or DICOM folder"
+    )
     segmentation: FilePath = Field(
         description="labels of the volume, in any geometry that lies over it: an image file, a "
-        "DICOM segmentation (SEG), DICOM contours (RTSTRUCT), or a folder with one of these two"
+        "DICOM segmentation (SEG), DICOM contours (RTSTRUCT), or a folder with one of these two; "
+        "or a picture of the size of the volume, whose values, palette or colours are labels"
     )
     channels: Channels = Field(
         default_factory=list,
@@ -216,21 +234,16 @@ class Example(_Record):
         description="names or labels of segments that cover the others where segments of a file "
         "overlap; without it such a file is refused; the highest first",
     )
+    merge: Merge = Field(
+        default_factory=dict,
+        description="labels that count as one: the new number and its parts, or all of them; "
+        "`labels` and `label_names` count after merging",
+    )
     series: Series | None = Field(
         None,
         description="which series of a DICOM folder that holds several: its UID, or its number in "
         "the list that is shown if none is chosen",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _images_of_case(cls, fields: Any) -> Any:
-        """Accepts the list of all images of a case as `volume`."""
-        if not isinstance(fields, dict) or not isinstance(fields.get("volume"), list | tuple):
-            return fields
-        if "channels" in fields or not fields["volume"]:
-            raise ValueError('must name all images in "volume", or the further ones in "channels"')
-        return {**fields, "volume": fields["volume"][0], "channels": list(fields["volume"][1:])}
 
     @property
     def images(self) -> list[Path]:
@@ -293,6 +306,11 @@ class FinetuneJob(_Record):
     labels: Labels = Field(
         "all", description="the labels to learn of a list, by number, or all that occur"
     )
+    merge: Merge = Field(
+        default_factory=dict,
+        description="labels of a list that count as one: the new number and its parts, or all of "
+        "them; `labels` and `label_names` count after merging",
+    )
     examples: list[Example] = Field(
         default_factory=list, description="the volumes to learn from, with their labels"
     )
@@ -305,6 +323,12 @@ class FinetuneJob(_Record):
         None,
         description="file of the backbone's weights; by default those that come with the program "
         "for starter, and the official ones for the others",
+    )
+    weights_kind: WeightsKind | None = Field(
+        None,
+        description="what the weights in `checkpoint` were trained as, which decides how pixels "
+        "are normalised: sam, sslsam and supsam as for Segment Anything, medsam from 0 to 1, own "
+        "as usual for the backbone",
     )
     weights: Literal["pretrained", "random"] = Field(
         "pretrained",
@@ -368,12 +392,12 @@ class FinetuneJob(_Record):
             raise ValueError('"examples" or "image_list" must say what to learn from')
         if self.image_list is not None and self.examples:
             raise ValueError('"examples" and "image_list" exclude each other')
+        of_list = ("validation_list", "images", "skip_unreadable", "merge")
         if self.image_list is None and (
-            self.validation_list or self.images or self.skip_unreadable or self.labels != "all"
+            self.labels != "all" or any(getattr(self, name) for name in of_list)
         ):
-            raise ValueError(
-                '"validation_list", "images", "skip_unreadable" and "labels" go with "image_list"'
-            )
+            named = ", ".join(f'"{name}"' for name in of_list)
+            raise ValueError(f'{named} and "labels" go with "image_list"')
         if self.validation_list is not None and self.validation == "none":
             raise ValueError('"validation_list" and "validation": "none" exclude each other')
         return self
@@ -385,7 +409,10 @@ class ApplyJob(_Record):
     kind: Literal["apply"] = "apply"
     schema_version: Literal[1] = 1
     model: FilePath = Field(description="the tuned model")
-    volumes: list[FilePath] = Field(default_factory=list, description="image file or DICOM folder")
+    volumes: list[FilePath] = Field(
+        default_factory=list,
+        description="image file, which may be a picture (PNG, JPEG, TIFF, BMP), or DICOM folder",
+    )
     image_list: FilePath | None = Field(
         None,
         description="instead of `volumes`: a text file with an image on each line; further columns "
@@ -410,13 +437,15 @@ class ApplyJob(_Record):
         "order, or one for all",
     )
     output: FilePath = Field(
-        description="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd; .dcm for a DICOM volume: a "
-        "DICOM segmentation that belongs to its series), or a folder, as for several volumes"
+        description="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd; .png .tif .bmp for a picture; "
+        ".dcm for a DICOM volume: a DICOM segmentation that belongs to its series), or a folder, "
+        "as for several volumes"
     )
     uncertainty: FilePath | None = Field(
         None,
         description="also write how uncertain the model is of each voxel, including voxels of "
-        "slices that are drawn already: a file, or a folder for several volumes",
+        "slices that are drawn already: a file (.tif for a picture), or a folder, as for several "
+        "volumes",
     )
     drawn: list[Example] = Field(
         default_factory=list,
@@ -438,26 +467,6 @@ class ApplyJob(_Record):
     )
     device: Device = Field("auto", description="where to compute")
     batch: Batch | None = Field(None, description="slices computed at once")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _images_of_cases(cls, fields: Any) -> Any:
-        """Accepts lists of all images of a case as items of `volumes`."""
-        volumes = fields.get("volumes") if isinstance(fields, dict) else None
-        if not isinstance(volumes, list | tuple) or not any(
-            isinstance(each, list | tuple) for each in volumes
-        ):
-            return fields
-        cases = [list(each) if isinstance(each, list | tuple) else [each] for each in volumes]
-        if fields.get("channels") or not all(cases):
-            raise ValueError(
-                'must name all images of a case in "volumes", or the further ones in "channels"'
-            )
-        return {
-            **fields,
-            "volumes": [case[0] for case in cases],
-            "channels": [case[1:] for case in cases],
-        }
 
     def further_images(self, index: int) -> list[Path]:
         """The further images of the case of a volume."""
@@ -530,6 +539,11 @@ class EvaluateJob(_Record):
     axis: Axis = Field("axial", description="the axis that `slices` count along")
     tolerance_mm: Millimetres = Field(
         2.0, description="surfaces that are closer than this, in mm, count as equal in the NSD"
+    )
+    merge: Merge = Field(
+        default_factory=dict,
+        description="labels of the reference that count as one: the new number and its parts, or "
+        "all of them; `labels` and `label_names` count after merging",
     )
     on_top: OnTop = Field(
         default_factory=list,
@@ -605,7 +619,7 @@ def make_job(
         InputError: naming the first field that does not fit.
     """
     try:
-        return job_type.model_validate(dict(fields))
+        return job_type.model_validate(cases_apart(fields))
     except ValidationError as error:
         raise _input_error(error, job_type, field_name) from error
 
@@ -654,8 +668,9 @@ def read_job(folder: Path) -> Job:
             code="bad_job",
         )
     _refuse_newer(data.get("schema_version"), path)
+    apart = cases_apart(data)
     try:
-        job = _JOBS.validate_json(text, strict=True)
+        job = _JOBS.validate_json(text if apart == data else to_json(apart), strict=True)
     except ValidationError as error:
         model = _KINDS.get(str(data.get("kind")))
         raise _input_error(error, model, lambda field: f'{path}: field "{field}"') from error
@@ -700,7 +715,9 @@ def _example(entry: object, where: str, path: Path, defaults: Mapping[str, Any])
             code="bad_examples",
         )
     try:
-        example = Example.model_validate_json(to_json({**defaults, **entry}), strict=True)
+        example = Example.model_validate_json(
+            to_json(case_apart({**defaults, **entry}, where)), strict=True
+        )
     except ValidationError as error:
         raise _input_error(error, Example, lambda field: f'{where}: field "{field}"') from error
     folder = path.absolute().parent

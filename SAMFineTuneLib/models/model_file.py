@@ -28,7 +28,7 @@ from SAMFineTuneLib import __version__
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.models.card_check import fault_of, unique_keys
-from SAMFineTuneLib.networks.spec import find
+from SAMFineTuneLib.networks.spec import PixelNormalisation, find
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 FORMAT = "SAMFineTune tuned model"
 # The newest version that can be read. Version 1 has no weights for prompts. Version 3 is that of
-# models for colour images or for several images of a case, with or without weights for prompts.
+# models for colour images, for several images of a case, or for weights that take pixels otherwise
+# than usual for their backbone, with or without weights for prompts.
 FORMAT_VERSION = 3
 _AUTOMATIC_VERSION, _PROMPTS_VERSION, _CHANNELS_VERSION = 1, 2, 3
 _PROMPTS = "prompts."
@@ -118,6 +119,10 @@ class ModelCard(BaseModel):
         input_size: side of the square input in pixels.
         channels: the names of the images of a case, in the order in which they are given; empty
             where a case is one image.
+        pixels: how pixels are normalised, where the weights take them otherwise than usual for the
+            backbone; None as usual.
+        initial_weights: what the weights that training started from were trained as, if the user
+            has named them; see `weights.weights_kind`.
         training: steps, batch and the like.
         data: counts of volumes and slices, nothing that identifies a patient.
         metrics: what was measured, and on what.
@@ -140,6 +145,8 @@ class ModelCard(BaseModel):
     normalisation: IntensityNormalisation
     input_size: int
     channels: list[str] = Field(default_factory=list)
+    pixels: PixelNormalisation | None = None
+    initial_weights: str | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
@@ -188,7 +195,7 @@ def save_model(
 
 
 def _version_of(card: ModelCard) -> int:
-    if card.normalisation.kind == "colour" or card.channels:
+    if card.normalisation.kind == "colour" or card.channels or card.pixels is not None:
         return _CHANNELS_VERSION
     return _AUTOMATIC_VERSION if card.prompts is None else _PROMPTS_VERSION
 
@@ -286,7 +293,7 @@ def load_prompted(
 
     card = card or read_card(path)
     if card.prompts is None:
-        network = build(card.backbone, card.input_size)
+        network = build(card.backbone, card.input_size, card.pixels)
         load_checkpoint(network, find_checkpoint(card))
         return PromptedSegmenter(network).eval(), card, False
     network = _backbone_of(card, find_checkpoint)
@@ -321,7 +328,7 @@ def _require_described(kept: Mapping[str, Tensor], card: ModelCard) -> None:
     from SAMFineTuneLib.networks.build import build
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        described = _with_head(build(card.backbone, card.input_size), card)
+        described = _with_head(build(card.backbone, card.input_size, card.pixels), card)
     shapes = {name: tensor.shape for name, tensor in _kept_tensors(described, card)}
     if shapes != {name: tensor.shape for name, tensor in kept.items()}:
         different = sorted(
@@ -337,7 +344,7 @@ def _backbone_of(card: ModelCard, find_checkpoint: Callable[[ModelCard], Path]) 
     from SAMFineTuneLib.networks.build import build
     from SAMFineTuneLib.weights.official import load_checkpoint
 
-    network = build(card.backbone, card.input_size)
+    network = build(card.backbone, card.input_size, card.pixels)
     if _needs_checkpoint(card):
         assert card.checkpoint_sha256 is not None
         loaded = load_checkpoint(network, find_checkpoint(card))

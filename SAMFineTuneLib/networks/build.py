@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.sam_vit import build_sam_vit
-from SAMFineTuneLib.networks.spec import find
+from SAMFineTuneLib.networks.spec import PixelNormalisation, find
 from SAMFineTuneLib.networks.starter.network import build_starter
 from SAMFineTuneLib.networks.tiny_vit import build_tiny_vit
 
@@ -19,7 +20,7 @@ _BUILDERS: dict[str, Callable[[int], SamNetwork]] = {
 }
 
 
-def build(name: str, input_size: int) -> SamNetwork:
+def build(name: str, input_size: int, pixels: PixelNormalisation | None = None) -> SamNetwork:
     """The network of a backbone with random weights, on the default device.
 
     Under `torch.device("meta")` it costs neither memory nor time, and its parameters can be
@@ -28,6 +29,7 @@ def build(name: str, input_size: int) -> SamNetwork:
     Args:
         name: a key of `BACKBONES`.
         input_size: side of the square input images in pixels.
+        pixels: how pixels are normalised, where weights take them otherwise than the backbone does.
 
     Raises:
         InputError: there is no such backbone, the network cannot take this size, or the package
@@ -41,4 +43,7 @@ def build(name: str, input_size: int) -> SamNetwork:
             f"Choose a multiple of {sizes.step} from {sizes[0]} to {sizes[-1]}",
             code="input_size",
         )
-    return _BUILDERS[name](input_size)
+    network = _BUILDERS[name](input_size)
+    if pixels is not None:
+        network.spec = replace(network.spec, normalisation=pixels)
+    return network

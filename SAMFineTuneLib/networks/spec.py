@@ -11,7 +11,7 @@ from typing import Literal
 from SAMFineTuneLib.errors import InputError
 
 BackboneName = Literal["starter", "vit_t", "vit_b", "vit_l", "vit_h"]
-PixelNormalisation = Literal["sam", "unit"]
+PixelNormalisation = Literal["sam", "unit", "zero_to_one"]
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 _MOBILE_SAM_URL = "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from SAMFineTuneLib.slices.intensity import PixelWindow
 
-PixelNormalisation = Literal["sam", "unit"]
+PixelNormalisation = Literal["sam", "unit", "zero_to_one"]
 
 # Segment Anything's channel statistics, for values from 0 to 255.
 _SAM_MEAN = (123.675, 116.28, 103.53)
@@ -33,8 +33,8 @@ def network_pixels(image: Tensor, window: PixelWindow, normalisation: PixelNorma
     """Converts an image with values from 0 to 1 to (3, S, S) as the backbone expects it.
 
     "sam" normalises by Segment Anything's statistics of its three channels; "unit" normalises the
-    window's voxels to zero mean and unit variance. A grey level is repeated in three channels. The
-    third channel of two images is their mean.
+    window's voxels to zero mean and unit variance; "zero_to_one" leaves values as they are. A grey
+    level is repeated in three channels. The third channel of two images is their mean.
 
     Args:
         image: (S, S), or (channels, S, S) with two or three channels.
@@ -47,6 +47,8 @@ def network_pixels(image: Tensor, window: PixelWindow, normalisation: PixelNorma
             for each in (window.mean, window.standard_deviation)
         )
         return _three((image - mean) / deviation)
+    if normalisation == "zero_to_one":
+        return _three(image)
     mean = torch.tensor(_SAM_MEAN)[:, None, None]
     deviation = torch.tensor(_SAM_DEVIATION)[:, None, None]
     return (_three(image) * 255.0 - mean) / deviation

@@ -14,6 +14,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.channel_names import swapped
 from SAMFineTuneLib.examples.image_list import read_image_list
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.image_endings import names_a_picture
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_a_dicom_segmentation
@@ -46,6 +47,7 @@ from SAMFineTuneLib.volumes.dicom.segmentation_writing import (
     write_segmentation,
 )
 from SAMFineTuneLib.volumes.dicom.sources import source_headers
+from SAMFineTuneLib.volumes.pictures.writing import require_labels_holdable
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.worker.events import EventWriter
 
@@ -74,6 +76,7 @@ def run_apply(
     segmenter, card = load_model(
         job.model, lambda card: find_weights(card.backbone, job.checkpoint)
     )
+    _require_labels_holdable(outputs, card)
     segmenter.to(device)
     results = []
     listed = job.image_list is not None
@@ -147,6 +150,14 @@ def _require_volumes(job: ApplyJob) -> None:
     if names_a_dicom_segmentation(job.output):
         for path in job.volumes:
             check_dicom_output(job.output, path)
+
+
+def _require_labels_holdable(outputs: Sequence[Output], card: ModelCard) -> None:
+    """Checks that the pictures to be written can hold the model's labels."""
+    for output in outputs:
+        if names_a_picture(output.segmentation):
+            largest = max((label.value for label in card.labels), default=0)
+            require_labels_holdable(output.segmentation, largest)
 
 
 def _read(

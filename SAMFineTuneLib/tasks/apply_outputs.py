@@ -11,6 +11,7 @@ from SAMFineTuneLib.image_endings import volume_stem
 from SAMFineTuneLib.jobs.folder import refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_a_dicom_segmentation, names_an_image
 from SAMFineTuneLib.volumes import Geometry, can_hold, files_of, require_holdable
+from SAMFineTuneLib.volumes.pictures.writing import require_fractions_holdable
 
 
 class Output(NamedTuple):
@@ -32,6 +33,9 @@ SEGMENTATION_MARK = "_segmentation"
 _COMPRESSED_ENDINGS = _Endings("_segmentation.nii.gz", "_uncertainty.nii.gz")
 # Uncompressed NIfTI files cannot hold names and colours of labels.
 _RAW_ENDINGS = _Endings("_segmentation.seg.nrrd", "_uncertainty.nrrd")
+# Of pictures only TIFF can hold the uncertainty, which is a fraction.
+_PNG_ENDINGS = _Endings("_segmentation.png", "_uncertainty.tif")
+_TIFF_ENDINGS = _Endings("_segmentation.tif", "_uncertainty.tif")
 
 
 def outputs_of(
@@ -65,6 +69,7 @@ def require_writable(job: ApplyJob, outputs: Sequence[Output], grids: Sequence[G
             require_holdable(output.segmentation, grid)
         if output.uncertainty is not None:
             require_holdable(output.uncertainty, grid)
+            require_fractions_holdable(output.uncertainty)
     written = [each.segmentation for each in outputs]
     written += [each.uncertainty for each in outputs if each.uncertainty is not None]
     read = dict.fromkeys([*job.volumes, *chain.from_iterable(job.channels)], "a volume")
@@ -82,6 +87,8 @@ def _endings(job: ApplyJob, path: Path, grid: Geometry, warn: Callable[[str], No
         place is not None and not (names_an_image(place) or names_a_dicom_segmentation(place))
         for place in (job.output, job.uncertainty)
     )
+    if grid.is_picture:
+        return _TIFF_ENDINGS if path.suffix.lower() in (".tif", ".tiff") else _PNG_ENDINGS
     if not into_folder or can_hold(endings.segmentation, grid):
         return endings
     warn(

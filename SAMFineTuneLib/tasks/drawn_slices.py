@@ -129,6 +129,7 @@ def _of_model(
         over=volume.geometry,
         wanted=wanted,
         on_top=example.on_top,
+        merge=example.merge,
     )
     if example.labels == "all":
         require_other_values(volume, labelmap, example.volume, example.segmentation)

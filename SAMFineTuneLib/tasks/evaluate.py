@@ -76,7 +76,10 @@ def _read_pair(
         path: Path, empty_ok: bool, wanted: list[int] | None, over: Labelmap | None = None
     ) -> Labelmap:
         grid = None if over is None else over.geometry
-        return read_labelmap(path, empty_ok=empty_ok, over=grid, wanted=wanted, on_top=job.on_top)
+        merge = job.merge if path == job.reference else None
+        return read_labelmap(
+            path, empty_ok=empty_ok, over=grid, wanted=wanted, on_top=job.on_top, merge=merge
+        )
 
     # Without a label in the reference, nobody could know what to measure. The labels are those of
     # the reference: in the prediction, structures of the same names may have other numbers.

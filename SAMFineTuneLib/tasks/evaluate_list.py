@@ -146,7 +146,9 @@ def _predictions(folder: Path, pairs: Sequence[ListedPair], names: Sequence[str]
 
 def _scores(job: EvaluateJob, case: _Case) -> tuple[tuple[LabelScore, ...], list[str]]:
     labels = None if job.labels == "all" else job.labels
-    reference = read_labelmap(case.reference, empty_ok=True, wanted=labels, on_top=job.on_top)
+    reference = read_labelmap(
+        case.reference, empty_ok=True, wanted=labels, on_top=job.on_top, merge=job.merge
+    )
     prediction = read_labelmap(case.prediction, empty_ok=True, on_top=job.on_top)
     shapes = reference.geometry.shape, prediction.geometry.shape
     if 1 in shapes[0] and shapes[0] != shapes[1]:

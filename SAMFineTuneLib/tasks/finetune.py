@@ -52,7 +52,8 @@ def run_finetune(
     for warning in examples.warnings:
         events.warning(warning)
     choices = job if start.initial is None else start.initial.with_its_strategy(job)
-    plan = settle(choices, examples, start.is_wholly_pretrained(job.backbone))
+    pixels = start.pixels(job.weights_kind)
+    plan = settle(choices, examples, start.is_wholly_pretrained(job.backbone), pixels)
     torch.manual_seed(plan.seed)
     segmenter, checkpoint_sha256 = start.adapted_network(plan, examples, device, events.warning)
     segmenter.to(device)
@@ -65,7 +66,8 @@ def run_finetune(
     signature = signature_of(plan, examples, fingerprint)
     tuning = FineTuning(segmenter, examples, held_out, plan, checkpoints, signature, watch)
     outcome, warnings = _tuned(tuning, plan, events)
-    card = card_of(plan, examples, held_out, outcome, checkpoint_sha256)
+    kind = start.kind(job.weights_kind)
+    card = card_of(plan, examples, held_out, outcome, checkpoint_sha256, kind)
     for_prompts = None
     if job.prompts and outcome.ending == "finished on request":
         events.warning("finished before the weights for prompts: the model has none of its own")
@@ -171,7 +173,9 @@ def _listed(
         _require_one_image(initial)
         expected = Expected(initial.card.normalisation, initial.labels, initial.path.name)
     return load_list(
-        ListSource(path, job.validation_list, job.images, job.labels, job.skip_unreadable),
+        ListSource(
+            path, job.validation_list, job.images, job.labels, job.skip_unreadable, job.merge
+        ),
         folder.prepared_folder,
         job.label_names,
         control.raise_if_cancelled,

@@ -20,6 +20,7 @@ def card_of(
     held_out: ValidationSplit,
     outcome: FinetuneOutcome,
     checkpoint_sha256: str | None,
+    initial_weights: str | None = None,
 ) -> ModelCard:
     """The card without weights for prompts.
 
@@ -29,6 +30,7 @@ def card_of(
         held_out: the slices that it was measured on.
         outcome: of the fine-tune.
         checkpoint_sha256: of the backbone's weights, None for random ones.
+        initial_weights: what these were trained as, if the user has named them.
     """
     labelled = [each for each in examples.slices if each.is_labelled]
     return ModelCard(
@@ -40,6 +42,8 @@ def card_of(
         normalisation=examples.normalisation,
         input_size=plan.input_size,
         channels=list(examples.channels),
+        pixels=plan.pixels,
+        initial_weights=initial_weights,
         training={
             "steps": outcome.steps,
             "planned_steps": plan.steps,

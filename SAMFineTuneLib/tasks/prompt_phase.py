@@ -122,7 +122,7 @@ class PromptPhase:
                 strategy: dict[str, Any] = initial.card.prompts.strategy.model_dump()
                 return segmenter, replace(plan, **strategy)
         else:
-            network = build(plan.backbone, plan.input_size)
+            network = build(plan.backbone, plan.input_size, plan.pixels)
             if self.start.weights is not None:
                 load_checkpoint(network, self.start.weights)
             segmenter = PromptedSegmenter(network)

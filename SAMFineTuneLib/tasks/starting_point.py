@@ -14,12 +14,14 @@ from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.networks.build import build
+from SAMFineTuneLib.networks.spec import PixelNormalisation
 from SAMFineTuneLib.networks.starter.network import renew_context_decoder
 from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.slice_context import context_of_slices
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.weights.official import file_sha256, load_checkpoint
+from SAMFineTuneLib.weights.weights_kind import WeightsKind, pixels_of
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,18 @@ class StartingPoint:
 
     weights: Path | None
     initial: InitialModel | None
+
+    def pixels(self, kind: WeightsKind | None) -> PixelNormalisation | None:
+        """How pixels are normalised for these weights; None as usual for the backbone.
+
+        Args:
+            kind: of the backbone's file.
+        """
+        return pixels_of(kind) if self.initial is None else self.initial.card.pixels
+
+    def kind(self, kind: WeightsKind | None) -> str | None:
+        """What the weights were trained as, for the card; None for those usual for the backbone."""
+        return kind if self.initial is None else self.initial.card.initial_weights
 
     @property
     def is_pretrained(self) -> bool:
@@ -67,7 +81,7 @@ class StartingPoint:
         if self.initial is not None:
             segmenter = self.initial.load(examples.labels, plan.backbone)
             return segmenter, self.initial.card.checkpoint_sha256
-        network = build(plan.backbone, plan.input_size)
+        network = build(plan.backbone, plan.input_size, plan.pixels)
         sha256 = None
         if self.weights is None:
             warn(
@@ -100,6 +114,12 @@ def weights_to_start_from(job: FinetuneJob) -> Path | None:
     Raises:
         InputError: no such file, or options that exclude each other.
     """
+    if job.weights_kind is not None and job.checkpoint is None:
+        raise InputError(
+            f"weights of kind {job.weights_kind} are to be started from, and no file is named",
+            "name the file of these weights",
+            code="contrary_options",
+        )
     if job.weights == "pretrained":
         has_initial = job.initial_model is not None
         return None if has_initial else find_weights(job.backbone, job.checkpoint)

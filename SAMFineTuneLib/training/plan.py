@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
 from SAMFineTuneLib.examples.training_set import TrainingSet
+from SAMFineTuneLib.networks.spec import PixelNormalisation
 from SAMFineTuneLib.training.choices import FinetuneChoices
 from SAMFineTuneLib.training.presets import PRESETS, Recipe
 
@@ -43,6 +44,7 @@ class FinetunePlan:
         patience: validations without improvement until it stops; None for never.
         seed: of all random numbers.
         pretrained: whether encoder and decoder start from weights that have learnt something.
+        pixels: how pixels are normalised for these weights; None as usual for the backbone.
     """
 
     backbone: str
@@ -60,9 +62,15 @@ class FinetunePlan:
     patience: int | None
     seed: int
     pretrained: bool
+    pixels: PixelNormalisation | None = None
 
 
-def settle(choices: FinetuneChoices, examples: TrainingSet, pretrained: bool) -> FinetunePlan:
+def settle(
+    choices: FinetuneChoices,
+    examples: TrainingSet,
+    pretrained: bool,
+    pixels: PixelNormalisation | None = None,
+) -> FinetunePlan:
     """Fills in what the user left open.
 
     Adapters and low-rank updates presuppose a network that has learnt something; with random
@@ -73,6 +81,7 @@ def settle(choices: FinetuneChoices, examples: TrainingSet, pretrained: bool) ->
         choices: what the user chose, such as a `FinetuneJob`.
         examples: what is learnt from; sizes and counts of slices decide what is left open.
         pretrained: whether encoder and decoder start from weights that have learnt something.
+        pixels: how pixels are normalised for these weights; None as usual for the backbone.
     """
     recipe = PRESETS[choices.preset]
     neither = choices.steps is None and choices.minutes is None
@@ -101,6 +110,7 @@ def settle(choices: FinetuneChoices, examples: TrainingSet, pretrained: bool) ->
         patience=recipe.patience,
         seed=choices.seed,
         pretrained=pretrained,
+        pixels=pixels,
     )
 
 

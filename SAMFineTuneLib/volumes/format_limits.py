@@ -13,8 +13,9 @@ import SimpleITK as sitk
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import ON_GRID, Geometry, farthest_move
-from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, image_ending
+from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, PICTURE_ENDINGS, image_ending
 from SAMFineTuneLib.volumes.image_grid import grid_of
+from SAMFineTuneLib.volumes.pictures.fitting import picture_obstacle
 from SAMFineTuneLib.volumes.quiet import itk_quiet
 
 # How far a corner of the image may lie from its place, in voxels. Single precision, in which NIfTI
@@ -60,6 +61,8 @@ def can_hold(path: str | os.PathLike[str], geometry: Geometry) -> bool:
 
 def _obstacle(suffix: str, geometry: Geometry) -> str:
     """Why a format cannot hold a geometry; "" if it can."""
+    if suffix in PICTURE_ENDINGS:
+        return picture_obstacle(geometry)
     if suffix in (".nii", ".nii.gz") and max(geometry.size) > _LONGEST_NIFTI_AXIS:
         return f"NIfTI has at most {_LONGEST_NIFTI_AXIS} voxels along an axis"
     kept = _of_one_voxel(suffix, geometry.spacing, geometry.origin, geometry.direction)

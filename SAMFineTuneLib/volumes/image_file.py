@@ -25,6 +25,8 @@ from SAMFineTuneLib.volumes.nibabel_file import (
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
 from SAMFineTuneLib.volumes.nifti_place import Place, nifti_place
 from SAMFineTuneLib.volumes.nrrd_slice import read_slice
+from SAMFineTuneLib.volumes.pictures.decoding import is_picture
+from SAMFineTuneLib.volumes.pictures.image import picture_geometry, read_picture
 from SAMFineTuneLib.volumes.quiet import itk_quiet, sheared_nifti_allowed
 from SAMFineTuneLib.volumes.segment_layers import has_layers, layers_as_components
 from SAMFineTuneLib.volumes.told_spacing import spacing_remarks
@@ -75,6 +77,9 @@ def read_image(
     if path.is_file() and is_for_nibabel(path):
         found = read_with_nibabel(path)
         return ReadImage(found.array, found.geometry, {}, None, found.remarks)
+    if path.is_file() and is_picture(path):
+        picture = read_picture(path)
+        return ReadImage(picture.array, picture.geometry, {}, None, picture.remarks)
     bad = np.zeros(0, np.int64)
     remarks: tuple[str, ...] = ()
     if path.is_file():
@@ -115,6 +120,8 @@ def read_geometry(path: Path, series: str | None = None) -> Geometry:
     _check_readable(path)
     if path.is_file() and is_for_nibabel(path):
         return geometry_with_nibabel(path)
+    if path.is_file() and is_picture(path):
+        return picture_geometry(path)
     if not path.is_file() or not path.name.lower().endswith(_HEADER_FIRST):
         return read_image(path, series).geometry
     refuse_unreadable(path)

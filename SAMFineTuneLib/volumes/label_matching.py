@@ -10,7 +10,8 @@ So:
   gives to every new segment, is ignored.
 * Numbers decide if a name is missing on one side, as in files that hold no names.
 * Contradictions are reported and not guessed at: one number with two names, neither of which occurs
-  elsewhere, may be one structure in two languages, or two structures.
+  elsewhere, may be one structure in two languages, or two structures. Two colours are two
+  structures: each mask in colour numbers those that it shows.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from SAMFineTuneLib.volumes.labelmap import Labelmap, smallest_label_type
 
 _MADE_UP = re.compile(r"(segment|label|class|region|structure|object|roi|mask)?[\s_-]*\d*")
 
+# The name of a label of a picture, see `pictures.mask`.
+_COLOUR = re.compile(r"#[0-9a-f]{6}([0-9a-f]{6})?")
+
 
 class NamedLabel(NamedTuple):
     """A label of a file or a model: its number, its name, and its terminology entry."""
@@ -40,6 +44,11 @@ class NamedLabel(NamedTuple):
         """The name to compare by; "" if it is missing or made up by a program."""
         folded = " ".join(self.name.split()).casefold()
         return "" if _MADE_UP.fullmatch(folded) else folded
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether it is named by its colour; its number then means nothing to the user."""
+        return bool(_COLOUR.fullmatch(self.own_name))
 
     @property
     def term(self) -> CodedTerm | None:
@@ -148,7 +157,7 @@ def match_labels(
         if not others:
             new.add(each.value)
         elif all(_differ(one, each) for one in others) and each.value not in stated:
-            if each.value in holders:
+            if each.value in holders or all(_both_colours(one, each) for one in others):
                 new.add(each.value)
             else:
                 contradictions[each.value] = _two_names(each, others[0], file, known_in)
@@ -161,7 +170,11 @@ def match_labels(
         first = firsts.setdefault(numbers.get(each.value, -each.value), each)
         if first is not each:
             contradictions[each.value] = _twice(each, first, file)
-    moved = [each for each in asked if numbers.get(each.value, each.value) != each.value]
+    moved = [
+        each
+        for each in asked
+        if numbers.get(each.value, each.value) != each.value and not each.is_colour
+    ]
     if moved:
         remarks.append(_moved(moved, numbers, file, known_in))
     return Matching(numbers, frozenset(new), contradictions, tuple(remarks))
@@ -188,6 +201,10 @@ def renumbered(labelmap: Labelmap, numbers: Mapping[int, int]) -> Labelmap:
 
 def _same_name(one: NamedLabel, other: NamedLabel) -> bool:
     return bool(one.own_name) and one.own_name == other.own_name
+
+
+def _both_colours(one: NamedLabel, other: NamedLabel) -> bool:
+    return one.is_colour and other.is_colour
 
 
 def _same_term(one: NamedLabel, other: NamedLabel) -> bool:

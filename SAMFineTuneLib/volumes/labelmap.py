@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import ON_GRID, Geometry, index_map
 from SAMFineTuneLib.volumes.image_grid import placed
+from SAMFineTuneLib.volumes.pictures.fitting import fits_by_pixels
 
 Colour = tuple[float, float, float]
 
@@ -84,11 +85,15 @@ def labelmap_onto(labelmap: Labelmap, geometry: Geometry) -> Labelmap:
     Grids that share their voxel centres (the same grid, flipped, permuted, cropped or padded) are
     matched voxel by voxel, so that nothing is lost; otherwise the labelmap is sampled at the centre
     of each voxel. If a file places its voxels on two grids, the one that matches is taken. A single
-    slice that lies on a slice of the grid labels that slice, however thick it is.
+    slice that lies on a slice of the grid labels that slice, however thick it is. Where one of both
+    is a picture, which has no place, they are matched pixel by pixel.
 
     Raises:
-        InputError: no labelled voxel lies within the grid.
+        InputError: no labelled voxel lies within the grid, or one of both is a picture and their
+            sizes differ.
     """
+    if fits_by_pixels(labelmap.geometry, geometry):
+        return replace(labelmap, geometry=geometry)
     pairs = [
         (source, target)
         for target in (geometry, *geometry.others)

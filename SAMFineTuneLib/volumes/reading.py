@@ -1,4 +1,4 @@
-"""Reads volumes and labelmaps from image files: NIfTI, NRRD, MetaImage, DICOM."""
+"""Reads volumes and labelmaps from image files: NIfTI, NRRD, MetaImage, DICOM, pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from SAMFineTuneLib.volumes.image_as_labels import require_structures
 from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
 from SAMFineTuneLib.volumes.label_values import labels_of, stored_step
 from SAMFineTuneLib.volumes.labelmap import Labelmap
+from SAMFineTuneLib.volumes.merged_labels import Merges, labels_to_read, merged
 from SAMFineTuneLib.volumes.number_range import computable
+from SAMFineTuneLib.volumes.pictures.decoding import is_picture
+from SAMFineTuneLib.volumes.pictures.mask import read_mask
 from SAMFineTuneLib.volumes.segment_header import moved_by_old_extent, segments
 from SAMFineTuneLib.volumes.segment_layers import Flattened, flatten, needs_flattening
 from SAMFineTuneLib.volumes.volume import Volume
@@ -84,11 +87,15 @@ def read_labelmap(
     over: Geometry | None = None,
     wanted: Collection[int] | None = None,
     on_top: Sequence[str] = (),
+    merge: Merges | None = None,
 ) -> Labelmap:
     """Read a segmentation; from an NRRD file of 3D Slicer with names, colours and terms.
 
     A DICOM segmentation object (SEG) or set of contours (RTSTRUCT) is read too; instead of its file
     a folder may be named that holds no other.
+
+    The values of a picture (PNG, TIFF, BMP), the indices of its palette or its colours are labels;
+    see `pictures.mask.read_mask`.
 
     Whole numbers that are stored as floating point are accepted; NaN and infinite voxels count as
     background. Segments in several layers become one labelmap; see `segment_layers` for their
@@ -102,12 +109,26 @@ def read_labelmap(
             ignored. If labels are named, the check that refuses an image given as a segmentation is
             left out.
         on_top: names or labels of segments that cover others where they overlap, the highest first.
+        merge: labels that count as one: new label -> its parts. `wanted` counts after merging.
 
     Raises:
         InputError: as `read_volume`, or the values cannot be labels, are all background, or are
-            those of an image; or segments overlap and neither is to be on top.
+            those of an image; or segments overlap and neither is to be on top; or a merged label
+            is taken.
     """
-    path = Path(path)
+    path, merges = Path(path), merge or {}
+    labelmap = _read_labelmap(path, empty_ok, over, labels_to_read(wanted, merges), on_top)
+    return merged(labelmap, merges, path.name)
+
+
+def _read_labelmap(
+    path: Path,
+    empty_ok: bool,
+    over: Geometry | None,
+    wanted: Collection[int] | None,
+    on_top: Sequence[str],
+) -> Labelmap:
+    """The segmentation as it is in the file."""
     dicom = dicom_labels(path)
     if dicom is not None:
         labelmap = read_dicom_labels(dicom, over, wanted, on_top)
@@ -115,6 +136,8 @@ def read_labelmap(
             raise _absent(dicom, labelmap, wanted)
         _refuse_empty(dicom, labelmap.array, empty_ok)
         return labelmap
+    if is_picture(path):
+        return _mask(path, empty_ok, wanted)
     read = read_image(path, layers_ok=True)
     if needs_flattening(read.array, read.header):
         flat = flatten(path, read.array, read.header, wanted, on_top)
@@ -132,6 +155,17 @@ def read_labelmap(
         flat.non_finite,
         flat.told.terminologies,
         (*read.remarks, *flat.remarks, *_non_finite_remark(path, flat.non_finite)),
+    )
+
+
+def _mask(path: Path, empty_ok: bool, wanted: Collection[int] | None) -> Labelmap:
+    """The labels of a picture: its values, indices of its palette, or its colours."""
+    mask = read_mask(path, any_number=wanted is not None)
+    array, bad = labels_of(path, mask.array)
+    _refuse_empty(path, array, empty_ok)
+    remarks = (*mask.remarks, *_non_finite_remark(path, bad))
+    return Labelmap(
+        array, mask.geometry, mask.names, mask.colours, bad, mask.terminologies, remarks
     )
 
 

@@ -15,7 +15,10 @@ from pathlib import Path
 
 from SAMFineTuneLib.errors import InputError
 
-FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha, .mhd) or a DICOM folder"
+FORMATS = (
+    "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha, .mhd), "
+    "a picture (PNG, JPEG, TIFF, BMP) or a DICOM folder"
+)
 
 # So many bytes of a file are looked at. Text headers are far shorter, unless a program stores its
 # own notes in them.

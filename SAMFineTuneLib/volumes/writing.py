@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.geometry.nifti_forms import read_forms, stamp_forms
-from SAMFineTuneLib.image_endings import IMAGE_ENDINGS
+from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, names_a_picture
 from SAMFineTuneLib.volumes.format_limits import TOLERANCE, require_holdable
 from SAMFineTuneLib.volumes.image_grid import grid_of, placed
-from SAMFineTuneLib.volumes.labelmap import Labelmap
+from SAMFineTuneLib.volumes.labelmap import Colour, Labelmap
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
 from SAMFineTuneLib.volumes.nifti_place import nifti_place
+from SAMFineTuneLib.volumes.pictures.segment_text import segment_text
+from SAMFineTuneLib.volumes.pictures.writing import write_picture
 from SAMFineTuneLib.volumes.quiet import itk_quiet
 from SAMFineTuneLib.volumes.segment_header import segment_fields
 
@@ -47,13 +49,19 @@ def write_volume(
         InputError: the ending is unknown, the format cannot hold the geometry, the file cannot be
             written, or no space is left.
     """
-    _write(Path(path), array, geometry, {}, compress)
+    path = Path(path)
+    if names_a_picture(path):
+        _write_picture(path, _storable(array), geometry, compress)
+        return
+    _write(path, array, geometry, {}, compress)
 
 
 def write_labelmap(
     path: str | os.PathLike[str], labelmap: Labelmap, *, compress: bool = True
 ) -> None:
     """Write a segmentation; into NRRD with names, colours and terms, as 3D Slicer does.
+
+    Into a picture (PNG, TIFF, BMP) with a palette of the colours, see `write_picture`.
 
     Args:
         path: the file.
@@ -64,6 +72,10 @@ def write_labelmap(
         InputError: as `write_volume`.
     """
     path = Path(path)
+    if names_a_picture(path):
+        text = segment_text(labelmap.names, labelmap.terminologies)
+        _write_picture(path, labelmap.array, labelmap.geometry, compress, labelmap.colours, text)
+        return
     fields = segment_fields(labelmap) if path.name.lower().endswith(".nrrd") else {}
     _write(path, labelmap.array, labelmap.geometry, fields, compress)
 
@@ -138,6 +150,21 @@ def _write(
             raise _failed(path, array.nbytes)
         _check_place(path, written, back, geometry)
         _move(written, path)
+
+
+def _write_picture(
+    path: Path,
+    array: NDArray[Any],
+    geometry: Geometry,
+    compress: bool,
+    colours: Mapping[int, Colour] | None = None,
+    text: str = "",
+) -> None:
+    _check_suffix(path)
+    require_holdable(path, geometry)
+    with appearing_whole(path) as written:
+        if not write_picture(written, array, geometry, compress, colours, text):
+            raise _failed(path, array.nbytes)
 
 
 def _same_where_finite(found: NDArray[Any], array: NDArray[Any]) -> bool:

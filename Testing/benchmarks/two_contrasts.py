@@ -20,8 +20,8 @@ from scipy import ndimage
 import SAMFineTuneLib as sft
 from SAMFineTuneLib.volumes import Geometry, Labelmap, write_labelmap, write_volume
 
-_SHAPE = (12, 96, 96)
-_GRID = Geometry((96, 96, 12), (1.0, 1.0, 4.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+_SHAPE = (8, 64, 64)
+_GRID = Geometry((64, 64, 8), (1.0, 1.0, 4.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 _KINDS = ((1, 0), (0, 1), (1, 1))
 _CASES = {"both": (0, 1), "first alone": (0,), "second alone": (1,)}
 
@@ -36,8 +36,8 @@ def two_contrasts(seed: int) -> tuple[list[NDArray[np.float32]], NDArray[np.uint
     for number in range(9):
         bright = _KINDS[number % 3]
         for _ in range(100):
-            centre, radius = random.uniform(16, 80, 2), random.uniform(7, 11)
-            depth = random.uniform(2, 9)
+            centre, radius = random.uniform(9, 55, 2), random.uniform(5, 7)
+            depth = random.uniform(2, 6)
             flat = np.hypot(j - centre[0], i - centre[1]) / radius
             inside = flat**2 + ((k - depth) / 5) ** 2 < 1
             if not (ndimage.binary_dilation(inside, iterations=2) & taken).any():

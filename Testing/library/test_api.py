@@ -12,9 +12,13 @@ import SAMFineTuneLib as sft
 from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import head, write_pair
 
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
+
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, list[str]]:
+def tuned(
+    tmp_path_factory: pytest.TempPathFactory, small_inputs: None
+) -> tuple[Path, Path, Path, list[str]]:
     folder = tmp_path_factory.mktemp("api")
     volume, labels = write_pair(folder, *head((12, 40, 40)), "head")
     kinds: list[str] = []
@@ -24,7 +28,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, l
         steps=40,
         prompts=False,
         batch=2,
-        input_size=256,
         on_event=lambda event: kinds.append(event.type),
     )
     assert [label.value for label in card.labels] == read_values(labels)

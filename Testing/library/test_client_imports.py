@@ -39,7 +39,17 @@ CLIENT_SIDE = (
     "SAMFineTuneLib.jobs.storage",
     "SAMFineTuneLib.training.presets",
 )
-HEAVY = ("torch", "SimpleITK", "monai", "torchvision", "timm", "matplotlib", "scipy", "safetensors")
+HEAVY = (
+    "torch",
+    "SimpleITK",
+    "monai",
+    "torchvision",
+    "timm",
+    "matplotlib",
+    "scipy",
+    "safetensors",
+    "PIL",
+)
 
 
 def loaded_by(program: str) -> set[str]:

@@ -27,3 +27,11 @@ def test_every_backbone_has_a_title():
     from SAMFineTuneLib.networks.spec import BACKBONES
 
     assert list(backboneTitles()) == list(BACKBONES)
+
+
+def test_every_kind_of_weights_can_be_chosen(panel):
+    from SAMFineTuneLib.weights.weights_kind import WEIGHTS_KINDS
+
+    box = panel.panel.model.ui.weightsKindComboBox
+    offered = [box.itemData(number) for number in range(box.count)]
+    assert offered == ["", *WEIGHTS_KINDS]

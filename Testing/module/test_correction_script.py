@@ -56,7 +56,7 @@ def test_points_and_boxes_on_a_slice(logic, nodes, monkeypatch):
     after = held(nodes, "liver")
     assert found.slices == [6] and (after[6] == found.masks[6]).all() and after[6, 20, 6]
     assert not after[6, 20, 14] and found.changedVoxels == (after != before).sum() > 20
-    assert found.confidence == 0.5 and "Accepted slice 6" in found.words
+    assert found.confidence == 0.5 and "Accepted slice 6" in found.remark
     worker = logic._state.scriptedCorrection.session.processID
     corners = [ras(volume, 5, 5, 2), ras(volume, 9, 8, 2)]
     boxed = logic.correct(volume, segmentation, "other", box=corners, start="nothing")
@@ -88,7 +88,7 @@ def test_a_segment_is_propagated(logic, nodes, monkeypatch):
     found = logic.propagate(volume, segmentation, "liver", 2)
     assert found.slices == [2, 3, 5, 6] and (held(nodes, "liver")[2:7] == found.masks[2]).all()
     again = logic.propagate(volume, segmentation, "liver", 0)
-    assert again.slices == [] and again.changedVoxels == 0 and "nothing changes" in again.words
+    assert again.slices == [] and again.changedVoxels == 0 and "nothing changes" in again.remark
     found.undo()
     assert held(nodes, "liver")[4].any() and not held(nodes, "liver")[3].any()
 

@@ -116,26 +116,27 @@ def test_widgets_without_a_connector_are_refused(slicer_app: Any, parameters: An
         parameters.connectParametersToGui({"nothing": qt.QLineEdit()})
 
 
-def exchange(what: str, path: Path, sources: str | None) -> dict[str, Any]:
+def exchange(path: Path, sources: str | None, *actions: str) -> list[dict[str, Any]]:
+    """What the parameters are after each action, "write" or "read", in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if name != "SLICER_PYTHON"}
     if sources:
         environment["SLICER_PYTHON"] = sources
     done = subprocess.run(
-        [sys.executable, str(EXCHANGE), what, str(path)],
+        [sys.executable, str(EXCHANGE), str(path), *actions],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_host_reads_what_it_wrote(tmp_path: Path) -> None:
-    written = exchange("write", tmp_path / "own.mrml", None)
+    written, read = exchange(tmp_path / "own.mrml", None, "write", "read")
     assert written["values"]["pairs"][0] == ["m1", None, ["x", "y | z"], [1, 3], "ä: ö", -1]
     assert written["stored"]["parameters"]["pairs.0.numbers.len"] == "2"
-    assert exchange("read", tmp_path / "own.mrml", None) == written
+    assert read == written
 
 
 def test_host_and_slicer_read_each_other(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_host_and_slicer_read_each_other(tmp_path: Path) -> None:
     if not sources:
         pytest.skip("needs SLICER_PYTHON, the folder Base/Python/slicer of Slicer's sources")
     own, real = tmp_path / "own.mrml", tmp_path / "real.mrml"
-    written = exchange("write", own, None)
-    assert exchange("write", real, sources) == written
-    assert exchange("read", own, sources) == written
-    assert exchange("read", real, None) == written
+    (written,) = exchange(own, None, "write")
+    assert exchange(real, sources, "write") == [written]
+    assert exchange(own, sources, "read") == [written]
+    assert exchange(real, None, "read") == [written]

@@ -1,6 +1,7 @@
 """Fine-tune and apply from the panel: started, watched and stopped by clicks.
 
-Real workers do the first test's jobs and those that fail; a pretended one does the others.
+A pretended worker does all but one of the jobs; what the real one learns is watched in
+test_walkthrough.py.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ def phantom(panel, layout_manager, process_events):
     labelSlices(volume, truth)
     # So that none of this hangs on the weights that come with the extension.
     panel.logic.getParameterNode().randomWeights = True
-    # The walk through the panel learns to be corrected, too.
-    panel.logic.getParameterNode().tuneForPrompts = False
     process_events(lambda: panel.panel.examples.ui.addButton.enabled)
     panel.panel.examples.ui.addButton.click()
     process_events(lambda: panel.panel.fineTune.ui.startButton.enabled)
@@ -72,14 +71,16 @@ def kill_after_checkpoint(job, process_events) -> None:
         process.kill()
 
 
-def test_fine_tune_watch_apply_undo(panel, phantom, fine_tune, process_events, monkeypatch):
+def test_fine_tune_watch_apply_undo(
+    pretended_worker, panel, phantom, fine_tune, process_events, monkeypatch
+):
     import slicer
 
     charts = []
     monkeypatch.setattr(
         slicer.modules.plots.logic(), "ShowChartInLayout", charts.append, raising=False
     )
-    panel.panel.model.ui.stepsSpinBox.value = 10
+    panel.panel.model.ui.stepsSpinBox.value = 30
     fine_tune.modelNameEdit.text = "ball"
     fine_tune.startButton.click()
     assert not fine_tune.startButton.enabled and "is at work" in fine_tune.startButton.toolTip
@@ -88,8 +89,8 @@ def test_fine_tune_watch_apply_undo(panel, phantom, fine_tune, process_events, m
         and fine_tune.cancelButton.enabled
     )
     process_events(lambda: panel.logic.job.step > 5, 60)
-    assert fine_tune.progressBar.visible and fine_tune.progressBar.maximum == 10
-    assert fine_tune.statusLabel.text.startswith("Step ") and "of 10" in fine_tune.statusLabel.text
+    assert fine_tune.progressBar.visible and fine_tune.progressBar.maximum == 30
+    assert fine_tune.statusLabel.text.startswith("Step ") and "of 30" in fine_tune.statusLabel.text
     assert "loss" in fine_tune.scoreLabel.text and fine_tune.finishButton.enabled
     fine_tune.chartButton.click()
     process_events(lambda: panel.logic.job.isFinished, 120)

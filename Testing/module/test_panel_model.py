@@ -123,14 +123,14 @@ def test_the_preset_is_chosen_by_the_hardware_found(section, process_events, mon
 
     section.update()
     assert section.ui.presetComboBox.currentText == "Suited to this computer"
-    assert "Looking" in section.ui.presetWordsLabel.text
+    assert "Looking" in section.ui.presetTextLabel.text
     monkeypatch.setattr(section.logic._state.hardware, "hasFailed", True)
     section._onHardware(None)
-    assert "PyTorch does not load" in section.ui.presetWordsLabel.text
+    assert "PyTorch does not load" in section.ui.presetTextLabel.text
     monkeypatch.setattr(section.logic._state.hardware, "found", HARDWARE)
     section._onHardware(HARDWARE)
     assert section.ui.presetComboBox.currentText == "Suited to this computer (study)"
-    words = section.ui.presetWordsLabel.text
+    words = section.ui.presetTextLabel.text
     assert words.startswith("A GPU with 20 GB") and "Costs" in words and "Needs" in words
     devices = [section.ui.deviceComboBox.itemText(index) for index in range(3)]
     assert devices == ["automatic", "NVIDIA RTX 4000, 20.0 GB", "8 processors, 32.0 GB"]
@@ -140,8 +140,8 @@ def test_the_preset_is_chosen_by_the_hardware_found(section, process_events, mon
 def test_each_preset_says_what_it_costs_and_needs(section, preset, process_events):
     choose(section.ui.presetComboBox, preset)
     assert section.parameterNode.preset == preset
-    process_events(lambda: section.ui.presetWordsLabel.text.startswith("Costs"))
-    assert "Needs" in section.ui.presetWordsLabel.text
+    process_events(lambda: section.ui.presetTextLabel.text.startswith("Costs"))
+    assert "Needs" in section.ui.presetTextLabel.text
 
 
 def test_choices_reach_the_parameter_node_and_come_back(section, process_events):
@@ -243,12 +243,22 @@ def test_a_download_that_fails_is_told_in_the_panel(section, fetching):
     )
 
 
-def test_a_file_of_ones_own_takes_the_place_of_the_download(section, tmp_path):
+def test_a_file_of_ones_own_takes_the_place_of_the_download(section, tmp_path, panel):
     section.ui.advancedGroupBox.collapsed = False
     choose(section.ui.backboneComboBox, "vit_b")
     section.ui.checkpointPathEdit.currentPath = str(tmp_path / "medsam.pth")
     section.update()
     assert section.parameterNode.checkpoint == str(tmp_path / "medsam.pth")
+    section.parameterNode.weightsKind = "medsam"
+    section.update()
+    assert section.ui.weightsKindComboBox.currentData == "medsam"
+    assert asked(panel)["weights_kind"] == "medsam"
+    section.parameterNode.randomWeights = True
+    section.update()
+    assert not section.ui.weightsKindComboBox.enabled and "weights_kind" not in asked(panel)
+    section.parameterNode.randomWeights = False
+    section.parameterNode.weightsKind = ""
+    section.update()
     assert (
         section.ui.weightsLabel.text == "your file medsam.pth"
         and not section.ui.getWeightsButton.visible

@@ -98,7 +98,7 @@ def test_what_the_computer_has_is_known_in_the_next_scene(
     panel.panel.updateSoon()
     for _ in range(2):
         process_events(lambda: "fast" in model.presetComboBox.currentText)
-        assert model.presetWordsLabel.text.startswith("There is no GPU.")
+        assert model.presetTextLabel.text.startswith("There is no GPU.")
         assert model.deviceComboBox.findData("cpu") >= 0
         scene.Clear(0)
     storage = panel.panel.models.ui.storageLabel

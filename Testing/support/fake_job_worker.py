@@ -4,9 +4,10 @@ It loads no network, so it starts in a quarter of the real one's time and leaves
 the process that is tested. All else is the real worker's: it tells events, obeys, is killed and
 resumed, and ends as that one does.
 
-A fine-tune takes a step every 50 ms, keeps a checkpoint from the 30th step on and when it is
-cancelled, and writes a tuned model without weights. An apply finds each structure of the model in
-a part of the volume's middle.
+A fine-tune takes a step every 50 ms, shows a picture at every 10th step, keeps a checkpoint from
+the 30th step on and when it is cancelled, and writes a tuned model without weights; a file of
+weights to start from is refused. An apply finds each structure of the model in a part of the
+volume's middle.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob
@@ -25,14 +27,20 @@ from SAMFineTuneLib.tasks import worker
 from SAMFineTuneLib.tasks.runners import RUNNERS
 from SAMFineTuneLib.worker.events import EventWriter
 from Testing.support.model_files import write_model
+from Testing.support.repository import REPOSITORY
 
 STEP_S = 0.05
 SAVED_EVERY = 30
+PICTURE_EVERY = 10
+# A picture of about the size of those of a fine-tune.
+PICTURE = REPOSITORY / "Resources" / "Screenshots" / "demo.png"
 
 
 def finetune(
     job: FinetuneJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
+    if job.checkpoint is not None:
+        raise InputError(f"{job.checkpoint} cannot be read", "Choose another file", "no_weights")
     events.log("5 labelled slices")
     if job.weights == "random":
         events.warning("starter starts from random weights, as asked")
@@ -40,6 +48,8 @@ def finetune(
     step, steps = int(state.read_text()) if state.exists() else 0, job.steps or 100
     while step < steps and not control.finish_requested():
         time.sleep(STEP_S)
+        if step % PICTURE_EVERY == 0:
+            events.preview(PICTURE, 12)
         step += 1
         report_step(events, step, steps, "fine-tune")
         if step % SAVED_EVERY == 0 or control.cancelled():
@@ -63,36 +73,45 @@ def apply(
     job: ApplyJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
     from SAMFineTuneLib.models.model_file import read_card
+
+    labels = [label.value for label in read_card(job.model).labels]
+    found = [apply_to(path, job, labels, events, control) for path in job.volumes]
+    return {"model": str(job.model), "volumes": found}
+
+
+def apply_to(
+    path: Path, job: ApplyJob, labels: list[int], events: EventWriter, control: Control
+) -> dict[str, Any]:
     from SAMFineTuneLib.volumes import Labelmap, read_volume, write_labelmap, write_volume
 
-    labels = read_card(job.model).labels
-    (path,) = job.volumes
     volume = read_volume(path)
     found = np.zeros(volume.array.shape, np.uint8)
     slices, rows, columns = found.shape
     thickness = rows // 2 // len(labels)
     for place, label in enumerate(labels):
         block = slice(rows // 4 + thickness * place, rows // 4 + thickness * (place + 1))
-        found[slices // 8 : -slices // 8, block, columns // 4 : -columns // 4] = label.value
+        found[slices // 8 : -slices // 8, block, columns // 4 : -columns // 4] = label
     for number in range(slices):
         control.raise_if_cancelled()
         time.sleep(0.002)
         events.progress(number + 1, slices, phase="apply", eta_s=1.0)
-    geometry = volume.geometry
-    write_labelmap(job.output, Labelmap(found, geometry), compress=job.compress)
-    if job.uncertainty is not None:
+    segmentation, uncertainty = job.output, job.uncertainty
+    if len(job.volumes) > 1:
+        # Of several volumes the outputs are folders.
+        segmentation = job.output / f"{path.stem}.seg.nrrd"
+        uncertainty = uncertainty and uncertainty / f"{path.stem}.nrrd"
+    for file in (segmentation, uncertainty):
+        if file is not None:
+            file.parent.mkdir(exist_ok=True)
+    write_labelmap(segmentation, Labelmap(found, volume.geometry), compress=job.compress)
+    if uncertainty is not None:
         doubt = (found > 0).astype(np.float32) / 2
-        write_volume(job.uncertainty, doubt, geometry, compress=job.compress)
+        write_volume(uncertainty, doubt, volume.geometry, compress=job.compress)
     return {
-        "model": str(job.model),
-        "volumes": [
-            {
-                "segmentation": str(job.output),
-                "uncertainty": str(job.uncertainty) if job.uncertainty else None,
-                "axis": "axial",
-                "slice_uncertainty": [0.5] * slices,
-            }
-        ],
+        "segmentation": str(segmentation),
+        "uncertainty": str(uncertainty) if uncertainty else None,
+        "axis": "axial",
+        "slice_uncertainty": [0.5] * slices,
     }
 
 

@@ -1,9 +1,9 @@
 """Writes or reads a scene with a parameter node that has everything the module's own one has.
 
-    python parameter_exchange.py write|read SCENE.mrml
+    python parameter_exchange.py SCENE.mrml write|read ...
 
-Prints what the node holds as JSON. The environment variable SLICER_PYTHON decides whose wrapper
-does it, Slicer's or the host's.
+Prints what the node holds after each action, as a line of JSON. The environment variable
+SLICER_PYTHON decides whose wrapper does it, Slicer's or the host's.
 """
 
 from __future__ import annotations
@@ -113,21 +113,23 @@ def stored(node: Any) -> dict[str, Any]:
     }
 
 
-def main(what: str, path: str) -> None:
-    """Writes or reads, and prints."""
-    if what == "write":
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "P")
-        fill(Everything(node))
-        slicer.mrmlScene.Commit(path)
-    else:
-        slicer.mrmlScene.SetURL(path)
-        slicer.mrmlScene.Import()
-        node = slicer.util.getFirstNodeByClassByName("vtkMRMLScriptedModuleNode", "P")
-    before = stored(node)
-    values = read(Everything(node))
-    assert stored(node) == before, "reading changes what is stored"
-    assert not errors, errors
-    print(json.dumps({"stored": before, "values": values}))
+def main(path: str, *actions: str) -> None:
+    """Writes or reads, one after the other, and prints what the parameters then are, one a line."""
+    for action in actions:
+        slicer.mrmlScene.Clear(0)
+        if action == "write":
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "P")
+            fill(Everything(node))
+            slicer.mrmlScene.Commit(path)
+        else:
+            slicer.mrmlScene.SetURL(path)
+            slicer.mrmlScene.Import()
+            node = slicer.util.getFirstNodeByClassByName("vtkMRMLScriptedModuleNode", "P")
+        before = stored(node)
+        values = read(Everything(node))
+        assert stored(node) == before, "reading changes what is stored"
+        assert not errors, errors
+        print(json.dumps({"stored": before, "values": values}))
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ WINDOW = IntensityWindow(low=-100, high=800, mean=0.4, standard_deviation=0.2)
 STRATEGY = Strategy(method="vanilla", scope="encoder_decoder", rank=4)
 
 
-def write_model(path: Path, for_prompts: bool) -> Path:
+def write_model(path: Path, for_prompts: bool, input_size: int = 256) -> Path:
     """A model for the structures of `synthetic_volumes.head`, on axial slices."""
     torch.manual_seed(3)
-    automatic = AutomaticSegmenter(build("starter", 256), 2)
+    automatic = AutomaticSegmenter(build("starter", input_size), 2)
     adapt(automatic.network, "vanilla", "encoder_decoder", 4)
     prompted = None
     if for_prompts:
-        prompted = PromptedSegmenter(build("starter", 256))
+        prompted = PromptedSegmenter(build("starter", input_size))
         adapt_for_prompts(prompted.network, "vanilla", "encoder_decoder", 4)
     card = ModelCard(
         backbone="starter",
@@ -33,7 +33,7 @@ def write_model(path: Path, for_prompts: bool) -> Path:
         labels=[LabelCard(value=5, name="bright"), LabelCard(value=52, name="dark")],
         axis="axial",
         normalisation=IntensityNormalisation(kind="calibrated", window=WINDOW),
-        input_size=256,
+        input_size=input_size,
         prompts=PromptCard(strategy=STRATEGY) if for_prompts else None,
     )
     save_model(path, automatic, card, prompted)

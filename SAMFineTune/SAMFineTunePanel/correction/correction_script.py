@@ -28,14 +28,14 @@ class CorrectedSlices:
         slices: their numbers.
         masks: slice → bool (rows, columns), as they were found.
         changedVoxels: how many the segment has gained or lost; 0 where the masks were not to be kept.
-        words: what the user should know of it.
+        remark: what the user should know of it.
         confidence: of the mask of one slice, from 0 to 1; None where it is not known.
     """
 
     slices: list[int]
     masks: dict[int, np.ndarray]
     changedVoxels: int
-    words: str
+    remark: str
     confidence: float | None
     _edits: Sequence[SegmentEdit]
 

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.effect.clicks import EffectClicks
 from SAMFineTunePanel.effect.editor_correction import EditorCorrection
-from SAMFineTunePanel.sections.panel_section import allow, showProblem, showWords
+from SAMFineTunePanel.sections.panel_section import allow, showProblem, showText
 
 _SLICES = 10
 _MOST_SLICES = 1000
@@ -95,7 +95,7 @@ class EffectOptions:
         _allowStep(self.undoButton, session.history.undoText, _("Take back: {step}"), _("Nothing to take back"))
         _allowStep(self.redoButton, session.history.redoText, _("Do again: {step}"), _("Nothing to do again"))
         self.startButton.visible = editing.isActive and not session.isOpen
-        showWords(self.statusLabel, editing.text)
+        showText(self.statusLabel, editing.text)
         showProblem(self.problemLabel, editing.problem)
         self.moduleButton.visible = editing.lacksPackages
 

@@ -18,7 +18,7 @@ class SliceState:
         done: check state of "done": checked when all segments are learnt from here, partially when some are.
         isPaintedInPart: some of several segments are painted here.
         isEmpty: known to hold none of the segments.
-        words: what it means for the fine-tune.
+        text: what it means for the fine-tune.
         problemWithDone: why it cannot be marked as done; "" when it can.
         problemWithEmpty: why it cannot be marked as empty; "" when it can.
     """
@@ -26,7 +26,7 @@ class SliceState:
     done: object
     isPaintedInPart: bool
     isEmpty: bool
-    words: str
+    text: str
     problemWithDone: str = ""
     problemWithEmpty: str = ""
 
@@ -41,21 +41,21 @@ def stateOf(slices: ExampleSlices, number: int) -> SliceState:
 
 def _paintedState(slices: ExampleSlices, number: int, painted: list[str]) -> SliceState:
     others = [name for name in slices.bySegment if name not in painted]
-    done, words = qt.Qt.Checked, _("Learnt from.")
+    done, text = qt.Qt.Checked, _("Learnt from.")
     if number in slices.unfinished:
-        done, words = qt.Qt.Unchecked, _("Not done: what is painted here is not learnt from.")
+        done, text = qt.Qt.Unchecked, _("Not done: what is painted here is not learnt from.")
     elif others and number in slices.complete:
-        words = _("Learnt from; not here: {names}.").format(names=", ".join(others))
+        text = _("Learnt from; not here: {names}.").format(names=", ".join(others))
     elif others:
         done = qt.Qt.PartiallyChecked
-        words = _('Learnt from for {names} alone. Tick "done" when nothing else is here.').format(
+        text = _('Learnt from for {names} alone. Tick "done" when nothing else is here.').format(
             names=", ".join(painted)
         )
     return SliceState(
         done,
         bool(others),
         number in slices.empty,
-        words,
+        text,
         problemWithEmpty="" if number in slices.empty else _("Something is painted on this slice"),
     )
 

@@ -46,12 +46,13 @@ _NUMPY_TYPES = {
     "unsigned long long": "u8",
     "uint64": "u8",
 }
+_COLOUR_KINDS = {3: "RGB-color", 4: "RGBA-color"}
 # Slicer's world is right-anterior-superior, that of the files left-posterior-superior.
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write(path: Path, array: np.ndarray, grid: VoxelGrid, fields: dict[str, str] | None = None) -> Iterator[None]:
-    """Write an array (k, j, i) on a grid; yields between pieces of a few megabytes.
+    """Write an array (k, j, i), or colours (k, j, i, 3 or 4), on a grid; yields between pieces of a few megabytes.
 
     Raises:
         OSError: the file cannot be written.
@@ -74,14 +75,17 @@ def _header(array: np.ndarray, grid: VoxelGrid, fields: dict[str, str]) -> bytes
     def vector(values: np.ndarray) -> str:
         return "(" + ",".join(repr(float(value)) for value in values) + ")"
 
+    colours = [str(values) for values in array.shape[3:]]
+    kinds = [_COLOUR_KINDS[values] for values in array.shape[3:]]
     lines = [
         "NRRD0004",
         f"type: {_TYPES[array.dtype.name]}",
-        "dimension: 3",
+        f"dimension: {array.ndim}",
         "space: left-posterior-superior",
-        "sizes: " + " ".join(map(str, grid.size)),
-        "space directions: " + " ".join(vector(matrix[:3, axis]) for axis in range(3)),
-        "kinds: domain domain domain",
+        "sizes: " + " ".join([*colours, *map(str, grid.size)]),
+        "space directions: "
+        + " ".join(["none" for _each in colours] + [vector(matrix[:3, axis]) for axis in range(3)]),
+        "kinds: " + " ".join([*kinds, "domain domain domain"]),
         f"endian: {sys.byteorder}",
         "encoding: raw",
         "space origin: " + vector(matrix[:3, 3]),

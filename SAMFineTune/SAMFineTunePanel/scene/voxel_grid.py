@@ -12,6 +12,9 @@ from slicer.i18n import tr as _
 # Of directions that should be at right angles, and of lattices that should be the same (in voxels).
 _TOLERANCE = 1e-3
 
+# Grey levels, colours, and colours with an opacity.
+_COMPONENTS = (1, 3, 4)
+
 # Slicer's coordinates grow to the right and to the front, the library's to the left and to the back.
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -57,16 +60,19 @@ def gridOf(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> VoxelGrid:
     """The voxels of a volume node in the world.
 
     Raises:
-        ValueError: the volume has no voxels, several values a voxel, or lies under a transform that
-            warps or shears it; said in words.
+        ValueError: the volume has no voxels, several values a voxel that are no colours, or lies under a
+            transform that warps or shears it; said in words.
     """
     name = volumeNode.GetName()
     image = volumeNode.GetImageData()
     if image is None or min(image.GetDimensions()) < 1:
         raise ValueError(_("Volume {name} has no voxels.").format(name=name))
-    if image.GetNumberOfScalarComponents() != 1:
+    components = image.GetNumberOfScalarComponents()
+    if components not in _COMPONENTS:
         raise ValueError(
-            _("Volume {name} has several values in each voxel, such as colours; one is needed.").format(name=name)
+            _("Volume {name} has {count} values in each voxel, which are neither grey levels nor colours.").format(
+                name=name, count=components
+            )
         )
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)

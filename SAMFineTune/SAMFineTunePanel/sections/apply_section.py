@@ -15,7 +15,7 @@ from SAMFineTunePanel.sections.panel_section import (
     allow,
     problemWithCancelling,
     problemWithStarting,
-    showWords,
+    showText,
 )
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice
 from SAMFineTunePanel.widgets.ticked_list import Entry, TickedList
@@ -113,7 +113,7 @@ class ApplySection(PanelSection):
         """Take back what was applied last."""
         for segmentation in self._undoable():
             self.logic.undoApply(segmentation)
-        showWords(self.ui.statusLabel, _("Taken back."))
+        showText(self.ui.statusLabel, _("Taken back."))
         self.update()
         self.changed()
 
@@ -126,7 +126,7 @@ class ApplySection(PanelSection):
         # A job of a scene that is closed has no result any more.
         if job.state == DONE and job.result:
             self._results = list(job.result)
-            showWords(
+            showText(
                 self.ui.statusLabel,
                 _("Done: {names}.").format(names=", ".join(each.GetName() for each in self._results)),
             )

@@ -16,7 +16,7 @@ from SAMFineTunePanel.correction_display.mask_preview import MaskPreview
 from SAMFineTunePanel.correction_display.prompt_markups import BOX, NEGATIVE, POSITIVE, PromptMarkups
 from SAMFineTunePanel.scene.scene_pairs import volumesOfScene
 from SAMFineTunePanel.sections.correction_tools import CorrectionTools
-from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showWords
+from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showText
 from SAMFineTunePanel.texts.error_text import textOf
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice, SpinBoxChoice
 
@@ -333,7 +333,7 @@ class CorrectSection(PanelSection):
         if self.correction.status.text:
             # Something went well: what went wrong before is of the past.
             self._problem = ""
-        showWords(self.ui.statusLabel, self.correction.status.text)
+        showText(self.ui.statusLabel, self.correction.status.text)
         self._showProblem()
 
     def _showProblem(self) -> None:

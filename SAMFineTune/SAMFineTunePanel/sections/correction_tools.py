@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction_session import READY
-from SAMFineTunePanel.sections.panel_section import allow, problemWithStarting, showWords
+from SAMFineTunePanel.sections.panel_section import allow, problemWithStarting, showText
 
 if TYPE_CHECKING:
     from SAMFineTune import SAMFineTuneLogic
@@ -33,7 +33,7 @@ class CorrectionTools:
         if not session.isOpen:
             return
         wait = _("The network is being started") if session.state != READY else ""
-        showWords(self._ui.sliceLabel, "" if wait else _sliceText(session))
+        showText(self._ui.sliceLabel, "" if wait else _sliceText(session))
         self._updatePrompts(session, wait)
         self._updateSteps(session, wait)
         self._updatePropagation(wait)

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from SAMFineTunePanel.examples.example_slices import ExampleSlices
 from SAMFineTunePanel.scene.scene_pairs import nextPair
 from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS
-from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showWords
+from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showText
 from SAMFineTunePanel.sections.slice_marks import NO_MARKS, SliceMarks
 from SAMFineTunePanel.widgets.table_rows import layOutColumns, selectedRow, setRow
 from SAMFineTunePanel.widgets.ticked_list import Entry, TickedList
@@ -208,7 +208,7 @@ class ExamplesSection(PanelSection):
         chosen = row >= 0 and row < len(self._slices)
         self.ui.exampleWidget.visible = chosen
         self.ui.sliceWidget.visible = chosen
-        showWords(
+        showText(
             self.ui.hintLabel,
             ""
             if chosen
@@ -237,7 +237,7 @@ class ExamplesSection(PanelSection):
         combo.setItemText(0, _("automatic") if slices.problem else _("automatic: {slices}").format(slices=settled))
         combo.currentIndex = max(0, combo.findData(example.orientation))
         showProblem(self.ui.problemLabel, slices.problem or slices.warning)
-        showWords(self.ui.labelledLabel, _labelledText(slices))
+        showText(self.ui.labelledLabel, _labelledText(slices))
 
     def _allowButtons(self, examples: list[Example]) -> None:
         pair = nextPair(self._pairs())

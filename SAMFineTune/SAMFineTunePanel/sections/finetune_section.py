@@ -16,7 +16,7 @@ from SAMFineTunePanel.sections.panel_section import (
     allow,
     problemWithCancelling,
     problemWithStarting,
-    showWords,
+    showText,
 )
 from SAMFineTunePanel.texts.backbone_text import problemWithWeights
 from SAMFineTunePanel.texts.counted_text import counted
@@ -165,9 +165,7 @@ class FineTuneSection(PanelSection):
 
     def _conclude(self, job: Job) -> None:
         if job.state == DONE:
-            showWords(
-                self.ui.statusLabel, _("Done: tuned model “{name}”. Apply it below.").format(name=job.result.name)
-            )
+            showText(self.ui.statusLabel, _("Done: tuned model “{name}”. Apply it below.").format(name=job.result.name))
             # The scene keeps it also while another module is shown.
             node = self.logic.getParameterNode()
             node.applyModel = job.result.name
@@ -177,12 +175,12 @@ class FineTuneSection(PanelSection):
         self.filesChanged()
 
     def _showScore(self, job: Job) -> None:
-        words = []
+        figures = []
         if job.loss is not None:
-            words.append(_("loss {loss:.3f}").format(loss=job.loss))
+            figures.append(_("loss {loss:.3f}").format(loss=job.loss))
         if job.validationDsc is not None:
-            words.append(_("validation DSC {dsc:.3f}").format(dsc=job.validationDsc))
-        self.ui.scoreLabel.text = ", ".join(words)
+            figures.append(_("validation DSC {dsc:.3f}").format(dsc=job.validationDsc))
+        self.ui.scoreLabel.text = ", ".join(figures)
 
     def _showPreview(self, path: str) -> None:
         picture = qt.QPixmap(path)
@@ -208,12 +206,12 @@ class FineTuneSection(PanelSection):
 
 def _interruptedText(interrupted: list[InterruptedFinetune]) -> str:
     first = interrupted[0]
-    words = _("A fine-tune of {labels} was interrupted at step {step} of {steps} ({when}).").format(
+    text = _("A fine-tune of {labels} was interrupted at step {step} of {steps} ({when}).").format(
         labels=", ".join(first.labels) or first.output.stem,
         step=first.step,
         steps=first.steps or _("unknown"),
         when=dateText(first.when),
     )
     if len(interrupted) > 1:
-        words += " " + counted(len(interrupted) - 1, _("1 more was interrupted."), _("{count} more were interrupted."))
-    return words
+        text += " " + counted(len(interrupted) - 1, _("1 more was interrupted."), _("{count} more were interrupted."))
+    return text

@@ -1,4 +1,4 @@
-"""Shows how far a job is: a progress bar, a line of words, what went wrong, and its log."""
+"""Shows how far a job is: a progress bar, a line of text, what went wrong, and its log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.jobs.job import CANCELLED, FAILED, IMPORTING, PREPARING
-from SAMFineTunePanel.sections.panel_section import showProblem, showWords
+from SAMFineTunePanel.sections.panel_section import showProblem, showText
 from SAMFineTunePanel.texts.counted_text import counted
 from SAMFineTunePanel.texts.error_text import textOf
 from SAMFineTunePanel.texts.sizes_and_times import timeLeftText
@@ -47,7 +47,7 @@ class JobView:
     def clear(self) -> None:
         """Show no job."""
         self._progressBar.visible = False
-        showWords(self._statusLabel, "")
+        showText(self._statusLabel, "")
         showProblem(self._errorLabel, "")
 
     def showProblem(self, problem: str) -> None:
@@ -72,7 +72,7 @@ class JobView:
             return
         self._progressBar.visible = not job.isFinished
         self._showSteps(job)
-        showWords(self._statusLabel, _statusText(job))
+        showText(self._statusLabel, _statusText(job))
         self._showWarnings(job)
         if event == "state":
             self._showLog(job)
@@ -122,12 +122,12 @@ def _statusText(job: Job) -> str:
 
 
 def _stepText(job: Job) -> str:
-    words = {
+    pattern = {
         "finetune": _("Step {step} of {steps}"),
         "apply": _("Slice {step} of {steps}"),
         "checkpoint": _("{step} of {steps} MB"),
     }[job.kind]
-    text = words.format(step=job.step, steps=job.steps)
+    text = pattern.format(step=job.step, steps=job.steps)
     if job.phase == "final pass":
         text += _(" (learning from the held-out slices as well)")
     if job.phase == "prompts":

@@ -15,7 +15,7 @@ from SAMFineTunePanel.sections.panel_section import (
     problemWithCancelling,
     problemWithStarting,
     showProblem,
-    showWords,
+    showText,
 )
 from SAMFineTunePanel.texts.backbone_text import backboneTitles, canBeFetched, weightsText
 from SAMFineTunePanel.texts.preset_text import presetTexts, presetTitles
@@ -47,6 +47,7 @@ class ModelSection(PanelSection):
         self._method = ComboBoxChoice(self.ui.methodComboBox, self, "method")
         self._scope = ComboBoxChoice(self.ui.scopeComboBox, self, "scope")
         self._inputSize = ComboBoxChoice(self.ui.inputSizeComboBox, self, "inputSize")
+        self._weightsKind = ComboBoxChoice(self.ui.weightsKindComboBox, self, "weightsKind")
         self._startFrom = ComboBoxChoice(self.ui.startFromComboBox, self, "startFrom")
         self._spinBoxes = [
             SpinBoxChoice(self.ui.rankSpinBox, self, "rank"),
@@ -78,6 +79,7 @@ class ModelSection(PanelSection):
             self._method,
             self._scope,
             self._inputSize,
+            self._weightsKind,
             self._startFrom,
             *self._spinBoxes,
         ]
@@ -158,6 +160,16 @@ class ModelSection(PanelSection):
         self._scope.setItems(
             [("auto", _("automatic")), ("encoder_decoder", _("encoder and decoder")), ("decoder", _("decoder alone"))]
         )
+        self._weightsKind.setItems(
+            [
+                ("", _("as usual for the backbone")),
+                ("sam", _("Segment Anything")),
+                ("medsam", _("MedSAM: pixels from 0 to 1")),
+                ("sslsam", _("SSLSAM of the study")),
+                ("supsam", _("SupSAM of the study")),
+                ("own", _("this program")),
+            ]
+        )
         self._inputSize.setItems(
             [(0, _("automatic")), *((size, _("{size} pixels").format(size=size)) for size in _INPUT_SIZES)]
         )
@@ -170,12 +182,12 @@ class ModelSection(PanelSection):
             automatic = _("Suited to this computer ({preset})").format(preset=hardware["preset"])
         self._preset.setItems([("", automatic), *presetTitles().items()])
         chosen = self.parameterNode.preset or (hardware["preset"] if hardware is not None else "")
-        words = presetTexts().get(chosen) or self._wordsWithoutHardware()
+        text = presetTexts().get(chosen) or self._textWithoutHardware()
         if hardware is not None and not self.parameterNode.preset and hardware.get("why"):
-            words = f"{hardware['why'][:1].upper()}{hardware['why'][1:]}. {words}"
-        showWords(self.ui.presetWordsLabel, words)
+            text = f"{hardware['why'][:1].upper()}{hardware['why'][1:]}. {text}"
+        showText(self.ui.presetTextLabel, text)
 
-    def _wordsWithoutHardware(self) -> str:
+    def _textWithoutHardware(self) -> str:
         if self.logic.isHardwareUnknown:
             return _("What this computer has could not be learnt: PyTorch does not load. Choose a preset yourself.")
         return _("Looking at what this computer has…")
@@ -228,6 +240,12 @@ class ModelSection(PanelSection):
             self.ui.checkpointPathEdit,
             _("Random weights come from no file") if random else "",
             _("A weights file of your own, in place of the backbone's"),
+        )
+        unused = "" if node.checkpoint and not random else _("Only a weights file of your own can be of another kind")
+        allow(
+            self.ui.weightsKindComboBox,
+            ofModel or unused,
+            _("What these weights were trained as: it decides how pixels reach the network"),
         )
         missing = node.checkpoint and not random and not Path(node.checkpoint).is_file()
         showProblem(self.ui.checkpointProblemLabel, _("There is no such file.") if missing else "")

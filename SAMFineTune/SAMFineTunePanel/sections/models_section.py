@@ -10,7 +10,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.sections.panel_section import PanelSection, allow, problemWithStarting, showProblem, showWords
+from SAMFineTunePanel.sections.panel_section import PanelSection, allow, problemWithStarting, showProblem, showText
 from SAMFineTunePanel.texts.model_card_text import cells, details
 from SAMFineTunePanel.texts.sizes_and_times import sizeText
 from SAMFineTunePanel.widgets.table_rows import layOutColumns, selectedRow, setRow
@@ -35,7 +35,7 @@ class ModelsSection(PanelSection):
         self._models: list[TunedModel] = []
         self._used: StorageUsed | None = None
         layOutColumns(self.ui.modelsTable, (0, 3))
-        showWords(self.ui.statusLabel, "")
+        showText(self.ui.statusLabel, "")
         showProblem(self.ui.errorLabel, "")
         self.ui.modelsTable.connect("itemSelectionChanged()", self.update)
         self.ui.modelsTable.connect("itemChanged(QTableWidgetItem*)", self.onItemChanged)
@@ -53,7 +53,7 @@ class ModelsSection(PanelSection):
 
     def update(self) -> None:
         model = self.selectedModel
-        showWords(
+        showText(
             self.ui.cardLabel,
             details(model)
             if model is not None
@@ -164,11 +164,11 @@ class ModelsSection(PanelSection):
         return _("A job or a correction is at work; end it first") if self._used.running or isBusy else ""
 
     def _try(self, act: Callable[[], Given], done: str = "") -> Given | None:
-        """What `act` gives; None, with the words shown, where it did not work."""
+        """What `act` gives; None, with the error shown, where it did not work."""
         from SAMFineTuneLib.errors import InputError
 
         showProblem(self.ui.errorLabel, "")
-        showWords(self.ui.statusLabel, "")
+        showText(self.ui.statusLabel, "")
         try:
             result = act()
         except (InputError, OSError) as error:
@@ -178,9 +178,9 @@ class ModelsSection(PanelSection):
             self._done(done)
         return result
 
-    def _done(self, words: str) -> None:
+    def _done(self, text: str) -> None:
         self.filesChanged()
-        showWords(self.ui.statusLabel, words)
+        showText(self.ui.statusLabel, text)
 
     def _followName(self, before: str, after: str) -> None:
         if not self.hasParameters:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showWords
+from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showText
 from SAMFineTunePanel.texts.sizes_and_times import sizeText
 from SAMFineTunePanel.widgets.table_rows import layOutColumns, setRow
 from SAMFineTunePanel.worker import python_packages
@@ -31,7 +31,7 @@ class PackagesSection(PanelSection):
         layOutColumns(self.ui.packagesTable, (0,))
         self.ui.restartButton.visible = False
         self.ui.installProgressBar.visible = False
-        showWords(self.ui.statusLabel, "")
+        showText(self.ui.statusLabel, "")
         self.ui.installButton.connect("clicked(bool)", self.onInstall)
         self.ui.restartButton.connect("clicked(bool)", self.onRestart)
 
@@ -51,11 +51,11 @@ class PackagesSection(PanelSection):
         self._installing = True
         self.ui.installButton.enabled = False
         self.ui.installProgressBar.visible = True
-        showWords(self.ui.statusLabel, _("Installing. This takes some minutes, in which Slicer may not answer."))
+        showText(self.ui.statusLabel, _("Installing. This takes some minutes, in which Slicer may not answer."))
         slicer.app.processEvents()
         try:
             self.needsRestart |= python_packages.install(self.missing)
-            showWords(self.ui.statusLabel, _("Restart Slicer to work with it.") if self.needsRestart else "")
+            showText(self.ui.statusLabel, _("Restart Slicer to work with it.") if self.needsRestart else "")
         except python_packages.InstallationError as error:
             showProblem(self.ui.statusLabel, str(error))
         finally:
@@ -75,8 +75,8 @@ class PackagesSection(PanelSection):
             setRow(table, row, [str(package.requirement), sizeText(package.megabytes * 1_000_000), _stateText(package)])
         total = sum(each.megabytes for each in self.missing)
         problem = python_packages.problemWithInstallation(self.missing)
-        words = _("About {size} to download.").format(size=sizeText(total * 1_000_000))
-        showWords(self.ui.totalLabel, words if total else "")
+        text = _("About {size} to download.").format(size=sizeText(total * 1_000_000))
+        showText(self.ui.totalLabel, text if total else "")
         showProblem(self.ui.problemLabel, problem)
         nothing = "" if self.missing else _("Everything is installed")
         allow(self.ui.installButton, problem or nothing, _("Download and install what is missing into Slicer's Python"))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from SAMFineTunePanel.jobs.job import Job
     from SAMFineTunePanel.parameter_node import SAMFineTuneParameterNode
 
-# Changes come in flocks: one update serves them all.
+# Many changes come at once; one update is enough for all of them.
 _CHANGES_REST_MS = 30
 
 

@@ -156,12 +156,12 @@ def allow(widget: qt.QWidget, problem: str, toolTip: str) -> None:
     widget.toolTip = problem or toolTip
 
 
-def showWords(label: qt.QLabel, words: str) -> None:
-    """Show a line of words; an empty one takes no room."""
-    label.text = words
-    label.visible = bool(words)
+def showText(label: qt.QLabel, text: str) -> None:
+    """Show a line of text; an empty one takes no room."""
+    label.text = text
+    label.visible = bool(text)
 
 
 def showProblem(label: qt.QLabel, problem: str) -> None:
     """Show what is wrong; nothing when nothing is."""
-    showWords(label, f"⚠ {problem}" if problem else "")
+    showText(label, f"⚠ {problem}" if problem else "")

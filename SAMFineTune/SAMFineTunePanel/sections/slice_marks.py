@@ -13,7 +13,7 @@ from slicer.util import VTKObservationMixin
 
 from SAMFineTunePanel.examples.example_slices import ExampleSlices
 from SAMFineTunePanel.examples.slice_state import SliceState, stateOf
-from SAMFineTunePanel.sections.panel_section import allow, showWords
+from SAMFineTunePanel.sections.panel_section import allow, showText
 
 if TYPE_CHECKING:
     from SAMFineTune import SAMFineTuneLogic
@@ -43,8 +43,8 @@ class SliceMarks(VTKObservationMixin):
         self._index = -1
         self._slices = ExampleSlices()
         self._number: int | None = None
-        # The slice that was in view, or about to be, when the words on it were shown.
-        self._spokenOf: int | None = None
+        # The slice that was in view, or about to be, when the text on it was shown.
+        self._sliceOfText: int | None = None
         self._following = False
         self._viewTimer = qt.QTimer()
         self._viewTimer.setSingleShot(True)
@@ -77,7 +77,7 @@ class SliceMarks(VTKObservationMixin):
         try:
             self._logic.showSlice(self._example, number)
         except ValueError as error:
-            self._speak(self._number, f"⚠ {error}")
+            self._showForSlice(self._number, f"⚠ {error}")
         self.update()
 
     def update(self) -> None:
@@ -90,7 +90,7 @@ class SliceMarks(VTKObservationMixin):
         self._number = view.number if view is not None else None
         if view is not None and view.number is not None:
             state, problem = stateOf(self._slices, view.number), ""
-            showWords(
+            showText(
                 self.ui.sliceLabel,
                 _("{view} view: {orientation} slice {number} of 0 to {last}").format(
                     view=view.viewName,
@@ -102,9 +102,9 @@ class SliceMarks(VTKObservationMixin):
         else:
             state, problem = None, view.problem if view is not None else self._slices.problem
             turn = _("A click on a number above shows that slice.") if self._slices.labelled else ""
-            showWords(self.ui.sliceLabel, f"{problem} {turn}".strip())
-        if self._number != self._spokenOf:
-            self._speak(self._number, "")
+            showText(self.ui.sliceLabel, f"{problem} {turn}".strip())
+        if self._number != self._sliceOfText:
+            self._showForSlice(self._number, "")
         self._showToggles(state, problem)
         self._showExtent(state, problem)
         allow(
@@ -156,12 +156,12 @@ class SliceMarks(VTKObservationMixin):
             number = self._logic.suggestSlice(self._index)
         except ValueError as error:
             # The marks contradict each other, or were made for another orientation.
-            self._speak(self._number, f"⚠ {error}")
+            self._showForSlice(self._number, f"⚠ {error}")
             return
         if number is None:
-            self._speak(self._number, _("Every slice is labelled or known to be empty."))
+            self._showForSlice(self._number, _("Every slice is labelled or known to be empty."))
             return
-        self._speak(number, _("Label slice {number} next, or mark it as empty.").format(number=number))
+        self._showForSlice(number, _("Label slice {number} next, or mark it as empty.").format(number=number))
         self.show(number)
 
     def onClearMarks(self, checked: bool = False) -> None:
@@ -172,10 +172,10 @@ class SliceMarks(VTKObservationMixin):
                 setattr(example, name, value)
             self._changed()
 
-    def _speak(self, number: int | None, words: str) -> None:
-        """Show words as long as this slice stays in view."""
-        self._spokenOf = number
-        showWords(self.ui.suggestionLabel, words)
+    def _showForSlice(self, number: int | None, text: str) -> None:
+        """Show a text as long as this slice stays in view."""
+        self._sliceOfText = number
+        showText(self.ui.suggestionLabel, text)
 
     def _forgetMark(self, number: int) -> None:
         example = self._logic.getParameterNode().examples[self._index]
@@ -200,7 +200,7 @@ class SliceMarks(VTKObservationMixin):
             state.problemWithEmpty if state is not None else problem,
             _("Tick it when none of the segments is on this slice"),
         )
-        showWords(self.ui.stateLabel, state.words if state is not None else "")
+        showText(self.ui.stateLabel, state.text if state is not None else "")
 
     def _showExtent(self, state: SliceState | None, problem: str) -> None:
         first, last = self._slices.first, self._slices.last

@@ -135,4 +135,6 @@ def _valuesIn(
     matrix = np.linalg.inv(worldTransform(segmentationNode)) @ grid.ijkToRas
     whole = LatticeBox((0, 0, 0), grid.shape, matrix)
     background = volumeNode.GetImageBackgroundScalarComponentAsDouble(0)
-    return brought(slicer.util.arrayFromVolume(volumeNode), whole, box, background)
+    values = slicer.util.arrayFromVolume(volumeNode)
+    # The editable range is one of single values, so of colours the first counts.
+    return brought(values if values.ndim == 3 else values[..., 0], whole, box, background)

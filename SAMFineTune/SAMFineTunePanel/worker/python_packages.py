@@ -26,8 +26,9 @@ _MEGABYTES = {
     "torch": 200,
     "simpleitk": 50,
     "scipy": 36,
-    "matplotlib": 25,
+    "matplotlib": 18,
     "numpy": 17,
+    "pillow": 7,
     "monai": 3,
     "pydantic": 3,
 }
@@ -35,7 +36,7 @@ _MEGABYTES_OF_SMALL_ONES = 1
 _MEGABYTES_OF_TORCH_WITH_CUDA = 2700
 
 # Slicer and other extensions rely on the versions of these that are there.
-_LEFT_ALONE = ("torch", "torchvision", "numpy", "SimpleITK")
+_LEFT_ALONE = ("torch", "torchvision", "numpy", "SimpleITK", "pillow")
 
 
 class InstallationError(RuntimeError):

@@ -28,12 +28,14 @@ _SCALES = (
 def voxels(where: Path, planes: Sequence[Plane]) -> NDArray[Any]:
     """True values (k, j, i); floating point if the planes are not all stored in the same way.
 
+    Of a colour image red, green, blue (k, j, i, 3), as ITK converts them.
+
     Args:
         where: the file or folder that messages name.
         planes: planes of the same size, in order.
 
     Raises:
-        InputError: a file is damaged, or holds colours.
+        InputError: a file is damaged.
     """
     same = all((each.stored, each.scaling) == _way(planes[0]) for each in planes)
     if all(each.frame is None for each in planes):
@@ -55,7 +57,7 @@ def _single_images(where: Path, planes: Sequence[Plane], same: bool) -> NDArray[
         image = reader.Execute()
     except RuntimeError as error:
         raise _damaged(where, [each.file for each in planes]) from error
-    return _grey(where, image)
+    return _channels(where, image)
 
 
 def _frames(where: Path, planes: Sequence[Plane], same: bool) -> NDArray[Any]:
@@ -76,8 +78,8 @@ def _stack(where: Path, file: Path, scaled: bool) -> NDArray[Any]:
         image = sitk.ReadImage(str(file)) if scaled else _as_stored(file)
     except RuntimeError as error:
         raise _damaged(where, [file]) from error
-    array = _grey(where, image)
-    return array[None] if array.ndim == 2 else array
+    array = _channels(where, image)
+    return array[None] if image.GetDimension() == 2 else array
 
 
 def _as_stored(file: Path) -> sitk.Image:
@@ -96,11 +98,12 @@ def _as_stored(file: Path) -> sitk.Image:
         return sitk.ReadImage(str(plain))
 
 
-def _grey(where: Path, image: sitk.Image) -> NDArray[Any]:
-    if image.GetNumberOfComponentsPerPixel() > 1:
+def _channels(where: Path, image: sitk.Image) -> NDArray[Any]:
+    """Grey values, or red, green, blue in a last axis: ITK converts YBR and palettes."""
+    channels = image.GetNumberOfComponentsPerPixel()
+    if channels not in (1, 3):
         raise InputError(
-            f"'{where}' has {image.GetNumberOfComponentsPerPixel()} values a voxel (colour or "
-            "vector), not one",
+            f"'{where}' has {channels} values a voxel, which is neither grey nor colour",
             "Give a grey-scale volume",
             code="not_scalar",
         )

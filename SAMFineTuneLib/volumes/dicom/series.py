@@ -33,7 +33,7 @@ class DicomVolume(NamedTuple):
     """The volume of a series.
 
     Attributes:
-        array: true values, shape (k, j, i).
+        array: true values, shape (k, j, i), or red, green, blue, (1, j, i, 3), of one colour image.
         geometry: where the voxels lie.
         modality: "CT", "MR", ...; None if it is not given.
         series: UID of the series, None if it has none.
@@ -73,7 +73,7 @@ def read_dicom_file(path: Path, wanted: str | None = None) -> DicomVolume:
         wanted: the series to which it must belong, as for `read_series`.
 
     Raises:
-        InputError: the file is damaged, holds no image or a colour image, or makes no volume.
+        InputError: the file is damaged, holds no image or several in colour, or makes no volume.
     """
     try:
         header = read_header(path)
@@ -123,15 +123,13 @@ def _found(folder: Path, wanted: str | None) -> tuple[list[Series], list[str]]:
 
 def _volume(where: Path, series: Series, remarks: list[str]) -> DicomVolume:
     colours = [each for each in series.files if each.samples > 1]
-    if colours:
-        raise InputError(
-            f"'{where}' has {colours[0].samples} values a voxel (colour), not one: "
-            f"{colours[0].path.name}",
-            "Give a grey-scale volume",
-            code="not_scalar",
-        )
+    if colours and len(series.planes) > 1:
+        raise _several_in_colour(where, len(series.planes), colours[0])
     stack = arrange(where, series.planes)
     array, geometry = voxels(where, stack.planes), stack.geometry
+    # Palettes are seen only here.
+    if array.ndim > 3 and len(array) > 1:
+        raise _several_in_colour(where, len(array), series.files[0])
     told = [*remarks, *stack.remarks]
     if any(each.in_time for each in series.files):
         told.append(
@@ -145,6 +143,15 @@ def _volume(where: Path, series: Series, remarks: list[str]) -> DicomVolume:
             "interpolated onto a straight grid, and results lie on that grid"
         )
     return DicomVolume(array, geometry, series.modality or None, series.uid or None, tuple(told))
+
+
+def _several_in_colour(where: Path, count: int, first: DicomFile) -> InputError:
+    return InputError(
+        f"'{where}' holds {count} images in colour, of which only single ones can be read: "
+        f"{first.path.name}",
+        "Give a single image of it",
+        code="not_scalar",
+    )
 
 
 def _others_beside(header: DicomFile) -> list[str]:

@@ -16,7 +16,9 @@ import psutil
 import pytest
 
 from SAMFineTuneLib import cli
+from SAMFineTuneLib.jobs import process
 from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob, read_job
+from Testing.support.fake_cli import command_of
 
 FAKE_CLI = Path(__file__).resolve().parents[2] / "support" / "fake_cli.py"
 ROOT = FAKE_CLI.parents[2]
@@ -44,6 +46,31 @@ def shell(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             stdin=subprocess.DEVNULL,
             timeout=60,
         )
+
+    return run
+
+
+@pytest.fixture
+def shell_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same without a process for the command itself, which the tests of `shell` start.
+
+    The pretended worker is a process of its own all the same.
+    """
+    here = tmp_path / "Ordner mit Lücken"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name, value in environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+    def run(*words: str, fake: str | None = None) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            if fake is not None:
+                patch.setattr(process, "worker_command", command_of(fake))
+            code = cli.main(list(words))
+        return subprocess.CompletedProcess(words, code, *capfd.readouterr())
 
     return run
 
@@ -174,12 +201,12 @@ def test_finetune_writes_the_job_and_prints_the_result(shell: Shell, tmp_path: P
     assert job_folders(tmp_path) == []
 
 
-def test_examples_file(shell: Shell, tmp_path: Path) -> None:
+def test_examples_file(shell_here: Shell, tmp_path: Path) -> None:
     here = tmp_path / "Ordner mit Lücken"
     listed = [{"volume": "a.nrrd", "segmentation": "s.nrrd", "labelled": [12], "empty": [2, 30]}]
     (here / "examples.json").write_text(json.dumps(listed), encoding="utf-8")
     words = ["finetune", "--examples", "examples.json", "--output", "m.safetensors"]
-    done = shell(*words, "--labels", "4", "--job", "job", fake="done")
+    done = shell_here(*words, "--labels", "4", "--job", "job", fake="done")
     assert done.returncode == 0, done.stderr
     job = read_job(here / "job")
     assert isinstance(job, FinetuneJob)
@@ -188,9 +215,9 @@ def test_examples_file(shell: Shell, tmp_path: Path) -> None:
     assert (example.labels, example.labelled, example.empty) == ([4], [12], [2, 30])
 
 
-def test_apply_writes_its_job(shell: Shell, tmp_path: Path) -> None:
+def test_apply_writes_its_job(shell_here: Shell, tmp_path: Path) -> None:
     words = ["apply", "--model", "m.safetensors", "--volume", "a", "--volume", "b"]
-    done = shell(*words, "--output", "out", "--largest-component", "--job", "j", fake="done")
+    done = shell_here(*words, "--output", "out", "--largest-component", "--job", "j", fake="done")
     assert done.returncode == 0, done.stderr
     job = read_job(tmp_path / "Ordner mit Lücken" / "j")
     assert isinstance(job, ApplyJob)
@@ -212,8 +239,8 @@ def test_bad_input_gets_one_line_and_leaves_nothing(shell: Shell, tmp_path: Path
     assert list((tmp_path / "Ordner mit Lücken").iterdir()) == []
 
 
-def test_our_fault_keeps_the_job(shell: Shell, tmp_path: Path) -> None:
-    done = shell("finetune", *PAIR, "--output", "m.safetensors", fake="fault")
+def test_our_fault_keeps_the_job(shell_here: Shell, tmp_path: Path) -> None:
+    done = shell_here("finetune", *PAIR, "--output", "m.safetensors", fake="fault")
     assert done.returncode == 1
     assert done.stdout == ""
     (folder,) = job_folders(tmp_path)
@@ -228,7 +255,7 @@ def test_our_fault_keeps_the_job(shell: Shell, tmp_path: Path) -> None:
 )
 def test_interrupt_cancels(tmp_path: Path, behaviour: str, number: str, group: bool) -> None:
     """As Ctrl-C in a shell, which reaches the whole group, or as a signal to the client alone."""
-    process = subprocess.Popen(
+    client = subprocess.Popen(
         program(behaviour, "finetune", *PAIR, "--output", "m.safetensors"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -238,18 +265,18 @@ def test_interrupt_cancels(tmp_path: Path, behaviour: str, number: str, group: b
         start_new_session=True,
     )
     try:
-        assert process.stderr is not None
-        process.stderr.readline()
-        family = psutil.Process(process.pid).children(recursive=True)
+        assert client.stderr is not None
+        client.stderr.readline()
+        family = psutil.Process(client.pid).children(recursive=True)
         began = time.monotonic()
         if group:
-            os.killpg(process.pid, getattr(signal, number))
+            os.killpg(client.pid, getattr(signal, number))
         else:
-            process.send_signal(getattr(signal, number))
-        out, err = process.communicate(timeout=20)
+            client.send_signal(getattr(signal, number))
+        out, err = client.communicate(timeout=20)
     finally:
-        process.kill()
-    assert process.returncode == 3, err
+        client.kill()
+    assert client.returncode == 3, err
     assert time.monotonic() - began < 3.5
     assert out == ""
     assert "Cancelled" in err.splitlines()
@@ -261,20 +288,20 @@ def test_interrupt_cancels(tmp_path: Path, behaviour: str, number: str, group: b
     assert not (folder / "cancel").exists()
 
 
-def test_a_stopped_job_continues_in_its_folder(shell: Shell, tmp_path: Path) -> None:
+def test_a_stopped_job_continues_in_its_folder(shell_here: Shell, tmp_path: Path) -> None:
     folder = tmp_path / "Ordner mit Lücken" / "j"
     words = ["finetune", *PAIR, "--output", "m.safetensors", "--job", "j"]
-    assert shell(*words, fake="fault").returncode == 1
+    assert shell_here(*words, fake="fault").returncode == 1
     (folder / "checkpoint").mkdir()
     (folder / "checkpoint" / "state").touch()
-    done = shell(*words, fake="resumable")
+    done = shell_here(*words, fake="resumable")
     assert json.loads(done.stdout) == {"resumed": True}
-    other = shell(*words, "--seed", "1", fake="done")
+    other = shell_here(*words, "--seed", "1", fake="done")
     assert "holds another job" in refusal(other)
 
 
-def test_describe_prints_one_object(shell: Shell) -> None:
-    done = shell("describe", "--backbone", "vit_b", "--method", "lora", "--classes", "2")
+def test_describe_prints_one_object(shell_here: Shell) -> None:
+    done = shell_here("describe", "--backbone", "vit_b", "--method", "lora", "--classes", "2")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["total"] == sum(part["total"] for part in told["parts"])
@@ -283,8 +310,8 @@ def test_describe_prints_one_object(shell: Shell) -> None:
     assert "image encoder" in done.stderr
 
 
-def test_describe_refuses_a_size_that_does_not_fit(shell: Shell) -> None:
-    assert "100" in refusal(shell("describe", "--input-size", "100"))
+def test_describe_refuses_a_size_that_does_not_fit(shell_here: Shell) -> None:
+    assert "100" in refusal(shell_here("describe", "--input-size", "100"))
 
 
 @pytest.mark.parametrize("to_file", [True, False])
@@ -312,8 +339,8 @@ def test_output_on_errors_keeps_standard_output_free(tmp_path: Path, to_file: bo
     assert sorted(done.stderr.splitlines()) == ["descriptor", "python"]
 
 
-def test_checkpoints_list_and_clear(shell: Shell, tmp_path: Path) -> None:
-    done = shell("checkpoints", "list")
+def test_checkpoints_list_and_clear(shell_here: Shell, tmp_path: Path) -> None:
+    done = shell_here("checkpoints", "list")
     told = json.loads(done.stdout)
     assert told["folder"] == str(tmp_path / "cache")
     names = {entry["name"]: entry for entry in told["checkpoints"]}
@@ -321,7 +348,7 @@ def test_checkpoints_list_and_clear(shell: Shell, tmp_path: Path) -> None:
     file = Path(names["vit_t"]["path"])
     file.parent.mkdir(parents=True)
     file.write_bytes(b"0" * 1000)
-    assert json.loads(shell("checkpoints", "clear").stdout) == {"freed_bytes": 1000}
+    assert json.loads(shell_here("checkpoints", "clear").stdout) == {"freed_bytes": 1000}
     assert not file.exists()
 
 

@@ -22,8 +22,9 @@ RECORDS = (Example, FinetuneJob, ApplyJob, EvaluateJob, CheckpointJob)
 # Of every job: what it is, and the examples, which the command line puts together itself.
 NOT_CHOSEN = {"kind", "schema_version", "examples", "drawn"}
 # Commands write compressed files; a program that reads the results at once asks for plain ones.
-# The images of a case are named together, with + between them.
-NOT_OF_THE_SHELL = {"compress", "channels"}
+# The images of a case are named together, with + between them, and the kind of weights with their
+# file.
+NOT_OF_THE_SHELL = {"compress", "channels", "weights_kind"}
 
 
 def options(command: str) -> dict[str, argparse.Action]:

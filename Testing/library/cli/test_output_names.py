@@ -19,8 +19,9 @@ from SAMFineTuneLib.volumes import read_volume, write_volume
 from SAMFineTuneLib.worker.json_text import write_json
 from Testing.support.in_process import Ended, Shell, shell_of
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
+from Testing.support.tuned_starter import write_model
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha", ".mhd")
 LONGEST = 255
@@ -43,7 +44,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 def tuned(shell: Shell, pair: tuple[Path, Path], output: Path) -> Ended:
     files = ("--volume", pair[0], "--segmentation", pair[1], "--output", output)
-    return shell("finetune", *files, "--steps", 2, "--batch", 1, "--input-size", 256)
+    return shell("finetune", *files, "--steps", 1, "--batch", 1, "--input-size", 256)
 
 
 def refused(ended: Ended, *words: str) -> None:
@@ -104,8 +105,7 @@ def test_one_byte_more_is_refused_before_the_work(
 def test_the_second_file_of_an_mhd_counts(
     shell: Shell, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    model = tmp_path / "m.safetensors"
-    assert tuned(shell, pair, model).code == 0
+    model = write_model(tmp_path / "m.safetensors", for_prompts=False)
     output = tmp_path / longest_name(".mhd")
     words = ("apply", "--model", model, "--volume", pair[0], "--output")
     refused(shell(*words, output), "cannot be the name of a file")
@@ -167,12 +167,9 @@ def test_a_circle_of_links(shell: Shell, tmp_path: Path) -> None:
     refused(ended)
 
 
-def test_a_model_is_exported_into_a_folder(
-    shell: Shell, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_a_model_is_exported_into_a_folder(shell: Shell, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("SAMFINETUNE_MODELS", str(tmp_path / "models"))
-    model = tmp_path / "liver.safetensors"
-    assert tuned(shell, pair, model).code == 0
+    model = write_model(tmp_path / "liver.safetensors", for_prompts=False)
     assert shell("models", "import", model).code == 0
     folder = tmp_path / "stick"
     folder.mkdir()

@@ -22,7 +22,7 @@ from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
 from Testing.support.training_slices import a_slice, starter
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # What is read

@@ -25,7 +25,7 @@ from Testing.support.in_process import Shell, shell_of
 from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import geometry_of, head, keep_slices, write_pair
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
 
 FEW = [2, 4, 6, 8]
 
@@ -235,7 +235,7 @@ def test_the_command_learns_from_a_healthy_volume(
     ]
     listed.write_text(json.dumps(entries))
     model = tmp_path / "m.safetensors"
-    quick = ("--steps", 2, "--batch", 1, "--input-size", 256, "--device", "cpu")
+    quick = ("--steps", 2, "--batch", 1, "--device", "cpu")
     ended = shell("finetune", "--examples", listed, "--output", model, *quick)
     assert ended.code == 0, ended.err
     assert "nothing is labelled in healthy_labels.nrrd: 3 slices of healthy.nii.gz" in ended.err

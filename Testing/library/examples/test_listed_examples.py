@@ -253,3 +253,23 @@ class _Numbered:
         self.classes = listed.slices[0].classes
         self.is_labelled = True
         self.volume = volume
+
+
+def test_masks_in_colour_number_their_structures_alike(tmp_path: Path) -> None:
+    for name, colour in (("p0", (0, 255, 0)), ("p1", (255, 0, 0)), ("p2", (0, 255, 0))):
+        _, mask = write_pair(tmp_path, name)
+        disk = sitk.GetArrayFromImage(sitk.ReadImage(str(mask)))[..., None]
+        coloured = (disk * np.array(colour)).astype(np.uint8)
+        sitk.WriteImage(sitk.GetImageFromArray(coloured, isVector=True), str(mask))
+    listed = load(ListSource(write_list(tmp_path / "l.csv", ["p0", "p1", "p2"])), tmp_path)
+    assert [each.name for each in listed.labels] == ["#00ff00", "#ff0000"]
+    assert listed.labels[1].colour == (1, 0, 0)
+    assert [each.classes for each in listed.slices] == [{1}, {2}, {1}]
+    assert set(np.unique(listed.slices[1].target)) == {0, 2}
+
+
+def test_labels_are_merged(tmp_path: Path) -> None:
+    path = data_set(tmp_path, 2, (254, 255))
+    listed = load(ListSource(path, merge={1: [254, 255]}), tmp_path)
+    assert [each.value for each in listed.labels] == [1]
+    assert [each.classes for each in listed.slices] == [{1}, {1}]

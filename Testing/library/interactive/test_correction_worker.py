@@ -481,16 +481,6 @@ def test_a_session_from_ready_to_close(start: Callable[..., Worker]) -> None:
     assert worker.wait() == 0
 
 
-def test_what_was_asked_is_answered_when_no_more_can_come(start: Callable[..., Worker]) -> None:
-    worker = start()
-    worker.write(LookAt(id=1, slice=2), FindMask(id=2, slice=SLICE, prompts=CLICKS))
-    assert worker.process.stdin is not None
-    worker.process.stdin.close()
-    assert [worker.until_type(Answer).id for _ in range(2)] == [1, 2]
-    assert worker.wait() == 0
-    worker.process.stdin = None
-
-
 def test_a_worker_that_cannot_begin_says_why(tmp_path: Path) -> None:
     worker = Worker(session_folder(tmp_path / "session", tmp_path / "absent.nrrd"))
     failure = worker.until_type(Failure)

@@ -20,7 +20,9 @@ from SAMFineTuneLib.interactive.protocol import (
     Answer,
     Embedded,
     Failure,
+    FindMask,
     LookAt,
+    Point,
     Ready,
     SessionSettings,
     parse_message,
@@ -271,27 +273,32 @@ def messages(output: bytes) -> list[Any]:
 def test_an_input_that_is_closed_at_once_ends_the_worker(
     serve: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
-    for pipes in ({}, {"stdin": subprocess.DEVNULL}):
-        process = serve(**pipes)
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        assert any(isinstance(each, Ready) for each in messages(out))
+    process = serve(stdin=subprocess.DEVNULL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert any(isinstance(each, Ready) for each in messages(out))
 
 
-def test_bytes_that_are_no_text_are_warned_of(
+def test_bytes_that_are_no_text_are_warned_of_and_the_rest_is_answered(
     serve: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
+    """Even when no more can come, because the pipe was closed before the worker was ready."""
+    click = Point(at=(16, 24, SLICE))
+    find_mask = FindMask(id=6, slice=SLICE, prompts=(click,)).model_dump_json().encode()
     lines = (
         b"\xff\xfe\x00\x01\n",
         b'{"kind": "look_at", "id": 4, "slice": "\xc3("}\n',
         b"\x00" * 1000 + b"\n",
+        find_mask + b"\n",
         b'{"kind": "look_at", "id": 5, "slice": 2}',
     )
     process = serve()
     out, err = process.communicate(b"".join(lines), timeout=120)
     assert process.returncode == 0, err
+    assert any(isinstance(each, Ready) for each in messages(out))
     told = [each for each in messages(out) if isinstance(each, Answer | Failure)]
-    assert [(each.id, each.type) for each in told] == [(4, "failure"), (5, "answer")]
+    expected = [(4, "failure"), (6, "answer"), (5, "answer")]
+    assert [(each.id, each.type) for each in told] == expected
     warned = [each for each in messages(out) if isinstance(each, Log) and each.level == "warning"]
     assert len(warned) == 2
 

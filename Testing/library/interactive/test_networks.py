@@ -29,15 +29,17 @@ from SAMFineTuneLib.volumes import Volume
 from Testing.support.synthetic_volumes import geometry_of, head
 from Testing.support.tuned_starter import write_model
 
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
+
 VOLUME, LABELS = head()
 BOX = Box(corners=((4, 10, 6), (24, 38, 6)))
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+def models(tmp_path_factory: pytest.TempPathFactory, small_inputs: None) -> dict[bool, Path]:
     """By whether they have weights for prompts."""
     folder = tmp_path_factory.mktemp("models")
-    return {each: write_model(folder / f"{each}.safetensors", each) for each in (False, True)}
+    return {each: write_model(folder / f"{each}.safetensors", each, 64) for each in (False, True)}
 
 
 def settings(**fields: Any) -> SessionSettings:

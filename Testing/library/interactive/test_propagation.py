@@ -19,6 +19,8 @@ from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.volumes import Volume
 from Testing.support.synthetic_volumes import dsc, geometry_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Masks = NDArray[np.bool_]
 SPACING = (1.0, 1.0, 3.0)
 FIRST, LAST = 2, 18

@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[3]
 FAKE_WORKER = Path(__file__).resolve().parents[2] / "support" / "fake_worker.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
-# Takes the lock at a moment that is told, says whether it has it, and holds it until told.
+# At each moment that it is told, takes the lock, says whether it has it, and holds it until told.
 _TAKER = """
 import sys, time
 from pathlib import Path
@@ -52,16 +52,17 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.folder import JobFolder
 folder = JobFolder(Path(sys.argv[1]))
 print("ready", flush=True)
-moment = float(sys.stdin.readline())
-while time.time() < moment:
-    pass
-try:
-    folder.lock()
-    print("in", flush=True)
-    sys.stdin.readline()
-    folder.unlock()
-except InputError as error:
-    print(error, flush=True)
+while line := sys.stdin.readline():
+    while time.time() < float(line):
+        pass
+    try:
+        folder.lock()
+        print("in", flush=True)
+        sys.stdin.readline()
+        folder.unlock()
+        print("out", flush=True)
+    except InputError as error:
+        print(error, flush=True)
 """
 
 
@@ -115,24 +116,25 @@ def dead_pid() -> int:
     return process.pid
 
 
-@pytest.mark.parametrize("left", [None, "", "no number", "dead", "dead\n"])
 def test_of_many_that_ask_at_the_same_moment_one_gets_in(
-    left: str | None, tmp_path: Path, started: list[subprocess.Popen[str]]
+    tmp_path: Path, started: list[subprocess.Popen[str]]
 ) -> None:
+    """Whatever a process that has gone left in the file."""
     folder = JobFolder(tmp_path)
-    if left is not None:
-        folder.lock_file.write_bytes(left.replace("dead", str(dead_pid())).encode())
     processes = [taker(started, tmp_path) for _ in range(5)]
-    moment = str(time.time() + 0.2)
-    for each in processes:
-        tell(each, moment)
-    words = [heard(each) for each in processes]
-    (inside,) = [each for each, said in zip(processes, words, strict=True) if said == "in"]
-    refused = [said for said in words if said != "in"]
-    assert all(f"process {inside.pid} is doing the job" in said for said in refused), refused
-    assert folder.worker_at_work() == inside.pid
-    tell(inside, "")
-    assert inside.wait(20) == 0 and not folder.lock_file.exists()
+    for left in (None, "", "no number", f"{dead_pid()}", f"{dead_pid()}\n"):
+        if left is not None:
+            folder.lock_file.write_bytes(left.encode())
+        moment = str(time.time() + 0.2)
+        for each in processes:
+            tell(each, moment)
+        words = [heard(each) for each in processes]
+        (inside,) = [each for each, said in zip(processes, words, strict=True) if said == "in"]
+        refused = [said for said in words if said != "in"]
+        assert all(f"process {inside.pid} is doing the job" in said for said in refused), refused
+        assert folder.worker_at_work() == inside.pid
+        tell(inside, "")
+        assert heard(inside) == "out" and not folder.lock_file.exists()
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(
@@ -339,9 +341,12 @@ def until_type(process: subprocess.Popen[str], *kinds: type[Any]) -> Message:
     raise AssertionError("it said no more")
 
 
-def test_a_second_worker_in_a_session_is_refused_and_the_masks_stay(
+def test_a_second_worker_is_refused_until_the_first_has_gone(
     session: Path, started: list[subprocess.Popen[str]]
 ) -> None:
+    """The masks stay meanwhile. One that was killed, or is ending, is replaced."""
+    # The program's own lock of the folder, which its workers share, is none of theirs.
+    JobFolder(session).lock()
     first = start(started, serve_command(session))
     until_type(first, Ready)
     tell(first, FindMask(id=1, slice=SLICE, prompts=(BOX,)).model_dump_json())
@@ -349,26 +354,16 @@ def test_a_second_worker_in_a_session_is_refused_and_the_masks_stay(
     found = mask_files.opened(session / FOUND_FILE, SHAPE)
     before = np.array(found)
     assert before.any()
-    second = start(started, serve_command(session), subprocess.PIPE)
-    failure = until_type(second, Failure)
+    refused = start(started, serve_command(session), subprocess.PIPE)
+    failure = until_type(refused, Failure)
     assert isinstance(failure, Failure)
     assert failure.code == "session_running" and failure.id is None and failure.remedy
     assert f"process {first.pid} is serving the session" in failure.message
-    assert second.wait(30) == 2
+    assert refused.wait(30) == 2
     assert (found == before).all()
     tell(first, LookAt(id=2, slice=3).model_dump_json())
     until_type(first, Answer)
-    tell(first, Close().model_dump_json())
-    assert first.wait(30) == 0 and not (session / SERVER_LOCK_FILE).exists()
 
-
-def test_a_worker_takes_the_place_of_one_that_was_killed_or_is_ending(
-    session: Path, started: list[subprocess.Popen[str]]
-) -> None:
-    """The program's own lock of the folder, which its workers share, is none of theirs."""
-    JobFolder(session).lock()
-    first = start(started, serve_command(session))
-    until_type(first, Ready)
     first.kill()
     first.wait()
     assert (session / SERVER_LOCK_FILE).exists()
@@ -378,6 +373,8 @@ def test_a_worker_takes_the_place_of_one_that_was_killed_or_is_ending(
     time.sleep(1.0)
     tell(second, Close().model_dump_json())
     assert isinstance(until_type(third, Ready, Failure), Ready)
+    tell(third, Close().model_dump_json())
+    assert third.wait(30) == 0 and not (session / SERVER_LOCK_FILE).exists()
     assert JobFolder(session).worker_at_work() == os.getpid()
     JobFolder(session).unlock()
 

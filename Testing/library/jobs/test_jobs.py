@@ -203,7 +203,7 @@ def test_several_volumes_need_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='"uncertainty" must be a folder'):
         make_job(ApplyJob, {**fields, "output": "/o", "uncertainty": "/u.nrrd"})
     with pytest.raises(InputError, match="must be a folder or end in one of"):
-        make_job(ApplyJob, {**fields, "volumes": ["/a.nrrd"], "output": "/o.png"})
+        make_job(ApplyJob, {**fields, "volumes": ["/a.nrrd"], "output": "/o.jpg"})
     dotted = tmp_path / "v1.2"
     dotted.mkdir()
     assert make_job(ApplyJob, {**fields, "output": dotted}).output == dotted

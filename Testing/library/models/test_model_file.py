@@ -36,7 +36,7 @@ from SAMFineTuneLib.weights.official import load_checkpoint
 WINDOW = IntensityWindow(low=-100, high=300, mean=0.4, standard_deviation=0.2)
 
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
 
 
 def a_card(backbone: str, method: str, sha256: str | None, **more: Any) -> ModelCard:
@@ -47,7 +47,7 @@ def a_card(backbone: str, method: str, sha256: str | None, **more: Any) -> Model
         labels=[LabelCard(value=5, name="liver", colour=(1.0, 0.5, 0.0)), LabelCard(value=52)],
         axis="axial",
         normalisation=IntensityNormalisation(kind="calibrated", window=WINDOW),
-        input_size=256,
+        input_size=64,
         **more,
     )
 
@@ -71,14 +71,16 @@ def move(segmenter: Segmenter) -> Segmenter:
 def output_of(segmenter: AutomaticSegmenter) -> Tensor:
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        logits: Tensor = segmenter(torch.randn(1, 3, 256, 256, generator=generator))[0]
+        logits: Tensor = segmenter(torch.randn(1, 3, 64, 64, generator=generator))[0]
     return logits
 
 
 @pytest.fixture(scope="module")
-def starter_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AutomaticSegmenter]:
+def starter_model(
+    tmp_path_factory: pytest.TempPathFactory, small_inputs: None
+) -> tuple[Path, AutomaticSegmenter]:
     torch.manual_seed(0)
-    segmenter = AutomaticSegmenter(build("starter", 256), 2)
+    segmenter = AutomaticSegmenter(build("starter", 64), 2)
     adapt(segmenter.network, "vanilla", "encoder_decoder", 4)
     path = tmp_path_factory.mktemp("starter") / "models" / "tuned.safetensors"
     save_model(path, move(segmenter), a_card("starter", "vanilla", None))
@@ -86,12 +88,14 @@ def starter_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Autom
 
 
 @pytest.fixture(scope="module")
-def official_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def official_files(
+    tmp_path_factory: pytest.TempPathFactory, small_inputs: None
+) -> tuple[Path, Path]:
     """Two checkpoints of vit_t with random weights in the official layout."""
     folder = tmp_path_factory.mktemp("official")
     for seed, name in enumerate(("mobile_sam.pt", "other.pt")):
         torch.manual_seed(seed)
-        torch.save(build("vit_t", 1024).state_dict(), folder / name)
+        torch.save(build("vit_t", 64).state_dict(), folder / name)
     return folder / "mobile_sam.pt", folder / "other.pt"
 
 
@@ -99,7 +103,7 @@ def official_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
 def lora_model(
     official_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, AutomaticSegmenter]:
-    network = build("vit_t", 256)
+    network = build("vit_t", 64)
     sha256 = load_checkpoint(network, official_files[0]).sha256
     segmenter = AutomaticSegmenter(network, 2)
     adapt(network, "lora", "encoder_decoder", 4)
@@ -141,7 +145,7 @@ def test_a_model_from_a_checkpoint_holds_changed_tensors_alone(
     assert asked == ["vit_t"]
     assert torch.equal(output_of(loaded), output_of(segmenter))
     # And it differs from the network that was not tuned.
-    network = build("vit_t", 256)
+    network = build("vit_t", 64)
     load_checkpoint(network, official_files[0])
     torch.manual_seed(99)
     untuned = AutomaticSegmenter(network, 2).eval()
@@ -325,9 +329,9 @@ def test_a_full_disk_leaves_nothing(
 
 def answer_of(segmenter: PromptedSegmenter) -> Tensor:
     generator = torch.Generator().manual_seed(2)
-    click = PromptSet.none(1).with_points(torch.tensor([[80.5, 90.5]]), torch.tensor([POSITIVE]))
+    click = PromptSet.none(1).with_points(torch.tensor([[20.5, 22.5]]), torch.tensor([POSITIVE]))
     with torch.no_grad():
-        features = segmenter.encode(torch.randn(1, 3, 256, 256, generator=generator))
+        features = segmenter.encode(torch.randn(1, 3, 64, 64, generator=generator))
         logits: Tensor = segmenter.decode(features, click)[0]
     return logits
 
@@ -348,7 +352,7 @@ def both_sets(
     starter_model: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, AutomaticSegmenter, PromptedSegmenter]:
     torch.manual_seed(5)
-    prompted = tuned_for_prompts(build("starter", 256), "vanilla")
+    prompted = tuned_for_prompts(build("starter", 64), "vanilla")
     path = tmp_path_factory.mktemp("both") / "both.safetensors"
     card = a_card("starter", "vanilla", None, prompts=prompt_card("vanilla"))
     save_model(path, starter_model[1], card, prompted)
@@ -378,7 +382,7 @@ def test_a_program_that_knows_no_prompts_says_that_it_is_too_old(
 def test_prompt_weights_of_a_checkpoint_are_changed_tensors_alone(
     official_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    networks = [build("vit_t", 256) for _ in range(2)]
+    networks = [build("vit_t", 64) for _ in range(2)]
     loaded_weights = [load_checkpoint(each, official_files[0]) for each in networks]
     sha256 = loaded_weights[0].sha256
     automatic = AutomaticSegmenter(networks[0], 2)
@@ -404,7 +408,7 @@ def test_prompt_weights_of_a_checkpoint_are_changed_tensors_alone(
 def test_without_prompt_weights_the_backbone_answers(
     lora_model: Any, official_files: tuple[Path, Path]
 ) -> None:
-    network = build("vit_t", 256)
+    network = build("vit_t", 64)
     load_checkpoint(network, official_files[0])
     found, card, tuned = load_prompted(lora_model[0], lambda card: official_files[0])
     assert not tuned and card == read_card(lora_model[0])

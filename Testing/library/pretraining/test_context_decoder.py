@@ -14,7 +14,7 @@ from SAMFineTuneLib.networks.starter.class_clusters import cluster_counts, clust
 from SAMFineTuneLib.networks.starter.context_decoder import ClassContext, ContextMaskDecoder
 from Testing.support.pretraining_runs import SIDE, shares_of
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Parts of a class that look alike

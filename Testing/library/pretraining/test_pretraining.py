@@ -6,18 +6,24 @@ import copy
 import json
 import math
 import os
+import runpy
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as distributed
 from safetensors import SafetensorError, safe_open
 
+from SAMFineTuneLib import cli
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.network import SamNetwork
@@ -33,7 +39,7 @@ from SAMFineTuneLib.pretraining.training import Pretraining
 from SAMFineTuneLib.random_source import RandomSource
 from Testing.support.pretraining_runs import CPU, QUICKLY, TINY, WITHOUT_EFFECT, started, weights_of
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[3]
 
@@ -261,41 +267,94 @@ def run(self, after_step):
     Path(os.environ["TOLD"], os.environ["RANK"]).write_text(json.dumps(found))
 
 training.Pretraining.run = run
-sys.exit(cli.main())
+if __name__ == "__main__":
+    sys.exit(cli.main())
 """
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without processes")
-def test_two_processes_train_one_network_and_tell_one_result(tmp_path: Path) -> None:
-    (tmp_path / "telling.py").write_text(_TELLING)
-    (tmp_path / "told").mkdir()
-    output = tmp_path / "w.safetensors"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("-m", "telling", "pretrain", "prompts", "--steps", "2", *QUICKLY),
-            *("--folder", str(tmp_path / "run"), "--output", str(output)),
-        ],
-        capture_output=True,
-        encoding="utf-8",
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
-            "TOLD": str(tmp_path / "told"),
-            "OMP_NUM_THREADS": "1",
-        },
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    result = json.loads(line)
-    assert (result["step"], result["images"]) == (2, 2 * 2 * 6)
-    first, second = (json.loads((tmp_path / "told" / rank).read_text()) for rank in "01")
-    assert first["weights"] == second["weights"]
-    assert first["loss"] != second["loss"], "but each saw images of its own"
-    with safe_open(output, "pt") as file:
-        assert json.loads(file.metadata()[saved.CARD_KEY])["stages"][0]["processes"] == 2
+class TwoProcesses:
+    """A pre-training of two steps in two processes, each of which tells what it has."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "telling.py").write_text(_TELLING)
+        (folder / "told").mkdir()
+        self._folder = folder
+        self._output = folder / "w.safetensors"
+        self.words = ["pretrain", "prompts", "--steps", "2", *QUICKLY]
+        self.words += ["--folder", str(folder / "run"), "--output", str(self._output)]
+        self.environment = {"TOLD": str(folder / "told"), "OMP_NUM_THREADS": "1"}
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+        """Python with these words."""
+        return subprocess.Popen(
+            [sys.executable, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            cwd=self._folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(self._folder), str(ROOT)]),
+                **self.environment,
+                **environment,
+            },
+        )
+
+    def check(self, out: str) -> None:
+        """One result, one network, and images of each process's own."""
+        (line,) = out.splitlines()
+        result = json.loads(line)
+        assert (result["step"], result["images"]) == (2, 2 * 2 * 6)
+        first, second = (json.loads((self._folder / "told" / rank).read_text()) for rank in "01")
+        assert first["weights"] == second["weights"]
+        assert first["loss"] != second["loss"], "but each saw images of its own"
+        with safe_open(self._output, "pt") as file:
+            card = json.loads(file.metadata()[saved.CARD_KEY])
+        assert card["stages"][0]["processes"] == 2
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> TwoProcesses:
+    if not distributed.is_available():
+        pytest.skip("torch without processes")
+    return TwoProcesses(tmp_path)
+
+
+def test_two_processes_train_one_network_and_tell_one_result(
+    two: TwoProcesses,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """This process is the first one; both have what torchrun says in the environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    both = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    for name, value in {**two.environment, **both, "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    # Where the other one ends too early, this one would wait for half an hour.
+    join = partial(distributed.init_process_group, timeout=timedelta(seconds=120))
+    monkeypatch.setattr(distributed, "init_process_group", join)
+    monkeypatch.setattr(Pretraining, "run", Pretraining.run)
+    runpy.run_path(str(tmp_path / "telling.py"))
+    second = two.start("-m", "telling", *two.words, **both, RANK="1")
+    try:
+        code = cli.main(two.words)
+        out, err = second.communicate(timeout=120)
+    finally:
+        second.kill()
+    assert (code, second.returncode, out) == (0, 0, ""), err
+    two.check(capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_two_processes(two: TwoProcesses) -> None:
+    launched = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "telling")
+    done = two.start(*launched, *two.words)
+    out, err = done.communicate(timeout=300)
+    assert done.returncode == 0, err
+    two.check(out)
 
 
 def test_alone_nothing_is_waited_for() -> None:

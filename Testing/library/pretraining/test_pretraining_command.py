@@ -21,7 +21,7 @@ from SAMFineTuneLib.pretraining.saved import load_state, save_state
 from SAMFineTuneLib.weights.official import load_checkpoint
 from Testing.support.pretraining_runs import QUICKLY
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # The command

@@ -23,7 +23,7 @@ from SAMFineTuneLib.training.loss import PartialLabelLoss
 from SAMFineTuneLib.training.mask_loss import mask_loss, thinned
 from Testing.support.pretraining_runs import SIDE, WITHOUT_EFFECT, shares_of
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # What is minimised

@@ -28,7 +28,7 @@ DEVICES = [
     ),
 ]
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @dataclass(frozen=True)

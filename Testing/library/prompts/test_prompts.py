@@ -26,7 +26,7 @@ from SAMFineTuneLib.prompts.simulated import (
 SIZE = 64
 POSITIVE_MAP, NEGATIVE_MAP, BOX_MAP, MASK_MAP = range(4)
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def points(*places: tuple[float, float], labels: tuple[int, ...] = ()) -> PromptSet:

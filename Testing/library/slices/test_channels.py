@@ -147,6 +147,12 @@ def test_pixels_of_grey_colour_and_two_images() -> None:
     )
 
 
+def test_weights_trained_on_images_from_0_to_1_get_them_so() -> None:
+    image = torch.rand(16, 16)
+    pixels = network_pixels(image, window(0.1, 0.5), "zero_to_one")
+    assert torch.equal(pixels, image.expand(3, -1, -1))
+
+
 def test_channels_lie_on_the_square_as_a_grey_image_does() -> None:
     image = np.random.default_rng(0).random((20, 30, 3)).astype(np.float32)
     fit = SquareFit(20, 30, (1.0, 2.0), 64)

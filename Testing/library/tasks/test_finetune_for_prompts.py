@@ -20,7 +20,7 @@ from SAMFineTuneLib.worker.events import Progress, parse_line
 from Testing.support.in_process import Shell, shell_of
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_job_gives_both_sets_and_says_what_they_are_worth(
     assert earlier.keys() == later.keys()
     moved = [name for name in earlier if not torch.equal(earlier[name], later[name])]
     assert moved
-    untouched = PromptedSegmenter(build("starter", 256))
+    untouched = PromptedSegmenter(build("starter", 64))
     load_checkpoint(untouched.network, find_weights("starter", None))
     began = {f"prompts.{name}": each for name, each in untouched.state_dict().items()}
     away = [
@@ -131,9 +131,9 @@ def test_segment_anything_is_tuned_with_its_plan(
 ) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "mobile_sam.pt"
-    torch.save(build("vit_t", 1024).state_dict(), weights)
+    torch.save(build("vit_t", 256).state_dict(), weights)
     model = tmp_path / "m.safetensors"
-    more = ("--backbone", "vit_t", "--checkpoint", weights, "--input-size", 256)
+    more = ("--backbone", "vit_t", "--checkpoint", weights)
     ended = shell(*options(pair, model, *more, "--method", "lora", "--validation", "none"))
     assert ended.code == 0, ended.err
     assert ended.result["prompts"]["strategy"]["method"] == "lora"

@@ -120,7 +120,7 @@ def shell(
     return shell_of(monkeypatch, capfd, tmp_path / "cache")
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("one_thread", "small_inputs")
 def test_a_fine_tune_in_tiny_units_is_as_good(tmp_path: Path, shell: Shell) -> None:
     """An ADC map in square metres a second is learnt as the same in other units is."""
     volume, labelmap = head()
@@ -130,7 +130,7 @@ def test_a_fine_tune_in_tiny_units_is_as_good(tmp_path: Path, shell: Shell) -> N
         write_volume(image, volume.array * np.float32(factor), volume.geometry)
         write_labelmap(tmp_path / "few.nrrd", keep_slices(labelmap, FEW))
         model, found = tmp_path / f"{name}.safetensors", tmp_path / f"{name}_found.nrrd"
-        quick = ("--steps", 6, "--batch", 1, "--input-size", 256, "--device", "cpu")
+        quick = ("--steps", 6, "--batch", 1, "--device", "cpu")
         told = ("--volume", image, "--segmentation", tmp_path / "few.nrrd", "--output", model)
         assert shell("finetune", *told, *quick).code == 0
         assert shell("apply", "--model", model, "--volume", image, "--output", found).code == 0
@@ -215,9 +215,10 @@ def test_real_ct_is_told_by_its_voxels_alone(name: str) -> None:
     assert kind_of(array[:, :rows]) == kind_of(array[:, :, columns:]) == "calibrated"
 
 
+@pytest.mark.usefixtures("one_thread", "small_inputs")
 def test_what_is_said_of_another_image_is_true(tmp_path: Path, shell: Shell) -> None:
     """The model's images had values as in CT, be they of a CT or not."""
-    model = write_model(tmp_path / "model.safetensors", for_prompts=False)
+    model = write_model(tmp_path / "model.safetensors", for_prompts=False, input_size=64)
     volume, _ = head()
     write_volume(tmp_path / "mr.nrrd", np.maximum(volume.array, 0), volume.geometry)
     write_volume(tmp_path / "ct.nrrd", ct()[:8], geometry_of((8, 64, 64)))

@@ -20,6 +20,7 @@ from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.process import Outcome, WorkerProcess
 from SAMFineTuneLib.jobs.schema import EvaluateJob, FinetuneJob, make_job, write_job
 from SAMFineTuneLib.worker.events import ErrorEvent, Event, Log, Progress, Result, parse_line
+from Testing.support.in_process import run_here
 
 FAKE_WORKER = Path(__file__).resolve().parents[2] / "support" / "fake_worker.py"
 POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -114,6 +115,7 @@ def test_a_done_job_tells_its_progress_and_result(job: Path) -> None:
     assert outcome.exit_code == 0
     assert outcome.result == {"output": output, "kind": "finetune", "nan": None}
     assert outcome.error is None
+    assert isinstance(client.events[-1], Result)
     assert [event.step for event in client.of_type(Progress)] == [1, 2, 3]
     assert client.of_type(Log)[0].message == "2 voxels are not finite: größer als erwartet"
     kept = (job / "events.jsonl").read_text(encoding="utf-8").splitlines()
@@ -409,7 +411,8 @@ def test_signals_cancel(job: Path, number: str) -> None:
     assert process.returncode == 3
 
 
-def test_evaluate_through_the_real_worker(tmp_path: Path, shared_data: Path) -> None:
+def test_evaluate_does_its_job(tmp_path: Path, shared_data: Path) -> None:
+    """In this process: the commands' own tests measure through the real worker."""
     organs = shared_data / "ct_abdomen_3mm" / "organs.nii.gz"
     if not organs.is_file():
         pytest.skip("no ct_abdomen_3mm")
@@ -420,11 +423,9 @@ def test_evaluate_through_the_real_worker(tmp_path: Path, shared_data: Path) -> 
         folder,
         EvaluateJob(prediction=organs, reference=organs, labels=[1, 5], output=output),
     )
-    client = Client("", folder, command=worker_command(folder))
-    outcome = client.wait(60)
+    outcome = run_here(JobFolder(folder))
     assert outcome.exit_code == 0, outcome.error
     assert outcome.result is not None
     assert outcome.result["mean_dsc"] == 1.0
     assert [score["label"] for score in outcome.result["labels"]] == [1, 5]
     assert json.loads(output.read_text(encoding="utf-8")) == outcome.result
-    assert isinstance(client.events[-1], Result)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from SAMFineTuneLib.training.loss import PartialLabelLoss, merge_unknown
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # What is minimised

@@ -42,7 +42,7 @@ from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.weights.official import load_checkpoint
 from Testing.support.job_records import choices_of
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
 
 
 # Segment Anything's networks
@@ -195,7 +195,7 @@ class Recording(PromptedSegmenter):
     """Notes with what it was asked, and whether to learn from it."""
 
     def __init__(self) -> None:
-        super().__init__(build("starter", 256))
+        super().__init__(build("starter", 64))
         self.asked: list[tuple[int, bool, bool]] = []
 
     def decode(self, features: FeatureState, prompts: PromptSet) -> tuple[Tensor, Tensor]:
@@ -206,8 +206,8 @@ class Recording(PromptedSegmenter):
 
 def test_rounds_that_are_passed_over_lead_to_later_ones() -> None:
     segmenter = Recording()
-    masks = torch.stack([disc(100, 120, 48, 256), disc(180, 80, 30, 256)])
-    features = segmenter.encode(torch.randn(2, 3, 256, 256))
+    masks = torch.stack([disc(25, 30, 12, 64), disc(45, 20, 8, 64)])
+    features = segmenter.encode(torch.randn(2, 3, 64, 64))
     prompts = prompts_on_nothing(masks, RandomSource((0,)))
     loss, scores = loss_of_rounds(segmenter, features, masks, prompts, 2, RandomSource((0,)), 3)
     assert loss.requires_grad and [each.shape for each in scores] == [(2,), (2,)]
@@ -259,13 +259,14 @@ class Run:
         folder: Path,
         steps: int = 3,
         kind: type[PromptTuning] = PromptTuning,
+        input_size: int = 64,
         **watched: Any,
     ) -> None:
         torch.manual_seed(0)
-        choices = choices_of(batch=2, input_size=256)
+        choices = choices_of(batch=2)
         plan = plan_for_prompts(settle(choices, examples, False), True, None)
-        plan = replace(plan, steps=steps, minutes=None, warm_up=1)
-        network = build("starter", 256)
+        plan = replace(plan, steps=steps, minutes=None, warm_up=1, input_size=input_size)
+        network = build("starter", plan.input_size)
         load_checkpoint(network, find_weights("starter", None))
         adapt_for_prompts(network, plan.method, plan.scope, plan.rank)
         self.segmenter = PromptedSegmenter(network)
@@ -279,13 +280,14 @@ class Run:
 
 def test_tuning_teaches_what_is_wanted(examples: TrainingSet, tmp_path: Path) -> None:
     """A click on a part that no edge ends gives the whole before, and the part after."""
-    run = Run(examples, tmp_path, steps=24)
+    # With smaller images the starter finds nothing at a click before it is tuned.
+    run = Run(examples, tmp_path, steps=24, input_size=128)
     held_out = [examples.slices[each] for each in HELD_OUT.validation]
     before = measure_prompted(run.segmenter, held_out)
     outcome = run.tuning.run()
     after = measure_prompted(run.segmenter, held_out)
     assert set(before) == set(after) == {"box", "1 click", "3 clicks"}
-    assert before["1 click"] < 0.75 and after["1 click"] > 0.8
+    assert 0.5 < before["1 click"] < 0.75 and after["1 click"] > 0.8
     assert after["3 clicks"] > before["3 clicks"]
     assert outcome.steps == 24 and outcome.ending == "complete" and outcome.loss > 0
     assert [each.step for each in run.reports] == list(range(1, 25))
@@ -327,7 +329,7 @@ class CancelAt:
 @pytest.fixture(scope="module")
 def uninterrupted(examples: TrainingSet, tmp_path_factory: pytest.TempPathFactory) -> list[Tensor]:
     """The weights that a tuning ends with."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     whole = Run(examples, tmp_path_factory.mktemp("whole"))
     whole.tuning.run()
     return whole.weights()
@@ -468,6 +470,6 @@ def test_finishing_early_keeps_what_there_is(examples: TrainingSet, tmp_path: Pa
 
 
 def test_nothing_labelled_is_measured_as_nothing(examples: TrainingSet) -> None:
-    segmenter = PromptedSegmenter(build("starter", 256))
+    segmenter = PromptedSegmenter(build("starter", 64))
     empty = replace(examples.slices[0], target=np.zeros((64, 64), np.uint8))
     assert measure_prompted(segmenter, []) == measure_prompted(segmenter, [empty]) == {}

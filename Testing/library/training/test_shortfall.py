@@ -20,7 +20,7 @@ from SAMFineTuneLib.training.validation import ValidationDsc
 from Testing.support.in_process import Shell, shell_of
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LAPTOP = FinetunePlan(
     backbone="vit_b",

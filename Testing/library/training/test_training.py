@@ -31,7 +31,7 @@ from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import dsc, head, keep_slices, write_pair
 from Testing.support.training_slices import starter
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
 
 
 # That it learns
@@ -60,7 +60,7 @@ class Run:
     ) -> None:
         self.reports: list[Any] = []
         self.best_at: list[int] = []
-        choices = choices_of(steps=6, batch=2, input_size=256)
+        choices = choices_of(steps=6, batch=2)
         plan = replace(settle(choices, examples, False), warm_up=3, **changes)
         self.segmenter = starter(plan)
         self.tuning = FineTuning(
@@ -162,7 +162,7 @@ class CancelAt:
 def uninterrupted(
     examples: TrainingSet, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Tensor], FinetuneOutcome, int]:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("uninterrupted")
     calls = CancelAt(10**6)
     run = Run(examples, folder, check=calls, scope="decoder", method="adapter")

@@ -17,7 +17,7 @@ from SAMFineTuneLib.training.validation_split import ValidationSplit, split
 from Testing.support.job_records import choices_of
 from Testing.support.training_slices import a_slice, training_set
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # What is held out

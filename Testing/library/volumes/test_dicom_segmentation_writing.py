@@ -265,7 +265,7 @@ class TestCommands:
     def test_finetune(self, desk, shell):
         told = shell(
             "finetune", "--volume", desk / "series", "--segmentation", desk / "few.dcm",
-            "--output", desk / "tuned.safetensors", "--steps", 2, "--batch", 1,
+            "--output", desk / "tuned.safetensors", "--steps", 1, "--batch", 1,
             "--input-size", 256,
         )  # fmt: skip
         assert told.code == 0, told.err

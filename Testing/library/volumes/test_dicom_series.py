@@ -101,12 +101,6 @@ class TestPlainSeries:
         error = refused(tmp_path)
         assert error.code == "damaged_image" and "im03.dcm" in error.message
 
-    def test_colours_are_refused(self, tmp_path):
-        data = dataset(np.zeros((ROWS, COLUMNS * 3)), Columns=COLUMNS, BitsAllocated=8)
-        data.SamplesPerPixel, data.PhotometricInterpretation = 3, "RGB"
-        save(data, tmp_path / "a.dcm")
-        assert refused(tmp_path).code == refused(tmp_path / "a.dcm").code == "not_scalar"
-
 
 class TestTiltedScanner:
     @pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE])

@@ -31,7 +31,7 @@ from Testing.support.in_process import Shell, shell_of
 from Testing.support.job_records import example_of
 from Testing.support.synthetic_volumes import dsc, head, keep_slices, write_pair
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
 
 LIVER = "Category~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~Codes~^^~^^"
 OLD_LIVER = "Category~SRT^T-D000A^Anatomical Structure~SRT^T-62000^Liver~^^~Codes~^^~^^"
@@ -342,7 +342,7 @@ def test_from_swapped_files_to_what_the_model_finds(tmp_path: Path, shell: Shell
     listed.write_text(
         json.dumps([{"volume": str(v), "segmentation": str(s)} for v, s in (first, second)])
     )
-    quick = ("--batch", 2, "--input-size", 256, "--device", "cpu")
+    quick = ("--batch", 2, "--device", "cpu")
     ended = shell("finetune", "--examples", listed, "--output", model, "--steps", 8, *quick)
     assert ended.code == 0, ended.err
     labels = read_card(model).labels

@@ -212,7 +212,7 @@ def test_any_header_ends_in_an_image_or_in_words(tmp_path, name):
     assert refusals and not any("\n" in each for each in refusals)
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("one_thread", "small_inputs")
 def test_from_a_freesurfer_volume_to_its_segmentation(monkeypatch: Any, capfd: Any, tmp_path: Path):
     shell: Shell = shell_of(monkeypatch, capfd, tmp_path / "cache")
     volume, labelmap = head((8, 48, 48))
@@ -223,7 +223,7 @@ def test_from_a_freesurfer_volume_to_its_segmentation(monkeypatch: Any, capfd: A
     model, out = tmp_path / "m.safetensors", tmp_path / "out"
     tuned = shell(
         *("finetune", "--volume", tmp_path / "t1.mgz", "--segmentation", tmp_path / "few.mgz"),
-        *("--output", model, "--steps", 2, "--batch", 1, "--input-size", 256),
+        *("--output", model, "--steps", 2, "--batch", 1),
     )
     assert tuned.code == 0, tuned.err
     applied = shell(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes import read_labelmap, read_volume
+from Testing.support.in_process import shell_of
 
 SHAPE = (4, 6, 8)
 TYPES = {"u1": "uint8", "i1": "int8", "u2": "uint16", "i4": "int32", "f4": "float"}
@@ -359,14 +358,14 @@ class TestOnTopIsSaidEverywhere:
         assert {each.label for each in known} == {1, 2}
         assert any("covered by 'c'" in each for each in said)
 
-    def test_on_the_command_line(self, tmp_path):
+    def test_on_the_command_line(self, tmp_path, monkeypatch, capfd):
         fields = segment(0, "a", 0, 1) | segment(1, "c", 1, 1)
         file = nrrd(tmp_path / "s.seg.nrrd", byte(A, C), fields)
-        command = [sys.executable, "-m", "SAMFineTuneLib", "evaluate"]
-        command += ["--prediction", str(file), "--reference", str(file)]
-        without = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert without.returncode == 2 and f"overlap in {(A & C).sum()} voxels" in without.stderr
-        done = subprocess.run([*command, "--on-top", "c"], capture_output=True, text=True)
-        assert done.returncode == 0 and "are one file" in done.stderr
-        volumes = [each["reference_ml"] for each in json.loads(done.stdout)["labels"]]
+        shell = shell_of(monkeypatch, capfd, tmp_path / "cache")
+        command = ("evaluate", "--prediction", file, "--reference", file)
+        without = shell(*command)
+        assert without.code == 2 and f"overlap in {(A & C).sum()} voxels" in without.err
+        done = shell(*command, "--on-top", "c")
+        assert done.code == 0 and "are one file" in done.err
+        volumes = [each["reference_ml"] for each in done.result["labels"]]
         assert volumes == pytest.approx([(A & ~C).sum() * 0.012, C.sum() * 0.012])

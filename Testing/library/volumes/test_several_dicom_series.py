@@ -167,7 +167,7 @@ class TestSeriesInJobs:
         labels = labels_for(folder, 2, tmp_path / "2.nrrd", [2, 4, 5])
         model = tmp_path / "m.safetensors"
         learn = ["finetune", "--volume", str(folder), "--segmentation", str(labels)]
-        tiny = ["--steps", "2", "--batch", "1", "--input-size", "256", "--output", str(model)]
+        tiny = ["--steps", "1", "--batch", "1", "--input-size", "256", "--output", str(model)]
         assert main([*learn, *tiny]) == 2
         assert main([*learn, *tiny, "--series", "2"]) == 0
         use = ["apply", "--model", str(model), "--output", str(tmp_path / "out")]

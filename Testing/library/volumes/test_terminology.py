@@ -21,7 +21,7 @@ from Testing.support.synthetic_volumes import head, keep_slices, write_pair
 BRIGHT = "Category~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~Codes~^^~^^"
 DARK = "Category~SCT^123037004^Anatomical Structure~SCT^78961009^Spleen~^^~Codes~^^~^^"
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pair(folder: Path, name: str, terms: dict[int, str], seed: int = 0) -> tuple[Path, Path]:

@@ -139,7 +139,7 @@ class TestWriting:
         with pytest.raises(ValueError, match="does not fit"):
             Labelmap(np.zeros((2, 2, 2), np.uint8), PLAIN)
 
-    @pytest.mark.parametrize("name", ["v.png", "v", "v.nii.zip"])
+    @pytest.mark.parametrize("name", ["v.jpg", "v", "v.nii.zip"])
     def test_unknown_formats(self, tmp_path, name):
         assert refused(check_writable, tmp_path / name).code == "unknown_format"
         assert not list(tmp_path.iterdir())

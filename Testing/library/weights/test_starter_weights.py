@@ -28,7 +28,7 @@ from SAMFineTuneLib.weights.availability import list_backbones
 from SAMFineTuneLib.weights.choice import bundled_path, find_weights
 from SAMFineTuneLib.weights.official import load_checkpoint
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WINDOW = IntensityWindow(low=0, high=1, mean=0.5, standard_deviation=0.25)
 BUNDLED = BACKBONES["starter"].bundled

@@ -80,7 +80,7 @@ def test_four_times_as_much_takes_four_times_as_long(
     read: Callable[[bytes], tuple[float, list[str]]], many: bool
 ) -> None:
     """One line was read in a time that grew with the square of its length: 30 MB took minutes."""
-    size = 7 * MB // 2 // 128 * 128
+    size = 7 * MB // 4 // 128 * 128
 
     def best(length: int) -> float:
         data = (b"x" * 127 + b"\n") * (length // 128) if many else b"x" * (length - 1) + b"\n"

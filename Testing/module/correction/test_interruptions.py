@@ -9,12 +9,9 @@ import psutil
 import pytest
 
 from Testing.support.corrected_scene import Heard, disc, held, ras, segment_id
-from Testing.support.correction_workers import pretend, session_folders, wait_until_idle
+from Testing.support.correction_workers import pretend, session_folders
 from Testing.support.scene_builders import (
-    add_segmentation,
     add_transform,
-    add_volume,
-    box,
     placement,
 )
 
@@ -86,27 +83,6 @@ def test_the_folder_of_an_open_session_is_in_use(opened):
     clear_storage()
     (folder,) = session_folders()
     assert (folder / "session.json").is_file()
-
-
-@pytest.mark.alone
-def test_slicer_stays_alive_while_a_large_volume_is_read(
-    correction, scene, monkeypatch, process_events
-):
-    from Testing.support.heartbeat import Heartbeat
-
-    pretend(monkeypatch)
-    shape = (120, 512, 512)
-    volume = add_volume(np.zeros(shape, np.int16), placement())
-    segmentation = add_segmentation(volume, {"liver": box(shape, (3, 5), (10, 20), (10, 20))})
-    process_events()
-    heartbeat = Heartbeat()
-    correction.open(volume, segmentation, segment_id(segmentation, "liver"))
-    wait_until_idle(correction, process_events)
-    for number in (60, 61):
-        correction.addPoint(ras(correction, 200, 300, number))
-        wait_until_idle(correction, process_events)
-    correction.accept()
-    assert heartbeat.stop() < 0.25 and correction.session.accepted == {61}
 
 
 def test_a_folder_that_is_removed_ends_the_session_at_the_next_death(opened, process_events):

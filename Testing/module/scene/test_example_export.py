@@ -267,13 +267,31 @@ def test_volumes_that_cannot_be_used_are_refused_in_words(scene):
     volume = add_volume(values(), placement())
     segmentation = add_segmentation(volume, {"liver": box(SHAPE, **LIVER)})
     empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Void")
-    colours = slicer.util.addVolumeFromArray(
-        np.zeros((*SHAPE, 3), np.uint8), nodeClassName="vtkMRMLVectorVolumeNode"
+    flow = slicer.util.addVolumeFromArray(
+        np.zeros((*SHAPE, 2), np.float32), nodeClassName="vtkMRMLVectorVolumeNode"
     )
     assert "Void has no voxels" in refusal(example(empty, segmentation))
-    assert "several values" in refusal(example(colours, segmentation))
+    assert "2 values in each voxel" in refusal(example(flow, segmentation))
     slicer.mrmlScene.RemoveNode(empty)
     assert "Add an example" in refusal()
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_stay_where_they_are_in_the_world(scene, channels, tmp_path):
+    import slicer
+
+    colours = np.random.default_rng(0).integers(0, 256, (*SHAPE, channels)).astype(np.uint8)
+    colours[..., 3:] = 255
+    volume = slicer.util.addVolumeFromArray(colours, nodeClassName="vtkMRMLVectorVolumeNode")
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(TURN))
+    mask = box(SHAPE, **LIVER)
+    segmentation = add_segmentation(volume, {"liver": mask})
+    [(_entry, image, labels)] = exported([example(volume, segmentation)], tmp_path)
+    assert image.is_colour and np.array_equal(image.array, colours[..., :3])
+    assert np.allclose(file_points(labels, 1), world_points(mask, TURN), atol=2e-3)
+    grey = type(image)(image.array[..., 0], image.geometry)
+    everywhere = world_points(np.ones(SHAPE, bool), TURN)
+    assert np.allclose(file_points(image_as_labels(grey), 1), everywhere, atol=2e-3)
 
 
 def test_a_segmentation_of_surfaces_is_not_written_into(scene):

@@ -1,0 +1,1 @@
+"""2-D pictures (PNG, JPEG, TIFF, BMP): read as volumes of one slice or as masks, and written."""
