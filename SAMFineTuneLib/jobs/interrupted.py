@@ -120,6 +120,8 @@ def _labels(job: FinetuneJob) -> list[str]:
     if job.label_names:
         return [job.label_names[value] for value in sorted(job.label_names)]
     listed = [example.labels for example in job.examples if example.labels != "all"]
+    if job.labels != "all":
+        listed.append(job.labels)
     return [str(value) for value in sorted({value for labels in listed for value in labels})]
 
 
