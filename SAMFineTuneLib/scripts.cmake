@@ -173,6 +173,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/finetune_events.py
   SAMFineTuneLib/tasks/initial_model.py
   SAMFineTuneLib/tasks/list_progress.py
+  SAMFineTuneLib/tasks/monai_loading.py
   SAMFineTuneLib/tasks/prompt_phase.py
   SAMFineTuneLib/tasks/runners.py
   SAMFineTuneLib/tasks/starting_point.py

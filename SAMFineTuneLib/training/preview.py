@@ -8,7 +8,6 @@ from pathlib import Path
 
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
-from SAMFineTuneLib.pictures.contact_sheet import SlicePanel, write_contact_sheet
 from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
@@ -45,6 +44,9 @@ class PreviewWriter:
         if shown is None or time.monotonic() - self._last < _EVERY_S:
             return
         self._last = time.monotonic()
+        # The library that draws takes 0.7 s to load, and the first steps need not wait for it.
+        from SAMFineTuneLib.pictures.contact_sheet import SlicePanel, write_contact_sheet
+
         segmenter.eval()
         probabilities = class_probabilities(segmenter, [shown.image], shown.window, shown.spacing)
         segmenter.train()
