@@ -16,16 +16,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes.pictures.segment_text import KEYWORD, SegmentText, told_by
 from SAMFineTuneLib.volumes.quiet import itk_quiet
+
+# Pillow is loaded where it is needed: the sample head is shown before any package is installed.
+if TYPE_CHECKING:
+    from PIL import Image, ImageFile
 
 # The first bytes of the formats. BMP is recognised by the size of its second header, too, because
 # two letters alone may begin any text.
@@ -98,6 +101,8 @@ def decode(path: Path) -> Pixels:
     Raises:
         InputError: it is damaged, too large, or of a kind that cannot be read.
     """
+    from PIL import Image
+
     _, spacing = header(path)
     segments = None
     try:
@@ -119,6 +124,8 @@ def header(path: Path) -> tuple[tuple[int, int], tuple[float, float]]:
     Raises:
         InputError: it is damaged or too large.
     """
+    from PIL import Image
+
     told = _header_by_itk(path)
     # Pillow says only that a picture is too large, and not its size.
     if told is not None and math.prod(told[0]) > MOST_PIXELS:
@@ -151,6 +158,8 @@ def _header_by_itk(path: Path) -> tuple[tuple[int, int], tuple[float, float]] | 
 
 def _check_sums(path: Path) -> None:
     """Refuses a PNG file with changed bytes, of which Pillow would show what is left."""
+    from PIL import Image
+
     with _in_words(path), Image.open(path) as picture:
         if picture.format == "PNG":
             picture.verify()
@@ -292,6 +301,8 @@ def _segments(picture: ImageFile.ImageFile) -> SegmentText | None:
 
 def _pages(path: Path) -> int:
     """The number of pages of a TIFF file; 1 if it cannot be counted."""
+    from PIL import Image
+
     try:
         with _in_words(path), Image.open(path) as picture:
             return int(getattr(picture, "n_frames", 1))
@@ -323,6 +334,8 @@ def _in_words(path: Path) -> Iterator[None]:
 
     A picture that Pillow does not know raises `UnidentifiedImageError`; ITK may know it.
     """
+    from PIL import Image
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

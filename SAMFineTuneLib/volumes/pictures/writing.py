@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
@@ -84,6 +83,9 @@ def write_picture(
         OSError: the file cannot be written.
         InputError: the format cannot hold the values.
     """
+    # Loaded where it is needed, as in `decoding`.
+    from PIL import Image, PngImagePlugin
+
     pixels = np.ascontiguousarray(array[0])
     if pixels.dtype.kind == "f":
         require_fractions_holdable(path)

@@ -160,12 +160,12 @@ def test_a_4d_volume(desk: Desk) -> None:
         refused(desk.finetune(volume=bad), "film.nii.gz", "4-D")
 
 
-def test_a_colour_volume(desk: Desk) -> None:
-    bad = desk.folder / "colour.nrrd"
-    array = np.random.default_rng(0).integers(0, 255, (8, 40, 40, 3)).astype(np.uint8)
+def test_a_volume_of_vectors(desk: Desk) -> None:
+    bad = desk.folder / "flow.nrrd"
+    array = np.random.default_rng(0).normal(size=(8, 40, 40, 2)).astype(np.float32)
     sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), str(bad))
     with desk.nothing_changes():
-        refused(desk.finetune(volume=bad), "colour.nrrd", "3 values")
+        refused(desk.finetune(volume=bad), "flow.nrrd", "2 values")
 
 
 # Segmentations

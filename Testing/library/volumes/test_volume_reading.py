@@ -145,8 +145,8 @@ class TestBadFiles:
         assert error.code == "not_3d" and "4-D" in error.message
 
     @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
-    def test_colour(self, tmp_path, suffix):
-        array = np.zeros((*PLAIN.shape, 3), np.uint8)
+    def test_two_values_a_voxel(self, tmp_path, suffix):
+        array = np.zeros((*PLAIN.shape, 2), np.float32)
         image = placed(sitk.GetImageFromArray(array, isVector=True), PLAIN)
         sitk.WriteImage(image, tmp_path / f"v{suffix}")
         assert refused(read_volume, tmp_path / f"v{suffix}").code == "not_scalar"
