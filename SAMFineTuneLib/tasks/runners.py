@@ -8,6 +8,7 @@ from typing import Any
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, CheckpointJob, EvaluateJob, FinetuneJob
+from SAMFineTuneLib.tasks.monai_loading import load_monai
 from SAMFineTuneLib.worker.events import EventWriter
 
 Runner = Callable[[Any, JobFolder, EventWriter, Control], dict[str, Any]]
@@ -26,6 +27,7 @@ def run_finetune(
     job: FinetuneJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
     """Fine-tune a network; see `tasks.finetune`. Tensor libraries load only now."""
+    load_monai()
     from SAMFineTuneLib.tasks import finetune
 
     return finetune.run_finetune(job, folder, events, control)

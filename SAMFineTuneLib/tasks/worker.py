@@ -17,7 +17,6 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import read_job
-from SAMFineTuneLib.tasks.monai_loading import load_monai
 from SAMFineTuneLib.worker.events import ErrorEvent, EventWriter, Result
 from SAMFineTuneLib.worker.failure import EXIT_CANCELLED, EXIT_DONE, EXIT_OUR_FAULT, error_event
 from SAMFineTuneLib.worker.process_tree import WatchedProcess, descendants, end_processes
@@ -84,8 +83,6 @@ class _Run:
         self._lock()
         try:
             self._control.raise_if_cancelled()
-            if job.kind == "finetune":
-                load_monai()
             return RUNNERS[job.kind](job, self._folder, self._events, self._control)
         finally:
             self._folder.unlock()
