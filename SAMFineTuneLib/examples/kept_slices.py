@@ -39,7 +39,7 @@ def kept_slices(
     """All labelled slices, all that the user listed, and a selection of the other empty ones."""
     slices = _known_slices(images, masks, labels, knowledge)
     labelled = [each for each in slices if np.isin(labels, each.mask)[each.known].any()]
-    most = max(_FEWEST_EMPTY, _EMPTY_PER_LABELLED * len(labelled))
+    most = most_empty(len(labelled))
     listed = {*knowledge.complete, *knowledge.listed_empty}
     shown = {each.number for each in labelled}
     kept = labelled + [each for each in slices if each.number in listed - shown]
@@ -65,7 +65,12 @@ def most_kept_without_structure(labelled: Sequence[int]) -> int:
     Args:
         labelled: the number of labelled slices in each of the other volumes.
     """
-    return max(_FEWEST_EMPTY, round(_EMPTY_PER_LABELLED * sum(labelled) / len(labelled)))
+    return most_empty(sum(labelled) / len(labelled))
+
+
+def most_empty(labelled: float) -> int:
+    """How many empty slices are kept beside so many labelled ones."""
+    return max(_FEWEST_EMPTY, round(_EMPTY_PER_LABELLED * labelled))
 
 
 def _known_slices(

@@ -8,7 +8,7 @@ import numpy as np
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.image_list import ListedPair, evenly_spread
-from SAMFineTuneLib.examples.kept_slices import KnownSlice
+from SAMFineTuneLib.examples.kept_slices import KnownSlice, most_empty
 from SAMFineTuneLib.geometry.drawn_axis import widest_axis
 from SAMFineTuneLib.slices.expected_images import as_expected
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, VoxelSample, sample_voxels
@@ -20,9 +20,6 @@ from SAMFineTuneLib.volumes.merged_labels import Merges
 # Pixels that percentiles are computed from. All pixels of 13 pictures, of 384 x 384 and 512 x 512,
 # took 11 ms each instead of 5 ms, and no grey level (0 to 1) differed by more than 0.01.
 _SAMPLE = 1 << 16
-# As for single volumes, more slices without a structure teach little.
-_EMPTY_PER_LABELLED = 2
-_FEWEST_EMPTY = 4
 _LARGEST_LABEL = 65535
 
 
@@ -140,5 +137,5 @@ def _kept(masks: SliceStack) -> list[int]:
     """All slices with a label, and a selection of the others; of one slice, this one."""
     shown = [number for number in range(len(masks)) if masks[number].any()]
     empty = [number for number in range(len(masks)) if number not in set(shown)]
-    most = max(_FEWEST_EMPTY, _EMPTY_PER_LABELLED * len(shown))
-    return sorted([*shown, *(empty[each] for each in evenly_spread(len(empty), most))])
+    chosen = evenly_spread(len(empty), most_empty(len(shown)))
+    return sorted([*shown, *(empty[each] for each in chosen)])

@@ -253,15 +253,12 @@ class PreparedSlices:
         """All numbers that the masks show, ascending."""
         return sorted(frozenset().union(*set(self._shown)))
 
-    def slices(
-        self, classes: Mapping[int, int], known: NDArray[np.bool_], first_volume: int = 0
-    ) -> list[LabelledSlice]:
+    def slices(self, classes: Mapping[int, int], known: NDArray[np.bool_]) -> list[LabelledSlice]:
         """The slices as the network learns from them; they are read when they are asked for.
 
         Args:
             classes: number in the masks -> class number.
             known: (classes,) bool, background first; the same for all slices.
-            first_volume: index of the first volume.
         """
         table = np.zeros(1 << 16, dtype=np.uint8 if len(known) <= 256 else np.int32)
         table[list(classes)] = list(classes.values())
@@ -270,7 +267,7 @@ class PreparedSlices:
             for shown in set(self._shown)
         }
         return [
-            _PreparedSlice(self, position, known, table, sets[shown], first_volume)
+            _PreparedSlice(self, position, known, table, sets[shown])
             for position, shown in enumerate(self._shown)
         ]
 
@@ -326,14 +323,12 @@ class _PreparedSlice(LabelledSlice):
         known: NDArray[np.bool_],
         table: NDArray[Any],
         classes: set[int],
-        first_volume: int,
     ) -> None:
         self._store = store
         self._position = position
         self._known = known
         self._table = table
         self._classes = classes
-        self._first_volume = first_volume
 
     @property
     def image(self) -> NDArray[np.float16]:
@@ -358,7 +353,7 @@ class _PreparedSlice(LabelledSlice):
 
     @property
     def volume(self) -> int:
-        return self._first_volume + int(self._store.records[self._position]["case"])
+        return int(self._store.records[self._position]["case"])
 
     @property
     def number(self) -> int:

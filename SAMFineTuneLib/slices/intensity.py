@@ -193,18 +193,12 @@ class IntensityNormalisation(BaseModel):
             raise ValueError(f"{sample.images} images, where {self.images} were learnt from")
         if self.kind == "colour":
             return ChannelWindows((_colour_window(sample),) * 3)
-        first = self.window or _percentile_window([sample])
-        if not self.further:
-            return first
-        pairs = zip(self.further, sample.further, strict=True)
-        others = (_single(each.window_for(own)) for each, own in pairs)
-        return ChannelWindows((first, *others))
-
-
-def _single(window: PixelWindow) -> IntensityWindow:
-    if isinstance(window, ChannelWindows):
-        raise ValueError("an image of a case with several images has channels of its own")
-    return window
+        images, samples = (self, *self.further), (sample, *sample.further)
+        windows = tuple(
+            image.window or _percentile_window([own])
+            for image, own in zip(images, samples, strict=True)
+        )
+        return windows[0] if len(windows) == 1 else ChannelWindows(windows)
 
 
 def find_normalisation(samples: Sequence[VoxelSample]) -> IntensityNormalisation:

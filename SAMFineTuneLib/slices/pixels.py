@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from SAMFineTuneLib.networks.spec import PixelNormalisation
 from SAMFineTuneLib.slices.intensity import PixelWindow
-
-PixelNormalisation = Literal["sam", "unit", "zero_to_one"]
 
 # Segment Anything's channel statistics, for values from 0 to 255.
 _SAM_MEAN = (123.675, 116.28, 103.53)

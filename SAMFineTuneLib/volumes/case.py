@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import ON_GRID, Geometry
-from SAMFineTuneLib.volumes.image_grid import placed
+from SAMFineTuneLib.volumes.image_grid import resampled
 from SAMFineTuneLib.volumes.reading import read_volume
 from SAMFineTuneLib.volumes.volume import Volume
 
@@ -71,7 +71,8 @@ def _onto(
     """An image (k, j, i) on another grid, and remarks of what it does not cover."""
     if image.geometry.same_as(grid, ON_GRID):
         return image.array, ()
-    covered = float((_resampled(np.ones(image.array.shape, np.uint8), image, grid, 0) > 0).mean())
+    everywhere = np.ones(image.array.shape, np.uint8)
+    covered = float(resampled(everywhere, image.geometry, grid).mean())
     if covered < _LEAST_COVERED:
         raise InputError(
             f"'{own}' covers {covered:.0%} of '{first}', so the two are not images of one case in "
@@ -80,23 +81,9 @@ def _onto(
             code="no_overlap",
         )
     values = image.array.astype(np.float32)
-    array = _resampled(values, image, grid, float(values.min()))
+    lowest = float(values.min())
+    array = resampled(values, image.geometry, grid, sitk.sitkLinear, lowest)
     if covered >= _COVERED:
         return array, ()
     remark = f"{own.name} covers {covered:.0%} of {first.name}; beyond, its lowest value is taken"
     return array, (remark,)
-
-
-def _resampled(array: NDArray[Any], image: Volume, grid: Geometry, outside: float) -> NDArray[Any]:
-    resample = sitk.ResampleImageFilter()
-    resample.SetInterpolator(
-        sitk.sitkNearestNeighbor if array.dtype == np.uint8 else sitk.sitkLinear
-    )
-    resample.SetSize(list(grid.size))
-    resample.SetOutputSpacing(list(grid.spacing))
-    resample.SetOutputOrigin(list(grid.origin))
-    resample.SetOutputDirection(list(grid.direction))
-    resample.SetDefaultPixelValue(outside)
-    moved = resample.Execute(placed(sitk.GetImageFromArray(array), image.geometry))
-    resampled: NDArray[Any] = sitk.GetArrayFromImage(moved)
-    return resampled

@@ -7,12 +7,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import ON_GRID, Geometry, index_map
-from SAMFineTuneLib.volumes.image_grid import placed
+from SAMFineTuneLib.volumes.image_grid import resampled
 from SAMFineTuneLib.volumes.pictures.fitting import fits_by_pixels
 
 Colour = tuple[float, float, float]
@@ -119,7 +118,7 @@ def _matched_by_any(
         array = _matched(moved, target)
         if array is not None and (array.any() or len(pairs) == 1):
             return (source, target), array
-    return pairs[0], _sampled(labelmap, pairs[0][1])
+    return pairs[0], resampled(labelmap.array, labelmap.geometry, pairs[0][1])
 
 
 def _as_thick_as(source: Geometry, target: Geometry) -> Geometry:
@@ -161,17 +160,6 @@ def _matched(labelmap: Labelmap, target: Geometry) -> NDArray[Any] | None:
     part = source[tuple(within for within, _ in taken)][tuple(order for _, order in taken)]
     array.transpose(2, 1, 0)[tuple(into)] = part
     return array
-
-
-def _sampled(labelmap: Labelmap, target: Geometry) -> NDArray[Any]:
-    resample = sitk.ResampleImageFilter()
-    resample.SetInterpolator(sitk.sitkNearestNeighbor)
-    resample.SetSize(list(target.size))
-    resample.SetOutputSpacing(list(target.spacing))
-    resample.SetOutputOrigin(list(target.origin))
-    resample.SetOutputDirection(list(target.direction))
-    image = placed(sitk.GetImageFromArray(labelmap.array), labelmap.geometry)
-    return sitk.GetArrayFromImage(resample.Execute(image))
 
 
 def _boxes_meet(source: Geometry, target: Geometry) -> bool:

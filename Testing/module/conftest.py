@@ -72,6 +72,19 @@ def panel(module: Any, scene: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
+def logic(module: Any, scene: Any) -> Iterator[Any]:
+    """The module's logic for scripts; a job that a test leaves at work is ended."""
+    from SAMFineTune import SAMFineTuneLogic
+
+    logic = SAMFineTuneLogic()
+    yield logic
+    if logic.job is not None and not logic.job.isFinished:
+        logic.job.cancel()
+        logic.job.endForClosing()
+    logic.cleanup()
+
+
+@pytest.fixture
 def bundle(slicer_app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the panel takes for the starter's weights, there or removed by the test."""
     from SAMFineTuneLib.weights import choice as weights

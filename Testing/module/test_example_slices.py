@@ -19,15 +19,6 @@ pytestmark = pytest.mark.usefixtures("module", "scene")
 SHAPE = (12, 16, 20)
 
 
-@pytest.fixture
-def logic(module, scene):
-    from SAMFineTune import SAMFineTuneLogic
-
-    logic = SAMFineTuneLogic()
-    yield logic
-    logic.cleanup()
-
-
 def painted(*numbers: int, axis: int = 0) -> np.ndarray:
     mask = (
         box(SHAPE, (0, 12), (4, 12), (4, 15))

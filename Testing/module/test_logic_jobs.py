@@ -27,18 +27,6 @@ UNTAUGHT = {"weights": "random"}
 
 
 @pytest.fixture
-def logic(module, scene):
-    from SAMFineTune import SAMFineTuneLogic
-
-    logic = SAMFineTuneLogic()
-    yield logic
-    if logic.job is not None and not logic.job.isFinished:
-        logic.job.cancel()
-        logic.job.endForClosing()
-    logic.cleanup()
-
-
-@pytest.fixture
 def phantom(module, scene):
     from SAMFineTunePanel.module_test import labelSlices, makeVolume
 

@@ -51,18 +51,6 @@ slicer.app.aboutToQuit.emit()
 """
 
 
-@pytest.fixture
-def logic(module, scene):
-    from SAMFineTune import SAMFineTuneLogic
-
-    logic = SAMFineTuneLogic()
-    yield logic
-    if logic.job is not None and not logic.job.isFinished:
-        logic.job.cancel()
-        logic.job.endForClosing()
-    logic.cleanup()
-
-
 def trunk() -> tuple[Any, dict[str, np.ndarray]]:
     """A volume with a large and a small structure, both labelled on five slices."""
     k, j, i = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
