@@ -376,6 +376,18 @@ def test_job_folders_of_one_second_differ(tmp_path: Path, monkeypatch: pytest.Mo
         new_job_folder("apply")
 
 
+def test_a_folder_is_removed_a_part_of_a_large_file_at_a_time(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path / "job")
+    (folder.path / "inputs").mkdir(parents=True)
+    large = folder.path / "inputs" / "volume0.nrrd"
+    with large.open("wb") as file:
+        file.truncate(200 << 20)
+    folder.log_file.write_text("")
+    sizes = [large.stat().st_size for _part in folder.remove_in_parts() if large.exists()]
+    assert set(sizes) >= {136 << 20, 72 << 20, 8 << 20}
+    assert not folder.path.exists()
+
+
 def test_outputs_that_cannot_be_written_are_found_before_the_work(tmp_path: Path) -> None:
     require_writable(tmp_path / "new" / "model.safetensors")
     require_writable(tmp_path)
