@@ -19,9 +19,9 @@ from SAMFineTuneLib import cli
 from SAMFineTuneLib.jobs import process
 from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob, read_job
 from Testing.support.fake_cli import command_of
+from Testing.support.repository import REPOSITORY
 
-FAKE_CLI = Path(__file__).resolve().parents[2] / "support" / "fake_cli.py"
-ROOT = FAKE_CLI.parents[2]
+FAKE_CLI = REPOSITORY / "Testing" / "support" / "fake_cli.py"
 COMMANDS = (
     *("finetune", "apply", "evaluate", "models", "checkpoints", "storage", "hardware"),
     *("describe", "pretrain", "run"),
@@ -85,7 +85,7 @@ def program(fake: str | None, *words: str) -> list[str]:
 
 def environment(tmp_path: Path) -> dict[str, str]:
     cache = str(tmp_path / "cache")
-    return {**os.environ, "PYTHONPATH": str(ROOT), "SAMFINETUNE_CACHE": cache}
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "SAMFINETUNE_CACHE": cache}
 
 
 def job_folders(tmp_path: Path) -> list[Path]:

@@ -23,10 +23,8 @@ from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume, write_labelmap
 from SAMFineTuneLib.worker.events import Progress, parse_line
 from Testing.support.in_process import Ended, Shell, shell_of
+from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
-
-ROOT = Path(__file__).resolve().parents[3]
-
 
 # Steps that are over before a cancelled worker is ended by force.
 QUICK_STEPS = ("--batch", "1", "--scope", "decoder")
@@ -39,7 +37,7 @@ def environment(cache: Path) -> dict[str, str]:
         **os.environ,
         "SAMFINETUNE_CACHE": str(cache),
         "OMP_NUM_THREADS": "2",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(REPOSITORY),
     }
 
 

@@ -37,6 +37,7 @@ from SAMFineTuneLib.worker.events import (
 )
 from SAMFineTuneLib.worker.failure import error_event
 from SAMFineTuneLib.worker.json_text import to_json
+from Testing.support.repository import REPOSITORY
 
 
 def finetune_fields(**changed: Any) -> dict[str, Any]:
@@ -408,7 +409,7 @@ def test_client_side_loads_no_tensor_library() -> None:
 
 @pytest.mark.parametrize("word", ["killpg", "SIGKILL", "preexec_fn", "os.fork", "setsid"])
 def test_nothing_that_windows_lacks(word: str) -> None:
-    package = Path(__file__).parents[3] / "SAMFineTuneLib"
+    package = REPOSITORY / "SAMFineTuneLib"
     users = [file.name for file in package.rglob("*.py") if word in file.read_text("utf-8")]
     assert users == []
 
