@@ -249,6 +249,17 @@ def test_our_fault_keeps_the_job(shell_here: Shell, tmp_path: Path) -> None:
 
 
 @POSIX_ONLY
+def test_a_worker_that_dies_is_told_in_a_line_and_keeps_the_job(
+    shell_here: Shell, tmp_path: Path
+) -> None:
+    done = shell_here("finetune", *PAIR, "--output", "m.safetensors", fake="die")
+    assert (done.returncode, done.stdout) == (1, "")
+    (folder,) = job_folders(tmp_path)
+    assert f"run {folder}" in done.stderr and (folder / "job.json").is_file()
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
+
+
+@POSIX_ONLY
 @pytest.mark.parametrize(
     ("behaviour", "number", "group"),
     [("resumable", "SIGINT", True), ("long_step", "SIGINT", False), ("loop", "SIGTERM", False)],
