@@ -564,6 +564,8 @@ def test_run_refuses_a_job_that_does_not_fit(
     assert not desk.output.parent.exists()
 
 
+# test_cli.py asserts the same of `evaluate`.
+@pytest.mark.slow
 def test_the_real_commands_say_the_same(desk: Desk) -> None:
     words = ("--segmentation", desk.segmentation, "--output", desk.output)
     cache = desk.folder / "cache"

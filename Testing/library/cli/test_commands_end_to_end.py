@@ -287,7 +287,13 @@ def few_slices(tmp_path: Path) -> tuple[Path, Path]:
 
 
 # What each method trains in each scope is told by the tests of adaptation.
-@pytest.mark.parametrize(("method", "scope"), [("adapter", "encoder_decoder"), ("lora", "decoder")])
+@pytest.mark.parametrize(
+    ("method", "scope"),
+    [
+        ("adapter", "encoder_decoder"),
+        pytest.param("lora", "decoder", marks=pytest.mark.slow),
+    ],
+)
 def test_a_pretrained_backbone_is_adapted(
     method: str,
     scope: str,
