@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.evaluation.in_plane import InPlaneDistances
 from SAMFineTuneLib.evaluation.overlap import dice, iou_of
 from SAMFineTuneLib.evaluation.sheared_masks import straightened
-from SAMFineTuneLib.evaluation.surface import hausdorff_95, surface_dice
+from SAMFineTuneLib.evaluation.surface import TOLERANCE_MM, hausdorff_95, surface_dice
 from SAMFineTuneLib.geometry.axes import AXIS_NAMES, array_axis
 from SAMFineTuneLib.volumes import Geometry, Labelmap, labelmap_onto
 from SAMFineTuneLib.volumes.pictures.fitting import fits_by_pixels
@@ -86,7 +87,7 @@ def evaluate(
     labels: Iterable[int] | None = None,
     slices: Iterable[int] | None = None,
     axis: str = "axial",
-    tolerance_mm: float = 2.0,
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> Report:
     """DSC, IoU, NSD and Hausdorff distance of each label, in whole volumes or in chosen slices.
 
@@ -180,12 +181,11 @@ def _in_slices(
     predicted = np.moveaxis(prediction == label, axis, 0)
     true = np.moveaxis(reference == label, axis, 0)
     edges = np.delete(_edges(geometry), axis, axis=1)
-    near, distances = [], []
+    distances = InPlaneDistances(tolerance_mm)
     for slices in zip(predicted, true, strict=True):
         (one, other), spacing = straightened(slices, edges)
-        near.append(surface_dice(one, other, spacing, tolerance_mm))
-        distances.append(hausdorff_95(one, other, spacing))
-    return dice(predicted, true), _mean(near), _mean(distances)
+        distances.add(one, other, spacing)
+    return dice(predicted, true), distances.nsd, distances.hd95_mm
 
 
 def _edges(geometry: Geometry) -> NDArray[np.float64]:
