@@ -210,6 +210,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/case.py
   SAMFineTuneLib/volumes/coded_term.py
   SAMFineTuneLib/volumes/colour.py
+  SAMFineTuneLib/volumes/decoded_once.py
   SAMFineTuneLib/volumes/dicom/__init__.py
   SAMFineTuneLib/volumes/dicom/contours.py
   SAMFineTuneLib/volumes/dicom/dataset.py
@@ -226,8 +227,10 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/dicom/sources.py
   SAMFineTuneLib/volumes/dicom/stack.py
   SAMFineTuneLib/volumes/dicom/terms.py
+  SAMFineTuneLib/volumes/dicom/time_points.py
   SAMFineTuneLib/volumes/format_limits.py
   SAMFineTuneLib/volumes/fractional_segments.py
+  SAMFineTuneLib/volumes/frames.py
   SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
   SAMFineTuneLib/volumes/image_grid.py
@@ -245,6 +248,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/pictures/fitting.py
   SAMFineTuneLib/volumes/pictures/image.py
   SAMFineTuneLib/volumes/pictures/mask.py
+  SAMFineTuneLib/volumes/pictures/pages.py
   SAMFineTuneLib/volumes/pictures/segment_text.py
   SAMFineTuneLib/volumes/pictures/writing.py
   SAMFineTuneLib/volumes/quiet.py
