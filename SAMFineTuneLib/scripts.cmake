@@ -44,6 +44,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/examples/channel_names.py
   SAMFineTuneLib/examples/class_targets.py
   SAMFineTuneLib/examples/example.py
+  SAMFineTuneLib/examples/example_frames.py
   SAMFineTuneLib/examples/example_labels.py
   SAMFineTuneLib/examples/example_warnings.py
   SAMFineTuneLib/examples/image_list.py

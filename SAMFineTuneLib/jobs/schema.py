@@ -149,6 +149,7 @@ Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
 Merge = Annotated[dict[int, Literal["all"] | list[int]], AfterValidator(_check_merge)]
 OnTop = Annotated[list[str], PlainValidator(_check_on_top)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
+Frame = Annotated[int, Field(ge=0)]
 Series = Annotated[str, PlainValidator(_check_series)]
 # The networks have three input channels, and the first image of a case is one of them.
 Channels = Annotated[list[FilePath], Field(max_length=2)]
@@ -243,6 +244,11 @@ class Example(_Record):
         None,
         description="which series of a DICOM folder that holds several: its UID, or its number in "
         "the list that is shown if none is chosen",
+    )
+    frame: Frame | None = Field(
+        None,
+        description="which frame of a volume with an axis of time was labelled, counted from 0; "
+        "without it a segmentation of as many frames labels each frame on which it shows a label",
     )
 
     @property

@@ -176,7 +176,7 @@ def read_time_axis(path: Path, series: str | None = None) -> TimeAxis:
                 return ONE_FRAME
             reader = _reader(path)
         except RuntimeError as error:
-            raise explained(path) from error
+            raise _unreadable(path, str(error)) from error
         return time_axis(path, reader, _header(reader))
 
 
