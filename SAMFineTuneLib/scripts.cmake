@@ -34,6 +34,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/device.py
   SAMFineTuneLib/errors.py
   SAMFineTuneLib/evaluation/__init__.py
+  SAMFineTuneLib/evaluation/frames_report.py
   SAMFineTuneLib/evaluation/label_numbers.py
   SAMFineTuneLib/evaluation/overlap.py
   SAMFineTuneLib/evaluation/report.py
@@ -164,6 +165,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/slices/suggestion.py
   SAMFineTuneLib/tasks/__init__.py
   SAMFineTuneLib/tasks/apply.py
+  SAMFineTuneLib/tasks/apply_frames.py
   SAMFineTuneLib/tasks/apply_outputs.py
   SAMFineTuneLib/tasks/checkpoint.py
   SAMFineTuneLib/tasks/drawn_slices.py
@@ -178,6 +180,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/prompt_phase.py
   SAMFineTuneLib/tasks/runners.py
   SAMFineTuneLib/tasks/starting_point.py
+  SAMFineTuneLib/tasks/volume_segmentation.py
   SAMFineTuneLib/tasks/worker.py
   SAMFineTuneLib/tensor_file.py
   SAMFineTuneLib/training/__init__.py
@@ -232,6 +235,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/format_limits.py
   SAMFineTuneLib/volumes/fractional_segments.py
   SAMFineTuneLib/volumes/frames.py
+  SAMFineTuneLib/volumes/frames_writing.py
   SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
   SAMFineTuneLib/volumes/image_grid.py

@@ -44,6 +44,7 @@ def add_to(commands: Commands) -> None:
     add_field(parser, EvaluateJob, "labels", metavar="all|1,5")
     add_field(parser, EvaluateJob, "label_names", metavar="1=liver,5=spleen")
     add_field(parser, EvaluateJob, "slices", metavar="3,4,5")
+    add_field(parser, EvaluateJob, "frames", metavar="0,3,5-9")
     add_field(parser, EvaluateJob, "merge", metavar="1+2=3|all=1", type=merges_of_labels)
     add_field(parser, EvaluateJob, "axis")
     add_field(parser, EvaluateJob, "tolerance_mm", metavar="MM")
