@@ -26,7 +26,8 @@ from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 _DESCRIPTION = """\
 Segment whole volumes with a tuned model. The segmentation has the volume's own geometry and the
 label numbers that the model was trained with. In a folder, masks of pictures are written as PNG, or
-as TIFF for TIFF.
+as TIFF for TIFF. An image with an axis of time (4-D NIfTI, .seq.nrrd, DICOM series) is segmented
+frame by frame, and the result has the same axis.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib apply --model liver.safetensors --volume ct.nii.gz \\

@@ -19,7 +19,8 @@ _DESCRIPTION = """\
 Compare a segmentation with a reference: for each label the Dice similarity coefficient (DSC), the
 intersection over union (IoU), the normalised surface distance (NSD) at a tolerance in mm and the
 95th-percentile Hausdorff distance (HD95) in mm, over the whole volume or over chosen slices.
-A segmentation on another grid is resampled onto the grid of the reference.
+A segmentation on another grid is resampled onto the grid of the reference. Segmentations with an
+axis of time are compared frame by frame.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib evaluate --prediction whole.nii.gz --reference truth.nii.gz \\

@@ -32,7 +32,8 @@ one file that `apply` uses. Volumes are NIfTI, NRRD, MetaImage files, DICOM fold
 (PNG, JPEG, TIFF, BMP); a segmentation may be on another grid than its volume as long as it lies
 over it. The mask of a picture has its size: grey values, a palette, or a colour for each structure.
 
-Slices are numbered from 0 along the axis, in the index order of the volume's file.
+Slices are numbered from 0 along the axis, in the index order of the volume's file. Of a volume with
+an axis of time (4-D NIfTI, .seq.nrrd, DICOM series) --frame says which frame was labelled.
 Ctrl-C cancels; the job is kept, and the last line says how to continue it.
 """
 _EXAMPLE = """\

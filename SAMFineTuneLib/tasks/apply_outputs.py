@@ -110,7 +110,7 @@ def _endings(
         place is not None and not (names_an_image(place) or names_a_dicom_segmentation(place))
         for place in (job.output, job.uncertainty)
     )
-    if grid.is_picture:
+    if grid.is_picture and grid.size[2] == 1:
         return _TIFF_ENDINGS if path.suffix.lower() in (".tif", ".tiff") else _PNG_ENDINGS
     if not into_folder or can_hold(endings.segmentation, grid):
         return endings

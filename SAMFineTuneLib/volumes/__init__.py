@@ -2,6 +2,7 @@
 
 from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.volumes.format_limits import can_hold, require_holdable
+from SAMFineTuneLib.volumes.frames_writing import write_frames
 from SAMFineTuneLib.volumes.labelmap import Labelmap, labelmap_onto
 from SAMFineTuneLib.volumes.reading import (
     read_grid,
@@ -32,6 +33,7 @@ __all__ = [
     "read_time_of_labels",
     "read_volume",
     "require_holdable",
+    "write_frames",
     "write_labelmap",
     "write_volume",
 ]

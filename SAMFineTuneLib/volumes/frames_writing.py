@@ -6,8 +6,9 @@ import gzip
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from urllib.parse import quote
@@ -25,7 +26,7 @@ from SAMFineTuneLib.volumes.format_limits import TOLERANCE, require_holdable
 from SAMFineTuneLib.volumes.frames import TimeAxis
 from SAMFineTuneLib.volumes.image_file import read_geometry, read_image, read_time_axis
 from SAMFineTuneLib.volumes.image_grid import placed
-from SAMFineTuneLib.volumes.labelmap import Labelmap
+from SAMFineTuneLib.volumes.labelmap import Labelmap, smallest_label_type
 from SAMFineTuneLib.volumes.quiet import itk_quiet
 from SAMFineTuneLib.volumes.segment_header import segment_fields
 from SAMFineTuneLib.volumes.writing import (
@@ -147,6 +148,39 @@ class FrameStore:
                 for frame in range(self._frames)
             ]
         )
+
+
+def write_frames(
+    path: str | os.PathLike[str],
+    labelmaps: Sequence[Labelmap],
+    time: TimeAxis | None = None,
+    *,
+    compress: bool = True,
+) -> None:
+    """Write segmentations of one grid as the frames of one file.
+
+    Args:
+        path: the file; its ending is one of `FRAME_ENDINGS`.
+        labelmaps: one for each frame, at least one. NRRD keeps the names, colours and terms of the
+            first one.
+        time: the axis of time, such as that of the image (`read_time`); None where it is unknown.
+        compress: as for `write_volume`.
+
+    Raises:
+        InputError: as `written_frames`; or the segmentations lie on different grids.
+    """
+    first, path = labelmaps[0], Path(path)
+    kind = smallest_label_type(max(int(each.array.max(initial=0)) for each in labelmaps))
+    axis = replace(time or TimeAxis(1), frames=len(labelmaps))
+    with written_frames(path, first.geometry, axis, kind, first, compress) as store:
+        for number, labelmap in enumerate(labelmaps):
+            if not labelmap.geometry.same_as(first.geometry):
+                raise InputError(
+                    f"frame {number} of '{path.name}' would lie elsewhere than frame 0",
+                    "Give segmentations of one grid",
+                    code="uneven_frames",
+                )
+            store.put(number, labelmap.array)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from SAMFineTuneLib.volumes.nibabel_file import (
 from SAMFineTuneLib.volumes.nifti_check import DamagedFileError, non_finite_voxels
 from SAMFineTuneLib.volumes.nifti_place import Place, nifti_place
 from SAMFineTuneLib.volumes.nrrd_slice import read_slice
-from SAMFineTuneLib.volumes.pictures.decoding import is_picture
+from SAMFineTuneLib.volumes.pictures.decoding import is_picture, is_tiff
 from SAMFineTuneLib.volumes.pictures.image import picture_geometry, read_picture
 from SAMFineTuneLib.volumes.pictures.pages import read_pages
 from SAMFineTuneLib.volumes.quiet import itk_quiet, sheared_nifti_allowed
@@ -121,7 +122,10 @@ def read_image(
         array.reshape(-1)[of_frame - number * array.size] = np.nan
     header = {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
     remarks = (*remarks, *place.remarks, *spacing_remarks(path))
-    return ReadImage(array, place.geometry, header, modality, remarks)
+    geometry = place.geometry
+    if is_tiff(path):
+        geometry = replace(geometry, is_picture=True)
+    return ReadImage(array, geometry, header, modality, remarks)
 
 
 def read_geometry(path: Path, series: str | None = None) -> Geometry:

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from SAMFineTuneLib.volumes import read_grid, read_labelmap, read_time, read_volume
+from SAMFineTuneLib.volumes import (
+    Geometry,
+    Labelmap,
+    labelmap_onto,
+    read_grid,
+    read_labelmap,
+    read_time,
+    read_volume,
+)
 from Testing.support.volume_geometries import refused
 
 VALUES = np.random.default_rng(0).integers(0, 255, (3, 10, 12, 4)).astype(np.uint8)
@@ -70,3 +78,17 @@ def test_a_stack_of_masks(tmp_path):
     np.testing.assert_array_equal(read_labelmap(path).array, labels)
     assert refused(read_labelmap, pages(tmp_path / "c.tif", of(COLOUR))).code == "not_scalar"
     assert refused(read_volume, path, frame=1).code == "no_such_frame"
+
+
+def test_a_mask_is_laid_over_its_image_page_by_page(tmp_path):
+    image = read_volume(pages(tmp_path / "i.tif", of(GREY), dpi=(254, 254)))
+    labels = (GREY % 3).astype(np.uint8)
+    mask = read_labelmap(pages(tmp_path / "m.tif", of(labels)))
+    assert image.geometry.spacing != mask.geometry.spacing
+    np.testing.assert_array_equal(labelmap_onto(mask, image.geometry).array, labels)
+    fewer = read_labelmap(pages(tmp_path / "f.tif", of(labels[:2])))
+    error = refused(labelmap_onto, fewer, image.geometry)
+    assert error.code == "other_size" and "2 pages of 12 x 10" in error.message
+    one = Geometry((12, 10, 1), (0.1, 0.1, 1.0), (0.0, 0.0, 1.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    laid = labelmap_onto(Labelmap(labels[1:2], one), image.geometry)
+    np.testing.assert_array_equal(laid.array, np.where([[[0]], [[1]], [[0]]], labels, 0))
