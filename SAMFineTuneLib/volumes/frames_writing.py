@@ -329,7 +329,7 @@ def _fields(time: TimeAxis, labels: Labelmap | None) -> dict[str, str]:
     """The fields by which 3D Slicer reads a sequence, and those of the segments."""
     values = time.values
     if len(values) != time.frames:
-        values = tuple(f"{number * (time.step or 1.0):.9g}" for number in range(time.frames))
+        values = tuple(f"{number * (time.step or 1.0):.6g}" for number in range(time.frames))
     node = "LabelMapVolume" if labels is not None else "ScalarVolume"
     fields = {
         "DataNodeClassName": f"vtkMRML{node}Node",

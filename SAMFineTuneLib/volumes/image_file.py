@@ -17,7 +17,7 @@ from SAMFineTuneLib.geometry.grid import Geometry
 from SAMFineTuneLib.geometry.nifti_forms import read_forms, voxel_file
 from SAMFineTuneLib.volumes.decoded_once import kept
 from SAMFineTuneLib.volumes.dicom.header import is_dicom
-from SAMFineTuneLib.volumes.dicom.series import dicom_frames, read_dicom_file, read_series
+from SAMFineTuneLib.volumes.dicom.series import dicom_time_axis, read_dicom_file, read_series
 from SAMFineTuneLib.volumes.frames import ONE_FRAME, TimeAxis, require_frame, time_axis
 from SAMFineTuneLib.volumes.image_grid import grid_of
 from SAMFineTuneLib.volumes.nibabel_file import (
@@ -168,7 +168,7 @@ def read_time_axis(path: Path, series: str | None = None) -> TimeAxis:
     """
     _check_readable(path)
     if path.is_dir() or is_dicom(path):
-        return TimeAxis(dicom_frames(path, series))
+        return dicom_time_axis(path, series)
     if is_for_nibabel(path):
         return time_axis_with_nibabel(path)
     if is_picture(path):

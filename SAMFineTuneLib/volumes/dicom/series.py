@@ -95,8 +95,8 @@ def read_dicom_file(path: Path, wanted: str | None = None, frame: int | None = N
     return _volume(path, series, _others_beside(header), frame)
 
 
-def dicom_frames(path: Path, wanted: str | None = None) -> int:
-    """How many frames the volume of a file or of a series in a folder has, from headers alone.
+def dicom_time_axis(path: Path, wanted: str | None = None) -> TimeAxis:
+    """The axis of time of the volume of a file or of a series in a folder, from headers alone.
 
     Raises:
         InputError: as `read_series`, as far as headers show it.
@@ -105,7 +105,8 @@ def dicom_frames(path: Path, wanted: str | None = None) -> int:
         planes = choose_series(path, _found(path, wanted)[0], wanted).planes
     else:
         planes = list(_image_header(path).planes)
-    return len(_time_points(path, planes).frames)
+    points = _time_points(path, planes)
+    return TimeAxis(len(points.frames), points.step)
 
 
 def _image_header(path: Path) -> DicomFile:

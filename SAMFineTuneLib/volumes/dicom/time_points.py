@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from SAMFineTuneLib.errors import InputError
@@ -21,6 +22,9 @@ _NO_TIMES = ("echo time", "echo", "b-value")
 # Planes closer to each other than this, in mm, are at one place.
 _ONE_PLACE = 1e-2
 
+# How far a time between frames may lie off the mean of all, as a part of it.
+_UNEVEN = 0.1
+
 Place = tuple[int, ...]
 
 
@@ -31,10 +35,13 @@ class TimePoints:
     Attributes:
         frames: the planes of each frame, in the order of time; one frame for a 3-D volume.
         field: the name of the field that gave the order; "" for one frame.
+        step: time from one frame to the next in seconds, the mean over all places; 0 if the field
+            does not tell it, or tells uneven ones.
     """
 
     frames: tuple[tuple[Plane, ...], ...]
     field: str = ""
+    step: float = 0.0
 
 
 def time_points(where: Path, planes: Sequence[Plane]) -> TimePoints:
@@ -73,7 +80,8 @@ def time_points(where: Path, planes: Sequence[Plane]) -> TimePoints:
     ordered = [sorted(each, key=lambda plane: _time(plane, field)) for each in places.values()]
     frames = (tuple(each[number] for each in ordered) for number in range(most))
     # Overviews are left out of each frame, with a remark, by `arrange`.
-    return TimePoints(tuple((*each, *overviews) for each in frames), field)
+    step = _step([[each.phase[field] for each in planes] for planes in ordered], field)
+    return TimePoints(tuple((*each, *overviews) for each in frames), field, step)
 
 
 def moved_between(planes: Sequence[Plane]) -> str:
@@ -119,6 +127,28 @@ def _orders(places: dict[Place, list[Plane]], name: str) -> bool:
         if len(times) < len(planes):
             return False
     return True
+
+
+def _step(times: Sequence[Sequence[str]], field: str) -> float:
+    """The mean time between frames in seconds, where it is the same between all of them."""
+    if field not in ("trigger time", "acquisition time", "time"):
+        return 0.0
+    try:
+        seconds = [[_seconds(each, field) for each in of_place] for of_place in times]
+    except ValueError:
+        return 0.0
+    gaps = [later - time for each in seconds for time, later in pairwise(each)]
+    mean = sum(gaps) / len(gaps)
+    even = all(abs(gap - mean) < _UNEVEN * mean for gap in gaps)
+    return mean if even and mean > 0 else 0.0
+
+
+def _seconds(text: str, field: str) -> float:
+    """Milliseconds after the trigger, or a time of the day, HHMMSS.FFFFFF."""
+    if field == "trigger time":
+        return float(text) / 1000.0
+    digits = text.replace(":", "").ljust(6, "0")
+    return int(digits[:2]) * 3600.0 + int(digits[2:4]) * 60.0 + float(digits[4:])
 
 
 def _time(plane: Plane, name: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from SAMFineTuneLib.volumes import read_grid, read_labelmap, read_time, read_vol
 from SAMFineTuneLib.volumes.writing import write_volume
 from Testing.support.films import film, write_film
 from Testing.support.in_process import Shell, shell_of
+from Testing.support.synthetic_dicom_series import cine
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
 
@@ -65,13 +67,13 @@ def model(desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def by_brightness(monkeypatch: pytest.MonkeyPatch) -> None:
+def by_brightness(monkeypatch: pytest.MonkeyPatch, least: float = 500) -> None:
     """In place of the network's labels: label 5 where the image is bright, which tells frames."""
     predict = volume_prediction.predict_volume
 
     def predicted(segmenter, card, volume, *arguments, **named):
         found = predict(segmenter, card, volume, *arguments, **named)
-        found.labelmap.array[...] = np.where(volume.array > 500, 5, 0)
+        found.labelmap.array[...] = np.where(volume.array > least, 5, 0)
         return found
 
     monkeypatch.setattr("SAMFineTuneLib.tasks.volume_segmentation.predict_volume", predicted)
@@ -154,6 +156,45 @@ def test_a_sequence_gives_a_sequence(model: Path, shell: Shell, tmp_path: Path) 
     assert ended.code == 0, ended.err
     names = {each.name for each in (tmp_path / "out").iterdir()}
     assert names == {"heart_segmentation.seq.nrrd", "heart_uncertainty.seq.nrrd"}
+
+
+def test_a_dicom_series_in_time(
+    model: Path, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_brightness(monkeypatch, 1000)
+    folder = cine(tmp_path / "cine", "TriggerTime", [[80.0, 0.0, 40.0]] * 4)
+    found = tmp_path / "found.nii.gz"
+    ended = shell("apply", "--model", model, "--volume", folder, "--output", found)
+    assert ended.code == 0, ended.err
+    assert ended.err.count("3 frames of cine are ordered by their trigger time") == 1
+    assert read_time(found).step == pytest.approx(0.04)
+    assert read_grid(found).same_as(read_grid(folder), 0.01)
+    for number in range(3):
+        image = read_volume(folder, frame=number).array
+        labels = read_labelmap(found, frame=number, empty_ok=True).array
+        np.testing.assert_array_equal(labels, np.where(image > 1000, 5, 0))
+
+
+def test_frames_of_a_single_slice(shell: Shell, tmp_path: Path) -> None:
+    volumes, labels = film(FRAMES)
+    grid = replace(volumes[0].geometry, size=(24, 24, 1))
+    path = write_film(tmp_path / "cine.nii", [each.array[2:3] for each in volumes], grid)
+    for number in (0, 2):
+        drawn = replace(labels[number], array=labels[number].array[2:3], geometry=grid)
+        write_labelmap(tmp_path / f"{number}.nii.gz", drawn)
+    words: list[object] = []
+    for number in (0, 2):
+        words += ["--volume", path, "--segmentation", tmp_path / f"{number}.nii.gz"]
+        words += ["--frame", number]
+    learnt, found = tmp_path / "m.safetensors", tmp_path / "found.nii.gz"
+    words += ["--steps", 2, "--batch", 1, "--weights", "random", "--output", learnt]
+    ended = shell("finetune", *words)
+    assert ended.code == 0, ended.err
+    # Both frames show the same slice, so that nothing is left to measure on.
+    assert ended.result["metrics"]["held_out"] == "none"
+    ended = shell("apply", "--model", learnt, "--volume", path, "--output", found)
+    assert ended.code == 0, ended.err
+    assert nibabel.load(found).shape == (24, 24, 1, FRAMES)
 
 
 def test_drawn_slices_are_kept_on_their_frame_alone(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,9 @@ import pytest
 
 from SAMFineTuneLib.volumes import read_grid, read_time, read_volume
 from Testing.support.synthetic_dicom_series import (
-    OBLIQUE,
+    PER_FRAME,
     SPACING,
+    cine,
     dataset,
     multi_frame,
     one,
@@ -22,33 +22,6 @@ from Testing.support.synthetic_dicom_series import (
 )
 
 SLICES = 4
-# Frame n shows the values of its place plus this for each frame.
-PER_FRAME = 1000
-
-
-def cine(folder: Path, field: str, times: list[list[Any]], orientation=OBLIQUE, **more) -> Path:
-    """A series with a file for each time of each slice; files lie in an order that tells nothing.
-
-    Args:
-        folder: for the files.
-        field: which tells the time.
-        times: for each slice the value of the field for each frame.
-        orientation: of the slices.
-        more: further fields.
-    """
-    number = 0
-    for place, of_slice in zip(places_along(len(times), 5.0, orientation), times, strict=True):
-        for frame, time in enumerate(of_slice):
-            number += 7
-            told = {
-                "ImagePositionPatient": [float(each) for each in place],
-                "ImageOrientationPatient": list(orientation),
-                field: time,
-                **more,
-            }
-            data = dataset(pixels(place, orientation) + PER_FRAME * frame, **told)
-            save(data, folder / f"im{number % 101:03}.dcm")
-    return folder
 
 
 def shown(volume: Any) -> int:
@@ -82,6 +55,20 @@ def test_frames_are_ordered_by_what_tells_the_time(tmp_path, field, times):
     assert read_grid(folder).same_as(volume.geometry)
     error = refused(folder)
     assert error.code == "frame_not_chosen" and "3 frames" in error.message
+
+
+@pytest.mark.parametrize(
+    ("field", "times", "step"),
+    [
+        ("TriggerTime", [[0.0, 40.0, 80.0], [3.0, 43.5, 83.0]], 0.04),
+        ("AcquisitionTime", [["115958.5", "120000", "120001.5"]], 1.5),
+        ("TriggerTime", [[0.0, 40.0, 120.0]], 0.0),
+        ("AcquisitionNumber", [[1, 2, 3]], 0.0),
+    ],
+)
+def test_the_time_between_frames(tmp_path, field, times, step):
+    folder = cine(tmp_path / "cine", field, times)
+    assert read_time(folder).step == pytest.approx(step, abs=1e-3)
 
 
 def test_a_single_slice_in_time(tmp_path):
