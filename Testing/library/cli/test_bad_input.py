@@ -157,7 +157,7 @@ def test_a_4d_volume(desk: Desk) -> None:
     bad = desk.folder / "film.nii.gz"
     sitk.WriteImage(sitk.JoinSeries(slices), str(bad))
     with desk.nothing_changes():
-        refused(desk.finetune(volume=bad), "film.nii.gz", "4-D")
+        refused(desk.finetune(volume=bad), "film.nii.gz", "3 frames", "--frame")
 
 
 def test_a_volume_of_vectors(desk: Desk) -> None:
