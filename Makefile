@@ -45,7 +45,7 @@ panel: $(READY)
 
 test-slow: $(READY)
 	$(RUN) -m pytest Testing -m slow
-	$(RUN) Testing/run_module_tests.py readme -- -m slow
+	$(RUN) Testing/run_module_tests.py readme correction_script -- -m slow
 
 lint: $(READY)
 	$(RUN) -m ruff check .

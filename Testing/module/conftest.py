@@ -17,6 +17,16 @@ import pytest
 from Testing.host import boot, dialogs, errors, load_module
 from Testing.support.repository import MODULE
 
+HARDWARE = {
+    "processors": 2,
+    "memory_bytes": 16_000_000_000,
+    "devices": [{"name": "cpu", "description": "x86_64", "memory_bytes": 16_000_000_000}],
+    "torch": "2.13.0",
+    "problems": [],
+    "preset": "laptop",
+    "why": "no GPU that torch can use was found",
+}
+
 
 @pytest.fixture(scope="session")
 def slicer_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
@@ -55,13 +65,17 @@ def scene(slicer_app: Any) -> Iterator[Any]:
 def module(slicer_app: Any) -> Any:
     """The module, loaded as Slicer does when it starts; its panel is not made yet.
 
-    What the panel imports in the background when it is opened for the first time is there already.
+    What the panel imports and finds out in the background when it is opened for the first time is
+    there already. The walkthrough asks for the hardware as the panel does.
     """
     container = load_module(MODULE)
     slicer_app.app.startupCompleted.emit()
     from SAMFineTunePanel.worker.library_parts import importingLibraryParts
 
     list(importingLibraryParts())
+    from SAMFineTunePanel.module_state import theModuleState
+
+    theModuleState().hardware.found = dict(HARDWARE)
     return container
 
 

@@ -162,6 +162,8 @@ def test_the_real_worker_answers_and_outlives_a_kill(logic, nodes):
     assert {5, 6} <= set(between.slices) and held(nodes, "liver")[6, 20, 25]
 
 
+# The test of the real worker that is killed and answers again asks it in the same way.
+@pytest.mark.slow
 def test_an_image_without_contrast_is_refused_by_the_real_worker(logic, nodes):
     volume = add_volume(np.full(SHAPE, 7, np.int16), placement(), "flat")
     with pytest.raises(ValueError, match="same value") as refused:

@@ -55,6 +55,9 @@ class Desktop:
 
 @pytest.fixture
 def desktop(module, scene, process_events):
+    from SAMFineTunePanel.module_state import theModuleState
+
+    theModuleState().hardware.found = None
     desktop = Desktop(module, process_events)
     yield desktop
     job = desktop.panel._logic.job
