@@ -43,6 +43,18 @@ def test_slices_of_a_single_volume_are_held_out_but_no_empty_ones() -> None:
         assert slices[held_out.validation[0]].is_labelled
 
 
+def test_a_slice_is_held_out_in_all_frames_of_its_volume() -> None:
+    frames = range(3)
+    slices = [a_slice({1}, 0, number) for _ in frames for number in range(8)]
+    slices += [a_slice(set(), 0, number) for _ in frames for number in (8, 9)]
+    for seed in range(5):
+        held_out = split(slices, seed)
+        (number,) = {slices[each].number for each in held_out.validation}
+        assert held_out.by == "slice" and len(held_out.validation) == 3 and number < 8
+        assert number not in {slices[each].number for each in held_out.training}
+    assert split([a_slice({1}, 0, 4) for _ in frames], seed=0).by == "none"
+
+
 def test_a_volume_that_alone_has_a_class_stays() -> None:
     slices = [a_slice({1}, 0), a_slice({1, 2}, 1), a_slice({1}, 2)]
     for seed in range(8):
