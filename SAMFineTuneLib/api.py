@@ -23,6 +23,7 @@ from typing import Any
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.evaluation.report import Report
 from SAMFineTuneLib.evaluation.report import evaluate as _measure
+from SAMFineTuneLib.evaluation.surface import TOLERANCE_MM
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
@@ -141,7 +142,9 @@ def apply(
     return keep_largest_components(found) if largest_component else found
 
 
-def evaluate(prediction: Labelmap, reference: Labelmap, tolerance_mm: float = 2.0) -> Report:
+def evaluate(
+    prediction: Labelmap, reference: Labelmap, tolerance_mm: float = TOLERANCE_MM
+) -> Report:
     """DSC and NSD of each label in whole volumes; see `evaluation.report.evaluate`."""
     return _measure(prediction, reference, tolerance_mm=tolerance_mm)
 

@@ -35,6 +35,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/errors.py
   SAMFineTuneLib/evaluation/__init__.py
   SAMFineTuneLib/evaluation/frames_report.py
+  SAMFineTuneLib/evaluation/in_plane.py
   SAMFineTuneLib/evaluation/label_numbers.py
   SAMFineTuneLib/evaluation/overlap.py
   SAMFineTuneLib/evaluation/report.py
@@ -106,6 +107,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/models/__init__.py
   SAMFineTuneLib/models/card_check.py
   SAMFineTuneLib/models/library.py
+  SAMFineTuneLib/models/measured_text.py
   SAMFineTuneLib/models/model_file.py
   SAMFineTuneLib/models/name.py
   SAMFineTuneLib/networks/__init__.py
@@ -188,6 +190,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/eager_adamw.py
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
+  SAMFineTuneLib/training/held_out_distances.py
   SAMFineTuneLib/training/loop.py
   SAMFineTuneLib/training/loss.py
   SAMFineTuneLib/training/mask_loss.py

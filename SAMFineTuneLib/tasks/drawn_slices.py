@@ -144,15 +144,14 @@ def _of_model(
         on_top=example.on_top,
         merge=example.merge,
     )
+    # A frame of several on which nothing is drawn is one that nobody has looked at.
+    if frame is not None and example.frame is None and not labelmap.labels:
+        return labelmap_onto(labelmap, volume.geometry, empty_anywhere=True), []
     if example.labels == "all":
         require_other_values(volume, labelmap, example.volume, example.segmentation)
     for remark in other_frame_of_reference(labelmap, example.segmentation, example.volume):
         warn(remark)
-    if labelmap.labels:
-        labelmap = labelmap_onto(labelmap, volume.geometry)
-    else:
-        nothing = np.zeros(volume.geometry.shape, labelmap.array.dtype)
-        labelmap = replace(labelmap, array=nothing, geometry=volume.geometry)
+    labelmap = labelmap_onto(labelmap, volume.geometry, empty_anywhere=True)
     for remark in labelmap.remarks:
         warn(remark)
     if (

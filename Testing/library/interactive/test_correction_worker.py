@@ -47,6 +47,7 @@ from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.volumes import read_volume, write_volume
 from SAMFineTuneLib.worker.events import Log
 from Testing.support.films import write_film
+from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import dsc, head
 from Testing.support.tuned_starter import write_model
 
@@ -423,7 +424,7 @@ class Worker:
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            cwd=Path(__file__).parents[3],
+            cwd=REPOSITORY,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         self.heard: queue.Queue[Any] = queue.Queue()
@@ -495,6 +496,8 @@ def test_a_session_from_ready_to_close(start: Callable[..., Worker]) -> None:
     assert worker.wait() == 0
 
 
+# test_hostile_sessions.py asserts the same of settings that cannot be.
+@pytest.mark.slow
 def test_a_worker_that_cannot_begin_says_why(tmp_path: Path) -> None:
     worker = Worker(session_folder(tmp_path / "session", tmp_path / "absent.nrrd"))
     failure = worker.until_type(Failure)
