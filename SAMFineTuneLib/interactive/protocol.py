@@ -44,6 +44,7 @@ class SessionSettings(_Message):
     Attributes:
         volume: file of the image, or a DICOM folder.
         series: which series of a DICOM folder, by number or UID; None if it holds only one.
+        frame: which frame of an image with an axis of time, counted from 0; None if it has none.
         channels: further images of the same case, in the order of the model.
         model: file of a tuned model; None works with the backbone as it is.
         backbone: which backbone, if there is no model.
@@ -55,6 +56,7 @@ class SessionSettings(_Message):
 
     volume: Path
     series: str | None = None
+    frame: Annotated[int, Field(ge=0)] | None = None
     channels: list[Path] = []
     model: Path | None = None
     backbone: str = "starter"

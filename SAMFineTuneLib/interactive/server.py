@@ -77,7 +77,7 @@ class CorrectionServer:
         self._receive = receive
         self._waiting: deque[Request] = deque()
         settings = read_settings(folder)
-        volume = read_case(settings.volume, settings.channels, settings.series)
+        volume = read_case(settings.volume, settings.channels, settings.series, settings.frame)
         axis = settings.axis or _axis_of_thickest(volume.geometry)
         networks = load_networks(settings, max(SliceStack.of(volume, axis).slice_shape))
         if networks.card is not None:

@@ -44,7 +44,7 @@ def apply_to_frames(
     grid: Geometry,
     axis: TimeAxis,
     output: Output,
-    progress: Callable[[float], Progress],
+    progress: Callable[[int], Progress],
 ) -> dict[str, Any]:
     """Segments the chosen frames of a case; the result has all frames, the others empty.
 
@@ -71,14 +71,15 @@ def apply_to_frames(
     axes: set[str] = set()
     with ExitStack() as stack:
         names = _names(segmentation.card, grid)
-        store = stack.enter_context(
-            written_frames(output.segmentation, grid, axis, kind, names, compress)
-        )
+        # What is opened last is written first.
         doubts = None
         if output.uncertainty is not None:
             doubts = stack.enter_context(
                 written_frames(output.uncertainty, grid, axis, np.float32, None, compress)
             )
+        store = stack.enter_context(
+            written_frames(output.segmentation, grid, axis, kind, names, compress)
+        )
         stack.enter_context(decoded_once())
         for done, number in enumerate(chosen):
             volume = segmentation.read(case, number)

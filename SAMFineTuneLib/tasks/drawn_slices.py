@@ -42,7 +42,8 @@ def require_drawn(
         series: the DICOM series that was chosen for each volume; () where none was.
 
     Raises:
-        InputError: a segmentation that is not there, or that is the volume itself.
+        InputError: a segmentation that is not there, that is the volume itself, or of which it is
+            not known to which frame of the volume it belongs.
     """
     chosen = list(zip(volumes, series or [None] * len(volumes), strict=True))
     of_these = [
@@ -59,6 +60,7 @@ def require_drawn(
             )
         if each.labels == "all":
             require_two_files(each.volume, each.segmentation)
+        frames_of(each)
     if drawn and not of_these:
         warn("none of the examples is of a volume that is segmented: nothing is known as drawn")
 
@@ -142,6 +144,9 @@ def _of_model(
         on_top=example.on_top,
         merge=example.merge,
     )
+    # A frame of several on which nothing is drawn is one that nobody has looked at.
+    if frame is not None and example.frame is None and not labelmap.labels:
+        return labelmap_onto(labelmap, volume.geometry, empty_anywhere=True), []
     if example.labels == "all":
         require_other_values(volume, labelmap, example.volume, example.segmentation)
     for remark in other_frame_of_reference(labelmap, example.segmentation, example.volume):

@@ -134,9 +134,13 @@ class Validation:
 
 
 def _batches(slices: Sequence[LabelledSlice], size: int) -> list[list[int]]:
-    """Batches of positions; slices of one batch are of one volume, with one shape and window."""
+    """Batches of positions; slices of one batch are of one volume, with one shape and window.
+
+    The frames of a volume have windows of their own.
+    """
     batches = []
-    for _, group in groupby(range(len(slices)), key=lambda position: slices[position].volume):
+    kinds = [(each.volume, each.window) for each in slices]
+    for _, group in groupby(range(len(slices)), key=kinds.__getitem__):
         same = list(group)
         batches += [same[start : start + size] for start in range(0, len(same), size)]
     return batches

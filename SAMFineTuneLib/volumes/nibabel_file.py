@@ -59,16 +59,19 @@ def read_with_nibabel(path: Path, frame: int | None = None) -> NibabelImage:
     """
     nibabel = _nibabel(path)
     header, geometry, remarks = _header(nibabel, path)
-    number = require_frame(path, _time_axis(path, header), frame)
+    axis = _time_axis(path, header)
+    number = require_frame(path, axis, frame)
 
     def decoded() -> NDArray[Any]:
         with _damage_in_words(path, nibabel):
             _check_length(path, header)
             return np.asanyarray(_opened(nibabel, path).dataobj)
 
-    array = kept(path, "array", decoded)
-    if array.ndim > 3:
-        array = array[:, :, :, number]
+    if axis.frames > 1:
+        # A copy, because what was decoded is kept for the other frames.
+        array = kept(path, "array", decoded)[:, :, :, number].copy(order="F")
+    else:
+        array = decoded()
     volume = _as_volume(array, header.get_data_dtype())
     if volume.shape != geometry.shape:
         raise _damaged(path)

@@ -52,14 +52,7 @@ def read_volume(
             frames and none is chosen, or there is no such frame.
     """
     path = Path(path)
-    kind = dicom_labels_text(path)
-    if kind is not None:
-        raise InputError(
-            f"'{path}' holds {kind}, not an image",
-            "Name the image, such as the folder of its DICOM series; this file can be given as its "
-            "segmentation",
-            code="not_an_image",
-        )
+    _refuse_labels(path)
     read = read_image(path, series, frame=frame, colours_ok=True)
     array, non_finite = _finite(path, read.array)
     remarks = (*read.remarks, *_non_finite_remark(path, non_finite))
@@ -77,6 +70,17 @@ def read_volume(
     )
 
 
+def _refuse_labels(path: Path) -> None:
+    kind = dicom_labels_text(path)
+    if kind is not None:
+        raise InputError(
+            f"'{path}' holds {kind}, not an image",
+            "Name the image, such as the folder of its DICOM series; this file can be given as its "
+            "segmentation",
+            code="not_an_image",
+        )
+
+
 def read_grid(path: str | os.PathLike[str], series: str | None = None) -> Geometry:
     """The geometry of a volume, or of each frame; for most files only the header is read.
 
@@ -92,7 +96,9 @@ def read_time(path: str | os.PathLike[str], series: str | None = None) -> TimeAx
     Raises:
         InputError: as `read_volume`, as far as the header shows it.
     """
-    return read_time_axis(Path(path), series)
+    path = Path(path)
+    _refuse_labels(path)
+    return read_time_axis(path, series)
 
 
 def read_time_of_labels(path: str | os.PathLike[str]) -> TimeAxis:

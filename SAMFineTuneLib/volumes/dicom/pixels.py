@@ -27,7 +27,7 @@ _SCALES = (
 )
 
 
-def voxels(where: Path, planes: Sequence[Plane]) -> NDArray[Any]:
+def voxels(where: Path, planes: Sequence[Plane], in_time: bool = False) -> NDArray[Any]:
     """True values (k, j, i); floating point if the planes are not all stored in the same way.
 
     Of a colour image red, green, blue (k, j, i, 3), as ITK converts them.
@@ -35,6 +35,7 @@ def voxels(where: Path, planes: Sequence[Plane]) -> NDArray[Any]:
     Args:
         where: the file or folder that messages name.
         planes: planes of the same size, in order.
+        in_time: whether the same files hold other frames, so that what is decoded of them is kept.
 
     Raises:
         InputError: a file is damaged.
@@ -42,7 +43,7 @@ def voxels(where: Path, planes: Sequence[Plane]) -> NDArray[Any]:
     same = all((each.stored, each.scaling) == _way(planes[0]) for each in planes)
     if all(each.frame is None for each in planes):
         return _single_images(where, planes, same)
-    return _frames(where, planes, same)
+    return _frames(where, planes, same, in_time)
 
 
 def _way(plane: Plane) -> tuple[Any, ...]:
@@ -62,12 +63,12 @@ def _single_images(where: Path, planes: Sequence[Plane], same: bool) -> NDArray[
     return _channels(where, image)
 
 
-def _frames(where: Path, planes: Sequence[Plane], same: bool) -> NDArray[Any]:
+def _frames(where: Path, planes: Sequence[Plane], same: bool, in_time: bool) -> NDArray[Any]:
     files = list(dict.fromkeys(each.file for each in planes))
-    content = {
-        file: kept(file, f"frames {same}", partial(_stack, where, file, scaled=same))
-        for file in files
-    }
+    content = {}
+    for file in files:
+        decode = partial(_stack, where, file, scaled=same)
+        content[file] = kept(file, f"scaled: {same}", decode) if in_time else decode()
     chosen = [content[each.file][each.frame or 0] for each in planes]
     if not same:
         chosen = [

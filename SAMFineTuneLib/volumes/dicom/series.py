@@ -156,7 +156,7 @@ def _volume(where: Path, series: Series, remarks: list[str], frame: int | None) 
     count = len(points.frames)
     number = require_frame(where, TimeAxis(count), frame)
     stack = _stack(where, points, number)
-    array, geometry = voxels(where, stack.planes), stack.geometry
+    array, geometry = voxels(where, stack.planes, count > 1), stack.geometry
     told = [*remarks, *stack.remarks]
     if count > 1:
         told.append(f"the {count} frames of {where.name} are ordered by their {points.field}")

@@ -12,7 +12,7 @@ import pytest
 
 from SAMFineTuneLib.adaptation.method import METHODS, SCOPES
 from SAMFineTuneLib.cli import build_parser
-from SAMFineTuneLib.cli.arguments import option_name
+from SAMFineTuneLib.cli.arguments import numbers_or, option_name
 from SAMFineTuneLib.cli.field_option import add_field, chosen_fields
 from SAMFineTuneLib.jobs.schema import ApplyJob, CheckpointJob, EvaluateJob, Example, FinetuneJob
 from SAMFineTuneLib.networks.spec import BACKBONES, BackboneName
@@ -131,3 +131,16 @@ def test_help_needs_no_tensor_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("3,9,14", [3, 9, 14]), ("0,3,5-9", [0, 3, 5, 6, 7, 8, 9]), ("4-4", [4])]
+)
+def test_numbers_and_ranges_of_numbers(text: str, numbers: list[int]) -> None:
+    assert numbers_or()(text) == numbers
+
+
+@pytest.mark.parametrize("text", ["9-5", "1-", "a", "1,,2", "0-9999999", "5-all"])
+def test_what_is_neither_a_number_nor_a_range(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="numbers such as"):
+        numbers_or("all")(text)

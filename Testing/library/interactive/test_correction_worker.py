@@ -46,6 +46,7 @@ from SAMFineTuneLib.interactive.server import CorrectionServer
 from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.volumes import read_volume, write_volume
 from SAMFineTuneLib.worker.events import Log
+from Testing.support.films import write_film
 from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import dsc, head
 from Testing.support.tuned_starter import write_model
@@ -326,6 +327,7 @@ def refusal(folder: Path) -> InputError:
         ("{}", "bad_job"),
         ('{"volume": "a.nrrd", "modle": "m"}', "bad_job"),
         ('{"volume": "a.nrrd", "axis": "oblique"}', "bad_job"),
+        ('{"volume": "a.nrrd", "frame": -1}', "bad_job"),
         ('{"volume": "absent.nrrd"}', None),
     ],
 )
@@ -352,6 +354,18 @@ def test_an_image_of_one_value_is_refused(tmp_path: Path) -> None:
     volume = tmp_path / "empty.nrrd"
     write_volume(volume, np.full(SHAPE, 7, np.float32), VOLUME.geometry)
     refusal(session_folder(tmp_path / "session", volume))
+
+
+def test_one_frame_of_a_film_is_corrected(tmp_path: Path, files: Path) -> None:
+    film = write_film(tmp_path / "film.nii.gz", [VOLUME.array * 0, VOLUME.array], VOLUME.geometry)
+    error = refusal(session_folder(tmp_path / "none", film))
+    assert error.code == "frame_not_chosen" and "2 frames" in error.message
+    client = Client(session_folder(tmp_path / "session", film, frame=1))
+    still = Client(session_folder(tmp_path / "still", files / "volume.nrrd"))
+    request = FindMask(id=1, slice=SLICE, prompts=(BOX,))
+    assert client.answer(request).slices == still.answer(request).slices
+    np.testing.assert_array_equal(client.found[SLICE], still.found[SLICE])
+    assert client.found[SLICE].any()
 
 
 def test_a_slice_of_one_value_is_told(tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ import SimpleITK as sitk
 
 from SAMFineTuneLib.errors import Cancelled
 from SAMFineTuneLib.jobs.control import Control
+from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.prediction import volume_prediction
+from SAMFineTuneLib.prediction.known_structure import KnownStructure
+from SAMFineTuneLib.tasks.drawn_slices import known_structures
 from SAMFineTuneLib.volumes import read_grid, read_labelmap, read_time, read_volume, write_labelmap
 from SAMFineTuneLib.volumes.writing import write_volume
 from Testing.support.films import film, write_film
@@ -223,6 +226,27 @@ def test_drawn_slices_are_kept_on_their_frame_alone(
         numbers = np.flatnonzero(truth.any(axis=(1, 2)))
         shown = read_labelmap(found, frame=number).array
         np.testing.assert_array_equal(shown[numbers], truth[numbers])
+
+
+def test_a_frame_on_which_nothing_is_drawn_is_not_known_to_be_empty(
+    desk: Path, tmp_path: Path
+) -> None:
+    path = desk / "film.nii.gz"
+    truth = read_labelmap(desk / "labels.nii.gz", frame=0).array
+    labels = write_film(tmp_path / "l.nii", [truth, truth * 0, truth * 0], read_grid(path))
+    example = Example(volume=path, segmentation=labels, empty="outside")
+    told: list[str] = []
+
+    def known(example: Example, frame: int) -> list[KnownStructure]:
+        volume, names = read_volume(path, frame=frame), {5: "", 52: ""}
+        return known_structures([example], path, volume, names, "axial", told.append, frame=frame)
+
+    assert {each.label for each in known(example, 0)} == {5, 52}
+    assert known(example, 1) == [] and told == []
+    # The chosen frame is stated to be empty.
+    stated = example.model_copy(update={"frame": 1, "empty": [0, 1]})
+    assert {each.label for each in known(stated, 1)} == {5, 52}
+    assert known(stated, 0) == []
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from SAMFineTuneLib.examples.training_set import LabelledSlice
-from SAMFineTuneLib.training import schedule
+from SAMFineTuneLib.slices.intensity import IntensityWindow
+from SAMFineTuneLib.training import schedule, validation
 from SAMFineTuneLib.training.fine_tuning import VALIDATIONS
 from SAMFineTuneLib.training.plan import FinetunePlan, settle
 from SAMFineTuneLib.training.schedule import Schedule
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
 from Testing.support.job_records import choices_of
-from Testing.support.training_slices import a_slice, training_set
+from Testing.support.training_slices import WINDOW, a_slice, starter, training_set
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,6 +44,40 @@ def test_slices_of_a_single_volume_are_held_out_but_no_empty_ones() -> None:
         held_out = split(slices, seed)
         assert held_out.by == "slice" and len(held_out.validation) == 1
         assert slices[held_out.validation[0]].is_labelled
+
+
+def test_a_slice_is_held_out_in_all_frames_of_its_volume() -> None:
+    frames = range(3)
+    slices = [a_slice({1}, 0, number) for _ in frames for number in range(8)]
+    slices += [a_slice(set(), 0, number) for _ in frames for number in (8, 9)]
+    for seed in range(5):
+        held_out = split(slices, seed)
+        (number,) = {slices[each].number for each in held_out.validation}
+        assert held_out.by == "slice" and len(held_out.validation) == 3 and number < 8
+        assert number not in {slices[each].number for each in held_out.training}
+    assert split([a_slice({1}, 0, 4) for _ in frames], seed=0).by == "none"
+
+
+def test_frames_with_windows_of_their_own_are_not_measured_in_one_batch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    brighter = WINDOW.model_copy(update={"mean": 0.7})
+    frames = [a_slice({1}, 0, number) for number in (1, 2, 3)]
+    frames += [replace(each, window=brighter) for each in frames[:2]]
+    windows: list[tuple[float, int]] = []
+
+    def embedded(network: Any, images: list[Any], window: IntensityWindow, *more: Any) -> None:
+        windows.append((window.mean, len(images)))
+
+    def probabilities(*arguments: Any) -> torch.Tensor:
+        return torch.zeros(windows[-1][1], 3, 8, 8)
+
+    monkeypatch.setattr(validation, "embed", embedded)
+    monkeypatch.setattr(validation, "probabilities_from", probabilities)
+    segmenter = starter(a_plan(method="vanilla"))
+    assert segmenter.network.image_encoder.frozen_prefix() == 0
+    validation.Validation(segmenter, frames, 4, tmp_path).measure()
+    assert windows == [(0.5, 3), (0.7, 2)]
 
 
 def test_a_volume_that_alone_has_a_class_stays() -> None:

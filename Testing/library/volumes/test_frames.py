@@ -142,6 +142,15 @@ def test_formats_that_nibabel_reads(tmp_path, kind):
     assert refused(read_volume, path, frame=FRAMES).code == "no_such_frame"
 
 
+def test_what_nibabel_decoded_is_not_changed_by_reading(tmp_path):
+    array = frames("f4")
+    array[1, 2, 3, 4] = np.nan
+    nibabel.Nifti2Image(array.T, np.eye(4)).to_filename(tmp_path / "f.nii")
+    with decoded_once():
+        found = [read_volume(tmp_path / "f.nii", frame=number) for number in (1, 0, 1)]
+    assert [each.non_finite for each in found] == [1, 0, 1]
+
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_slopes_and_voxels_that_are_not_finite(tmp_path, suffix):
     array = frames("f4")
