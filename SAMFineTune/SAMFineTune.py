@@ -27,6 +27,7 @@ from SAMFineTunePanel.correction.corrected_examples import addAcceptedSlices
 from SAMFineTunePanel.correction.correction import Correction
 from SAMFineTunePanel.correction.correction_script import CorrectedSlices, correctSlice, propagate
 from SAMFineTunePanel.effect.registration import registerEffect
+from SAMFineTunePanel.examples.case_images import problemWithImages
 from SAMFineTunePanel.examples.example_slices import ExampleSlices, slicesOf
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
 from SAMFineTunePanel.jobs.apply_request import ApplyRequest
@@ -200,6 +201,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         segmentation: slicer.vtkMRMLSegmentationNode,
         segmentIDs: Sequence[str] = (),
         orientation: str = "auto",
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode] = (),
     ) -> Example:
         """Add a volume with its labelled slices to learn from.
 
@@ -208,11 +210,12 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             segmentation: its segmentation, in any geometry.
             segmentIDs: what to learn; none means all segments.
             orientation: of the labelled slices; "auto" sees from the labels.
+            channels: further images of the same case, such as a FLAIR beside a T1, at most two.
 
         Raises:
-            ValueError: it is an example already.
+            ValueError: it is an example already, or the images cannot go together.
         """
-        requireVolume(volume)
+        _requireCase(volume, channels)
         requireSegmentation(segmentation)
         requireOrientation(orientation)
         examples = self.getParameterNode().examples
@@ -223,7 +226,13 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
                 )
             )
         examples.append(
-            Example(volume=volume, segmentation=segmentation, segmentIDs=list(segmentIDs), orientation=orientation)
+            Example(
+                volume=volume,
+                segmentation=segmentation,
+                channels=list(channels),
+                segmentIDs=list(segmentIDs),
+                orientation=orientation,
+            )
         )
         return examples[len(examples) - 1]
 
@@ -318,6 +327,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         segmentation: slicer.vtkMRMLSegmentationNode | None = None,
         segments: Sequence[str] = (),
         *,
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode] = (),
         examples: Sequence[Example] | None = None,
         orientation: str = "auto",
         name: str = "",
@@ -332,7 +342,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             volume: an image …
             segmentation: … and its segmentation with a few labelled slices;
             segments: names or IDs of the segments to learn; none means all.
-            examples: several Example in place of the three above.
+            channels: further images of the same case, such as a FLAIR beside a T1, at most two.
+            examples: several Example in place of the four above.
             orientation: of the labelled slices; "auto" sees from the labels.
             name: of the model; else named after its structures.
             startFrom: a tuned model, or its name, to go on from.
@@ -355,11 +366,13 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         if examples is None:
             if volume is None or segmentation is None:
                 raise ValueError(_("A volume and its segmentation are needed."))
-            requireVolume(volume)
+            _requireCase(volume, channels)
             requireSegmentation(segmentation)
             requireOrientation(orientation)
-            chosen = _segmentIDs(segmentation, segments)
-            examples = [Example(volume=volume, segmentation=segmentation, segmentIDs=chosen, orientation=orientation)]
+            example = Example(volume=volume, segmentation=segmentation, channels=list(channels))
+            example.segmentIDs = _segmentIDs(segmentation, segments)
+            example.orientation = orientation
+            examples = [example]
         base = startFrom if isinstance(startFrom, str) else startFrom.name
         request = FinetuneRequest(list(examples), name, base, _fields(settings))
         return self._run(lambda: request.job(self._state.painted), blocking, progress)
@@ -409,6 +422,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         volumes: slicer.vtkMRMLScalarVolumeNode | Sequence[slicer.vtkMRMLScalarVolumeNode],
         segmentation: slicer.vtkMRMLSegmentationNode | None = None,
         *,
+        channels: Sequence[Any] = (),
         uncertainty: bool = False,
         largestComponent: bool = False,
         show3D: bool = False,
@@ -424,6 +438,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             volumes: one volume node, or several.
             segmentation: to write into, for one volume; segments of the model's names are replaced, others
                 stay. None makes a new one for each volume.
+            channels: the further images of the volume's case, in the order of the model, for a model that takes
+                several; for several volumes a list of them for each.
             uncertainty: whether to make a volume of it, from 0 (certain) to 1.
             largestComponent: whether to keep only the largest region of each structure.
             show3D: whether to show the structures in 3D.
@@ -450,9 +466,13 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             requireVolume(volume)
         if segmentation is not None:
             requireSegmentation(segmentation)
+        further = [list(each) for each in channels] if several else [list(channels)]
+        for volume, images in zip(chosen, further, strict=False):
+            _requireCase(volume, images)
         request = ApplyRequest(
             model=self._model(model),
             volumes=chosen,
+            channels=further if any(further) else [],
             segmentation=segmentation,
             uncertainty=uncertainty,
             largestComponent=largestComponent,
@@ -542,6 +562,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         start: str = "auto",
         accept: bool = True,
         orientation: str = "auto",
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode] | None = None,
         device: str = "auto",
     ) -> CorrectedSlices:
         """Correct a segment on one slice with points and a box; waits for the mask.
@@ -561,13 +582,15 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
                 where it has voxels on the slice, else the model where it finds such a structure.
             accept: whether to write the mask into the segment.
             orientation: of the slices; "auto" is the model's, or that of the thickest slices.
+            channels: the further images of the same case, for a model that takes several; None takes those of an
+                example of the volume, or those whose names say so.
             device: "auto", "cpu", "cuda", "mps".
 
         Raises:
             ValueError: something does not fit, in words; nothing is changed.
             InputError: no such model, or no folder to work in.
         """
-        correction = self._openScripted(volume, segmentation, segment, model, start, orientation, device)
+        correction = self._openScripted(volume, segmentation, segment, model, start, orientation, channels, device)
         return correctSlice(correction, points, labels, box, slice, accept)
 
     def propagate(
@@ -580,6 +603,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         between: bool = True,
         model: TunedModel | str | None = None,
         orientation: str = "auto",
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode] | None = None,
         device: str = "auto",
     ) -> CorrectedSlices:
         """Carry a segment on from the slices on which it has voxels; waits for the masks.
@@ -593,6 +617,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             between: whether to fill what lies between painted slices.
             model: as for `correct`.
             orientation: as for `correct`.
+            channels: as for `correct`.
             device: as for `correct`.
 
         Raises:
@@ -601,7 +626,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         """
         if slices is not None and slices < 0:
             raise ValueError(_("Propagate to at least one slice, or to 0 to fill between alone."))
-        correction = self._openScripted(volume, segmentation, segment, model, "auto", orientation, device)
+        correction = self._openScripted(volume, segmentation, segment, model, "auto", orientation, channels, device)
         return propagate(correction, slices, between)
 
     # Models and weights
@@ -695,15 +720,16 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         model: TunedModel | str | None,
         start: str,
         orientation: str,
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode] | None,
         device: str,
     ) -> Correction:
-        requireVolume(volume)
+        _requireCase(volume, channels or ())
         requireSegmentation(segmentation)
         requireOrientation(orientation)
         (segmentID,) = _segmentIDs(segmentation, [segment])
         correction = self._state.scriptedCorrection
         settings = _fields({"device": device if device != "auto" else ""})
-        correction.open(volume, segmentation, segmentID, model, start, orientation, **settings)
+        correction.open(volume, segmentation, segmentID, model, start, orientation, channels, **settings)
         return correction
 
     def _applyJob(self, request: ApplyRequest) -> Job:
@@ -730,10 +756,14 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         from SAMFineTuneLib.models.library import model_named
 
         node = self.getParameterNode()
+        model = model_named(node.applyModel) if node.applyModel else None
+        # Of a volume that was deleted nothing remains in the list.
+        volumes = [each for each in node.applyVolumes if each is not None]
+        takesSeveral = model is not None and model.card is not None and bool(model.card.channels)
         return ApplyRequest(
-            model=model_named(node.applyModel) if node.applyModel else None,
-            # Of a volume that was deleted nothing remains in the list.
-            volumes=[each for each in node.applyVolumes if each is not None],
+            model=model,
+            volumes=volumes,
+            channels=[list(node.applyChannels)] if takesSeveral and len(volumes) == 1 else [],
             segmentation=node.applySegmentation,
             uncertainty=node.makeUncertainty,
             largestComponent=node.largestComponent,
@@ -746,6 +776,19 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         from SAMFineTuneLib.models.library import find_model
 
         return find_model(model) if isinstance(model, str) else model
+
+
+def _requireCase(volume: slicer.vtkMRMLScalarVolumeNode, channels: Sequence[slicer.vtkMRMLScalarVolumeNode]) -> None:
+    """Refuse what cannot be the images of one case.
+
+    Raises:
+        ValueError: in words.
+    """
+    for each in (volume, *channels):
+        requireVolume(each)
+    problem = problemWithImages(volume, channels)
+    if problem:
+        raise ValueError(problem)
 
 
 def _mark(example: Example, name: str, number: int, on: bool) -> None:

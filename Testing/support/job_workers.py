@@ -20,10 +20,10 @@ def pretend(monkeypatch) -> None:
     monkeypatch.setattr(client, "worker_command", command)
 
 
-def write_model(name: str, *labels: str):
+def write_model(name: str, *labels: str, channels=()):
     """A tuned model without weights in the user's library, as the panel lists it."""
     from SAMFineTuneLib.models.library import find_model, models_folder
     from Testing.support import model_files
 
-    model_files.write_model(models_folder() / f"{name}.safetensors", labels)
+    model_files.write_model(models_folder() / f"{name}.safetensors", labels, channels=channels)
     return find_model(name)

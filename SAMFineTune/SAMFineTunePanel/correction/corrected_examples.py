@@ -32,7 +32,7 @@ def addAcceptedSlices(logic: SAMFineTuneLogic, correction: Correction) -> str:
     index = _indexOf(logic, segment)
     if index is None:
         index = len(logic.getParameterNode().examples)
-        _addExample(logic, segment, accepted)
+        _addExample(logic, correction, accepted)
     else:
         _addSegment(logic, index, segment)
     _count(logic, index, accepted, segment.segmentID)
@@ -52,9 +52,16 @@ def _indexOf(logic: SAMFineTuneLogic, segment: CorrectedSegment) -> int | None:
     return None
 
 
-def _addExample(logic: SAMFineTuneLogic, segment: CorrectedSegment, accepted: list[int]) -> None:
+def _addExample(logic: SAMFineTuneLogic, correction: Correction, accepted: list[int]) -> None:
     """Make an example of the corrected segment alone, in which only accepted slices count."""
-    example = logic.addExample(segment.volume, segment.segmentation, [segment.segmentID], segment.orientation)
+    segment = correction.session.segment
+    example = logic.addExample(
+        segment.volume,
+        segment.segmentation,
+        [segment.segmentID],
+        segment.orientation,
+        channels=correction.session.channels,
+    )
     painted = logic.exampleSlices(example).found
     example.unfinished = [number for number in painted if number not in accepted]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction_history import CorrectionHistory
@@ -17,6 +18,7 @@ from SAMFineTunePanel.correction.current_slice import CurrentSlice
 from SAMFineTunePanel.correction.no_session import NoSessionError
 from SAMFineTunePanel.correction.slice_correction import SliceCorrection
 from SAMFineTunePanel.correction.slice_corrections import SliceCorrections
+from SAMFineTunePanel.examples.case_images import problemWithImages
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class CorrectionSession:
     Attributes:
         state: "closed", "opening" or "ready".
         model: the tuned model at work; None where it is the backbone.
+        channels: the further images of the case, beside the volume.
         slices: prompts and masks of the slices.
         history: the steps to take back and to do again.
         currentSlice: the slice that is worked on.
@@ -68,6 +71,7 @@ class CorrectionSession:
         self.currentSlice = CurrentSlice(followsViews, self._onSliceChanged)
         self.embedded = (0, 0)
         self._onInterrupted, self._onClosed = onInterrupted, onClosed
+        self.channels: tuple[slicer.vtkMRMLScalarVolumeNode, ...] = ()
         self._settings: dict[str, Any] = {}
         self._watch = CorrectionWatch(self._onNodesChanged, self._onViewMoved, self.close)
 
@@ -135,11 +139,19 @@ class CorrectionSession:
 
     # Opening and closing
 
-    def open(self, segment: CorrectedSegment, model: TunedModel | None, start: str, settings: dict[str, Any]) -> None:
+    def open(
+        self,
+        segment: CorrectedSegment,
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode],
+        model: TunedModel | None,
+        start: str,
+        settings: dict[str, Any],
+    ) -> None:
         """Begin to correct a segment; returns at once, and the event "state" follows when prompts can be given.
 
         Args:
             segment: one that can be corrected.
+            channels: the further images of the case, in the order of the model.
             model: a tuned model that can be used; None for the backbone as it is.
             start: where prompts start from, one of `slice_corrections.STARTS`.
             settings: as `workerSettings` makes them.
@@ -148,12 +160,12 @@ class CorrectionSession:
             InputError: no folder to work in.
         """
         kept = self._openWorker
-        if kept is not None and not kept.canGoOnWith(segment.volume, settings):
+        if kept is not None and not kept.canGoOnWith(segment.volume, channels, settings):
             kept = None
         self._leave(keepWorker=kept is not None)
-        self._openSegment, self.model, self._settings = segment, model, settings
+        self._openSegment, self.channels, self.model, self._settings = segment, tuple(channels), model, settings
         self.slices.startChoice = start
-        self._watch.follow(segment.volume, segment.segmentation)
+        self._watch.follow((segment.volume, *channels), segment.segmentation)
         if kept is not None and kept.ready is not None:
             self._onReady(kept.ready)
             return
@@ -189,7 +201,7 @@ class CorrectionSession:
             raise NoSessionError
         if self.state == OPENING:
             raise ValueError(_("The correction is being opened; wait a moment."))
-        problem = self.segment.problem()
+        problem = self._problem()
         if problem:
             self._closeBecause(problem)
             raise ValueError(problem)
@@ -228,6 +240,7 @@ class CorrectionSession:
         self.slices.forget()
         self.history.forget()
         self._openSegment = self.model = None
+        self.channels = ()
         self.status.problem = ""
         self._onInterrupted()
         self._onClosed()
@@ -236,7 +249,7 @@ class CorrectionSession:
 
     def _startWorker(self) -> None:
         self._openWorker = CorrectionWorker(
-            self.segment.volume, self._settings, self._onMessage, self._onRestart, self._closeBecause
+            self.segment.volume, self.channels, self._settings, self._onMessage, self._onRestart, self._closeBecause
         )
         self._openWorker.open()
 
@@ -273,14 +286,18 @@ class CorrectionSession:
         """A node has changed; which, and how, is looked at here."""
         if not self.isOpen:
             return
-        problem = self.segment.problem()
+        problem = self._problem()
         if problem:
             self._closeBecause(problem)
-        elif not self.worker.isAbout(self.segment.volume, self._settings):
+        elif not self.worker.isAbout(self.segment.volume, self.channels, self._settings):
             self._reopen()
         else:
             self.status.notifyMasks()
             self._onViewMoved()
+
+    def _problem(self) -> str:
+        """What was removed from the scene or cannot be followed any more, in words; "" when all is well."""
+        return self.segment.problem() or problemWithImages(self.segment.volume, self.channels)
 
     def _reopen(self) -> None:
         """The volume has other voxels: read it anew, and find the masks of all prompts anew."""
@@ -301,7 +318,7 @@ class CorrectionSession:
 
     def _onViewMoved(self) -> None:
         # `_onNodesChanged` is called for a problem too, a moment later.
-        if self.state == READY and not self.segment.problem():
+        if self.state == READY and not self._problem():
             self.currentSlice.followView()
 
     def _onSliceChanged(self, number: int | None) -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.examples.case_images import problemForModel
 from SAMFineTunePanel.examples.drawn_slices import DrawnSlices
 from SAMFineTunePanel.examples.example_slices import PaintedSlices, chosenSegmentIDs
 from SAMFineTunePanel.examples.known_slices import KnownSlices
 from SAMFineTunePanel.jobs.finetune_request import writeJob
 from SAMFineTunePanel.jobs.job import Job
 from SAMFineTunePanel.jobs.result_import import PredictedStructures, UncertaintyVolume, createSegmentation
+from SAMFineTunePanel.scene.image_files import ImageFiles
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.scene.structure_label import StructureLabel, structureName
-from SAMFineTunePanel.scene.volume_writing import writeVolume
 from SAMFineTunePanel.scene.voxel_grid import gridOf
 from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
 
@@ -37,6 +38,7 @@ class ApplyRequest:
     Attributes:
         model: a tuned model (SAMFineTuneLib.models.library.TunedModel).
         volumes: at least one.
+        channels: for each volume its further images, in the order of the model; none where it takes one image.
         segmentation: to write into; None makes a new one for each volume.
         uncertainty: whether to make volumes of it too.
         largestComponent: whether to keep only the largest region of each structure.
@@ -54,6 +56,7 @@ class ApplyRequest:
     show3D: bool = False
     keepKnown: bool = False
     settings: dict[str, Any] | None = None
+    channels: list[list[slicer.vtkMRMLScalarVolumeNode]] = field(default_factory=list)
 
     def problem(self, examples: list[Example]) -> str:
         """What is missing, in words; "" when it can start.
@@ -72,6 +75,9 @@ class ApplyRequest:
                 gridOf(volume)
         except ValueError as error:
             return str(error)
+        problem = self._problemWithImages()
+        if problem:
+            return problem
         if self.segmentation is not None:
             return self._problemWithSegmentation(self.segmentation, examples)
         return ""
@@ -87,6 +93,24 @@ class ApplyRequest:
         if self.model.card is None:
             raise ValueError(self.model.fault)
         return self.model, self.model.card
+
+    def _problemWithImages(self) -> str:
+        model, card = self._usableModel()
+        if card.channels and len(self.volumes) > 1 and not self.channels:
+            return _(
+                "{model} takes several images of a case ({names}). Apply it to one volume at a time, with its further "
+                "images."
+            ).format(model=model.name, names=", ".join(card.channels))
+        if self.channels and len(self.channels) != len(self.volumes):
+            return _("Give further images for each volume.")
+        problems = (
+            problemForModel(model.name, card.channels, volume, self._furtherImages(index))
+            for index, volume in enumerate(self.volumes)
+        )
+        return next((each for each in problems if each), "")
+
+    def _furtherImages(self, index: int) -> list[slicer.vtkMRMLScalarVolumeNode]:
+        return list(self.channels[index]) if self.channels else []
 
     def _problemWithSegmentation(self, node: slicer.vtkMRMLSegmentationNode, examples: list[Example]) -> str:
         if len(self.volumes) > 1:
@@ -148,13 +172,11 @@ class ApplyRequest:
             raise ValueError(problem)
         model, _card = self._usableModel()
         folder = new_job_folder("apply").path
-        files = [folder / "inputs" / f"volume{index}.nrrd" for index in range(len(self.volumes))]
-        single = len(files) == 1
+        single = len(self.volumes) == 1
         fields: dict[str, Any] = dict(
             self.settings or {},
             kind="apply",
             model=str(model.path),
-            volumes=[str(file) for file in files],
             output=str(folder / ("segmentation.seg.nrrd" if single else "segmentations")),
             largest_component=self.largestComponent,
             compress=False,
@@ -163,14 +185,17 @@ class ApplyRequest:
             fields["uncertainty"] = str(folder / ("uncertainty.nrrd" if single else "uncertainties"))
 
         def prepare() -> Iterator[None]:
-            (folder / "inputs").mkdir()
-            drawn = DrawnSlices(examples, folder / "inputs", painted, self._labels())
-            for volume, file in zip(self.volumes, files, strict=True):
+            inputs = folder / "inputs"
+            inputs.mkdir()
+            files = ImageFiles(inputs)
+            drawn = DrawnSlices(examples, inputs, painted, self._labels())
+            cases: list[list[Path]] = []
+            for index, volume in enumerate(self.volumes):
                 grid = gridOf(volume)
-                yield from writeVolume(volume, file)
+                cases.append((yield from files.steps(volume, self._furtherImages(index))))
                 if self.keepKnown:
-                    yield from drawn.steps(volume, file, grid)
-            writeJob(folder, ApplyJob, fields | {"drawn": drawn.written})
+                    yield from drawn.steps(volume, cases[-1][0], grid)
+            writeJob(folder, ApplyJob, fields | _imageFields(cases) | {"drawn": drawn.written})
 
         def conclude(result: dict[str, Any]) -> Iterator[Any]:
             return self._conclude(result["volumes"], undo, known, noteUncertainty)
@@ -238,3 +263,10 @@ class ApplyRequest:
         made = createSegmentation(volume, _("{volume} {model}").format(volume=volume.GetName(), model=model.name))
         undo.noteMade(made)
         return made
+
+
+def _imageFields(cases: list[list[Path]]) -> dict[str, list]:
+    """Cases as job.json has them."""
+    texts = [[str(file) for file in case] for case in cases]
+    further = [case[1:] for case in texts]
+    return {"volumes": [case[0] for case in texts], "channels": further if any(further) else []}

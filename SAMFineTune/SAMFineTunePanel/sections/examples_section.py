@@ -10,11 +10,13 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.examples.case_images import MOST_FURTHER_IMAGES, problemWithExamples
 from SAMFineTunePanel.examples.example_slices import ExampleSlices
-from SAMFineTunePanel.scene.scene_pairs import nextPair
+from SAMFineTunePanel.scene.scene_pairs import imagesOfScene, nextPair
 from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS
 from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showText
 from SAMFineTunePanel.sections.slice_marks import NO_MARKS, SliceMarks
+from SAMFineTunePanel.widgets.image_choices import ImageChoices
 from SAMFineTunePanel.widgets.table_rows import layOutColumns, selectedRow, setRow
 from SAMFineTunePanel.widgets.ticked_list import Entry, TickedList
 
@@ -47,6 +49,15 @@ class ExamplesSection(PanelSection):
         self._updating = False
         layOutColumns(self.ui.examplesTable, (0, 1, 2))
         self._segmentList = TickedList(self.ui.segmentsTable, self.onSegmentsChosen, keepsOne=True)
+        self._images = ImageChoices(
+            (
+                (self.ui.secondImageLabel, self.ui.secondImageComboBox),
+                (self.ui.thirdImageLabel, self.ui.thirdImageComboBox),
+            ),
+            self.onImagesChosen,
+        )
+        # That an image went away is said until others are chosen.
+        self._dropped = ""
         self._marks = SliceMarks(self.ui, logic, self._onMarked)
         self._observed: set = set()
         self._paintTimer = qt.QTimer()
@@ -84,6 +95,7 @@ class ExamplesSection(PanelSection):
             self._observeSegmentations([])
             self._marks.setExample(None, -1, None)
             self._slices = []
+            self._dropped = ""
         super().setParameterNode(node)
 
     def cleanup(self) -> None:
@@ -92,6 +104,7 @@ class ExamplesSection(PanelSection):
         super().cleanup()
 
     def update(self) -> None:
+        self._dropRemovedImages()
         examples = self._examples()
         self._slices = [self.logic.exampleSlices(each) for each in examples]
         self._observeSegmentations(examples)
@@ -124,7 +137,9 @@ class ExamplesSection(PanelSection):
     def onVolumeChosen(self, node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
         """Another volume for the selected example: what was said of slices was said of the old one's."""
         if node is not None and self.row >= 0 and node is not self._example().volume:
-            self._change(volume=node, **NO_MARKS)
+            # An image is not its own companion.
+            channels = [each for each in self._example().channels if each is not node]
+            self._change(volume=node, channels=channels, **NO_MARKS)
         else:
             # "None" is no choice: the node that counts is shown again.
             self._showSelected()
@@ -135,6 +150,14 @@ class ExamplesSection(PanelSection):
             self._change(segmentation=node, segmentIDs=[], **NO_MARKS)
         else:
             self._showSelected()
+
+    def onImagesChosen(self, nodeIDs: list[str]) -> None:
+        """Other further images for the selected example."""
+        if self._updating or self.row < 0:
+            return
+        self._dropped = ""
+        chosen = [slicer.mrmlScene.GetNodeByID(each) for each in dict.fromkeys(nodeIDs) if each]
+        self._change(channels=chosen)
 
     def onSegmentsChosen(self, segmentIDs: list[str]) -> None:
         """Other segments for the selected example."""
@@ -153,6 +176,16 @@ class ExamplesSection(PanelSection):
         """Show a labelled slice."""
         if self.row >= 0:
             self._marks.show(int(link))
+
+    def _dropRemovedImages(self) -> None:
+        """An image that left the scene is no part of its case any more, which is said."""
+        for example in self._examples():
+            left = [each for each in example.channels if each is not None]
+            if len(left) < len(example.channels):
+                example.channels = left
+                name = example.volume.GetName() if example.volume is not None else _("removed")
+                words = _("A further image of {volume} was removed from the scene, and so from the example.")
+                self._dropped = words.format(volume=name)
 
     def _change(self, **changes: object) -> None:
         example = self._example()
@@ -229,6 +262,7 @@ class ExamplesSection(PanelSection):
         ):
             if selector.currentNode() is not node:
                 selector.setCurrentNode(node)
+        self._showImages(example)
         segments = _segmentEntries(example.segmentation)
         self._segmentList.show(segments, list(example.segmentIDs) or [each.key for each in segments])
         self.ui.segmentsTable.visible = self.ui.segmentsLabel.visible = self._segmentList.count > 0
@@ -236,8 +270,16 @@ class ExamplesSection(PanelSection):
         settled = dict(zip(ORIENTATIONS, _orientationTexts(), strict=True))[slices.orientation]
         combo.setItemText(0, _("automatic") if slices.problem else _("automatic: {slices}").format(slices=settled))
         combo.currentIndex = max(0, combo.findData(example.orientation))
-        showProblem(self.ui.problemLabel, slices.problem or slices.warning)
+        doubt = self._dropped or problemWithExamples(self._examples()) or slices.warning
+        showProblem(self.ui.problemLabel, slices.problem or doubt)
         showText(self.ui.labelledLabel, _labelledText(slices))
+
+    def _showImages(self, example: Example) -> None:
+        """As many rows as there are images chosen, and one more, as far as a case may have them."""
+        images = [Entry(each.GetID(), each.GetName()) for each in imagesOfScene() if each is not example.volume]
+        chosen = [each.GetID() for each in example.channels if each is not None]
+        rows = min(len(chosen) + 1, len(images), MOST_FURTHER_IMAGES)
+        self._images.show([_("Second image:"), _("Third image:")][:rows], images, chosen)
 
     def _allowButtons(self, examples: list[Example]) -> None:
         pair = nextPair(self._pairs())
@@ -301,8 +343,9 @@ def _cells(example: Example, slices: ExampleSlices) -> list[str]:
     volume, segmentation = (
         node.GetName() if node is not None else _("removed") for node in (example.volume, example.segmentation)
     )
+    further = [each.GetName() for each in example.channels if each is not None]
     found = f"⚠ {len(slices.labelled)}" if slices.problem else str(len(slices.labelled))
-    return [volume, segmentation, ", ".join(slices.bySegment), found]
+    return [" + ".join([volume, *further]), segmentation, ", ".join(slices.bySegment), found]
 
 
 def _labelledText(slices: ExampleSlices) -> str:
