@@ -28,6 +28,7 @@ from SAMFineTunePanel.correction.correction import Correction
 from SAMFineTunePanel.correction.correction_script import CorrectedSlices, correctSlice, propagate
 from SAMFineTunePanel.effect.registration import registerEffect
 from SAMFineTunePanel.examples.case_images import problemWithImages
+from SAMFineTunePanel.examples.example_frames import atItsFrame
 from SAMFineTunePanel.examples.example_slices import ExampleSlices, slicesOf
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
 from SAMFineTunePanel.jobs.apply_request import ApplyRequest
@@ -38,6 +39,7 @@ from SAMFineTunePanel.module_state import closeModuleState, theModuleState
 from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode, beginsAtRandom
 from SAMFineTunePanel.scene.node_kinds import requireOrientation, requireSegmentation, requireVolume
 from SAMFineTunePanel.scene.sample_data import registerSampleData
+from SAMFineTunePanel.scene.sequences import frameShown, numbersToIndexValues, sequenceOf
 from SAMFineTunePanel.scene.slice_view import SliceInView, showSlice, sliceInView
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 
@@ -202,6 +204,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         segmentIDs: Sequence[str] = (),
         orientation: str = "auto",
         channels: Sequence[slicer.vtkMRMLScalarVolumeNode] = (),
+        frame: int | None = None,
     ) -> Example:
         """Add a volume with its labelled slices to learn from.
 
@@ -211,15 +214,19 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             segmentIDs: what to learn; none means all segments.
             orientation: of the labelled slices; "auto" sees from the labels.
             channels: further images of the same case, such as a FLAIR beside a T1, at most two.
+            frame: of a volume that shows a sequence, the number of the item on which it was labelled, from 0; None
+                for the one that is shown now. Several frames of one volume may be examples.
 
         Raises:
-            ValueError: it is an example already, or the images cannot go together.
+            ValueError: it is an example already, there is no such frame, or the images cannot go together.
         """
         _requireCase(volume, channels)
         requireSegmentation(segmentation)
         requireOrientation(orientation)
         examples = self.getParameterNode().examples
-        if any(each.volume is volume and each.segmentation is segmentation for each in examples):
+        indexValue = _indexValue(volume, frame)
+        pairs = [each for each in examples if each.volume is volume and each.segmentation is segmentation]
+        if any((each.frame or indexValue) == indexValue for each in pairs):
             raise ValueError(
                 _("{volume} with {segmentation} is an example already.").format(
                     volume=volume.GetName(), segmentation=segmentation.GetName()
@@ -230,6 +237,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
                 volume=volume,
                 segmentation=segmentation,
                 channels=list(channels),
+                frame=indexValue,
                 segmentIDs=list(segmentIDs),
                 orientation=orientation,
             )
@@ -285,7 +293,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
         example = self.getParameterNode().examples[index]
         slices = self.exampleSlices(example)
-        orientation, uncertainty = self._state.uncertainty.get(example.volume.GetID(), ("", []))
+        volume = atItsFrame(example).volume
+        orientation, uncertainty = self._state.uncertainty.get(volume.GetID(), ("", []))
         fits = orientation == slices.orientation and len(uncertainty) == slices.count
         return next_slice(
             slices.count, slices.labelled, list(slices.empty), slices.extent, uncertainty if fits else None
@@ -369,7 +378,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             _requireCase(volume, channels)
             requireSegmentation(segmentation)
             requireOrientation(orientation)
-            example = Example(volume=volume, segmentation=segmentation, channels=list(channels))
+            frame = frameShown(volume)
+            example = Example(volume=volume, segmentation=segmentation, channels=list(channels), frame=frame)
             example.segmentIDs = _segmentIDs(segmentation, segments)
             example.orientation = orientation
             examples = [example]
@@ -423,6 +433,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         segmentation: slicer.vtkMRMLSegmentationNode | None = None,
         *,
         channels: Sequence[Any] = (),
+        frames: Sequence[int] | str | None = None,
         uncertainty: bool = False,
         largestComponent: bool = False,
         show3D: bool = False,
@@ -440,6 +451,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
                 stay. None makes a new one for each volume.
             channels: the further images of the volume's case, in the order of the model, for a model that takes
                 several; for several volumes a list of them for each.
+            frames: of a volume that shows a sequence: "all", or numbers of its items, from 0. They come back as a
+                sequence of segmentations in the same browser. None segments the frame that is shown.
             uncertainty: whether to make a volume of it, from 0 (certain) to 1.
             largestComponent: whether to keep only the largest region of each structure.
             show3D: whether to show the structures in 3D.
@@ -473,6 +486,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             model=self._model(model),
             volumes=chosen,
             channels=further if any(further) else [],
+            frames=_framesOf(chosen, frames),
             segmentation=segmentation,
             uncertainty=uncertainty,
             largestComponent=largestComponent,
@@ -764,7 +778,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             model=model,
             volumes=volumes,
             channels=[list(node.applyChannels)] if takesSeveral and len(volumes) == 1 else [],
-            segmentation=node.applySegmentation,
+            frames=_allFrames(volumes) if node.applyAllFrames else None,
+            segmentation=None if node.applyAllFrames and _allFrames(volumes) else node.applySegmentation,
             uncertainty=node.makeUncertainty,
             largestComponent=node.largestComponent,
             show3D=node.show3D,
@@ -789,6 +804,47 @@ def _requireCase(volume: slicer.vtkMRMLScalarVolumeNode, channels: Sequence[slic
     problem = problemWithImages(volume, channels)
     if problem:
         raise ValueError(problem)
+
+
+def _indexValue(volume: slicer.vtkMRMLScalarVolumeNode, frame: int | None) -> str:
+    """Index value of an item of the sequence that a volume shows; None is the one in view, "" that of no sequence.
+
+    Raises:
+        ValueError: there is no such item, in words.
+    """
+    if frame is None:
+        return frameShown(volume)
+    return _framesOf([volume], [frame])[0]  # type: ignore[index]
+
+
+def _framesOf(
+    volumes: Sequence[slicer.vtkMRMLScalarVolumeNode], frames: Sequence[int] | str | None
+) -> list[str] | None:
+    """Index values of frames that a script names.
+
+    Raises:
+        ValueError: the volumes have no such frames, in words.
+    """
+    if frames is None:
+        return None
+    sequence = sequenceOf(volumes[0]) if len(volumes) == 1 else None
+    if sequence is None:
+        raise ValueError(
+            _("Frames are those of one volume that shows a sequence; {names} is none.").format(
+                names=", ".join(each.GetName() for each in volumes)
+            )
+        )
+    if isinstance(frames, str):
+        if frames != "all":
+            raise ValueError(_('Frames are "all" or numbers from 0, not {thing}.').format(thing=frames))
+        return sequence.indexValues
+    return numbersToIndexValues(sequence, frames)
+
+
+def _allFrames(volumes: Sequence[slicer.vtkMRMLScalarVolumeNode]) -> list[str] | None:
+    """Index values of all frames of the one volume; None where it shows no sequence."""
+    sequence = sequenceOf(volumes[0]) if len(volumes) == 1 else None
+    return sequence.indexValues if sequence is not None else None
 
 
 def _mark(example: Example, name: str, number: int, on: bool) -> None:

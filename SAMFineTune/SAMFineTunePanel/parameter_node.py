@@ -27,6 +27,8 @@ class Example:
     segmentation: vtkMRMLSegmentationNode
     # Further images of the same case, such as a FLAIR beside a T1; at most two, in one order in all examples.
     channels: list[vtkMRMLScalarVolumeNode]
+    # Of a volume that shows a sequence: index value of the item on which it was labelled; "" for the one in view.
+    frame: str = ""
     # The segments to learn; an empty list means all.
     segmentIDs: list[str]
     # "auto", "axial", "coronal" or "sagittal".
@@ -82,6 +84,8 @@ class SAMFineTuneParameterNode:
     applyVolumes: list[vtkMRMLScalarVolumeNode]
     # The further images of the one volume that is chosen, for a model that takes several.
     applyChannels: list[vtkMRMLScalarVolumeNode]
+    # Every frame of the sequence that the one volume shows.
+    applyAllFrames: bool = False
     applySegmentation: vtkMRMLSegmentationNode
     largestComponent: bool = False
     makeUncertainty: bool = False

@@ -60,8 +60,13 @@ class OpenedExample:
     series: str | None = None
 
     @property
-    def volume(self) -> tuple[Path, str | None]:
-        """The path and the series, which two examples of the same volume have in common."""
+    def volume(self) -> tuple[Path | str, str | None]:
+        """What two examples of the same volume, or of one group, have in common.
+
+        It is the path and the series, or the name of the group.
+        """
+        if self.example.group:
+            return self.example.group, None
         return self.example.volume.resolve(), self.series
 
     @property

@@ -29,7 +29,7 @@ def addAcceptedSlices(logic: SAMFineTuneLogic, correction: Correction) -> str:
     if not accepted:
         raise ValueError(_("Accept a slice first: accepted slices are learnt from."))
     segment = correction.session.segment
-    index = _indexOf(logic, segment)
+    index = _indexOf(logic, segment, correction.session.frame)
     if index is None:
         index = len(logic.getParameterNode().examples)
         _addExample(logic, correction, accepted)
@@ -44,10 +44,11 @@ def addAcceptedSlices(logic: SAMFineTuneLogic, correction: Correction) -> str:
     )
 
 
-def _indexOf(logic: SAMFineTuneLogic, segment: CorrectedSegment) -> int | None:
-    """Of the example with this volume and this segmentation; None where there is none."""
+def _indexOf(logic: SAMFineTuneLogic, segment: CorrectedSegment, frame: str) -> int | None:
+    """Of the example with this volume, at this frame, and this segmentation; None where there is none."""
     for index, each in enumerate(logic.getParameterNode().examples):
-        if each.volume is segment.volume and each.segmentation is segment.segmentation:
+        isPair = each.volume is segment.volume and each.segmentation is segment.segmentation
+        if isPair and (each.frame or frame) == frame:
             return index
     return None
 

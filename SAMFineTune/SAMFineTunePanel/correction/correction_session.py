@@ -19,6 +19,7 @@ from SAMFineTunePanel.correction.no_session import NoSessionError
 from SAMFineTunePanel.correction.slice_correction import SliceCorrection
 from SAMFineTunePanel.correction.slice_corrections import SliceCorrections
 from SAMFineTunePanel.examples.case_images import problemWithImages
+from SAMFineTunePanel.scene.sequences import frameShown, isShownBeside, sequenceOf
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class CorrectionSession:
     Attributes:
         state: "closed", "opening" or "ready".
         model: the tuned model at work; None where it is the backbone.
+        frame: index value of the item that a volume which shows a sequence showed when this began; "" for others.
         channels: the further images of the case, beside the volume.
         slices: prompts and masks of the slices.
         history: the steps to take back and to do again.
@@ -71,6 +73,7 @@ class CorrectionSession:
         self.currentSlice = CurrentSlice(followsViews, self._onSliceChanged)
         self.embedded = (0, 0)
         self._onInterrupted, self._onClosed = onInterrupted, onClosed
+        self.frame = ""
         self.channels: tuple[slicer.vtkMRMLScalarVolumeNode, ...] = ()
         self._settings: dict[str, Any] = {}
         self._watch = CorrectionWatch(self._onNodesChanged, self._onViewMoved, self.close)
@@ -165,6 +168,7 @@ class CorrectionSession:
         self._leave(keepWorker=kept is not None)
         self._openSegment, self.channels, self.model, self._settings = segment, tuple(channels), model, settings
         self.slices.startChoice = start
+        self.frame = frameShown(segment.volume)
         self._watch.follow((segment.volume, *channels), segment.segmentation)
         if kept is not None and kept.ready is not None:
             self._onReady(kept.ready)
@@ -195,7 +199,8 @@ class CorrectionSession:
         """Refuse what cannot be done at present.
 
         Raises:
-            ValueError: no session is open, it is not ready yet, or what it is about was removed, which closes it.
+            ValueError: no session is open, it is not ready yet, what it is about was removed, which closes it, or
+                another frame is shown, on which it begins anew.
         """
         if self.state == CLOSED:
             raise NoSessionError
@@ -205,6 +210,9 @@ class CorrectionSession:
         if problem:
             self._closeBecause(problem)
             raise ValueError(problem)
+        if self._showsAnotherFrame():
+            self._beginAnew()
+            raise ValueError(self.status.problem or self.status.text)
 
     def look(self, number: int) -> None:
         """Work on a slice, and show it where there is a slice view.
@@ -240,7 +248,7 @@ class CorrectionSession:
         self.slices.forget()
         self.history.forget()
         self._openSegment = self.model = None
-        self.channels = ()
+        self.channels, self.frame = (), ""
         self.status.problem = ""
         self._onInterrupted()
         self._onClosed()
@@ -289,6 +297,8 @@ class CorrectionSession:
         problem = self._problem()
         if problem:
             self._closeBecause(problem)
+        elif self._showsAnotherFrame():
+            self._beginAnew()
         elif not self.worker.isAbout(self.segment.volume, self.channels, self._settings):
             self._reopen()
         else:
@@ -298,6 +308,33 @@ class CorrectionSession:
     def _problem(self) -> str:
         """What was removed from the scene or cannot be followed any more, in words; "" when all is well."""
         return self.segment.problem() or problemWithImages(self.segment.volume, self.channels)
+
+    def _showsAnotherFrame(self) -> bool:
+        return frameShown(self.segment.volume) != self.frame
+
+    def _beginAnew(self) -> None:
+        """The volume shows another frame: prompts, masks and steps were those of the frame before."""
+        segment, sequence = self.segment, sequenceOf(self.segment.volume)
+        if sequence is not None and sequence.isPlayed:
+            self._closeBecause(_("The sequence is being played. Stop it where you want to correct, then start again."))
+            return
+        own = CorrectedSegment(segment.volume, segment.segmentation, segment.segmentID)
+        try:
+            self.open(own, self.channels, self.model, self.slices.startChoice, self._settings)
+        except Exception as error:
+            self._closeBecause(str(error))
+            raise
+        if sequence is None:
+            self.status.report(_("The volume shows no sequence any more: the correction begins anew."))
+            return
+        text = _("Frame {frame} is shown now: the correction begins anew on it.").format(
+            frame=sequence.textOf(self.frame)
+        )
+        if not isShownBeside(segment.segmentation, sequence):
+            text += " " + _("{name} is no sequence and stays the same on all frames.").format(
+                name=segment.segmentation.GetName()
+            )
+        self.status.report(text)
 
     def _reopen(self) -> None:
         """The volume has other voxels: read it anew, and find the masks of all prompts anew."""

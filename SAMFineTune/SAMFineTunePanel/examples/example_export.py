@@ -69,7 +69,7 @@ class FinetuneInputs:
     """Writes the examples of a fine-tune into a folder.
 
     Attributes:
-        examples: as in the parameter node.
+        examples: as in the parameter node, those of sequences at their frames.
         folder: of the files.
         painted: finds the labelled slices.
         labels: the structures of all examples.
@@ -109,7 +109,9 @@ class FinetuneInputs:
         # Absent here can only be what another example shows.
         shown = self._paintedNames() if slices.absenceIsSaid else set()
         learnt = [values[name] for name, numbers in slices.bySegment.items() if numbers or name in shown]
-        return jobExample(images, segmentation, learnt, slices)
+        entry = jobExample(images, segmentation, learnt, slices)
+        # Frames of a sequence are of one patient, and are held out together.
+        return entry | {"group": example.group} if hasattr(example, "group") else entry
 
     def _paintedNames(self) -> set[str]:
         """The structures that at least one example shows."""

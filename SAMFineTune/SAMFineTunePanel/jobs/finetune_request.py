@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.examples.case_images import problemForModel, problemWithExamples
 from SAMFineTunePanel.examples.example_export import FinetuneInputs, structureLabels
+from SAMFineTunePanel.examples.example_frames import atItsFrame
 from SAMFineTunePanel.examples.example_slices import PaintedSlices, slicesOf
 from SAMFineTunePanel.jobs.job import Job
 
@@ -74,7 +75,8 @@ class FinetuneRequest:
         if card is not None:
             self._requireImagesOf(self.startFrom, list(card.channels))
         known = {label.name: label.value for label in card.labels} if card is not None else None
-        labels = structureLabels(self.examples, known)
+        examples = [atItsFrame(each) for each in self.examples]
+        labels = structureLabels(examples, known)
         lacking = sorted(set(known or {}) - {label.name for label in labels})
         if lacking:
             raise ValueError(
@@ -91,7 +93,7 @@ class FinetuneRequest:
         # The examples are not written yet; everything else can be refused at once.
         make_job(FinetuneJob, dict(fields, output=output, examples=[{"volume": "volume", "segmentation": "labels"}]))
         folder = new_job_folder("finetune").path
-        inputs = FinetuneInputs(self.examples, folder / "inputs", painted, labels)
+        inputs = FinetuneInputs(examples, folder / "inputs", painted, labels)
 
         def prepare() -> Iterator[None]:
             yield from inputs.steps()

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from SAMFineTunePanel.examples.case_images import crossedNames, imagesOffered, problemForModel
 from SAMFineTunePanel.jobs.job import DONE
 from SAMFineTunePanel.scene.scene_pairs import imagesOfScene, volumesOfScene
+from SAMFineTunePanel.scene.sequences import sequenceOf
 from SAMFineTunePanel.sections.job_view import JobView
 from SAMFineTunePanel.sections.panel_section import (
     PanelSection,
@@ -73,7 +74,12 @@ class ApplySection(PanelSection):
         self._showVolumes()
         self._offerImages()
         self._showImages()
+        volumes = self._chosenVolumes()
+        hasFrames = len(volumes) == 1 and sequenceOf(volumes[0]) is not None
+        self.ui.allFramesCheckBox.visible = hasFrames
         several = _("Several volumes get a new segmentation each") if len(self._chosenVolumes()) > 1 else ""
+        if hasFrames and self.parameterNode.applyAllFrames:
+            several = _("The frames get a new segmentation")
         allow(
             self.ui.segmentationSelector,
             several,

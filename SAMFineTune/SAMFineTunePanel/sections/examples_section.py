@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.examples.case_images import MOST_FURTHER_IMAGES, problemWithExamples
+from SAMFineTunePanel.examples.example_frames import atItsFrame
 from SAMFineTunePanel.examples.example_slices import ExampleSlices
 from SAMFineTunePanel.scene.scene_pairs import imagesOfScene, nextPair
+from SAMFineTunePanel.scene.sequences import browsersOfScene, frameShown, sequenceOf
 from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS
 from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showText
 from SAMFineTunePanel.sections.slice_marks import NO_MARKS, SliceMarks
@@ -60,6 +63,7 @@ class ExamplesSection(PanelSection):
         self._dropped = ""
         self._marks = SliceMarks(self.ui, logic, self._onMarked)
         self._observed: set = set()
+        self._browsers: set = set()
         self._paintTimer = qt.QTimer()
         self._paintTimer.setSingleShot(True)
         self._paintTimer.setInterval(_PAINTING_RESTS_MS)
@@ -69,6 +73,7 @@ class ExamplesSection(PanelSection):
         self.ui.addButton.connect("clicked(bool)", self.onAdd)
         self.ui.removeButton.connect("clicked(bool)", self.onRemove)
         # Only what the user picks counts: the selectors change by themselves when nodes come and go.
+        self.ui.currentFrameButton.connect("clicked(bool)", self.onCurrentFrame)
         self.ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self.onVolumeChosen)
         self.ui.segmentationSelector.connect("nodeActivated(vtkMRMLNode*)", self.onSegmentationChosen)
         self.ui.orientationComboBox.connect("currentIndexChanged(int)", self.onOrientationChosen)
@@ -93,6 +98,7 @@ class ExamplesSection(PanelSection):
             # Of the scene nothing is kept, so that its nodes are freed when it is closed.
             self._paintTimer.stop()
             self._observeSegmentations([])
+            self._observeBrowsers(set())
             self._marks.setExample(None, -1, None)
             self._slices = []
             self._dropped = ""
@@ -108,6 +114,7 @@ class ExamplesSection(PanelSection):
         examples = self._examples()
         self._slices = [self.logic.exampleSlices(each) for each in examples]
         self._observeSegmentations(examples)
+        self._observeBrowsers(set(browsersOfScene()))
         with self._showing():
             self._showTable(examples)
         self._showSelected()
@@ -139,10 +146,15 @@ class ExamplesSection(PanelSection):
         if node is not None and self.row >= 0 and node is not self._example().volume:
             # An image is not its own companion.
             channels = [each for each in self._example().channels if each is not node]
-            self._change(volume=node, channels=channels, **NO_MARKS)
+            self._change(volume=node, channels=channels, frame=frameShown(node), **NO_MARKS)
         else:
             # "None" is no choice: the node that counts is shown again.
             self._showSelected()
+
+    def onCurrentFrame(self, checked: bool = False) -> None:
+        """The labels belong to the frame that is in view."""
+        if self.row >= 0:
+            self._change(frame=frameShown(self._example().volume))
 
     def onSegmentationChosen(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Another segmentation for the selected example."""
@@ -201,10 +213,11 @@ class ExamplesSection(PanelSection):
         return self.parameterNode.examples[self.row]
 
     def _pairs(self) -> set[tuple[str, str]]:
+        """The examples of which the scene shows the frame at present: another frame makes another example."""
         return {
             (each.volume.GetID(), each.segmentation.GetID())
             for each in self._examples()
-            if each.volume is not None and each.segmentation is not None
+            if each.volume is not None and each.segmentation is not None and _isFrameShown(each)
         }
 
     @contextmanager
@@ -262,8 +275,9 @@ class ExamplesSection(PanelSection):
         ):
             if selector.currentNode() is not node:
                 selector.setCurrentNode(node)
+        self._showFrame(example)
         self._showImages(example)
-        segments = _segmentEntries(example.segmentation)
+        segments = _segmentEntries(example)
         self._segmentList.show(segments, list(example.segmentIDs) or [each.key for each in segments])
         self.ui.segmentsTable.visible = self.ui.segmentsLabel.visible = self._segmentList.count > 0
         combo = self.ui.orientationComboBox
@@ -273,6 +287,22 @@ class ExamplesSection(PanelSection):
         doubt = self._dropped or problemWithExamples(self._examples()) or slices.warning
         showProblem(self.ui.problemLabel, slices.problem or doubt)
         showText(self.ui.labelledLabel, _labelledText(slices))
+
+    def _showFrame(self, example: Example) -> None:
+        """Of a volume that shows a sequence, the frame that was labelled; a button takes the one in view."""
+        sequence = sequenceOf(example.volume)
+        for widget in (self.ui.frameLabel, self.ui.frameTextLabel, self.ui.currentFrameButton):
+            widget.visible = sequence is not None or bool(example.frame)
+        if sequence is None:
+            self.ui.frameTextLabel.text = ""
+            allow(self.ui.currentFrameButton, "" if example.frame else _("The volume shows no sequence"), "")
+            return
+        self.ui.frameTextLabel.text = sequence.textOf(example.frame or sequence.shown)
+        allow(
+            self.ui.currentFrameButton,
+            _("That frame is in view") if sequence.shown == example.frame else "",
+            _("The labels were drawn on the frame in view, {frame}").format(frame=sequence.textOf(sequence.shown)),
+        )
 
     def _showImages(self, example: Example) -> None:
         """As many rows as there are images chosen, and one more, as far as a case may have them."""
@@ -314,6 +344,18 @@ class ExamplesSection(PanelSection):
                 observe(node, event, self._onSegmentationEvent)
         self._observed = wanted
 
+    def _observeBrowsers(self, wanted: set) -> None:
+        """Which frame is in view says what can be added."""
+        for node in self._browsers ^ wanted:
+            observe = self.addObserver if node in wanted else self.removeObserver
+            observe(node, vtk.vtkCommand.ModifiedEvent, self._onBrowserModified)
+        self._browsers = wanted
+
+    def _onBrowserModified(self, caller: slicer.vtkMRMLSequenceBrowserNode, event: object = None) -> None:
+        # While it plays there is too much to follow; it tells when it stops.
+        if not caller.GetPlaybackActive():
+            self.changed()
+
     def _onSegmentationEvent(self, caller: object = None, event: object = None) -> None:
         self._paintTimer.start()
 
@@ -326,9 +368,18 @@ class ExamplesSection(PanelSection):
         self.changed()
 
 
-def _segmentEntries(segmentation: slicer.vtkMRMLSegmentationNode | None) -> list[Entry]:
-    if segmentation is None:
+def _isFrameShown(example: Example) -> bool:
+    shown = frameShown(example.volume)
+    return (example.frame or shown) == shown
+
+
+def _segmentEntries(example: Example) -> list[Entry]:
+    if example.segmentation is None:
         return []
+    try:
+        segmentation = atItsFrame(example).segmentation
+    except ValueError:
+        segmentation = example.segmentation
     every = segmentation.GetSegmentation()
     segments = ((segmentID, every.GetSegment(segmentID)) for segmentID in every.GetSegmentIDs())
     return [Entry(segmentID, each.GetName(), tuple(each.GetColor())) for segmentID, each in segments]
@@ -343,6 +394,10 @@ def _cells(example: Example, slices: ExampleSlices) -> list[str]:
     volume, segmentation = (
         node.GetName() if node is not None else _("removed") for node in (example.volume, example.segmentation)
     )
+    if example.frame:
+        sequence = sequenceOf(example.volume)
+        number = sequence.textOf(example.frame) if sequence is not None else _("removed")
+        volume = _("{volume}, frame {frame}").format(volume=volume, frame=number)
     further = [each.GetName() for each in example.channels if each is not None]
     found = f"⚠ {len(slices.labelled)}" if slices.problem else str(len(slices.labelled))
     return [" + ".join([volume, *further]), segmentation, ", ".join(slices.bySegment), found]
