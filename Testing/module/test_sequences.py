@@ -51,7 +51,7 @@ def labels(heart):
 
 @pytest.fixture
 def pretended(monkeypatch):
-    job_workers.pretend(monkeypatch)
+    job_workers.pretend_in_process(monkeypatch)
     correction_workers.pretend(monkeypatch)
 
 
@@ -187,11 +187,12 @@ def test_the_frame_in_view_alone_is_segmented(logic, heart, model, written):
 
 
 def node_ids() -> set[str]:
-    """Of all nodes but the tree of data, which Slicer makes when it is first asked for."""
+    """Of all nodes but the tree of data and parameters, which are made when first asked for."""
     import slicer
 
     nodes = slicer.util.getNodesByClass("vtkMRMLNode")
-    return {each.GetID() for each in nodes if not each.IsA("vtkMRMLSubjectHierarchyNode")}
+    asked = ("vtkMRMLSubjectHierarchyNode", "vtkMRMLScriptedModuleNode")
+    return {each.GetID() for each in nodes if each.GetClassName() not in asked}
 
 
 def lies_as_found(segmentation, number: int, shape) -> bool:
@@ -291,17 +292,24 @@ def test_the_further_images_are_of_the_same_frame(logic, heart, pretended, writt
     logic.deleteModel(model)
 
 
-def test_a_cancelled_apply_leaves_nothing(logic, heart, model, process_events):
+def test_a_cancelled_apply_leaves_nothing(logic, heart, model, process_events, monkeypatch):
+    from SAMFineTunePanel.jobs import sequence_import
 
     volume, browser = heart
     before = node_ids()
     job = logic.apply(model, volume, frames="all", blocking=False)
-    seen = []
-    job.addListener(lambda job, event: seen.append(job.state))
-    process_events(lambda: job.state == "importing", 60)
-    job.cancel()
-    process_events(lambda: job.isFinished)
-    assert job.state == "cancelled"
+    made = []
+    make = sequence_import._emptyItem
+
+    def cancelled_at_the_third(sequence, frame):
+        made.append(frame.indexValue)
+        if len(made) == 3:
+            job.cancel()
+        return make(sequence, frame)
+
+    monkeypatch.setattr(sequence_import, "_emptyItem", cancelled_at_the_third)
+    process_events(lambda: job.isFinished, 60)
+    assert job.state == "cancelled" and made == list(TIMES[:3])
     after = node_ids()
     assert after == before and browser.GetNumberOfSynchronizedSequenceNodes(True) == 1
 
@@ -359,6 +367,7 @@ def test_the_panel_shows_frames_and_offers_all(panel, heart, labels, model, proc
     volume, browser = heart
     sections = panel.panel
     ui, apply = sections.examples.ui, sections.apply.ui
+    sections._updateFromFilesSoon()
     process_events(lambda: ui.addButton.enabled)
     ui.addButton.click()
     process_events(lambda: ui.frameTextLabel.text == "2 of 4")
@@ -380,8 +389,7 @@ def test_the_panel_shows_frames_and_offers_all(panel, heart, labels, model, proc
     process_events(lambda: apply.allFramesCheckBox.isVisibleTo(apply.collapsibleButton))
     assert not apply.allFramesCheckBox.checked
     apply.allFramesCheckBox.click()
-    process_events(lambda: apply.applyButton.enabled)
-    assert not apply.segmentationSelector.enabled
+    process_events(lambda: apply.applyButton.enabled and not apply.segmentationSelector.enabled)
     apply.applyButton.click()
     process_events(lambda: panel.logic.job.isFinished, 60)
     assert apply.statusLabel.text == "Done: Heart heart."

@@ -39,7 +39,7 @@ def case(module, scene):
 
 @pytest.fixture
 def pretended(monkeypatch):
-    job_workers.pretend(monkeypatch)
+    job_workers.pretend_in_process(monkeypatch)
     correction_workers.pretend(monkeypatch)
 
 

@@ -295,7 +295,7 @@ class ExamplesSection(PanelSection):
             widget.visible = sequence is not None or bool(example.frame)
         if sequence is None:
             self.ui.frameTextLabel.text = ""
-            allow(self.ui.currentFrameButton, "" if example.frame else _("The volume shows no sequence"), "")
+            allow(self.ui.currentFrameButton, "", _("The volume shows no sequence any more: take it as it is"))
             return
         self.ui.frameTextLabel.text = sequence.textOf(example.frame or sequence.shown)
         allow(
