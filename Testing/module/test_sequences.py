@@ -263,6 +263,23 @@ def test_edits_stay_with_their_frame_and_forbid_the_undo(logic, heart, model):
     assert not logic.canUndoApply(result)
 
 
+def test_frames_are_saved_with_the_scene(logic, heart, labels, model, tmp_path):
+    import slicer
+
+    logic.addExample(heart[0], labels)
+    logic.apply(model, heart[0], frames="all")
+    path = str(tmp_path / "scene.mrb")
+    assert slicer.util.saveScene(path)
+    slicer.util.loadScene(path, {"clear": True})
+    (example,) = logic.getParameterNode().examples
+    assert example.frame == TIMES[1] and logic.exampleSlices(example).labelled == [2, 6]
+    (browser,) = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
+    for number in (0, OTHER):
+        browser.SetSelectedItemNumber(number)
+        shape = OTHER_SHAPE if number == OTHER else SHAPE
+        assert lies_as_found(slicer.util.getNode("Heart heart"), number, shape)
+
+
 def test_what_is_drawn_on_a_frame_is_kept_there_alone(logic, heart, labels, model):
     volume, browser = heart
     logic.addExample(volume, labels)
