@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[2]
+from Testing.support.repository import REPOSITORY
+
 # Everything that a client uses: jobs, corrections, the folder of models, lists to choose from.
 CLIENT_SIDE = (
     "SAMFineTuneLib.weights.availability",
@@ -58,7 +59,7 @@ def loaded_by(program: str) -> set[str]:
         [sys.executable, "-c", f"{program}\nimport sys, json; print(json.dumps([*sys.modules]))"],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=REPOSITORY,
     )
     assert done.returncode == 0, done.stderr
     return {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
@@ -100,14 +101,14 @@ def requirements(lines: list[str]) -> dict[str, Requirement]:
 
 def dependencies() -> list[str]:
     """The list in pyproject.toml, which Python 3.10 has no reader for."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     listed = text.split("\ndependencies = ", 1)[1].split("\n]", 1)[0] + "]"
     found: list[str] = ast.literal_eval(listed)
     return found
 
 
 def test_slicer_installs_what_the_package_asks_for() -> None:
-    text = (ROOT / "Resources" / "SAMFineTuneRequirements.txt").read_text(encoding="utf-8")
+    text = (REPOSITORY / "Resources" / "SAMFineTuneRequirements.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     ours = requirements(lines)
     assert len(ours) == len(lines)

@@ -53,9 +53,15 @@ def scene(slicer_app: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def module(slicer_app: Any) -> Any:
-    """The module, loaded as Slicer does when it starts; its panel is not made yet."""
+    """The module, loaded as Slicer does when it starts; its panel is not made yet.
+
+    What the panel imports in the background when it is opened for the first time is there already.
+    """
     container = load_module(MODULE)
     slicer_app.app.startupCompleted.emit()
+    from SAMFineTunePanel.worker.library_parts import importingLibraryParts
+
+    list(importingLibraryParts())
     return container
 
 

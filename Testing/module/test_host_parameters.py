@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import pytest
 
-EXCHANGE = Path(__file__).resolve().parents[1] / "support" / "parameter_exchange.py"
+from Testing.support.repository import REPOSITORY
+
+EXCHANGE = REPOSITORY / "Testing" / "support" / "parameter_exchange.py"
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from Testing.support.cmake_lists import ROOT, install, installed_files
+from Testing.support.cmake_lists import install, installed_files
+from Testing.support.repository import REPOSITORY
 
 _MARK = "9.9.9.installed"
 
@@ -83,7 +84,16 @@ def found(installed, tmp_path_factory) -> dict:
     work = tmp_path_factory.mktemp("work")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     ended = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", _SCRIPT, str(ROOT), str(installed), str(work)],
+        [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-c",
+            _SCRIPT,
+            str(REPOSITORY),
+            str(installed),
+            str(work),
+        ],
         cwd=work,
         env=environment,
         capture_output=True,

@@ -442,3 +442,25 @@ def test_an_import_that_ends_early_leaves_nothing_behind(model, logic, phantom, 
         assert job.state == state
         assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == [labels]
         assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == [volume]
+
+
+@pytest.mark.parametrize("end", ["cancel", "endForClosing"])
+def test_a_result_that_is_in_the_scene_stays_while_files_are_deleted(
+    model, logic, phantom, process_events, end
+):
+    from SAMFineTuneLib.jobs.folder import JobFolder
+
+    volume, _labels, _ = phantom
+    job = logic.apply(model, volume, blocking=False)
+    removed = JobFolder.remove_in_parts
+
+    def ended_meanwhile(folder):
+        getattr(job, end)()
+        return removed(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JobFolder, "remove_in_parts", ended_meanwhile)
+        process_events(lambda: job.isFinished, START_S)
+    (result,) = job.result
+    assert job.state == "done" and result.GetSegmentation().GetNumberOfSegments() == 1
+    assert not job.folder.exists()

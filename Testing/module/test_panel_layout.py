@@ -24,12 +24,13 @@ from PySide6.QtWidgets import (
 )
 
 from Testing.support.model_files import write_model
+from Testing.support.repository import REPOSITORY
 from Testing.support.scene_builders import add_segmentation, add_volume, box, placement
 
 SHAPE = (12, 16, 16)
 # What Slicer's module panel leaves of 400 pixels: a scroll bar and margins.
 ROOM = 376
-UI = Path(__file__).resolve().parents[2] / "Resources" / "UI"
+UI = REPOSITORY / "Resources" / "UI"
 
 
 @pytest.fixture

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from Testing.support.repository import REPOSITORY
+
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = REPOSITORY / "README.md"
 
 
 def console_example() -> str:

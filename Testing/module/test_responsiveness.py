@@ -34,18 +34,24 @@ START_S = 60
 OPEN_THE_PANEL = """
 import sys, time
 from Testing.host import boot, errors, load_module
-boot()
+slicer = boot()
 started = time.monotonic()
 container = load_module(sys.argv[1])
 widget = container.widgetRepresentation()
 widget.show()
 widget.enter()
 took = time.monotonic() - started
+panel = widget.self().panel
+longest = 0.0
+while not panel.isReady:
+    turn = time.monotonic()
+    slicer.app.processEvents()
+    longest = max(longest, time.monotonic() - turn)
+filled = time.monotonic() - started
 heavy = {"torch", "monai", "SimpleITK", "pooch", "requests", "pydicom", "nibabel"}
 loaded = sorted(heavy & set(sys.modules))
-print(took, errors, loaded)
+print(took, filled, longest, errors, loaded)
 widget.exit()
-import slicer
 slicer.app.lastWindowAboutToClose.emit()
 slicer.app.aboutToQuit.emit()
 """
@@ -69,17 +75,21 @@ def trunk() -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def test_the_panel_opens_within_a_second_without_torch() -> None:
-    seconds = []
+    """Then it fills itself without holding Slicer up; one import is the longest wait."""
+    measured = []
     for _attempt in range(3):
         printed = run_script(OPEN_THE_PANEL)
-        took, rest = printed.strip().splitlines()[-1].split(" ", 1)
-        assert rest == "[] []"
-        seconds.append(float(took) / slowness())
-        if seconds[-1] < 1.0:
+        *times, errors, loaded = printed.strip().splitlines()[-1].split(" ")
+        assert [errors, loaded] == ["[]", "[]"]
+        processor = slowness()
+        took, filled, longest = (float(each) / processor for each in times)
+        measured.append(f"{took:.2f} s to open, {filled:.2f} s to fill, held up {longest:.2f} s")
+        print(measured[-1])
+        if took < 1.0 and filled < 2.0 and longest < 0.25:
             return
         # Another program may have had the processors.
         time.sleep(2)
-    pytest.fail(f"the panel took {seconds} s to open")
+    pytest.fail(f"the panel took {measured}")
 
 
 def test_a_real_fine_tune_answers_soon_and_is_gone_soon(
@@ -132,7 +142,7 @@ def test_jobs_with_a_large_volume(
     logic: Any, process_events: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it goes to the worker and its result comes back."""
-    from SAMFineTunePanel.worker.library_parts import importLibraryParts
+    from SAMFineTunePanel.worker.library_parts import importingLibraryParts
 
     job_workers.pretend(monkeypatch)
     volume, segments = trunk()
@@ -140,7 +150,7 @@ def test_jobs_with_a_large_volume(
     logic.addExample(volume, labels)
     # As the panel does when it is shown, before a job starts.
     logic.exampleSlices(logic.getParameterNode().examples[0])
-    importLibraryParts()
+    list(importingLibraryParts())
     beat = Heartbeat()
     job = logic.fineTune(volume, labels, steps=10, inputSize=256, weights="random", blocking=False)
     process_events(lambda: job.isFinished, 120)

@@ -9,8 +9,9 @@ from pathlib import Path
 from SAMFineTuneLib.interactive.protocol import SessionSettings, parse_request
 from SAMFineTuneLib.jobs.schema import read_job
 from SAMFineTuneLib.worker.events import Log, parse_line
+from Testing.support.repository import REPOSITORY
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = REPOSITORY / "docs"
 
 
 def json_blocks() -> list[str]:

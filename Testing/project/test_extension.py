@@ -12,9 +12,10 @@ import pytest
 from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.weights.choice import bundled_path
 from SAMFineTuneLib.weights.official import file_sha256
-from Testing.support.cmake_lists import ROOT, calls, install, installed_files, variables
+from Testing.support.cmake_lists import calls, install, installed_files, variables
+from Testing.support.repository import REPOSITORY
 
-TOP = ROOT / "CMakeLists.txt"
+TOP = REPOSITORY / "CMakeLists.txt"
 RAW = "https://raw.githubusercontent.com/SAMFineTune/SlicerSAMFineTune/main/"
 
 
@@ -37,39 +38,39 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 def test_every_script_of_the_library_is_listed():
-    listed = variables(ROOT / "SAMFineTuneLib" / "scripts.cmake")["SAMFineTuneLib_SCRIPTS"]
+    listed = variables(REPOSITORY / "SAMFineTuneLib" / "scripts.cmake")["SAMFineTuneLib_SCRIPTS"]
 
     assert set(listed) == {
-        f"SAMFineTuneLib/{name}" for name in python_files(ROOT / "SAMFineTuneLib")
+        f"SAMFineTuneLib/{name}" for name in python_files(REPOSITORY / "SAMFineTuneLib")
     }
 
 
 def test_bundled_weights_and_their_card_are_listed_and_tracked():
-    listed = variables(ROOT / "SAMFineTuneLib" / "scripts.cmake")["SAMFineTuneLib_WEIGHTS"]
+    listed = variables(REPOSITORY / "SAMFineTuneLib" / "scripts.cmake")["SAMFineTuneLib_WEIGHTS"]
 
     bundled = BACKBONES["starter"].bundled
     assert bundled is not None
     path = bundled_path(bundled)
-    assert path.relative_to(ROOT).as_posix() in listed
-    assert path.with_suffix(".md").relative_to(ROOT).as_posix() in listed
+    assert path.relative_to(REPOSITORY).as_posix() in listed
+    assert path.with_suffix(".md").relative_to(REPOSITORY).as_posix() in listed
     # Neither a build nor a fresh clone has what git leaves out.
-    assert all((ROOT / name).is_file() for name in listed)
+    assert all((REPOSITORY / name).is_file() for name in listed)
     assert file_sha256(path) == bundled.sha256
 
 
 def test_every_script_of_the_module_is_listed():
-    listed = variables(ROOT / "SAMFineTune" / "CMakeLists.txt")["MODULE_PYTHON_SCRIPTS"]
+    listed = variables(REPOSITORY / "SAMFineTune" / "CMakeLists.txt")["MODULE_PYTHON_SCRIPTS"]
 
-    assert set(listed) == python_files(ROOT / "SAMFineTune")
+    assert set(listed) == python_files(REPOSITORY / "SAMFineTune")
     assert "SAMFineTune.py" in listed
 
 
 def test_every_resource_but_the_screenshots_is_listed():
-    listed = variables(ROOT / "Resources" / "resources.cmake")["SAMFineTune_RESOURCES"]
+    listed = variables(REPOSITORY / "Resources" / "resources.cmake")["SAMFineTune_RESOURCES"]
 
     on_disk = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "Resources").rglob("*")
+        path.relative_to(REPOSITORY).as_posix()
+        for path in (REPOSITORY / "Resources").rglob("*")
         if path.is_file() and path.suffix != ".cmake" and not path.name.startswith(".")
     }
     assert set(listed) == {name for name in on_disk if "/Screenshots/" not in name}
@@ -78,10 +79,10 @@ def test_every_resource_but_the_screenshots_is_listed():
 
 def test_no_file_is_listed_twice():
     for path, name in (
-        (ROOT / "SAMFineTuneLib" / "scripts.cmake", "SAMFineTuneLib_SCRIPTS"),
-        (ROOT / "SAMFineTuneLib" / "scripts.cmake", "SAMFineTuneLib_WEIGHTS"),
-        (ROOT / "Resources" / "resources.cmake", "SAMFineTune_RESOURCES"),
-        (ROOT / "SAMFineTune" / "CMakeLists.txt", "MODULE_PYTHON_SCRIPTS"),
+        (REPOSITORY / "SAMFineTuneLib" / "scripts.cmake", "SAMFineTuneLib_SCRIPTS"),
+        (REPOSITORY / "SAMFineTuneLib" / "scripts.cmake", "SAMFineTuneLib_WEIGHTS"),
+        (REPOSITORY / "Resources" / "resources.cmake", "SAMFineTune_RESOURCES"),
+        (REPOSITORY / "SAMFineTune" / "CMakeLists.txt", "MODULE_PYTHON_SCRIPTS"),
     ):
         twice = [each for each, times in Counter(variables(path)[name]).items() if times > 1]
         assert not twice, f"{name} lists {twice} twice"
@@ -115,7 +116,7 @@ def test_the_installed_files_are_where_the_module_looks_for_them(tmp_path):
 
 def test_both_parts_are_built_by_slicers_own_macro():
     top = calls(TOP)
-    module = calls(ROOT / "SAMFineTune" / "CMakeLists.txt")
+    module = calls(REPOSITORY / "SAMFineTune" / "CMakeLists.txt")
     builds = [
         arguments
         for command, arguments in top + module
@@ -144,7 +145,7 @@ def test_the_calls_of_an_extension_come_in_their_order():
 
 
 def test_the_module_is_tested_by_slicers_ctest():
-    module = calls(ROOT / "SAMFineTune" / "CMakeLists.txt")
+    module = calls(REPOSITORY / "SAMFineTune" / "CMakeLists.txt")
 
     assert ("slicer_add_python_unittest", ["SCRIPT", "${MODULE_NAME}.py"]) in module
     (build,) = [words for command, words in module if command == "slicermacrobuildscriptedmodule"]
@@ -168,18 +169,18 @@ def test_metadata_is_one_quoted_string_on_one_line(name):
 def test_pictures_of_the_catalogue_are_in_the_repository():
     for url in [metadata("ICONURL"), *metadata("SCREENSHOTURLS").split()]:
         assert url.startswith(RAW)
-        png_size(ROOT / url.removeprefix(RAW))
+        png_size(REPOSITORY / url.removeprefix(RAW))
 
 
 def test_icons_have_the_sizes_that_slicer_shows():
-    assert png_size(ROOT / metadata("ICONURL").removeprefix(RAW)) == (128, 128)
-    width, height = png_size(ROOT / "Resources" / "Icons" / "SAMFineTuneHead.png")
+    assert png_size(REPOSITORY / metadata("ICONURL").removeprefix(RAW)) == (128, 128)
+    width, height = png_size(REPOSITORY / "Resources" / "Icons" / "SAMFineTuneHead.png")
     assert 240 <= width <= 300 and 240 <= height <= 300
 
 
 def test_the_package_carries_this_licence_and_readme():
     for name in ("LICENSE_FILE", "README_FILE"):
-        path = metadata(name).replace("${CMAKE_CURRENT_SOURCE_DIR}", str(ROOT))
+        path = metadata(name).replace("${CMAKE_CURRENT_SOURCE_DIR}", str(REPOSITORY))
         assert Path(path).stat().st_size > 1000
 
 
@@ -187,7 +188,7 @@ def test_the_package_carries_this_licence_and_readme():
 
 
 def test_catalogue_entry_has_the_shape_of_its_schema():
-    path = ROOT / "SAMFineTune.json"
+    path = REPOSITORY / "SAMFineTune.json"
     entry = json.loads(path.read_text("utf-8"))
 
     types = {
@@ -209,14 +210,14 @@ def test_catalogue_entry_has_the_shape_of_its_schema():
 
 
 def test_catalogue_entry_has_line_feeds_only():
-    content = (ROOT / "SAMFineTune.json").read_bytes()
+    content = (REPOSITORY / "SAMFineTune.json").read_bytes()
 
     assert b"\r" not in content
     assert content.endswith(b"}\n")
 
 
 def test_catalogue_entry_and_cmake_agree():
-    entry = json.loads((ROOT / "SAMFineTune.json").read_text("utf-8"))
+    entry = json.loads((REPOSITORY / "SAMFineTune.json").read_text("utf-8"))
 
     assert ("project", ["SAMFineTune"]) in calls(TOP), "the entry's file is named as the project"
     assert metadata("DEPENDS").split() == entry["build_dependencies"] == ["PyTorch"]

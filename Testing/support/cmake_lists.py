@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from Testing.support.repository import REPOSITORY
 
 _COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
 _CALL = re.compile(r"^\s*(\w+)\s*\(([^()]*)\)", re.MULTILINE)
@@ -37,7 +37,7 @@ def _filled_in(value: str, known: dict[str, list[str]]) -> str:
     return _VARIABLE.sub(lambda match: " ".join(known.get(match[1], [match[0]])), value)
 
 
-def installed_files(root: Path = ROOT) -> dict[str, Path]:
+def installed_files(root: Path = REPOSITORY) -> dict[str, Path]:
     """Path in the folder of scripted modules -> the file in the source tree that goes there."""
     of_library = variables(root / "SAMFineTuneLib" / "scripts.cmake")
     library = [
@@ -53,7 +53,7 @@ def installed_files(root: Path = ROOT) -> dict[str, Path]:
     }
 
 
-def install(folder: Path, root: Path = ROOT) -> None:
+def install(folder: Path, root: Path = REPOSITORY) -> None:
     """Copies the files as an installation of the extension would lay them out."""
     for name, source in installed_files(root).items():
         target = folder / name

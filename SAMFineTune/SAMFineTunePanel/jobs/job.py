@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from SAMFineTuneLib.worker.events import Event, Log, Preview, Progress
 
 # Of work on the scene at a time; Slicer draws and listens in between.
-_PIECE_S = 0.02
+_PIECE_S = 0.012
 _KEPT_LOG_LINES = 2000
 
 PREPARING, RUNNING, IMPORTING = "preparing", "running", "importing"
@@ -90,6 +90,7 @@ class Job:
         self._isClosing = False
         self._readsScene = prepare != ()
         self._isInPiece = False
+        self._isInScene = False
         self._pieces: Iterator[Any] = iter(())
         self._whenPiecesDone: Callable[[], None] = lambda: None
         self._timer = qt.QTimer()
@@ -150,8 +151,11 @@ class Job:
         self._doInPieces(self._prepare, self._startWorker)
 
     def cancel(self) -> None:
-        """Stop without a result; returns at once, and at most 3 seconds later the worker has gone."""
-        if self.isFinished or self._cancelAsked:
+        """Stop without a result; returns at once, and at most 3 seconds later the worker has gone.
+
+        It does nothing once the whole result is in the scene, when only the job's files are left to delete.
+        """
+        if self.isFinished or self._cancelAsked or self._isInScene:
             return
         self._cancelAsked = True
         if self._process is not None and self.state == RUNNING:
@@ -171,6 +175,8 @@ class Job:
         """Stop and wait, at most 3 seconds: Slicer is closing. A fine-tune leaves what it can be resumed from."""
         from SAMFineTuneLib.jobs.client import CANCEL_GRACE_S
 
+        if self._isInScene and not self.isFinished:
+            self._end(DONE)
         if not self._cancelAsked:
             self._isClosing = True
             self.cancel()
@@ -281,13 +287,21 @@ class Job:
             # Asked to stop too late: the model is there, and saying otherwise would hide it.
             self._cancelAsked = False
             self._setState(IMPORTING)
-            self._doInPieces(self._conclude(outcome.result), lambda: self._end(DONE))
+            self._doInPieces(self._bringIn(outcome.result), lambda: self._end(DONE))
         elif outcome.exit_code == 3:
             self._end(CANCELLED)
         else:
             error = outcome.error
             text = errorText(error.message, error.remedy, error.code, error.facts) if error is not None else ""
             self._end(FAILED, text)
+
+    def _bringIn(self, result: dict[str, Any]) -> Iterator[Any]:
+        from SAMFineTuneLib.jobs.folder import JobFolder
+
+        yield from self._conclude(result)
+        self._isInScene = True
+        for _part in JobFolder(self.folder).remove_in_parts():
+            yield self.result
 
     def _end(self, state: str, message: str = "") -> None:
         self._timer.stop()

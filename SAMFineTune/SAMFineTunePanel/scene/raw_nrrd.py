@@ -11,7 +11,7 @@ import numpy as np
 
 from SAMFineTunePanel.scene.voxel_grid import VoxelGrid
 
-_PIECE_BYTES = 4 << 20
+_PIECE_BYTES = 2 << 20
 _TYPES = {
     "int8": "int8",
     "uint8": "uint8",

@@ -19,6 +19,8 @@ from SAMFineTunePanel.sections.model_section import ModelSection
 from SAMFineTunePanel.sections.models_section import ModelsSection
 from SAMFineTunePanel.sections.packages_section import PackagesSection
 from SAMFineTunePanel.sections.panel_section import PanelSection
+from SAMFineTunePanel.worker.chunked_task import ChunkedTask
+from SAMFineTunePanel.worker.library_parts import areLibraryPartsImported, importingLibraryParts
 
 if TYPE_CHECKING:
     from SAMFineTune import SAMFineTuneLogic
@@ -49,6 +51,7 @@ class Panel(VTKObservationMixin):
         self._timer.setSingleShot(True)
         self._timer.setInterval(_CHANGES_REST_MS)
         self._timer.connect("timeout()", self._update)
+        self._importing: ChunkedTask | None = None
         self.isReady = False
 
     def setup(self) -> None:
@@ -95,6 +98,7 @@ class Panel(VTKObservationMixin):
     def exit(self) -> None:
         """Another module is shown: leave the scene in peace; a running job is still followed."""
         self._timer.stop()
+        self._stopImporting()
         for event, slot in self._sceneSlots:
             self.removeObserver(slicer.mrmlScene, event, slot)
         self.examples.exit()
@@ -131,6 +135,7 @@ class Panel(VTKObservationMixin):
     def cleanup(self) -> None:
         """Let go of everything; the module is unloaded or Slicer closes."""
         self._timer.stop()
+        self._stopImporting()
         self._logic.removeJobListener(self._onJobStarted)
         for job in self._followed:
             job.removeListener(self._onJobEvent)
@@ -148,22 +153,39 @@ class Panel(VTKObservationMixin):
         self.updateSoon()
 
     def _lookAtPackages(self) -> None:
-        self.isReady = self.packages.look()
+        self.isReady = False
+        self._stopImporting()
+        if not self.packages.look():
+            reason = (
+                _("Restart Slicer first") if self.packages.needsRestart else _("Install the packages first: see above")
+            )
+            for section in self._working:
+                section.lock(reason)
+        elif areLibraryPartsImported():
+            self._begin()
+        else:
+            # The panel comes into view first; with these it would take twice as long.
+            self._importing = ChunkedTask(importingLibraryParts(), self._begin, self._failToImport)
+            self._importing.start()
+
+    def _stopImporting(self) -> None:
+        if self._importing is not None:
+            self._importing.stop()
+            self._importing = None
+
+    def _failToImport(self, error: Exception) -> None:
+        raise error
+
+    def _begin(self) -> None:
+        """All is there that the sections need."""
+        self.isReady = True
         for section in self._working:
-            if self.isReady:
-                section.unlock()
-            else:
-                section.lock(
-                    _("Restart Slicer first")
-                    if self.packages.needsRestart
-                    else _("Install the packages first: see above")
-                )
-        if self.isReady:
-            self.examples.enter()
-            self.model.enter()
-            self.correct.enter()
-            self._filesToo = True
-            self._update()
+            section.unlock()
+        self.examples.enter()
+        self.model.enter()
+        self.correct.enter()
+        self._filesToo = True
+        self._update()
 
     def _onModified(self, caller: object = None, event: object = None) -> None:
         self.updateSoon()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 
 import qt
 
-_TURN_S = 0.02
+_TURN_S = 0.012
 
 
 class ChunkedTask:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from SAMFineTunePanel.worker.library_parts import importLibraryParts
 from SAMFineTunePanel.worker.qprocess_transport import QProcessTransport
 
 
@@ -32,7 +31,6 @@ class HardwareProbe:
             self._ask()
 
     def _ask(self) -> None:
-        importLibraryParts()
         self._asking = True
         self._lines = []
         self._transport.start(self)

@@ -31,9 +31,9 @@ from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.worker.failure import error_event
 from Testing.support.full_disk import files_up_to
 from Testing.support.in_process import Ended, Shell, run_here, shell_of
+from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import geometry_of, head, keep_slices, write_pair
 
-ROOT = Path(__file__).resolve().parents[3]
 QUICK = ("--steps", 1, "--batch", 1, "--input-size", 256)
 
 
@@ -507,7 +507,7 @@ def run(*words: object, cache: Path) -> Ended:
         **os.environ,
         "SAMFINETUNE_CACHE": str(cache),
         "OMP_NUM_THREADS": "2",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(REPOSITORY),
     }
     done = subprocess.run(
         [sys.executable, "-m", "SAMFineTuneLib", *(str(word) for word in words)],

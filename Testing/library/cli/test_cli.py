@@ -19,9 +19,9 @@ from SAMFineTuneLib import cli
 from SAMFineTuneLib.jobs import process
 from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob, read_job
 from Testing.support.fake_cli import command_of
+from Testing.support.repository import REPOSITORY
 
-FAKE_CLI = Path(__file__).resolve().parents[2] / "support" / "fake_cli.py"
-ROOT = FAKE_CLI.parents[2]
+FAKE_CLI = REPOSITORY / "Testing" / "support" / "fake_cli.py"
 COMMANDS = (
     *("finetune", "apply", "evaluate", "models", "checkpoints", "storage", "hardware"),
     *("describe", "pretrain", "run"),
@@ -85,7 +85,7 @@ def program(fake: str | None, *words: str) -> list[str]:
 
 def environment(tmp_path: Path) -> dict[str, str]:
     cache = str(tmp_path / "cache")
-    return {**os.environ, "PYTHONPATH": str(ROOT), "SAMFINETUNE_CACHE": cache}
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "SAMFINETUNE_CACHE": cache}
 
 
 def job_folders(tmp_path: Path) -> list[Path]:
@@ -246,6 +246,17 @@ def test_our_fault_keeps_the_job(shell_here: Shell, tmp_path: Path) -> None:
     (folder,) = job_folders(tmp_path)
     assert str(folder) in done.stderr
     assert "ZeroDivisionError" in (folder / "worker.log").read_text(encoding="utf-8")
+
+
+@POSIX_ONLY
+def test_a_worker_that_dies_is_told_in_a_line_and_keeps_the_job(
+    shell_here: Shell, tmp_path: Path
+) -> None:
+    done = shell_here("finetune", *PAIR, "--output", "m.safetensors", fake="die")
+    assert (done.returncode, done.stdout) == (1, "")
+    (folder,) = job_folders(tmp_path)
+    assert f"run {folder}" in done.stderr and (folder / "job.json").is_file()
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
 
 
 @POSIX_ONLY

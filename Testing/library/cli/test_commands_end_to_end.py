@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from safetensors import safe_open
@@ -23,10 +22,8 @@ from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume, write_labelmap
 from SAMFineTuneLib.worker.events import Progress, parse_line
 from Testing.support.in_process import Ended, Shell, shell_of
+from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
-
-ROOT = Path(__file__).resolve().parents[3]
-
 
 # Steps that are over before a cancelled worker is ended by force.
 QUICK_STEPS = ("--batch", "1", "--scope", "decoder")
@@ -39,7 +36,7 @@ def environment(cache: Path) -> dict[str, str]:
         **os.environ,
         "SAMFINETUNE_CACHE": str(cache),
         "OMP_NUM_THREADS": "2",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(REPOSITORY),
     }
 
 
@@ -132,10 +129,10 @@ def progress_of(folder: Path) -> list[Progress]:
     return [event for event in map(parse_line, lines) if isinstance(event, Progress)]
 
 
-def test_ctrl_c_leaves_no_model_and_the_job_goes_on_and_finishes_early(
+def test_a_job_outlives_ctrl_c_and_a_killed_worker_and_finishes_early(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Stopped by the user, run again as the command said, then told by a file to keep the best."""
+    """Stopped by the user, run again, killed, run again, and then told to keep the best."""
     model, cache = tmp_path / "m.safetensors", tmp_path / "cache"
     options = ("--volume", pair[0], "--segmentation", pair[1], "--output", model)
     command = start("finetune", *options, *QUICK_STEPS, "--steps", 4000, cache=cache)
@@ -154,11 +151,20 @@ def test_ctrl_c_leaves_no_model_and_the_job_goes_on_and_finishes_early(
     stopped_at = max(event.step for event in progress_of(job))
     (job / "events.jsonl").unlink()
 
+    # `run` is the worker itself, without a command that watches it.
     second = start("run", job, cache=cache)
     progress = until(lambda: progress_of(job))
     assert progress[0].step >= stopped_at
+    second.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+    dead = ended(second)
+    assert dead.code not in (0, 2, 3) and not model.exists()
+    (job / "events.jsonl").unlink()
+
+    third = start("run", job, cache=cache)
+    progress = until(lambda: progress_of(job))
+    assert progress[0].step >= stopped_at
     (job / "finish").touch()
-    finished = ended(second)
+    finished = ended(third)
     assert finished.code == 0, finished.err
     lines = [json.loads(line) for line in finished.out.splitlines()]
     assert any("going on at step" in each.get("message", "") for each in lines)
@@ -166,29 +172,7 @@ def test_ctrl_c_leaves_no_model_and_the_job_goes_on_and_finishes_early(
     assert result["training"]["ending"] == "finished on request"
     assert stopped_at <= result["training"]["steps"] < 4000
     assert read_card(model).backbone == "starter"
-
-
-def test_a_killed_worker_is_told_and_its_job_goes_on(
-    pair: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """The worker of a command is killed; `run` does the job that the command kept."""
-    model, job = tmp_path / "m.safetensors", tmp_path / "job"
-    options = ("--volume", pair[0], "--segmentation", pair[1], "--output", model)
-    options = (*options, *QUICK_STEPS, "--steps", "4", "--job", str(job))
-    command = start("finetune", *options, cache=tmp_path / "cache")
-    until(lambda: progress_of(job))
-    for worker in psutil.Process(command.pid).children():
-        worker.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
-    dead = ended(command)
-    if dead.code == 0:
-        pytest.skip("the fine-tune was faster than the kill")
-    assert dead.code == 1 and dead.out == "" and not model.exists()
-    assert f"run {job}" in dead.err and len(dead.error_lines) == 1
-    again = run("run", job, cache=tmp_path / "cache")
-    assert again.code == 0, again.err
-    result = json.loads(again.out.splitlines()[-1])
-    assert result["type"] == "result" and result["result"]["training"]["steps"] == 4
-    assert model.is_file() and [each.name for each in tmp_path.glob(".*")] == []
+    assert [each.name for each in tmp_path.glob(".*")] == []
 
 
 # Real images

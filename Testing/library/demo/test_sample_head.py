@@ -19,7 +19,7 @@ from SAMFineTuneLib.demo.sample_head import (
 )
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes import read_labelmap, read_volume
-from Testing.support.cmake_lists import ROOT
+from Testing.support.repository import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ few_slices(load_sample_head(Path({str(folder)!r})).truth, 5)
 print(*sorted({{name.partition('.')[0] for name in set(sys.modules) - before}}))
 """
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     found = set(ended.stdout.split())
 

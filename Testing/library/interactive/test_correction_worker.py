@@ -46,6 +46,7 @@ from SAMFineTuneLib.interactive.server import CorrectionServer
 from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.volumes import read_volume, write_volume
 from SAMFineTuneLib.worker.events import Log
+from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import dsc, head
 from Testing.support.tuned_starter import write_model
 
@@ -409,7 +410,7 @@ class Worker:
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            cwd=Path(__file__).parents[3],
+            cwd=REPOSITORY,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         self.heard: queue.Queue[Any] = queue.Queue()

@@ -32,9 +32,9 @@ from SAMFineTuneLib.interactive.settings_file import read_settings
 from SAMFineTuneLib.volumes import write_volume
 from SAMFineTuneLib.worker.events import Log
 from SAMFineTuneLib.worker.line_splitter import LONGEST_LINE, LineSplitter
+from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import head
 
-ROOT = Path(__file__).parents[3]
 VOLUME, _LABELS = head()
 SLICE = 6
 
@@ -255,9 +255,9 @@ def serve(session: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
     def start(folder: Path = session, **pipes: int) -> subprocess.Popen[bytes]:
         given = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | pipes
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
         command = serve_command(folder)
-        started.append(subprocess.Popen(command, **given, env=environment, cwd=ROOT))  # type: ignore[call-overload]
+        started.append(subprocess.Popen(command, **given, env=environment, cwd=REPOSITORY))  # type: ignore[call-overload]
         return started[-1]
 
     yield start

@@ -38,11 +38,11 @@ from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job, write_job
 from SAMFineTuneLib.volumes import write_volume
 from SAMFineTuneLib.worker import lock_file
 from SAMFineTuneLib.worker.events import ErrorEvent, parse_line
+from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import head
 
-ROOT = Path(__file__).parents[3]
-FAKE_WORKER = Path(__file__).resolve().parents[2] / "support" / "fake_worker.py"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+FAKE_WORKER = REPOSITORY / "Testing" / "support" / "fake_worker.py"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
 # At each moment that it is told, takes the lock, says whether it has it, and holds it until told.
 _TAKER = """
@@ -87,7 +87,7 @@ def start(
             stderr=errors,
             encoding="utf-8",
             env=ENVIRONMENT,
-            cwd=ROOT,
+            cwd=REPOSITORY,
         )
     )
     return started[-1]

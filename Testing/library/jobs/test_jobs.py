@@ -37,6 +37,7 @@ from SAMFineTuneLib.worker.events import (
 )
 from SAMFineTuneLib.worker.failure import error_event
 from SAMFineTuneLib.worker.json_text import to_json
+from Testing.support.repository import REPOSITORY
 
 
 def finetune_fields(**changed: Any) -> dict[str, Any]:
@@ -376,6 +377,18 @@ def test_job_folders_of_one_second_differ(tmp_path: Path, monkeypatch: pytest.Mo
         new_job_folder("apply")
 
 
+def test_a_folder_is_removed_a_part_of_a_large_file_at_a_time(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path / "job")
+    (folder.path / "inputs").mkdir(parents=True)
+    large = folder.path / "inputs" / "volume0.nrrd"
+    with large.open("wb") as file:
+        file.truncate(200 << 20)
+    folder.log_file.write_text("")
+    sizes = [large.stat().st_size for _part in folder.remove_in_parts() if large.exists()]
+    assert set(sizes) >= {136 << 20, 72 << 20, 8 << 20}
+    assert not folder.path.exists()
+
+
 def test_outputs_that_cannot_be_written_are_found_before_the_work(tmp_path: Path) -> None:
     require_writable(tmp_path / "new" / "model.safetensors")
     require_writable(tmp_path)
@@ -396,7 +409,7 @@ def test_client_side_loads_no_tensor_library() -> None:
 
 @pytest.mark.parametrize("word", ["killpg", "SIGKILL", "preexec_fn", "os.fork", "setsid"])
 def test_nothing_that_windows_lacks(word: str) -> None:
-    package = Path(__file__).parents[3] / "SAMFineTuneLib"
+    package = REPOSITORY / "SAMFineTuneLib"
     users = [file.name for file in package.rglob("*.py") if word in file.read_text("utf-8")]
     assert users == []
 

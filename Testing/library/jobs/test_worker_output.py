@@ -16,8 +16,8 @@ from SAMFineTuneLib.worker.environment import worker_environment
 from SAMFineTuneLib.worker.events import ErrorEvent, Event, Log, Progress, Result
 from SAMFineTuneLib.worker.json_text import to_json
 from SAMFineTuneLib.worker.line_splitter import LineSplitter
+from Testing.support.repository import REPOSITORY
 
-ROOT = Path(__file__).parents[3]
 TEXT = "größer\r\n€ 肝臓 😀\rthird\n\nlast"
 LINES = ["größer", "€ 肝臓 😀", "third", "", "last"]
 
@@ -176,11 +176,11 @@ def test_the_environment_lets_a_worker_find_the_library() -> None:
     before = dict(base)
     environment = worker_environment(base)
     assert base == before
-    assert environment["PYTHONPATH"] == f"{ROOT}{os.pathsep}elsewhere"
+    assert environment["PYTHONPATH"] == f"{REPOSITORY}{os.pathsep}elsewhere"
     assert environment["GOMP_SPINCOUNT"] == "7"
     program = "import sys, SAMFineTuneLib; print(sys.stdout.encoding, SAMFineTuneLib.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, encoding="utf-8"
     )
     encoding, file = done.stdout.split(maxsplit=1)
-    assert encoding == "utf-8" and Path(file.strip()).is_relative_to(ROOT), done.stderr
+    assert encoding == "utf-8" and Path(file.strip()).is_relative_to(REPOSITORY), done.stderr

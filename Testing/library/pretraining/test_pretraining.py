@@ -38,10 +38,9 @@ from SAMFineTuneLib.pretraining.saved import load_state, save_state, save_weight
 from SAMFineTuneLib.pretraining.training import Pretraining
 from SAMFineTuneLib.random_source import RandomSource
 from Testing.support.pretraining_runs import CPU, QUICKLY, TINY, WITHOUT_EFFECT, started, weights_of
+from Testing.support.repository import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-ROOT = Path(__file__).parents[3]
 
 
 # The plan
@@ -294,7 +293,7 @@ class TwoProcesses:
             cwd=self._folder,
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(self._folder), str(ROOT)]),
+                "PYTHONPATH": os.pathsep.join([str(self._folder), str(REPOSITORY)]),
                 **self.environment,
                 **environment,
             },

@@ -43,10 +43,10 @@ from SAMFineTuneLib.training.training_state import STATE_FILE, TrainingState, lo
 from SAMFineTuneLib.volumes import write_volume
 from SAMFineTuneLib.weights.checkpoint_file import read_tensors
 from Testing.support.full_disk import files_up_to
+from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import head
 from Testing.support.tuned_starter import write_model
 
-ROOT = Path(__file__).parents[3]
 SHARES = (0.0, 1e-4, 0.3, 0.9, 0.999999)
 VOLUME, _LABELS = head()
 SHAPE = VOLUME.geometry.shape
@@ -243,11 +243,11 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         encoding="utf-8",
         env={
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(REPOSITORY),
             "SAMFINETUNE_CACHE": str(tmp_path / "cache"),
             "OMP_NUM_THREADS": "1",
         },
-        cwd=ROOT,
+        cwd=REPOSITORY,
     )
     yield process
     process.kill()

@@ -20,10 +20,11 @@ from SAMFineTuneLib.volumes import Volume, read_volume, write_labelmap, write_vo
 from SAMFineTuneLib.volumes.number_range import computable
 from Testing.support.in_process import Shell, shell_of
 from Testing.support.job_records import example_of
+from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import dsc, geometry_of, head, keep_slices, write_pair
 from Testing.support.tuned_starter import write_model
 
-REAL = Path(__file__).parents[3] / ".." / "shared" / "data"
+REAL = REPOSITORY / ".." / "shared" / "data"
 FEW = [2, 4, 6, 8]
 
 

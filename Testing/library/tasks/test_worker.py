@@ -21,8 +21,9 @@ from SAMFineTuneLib.jobs.process import Outcome, WorkerProcess
 from SAMFineTuneLib.jobs.schema import EvaluateJob, FinetuneJob, make_job, write_job
 from SAMFineTuneLib.worker.events import ErrorEvent, Event, Log, Progress, Result, parse_line
 from Testing.support.in_process import run_here
+from Testing.support.repository import REPOSITORY
 
-FAKE_WORKER = Path(__file__).resolve().parents[2] / "support" / "fake_worker.py"
+FAKE_WORKER = REPOSITORY / "Testing" / "support" / "fake_worker.py"
 POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 
@@ -104,7 +105,7 @@ def run_directly(behaviour: str, folder: Path, stdin: int | None = None) -> subp
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": str(FAKE_WORKER.parents[2])},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
 
 
@@ -150,7 +151,7 @@ def test_events_can_go_to_a_file(job: Path) -> None:
             stdout=file,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(FAKE_WORKER.parents[2])},
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             timeout=30,
         )
         file.seek(0)
@@ -388,7 +389,7 @@ def test_the_job_ends_when_its_client_has_vanished(job: Path) -> None:
         [sys.executable, "-c", program, str(FAKE_WORKER), str(job)],
         stdout=subprocess.PIPE,
         encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": str(FAKE_WORKER.parents[2])},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     assert client.stdout is not None
     worker = int(client.stdout.readline())

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from SAMFineTuneLib.training.eager_adamw import EagerAdamW
-
-ROOT = Path(__file__).resolve().parents[3]
+from Testing.support.repository import REPOSITORY
 
 
 def trained(kind: type[torch.optim.AdamW], interrupted: bool = False) -> list[torch.Tensor]:
@@ -48,6 +46,6 @@ optimiser.zero_grad()
 print("torch._dynamo" in sys.modules)
 """
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert ended.stdout.strip() == "False"

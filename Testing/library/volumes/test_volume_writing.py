@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from SAMFineTuneLib.volumes import (
     write_labelmap,
     write_volume,
 )
+from Testing.support.repository import REPOSITORY
 from Testing.support.volume_geometries import (
     CUBE,
     LIVER,
@@ -194,7 +194,7 @@ for suffix in sys.argv[2:]:
             [sys.executable, "-c", script, str(tmp_path), *suffixes],
             capture_output=True,
             text=True,
-            cwd=Path(__file__).resolve().parents[3],
+            cwd=REPOSITORY,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
@@ -208,5 +208,5 @@ for suffix in sys.argv[2:]:
             "import sys, SAMFineTuneLib.volumes; "
             "assert not {'torch', 'monai', 'scipy'} & set(sys.modules)"
         )
-        root = Path(__file__).resolve().parents[3]
+        root = REPOSITORY
         subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
