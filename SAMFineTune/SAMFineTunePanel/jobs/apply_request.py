@@ -271,7 +271,14 @@ class ApplyRequest:
         segmentation = yield from made.steps(undo)
         for frame, result in zip(frames, results, strict=True):
             noteUncertainty(frame, result["axis"], result["slice_uncertainty"])
-        yield [segmentation]
+        complete = False
+        try:
+            yield [segmentation]
+            complete = True
+        finally:
+            # Cancelled at the last moment: the job has no result then.
+            if not complete and undo.canUndo(segmentation):
+                undo.undo(segmentation)
 
     def _concludeVolumes(
         self,

@@ -43,6 +43,16 @@ def test_slices_of_a_single_volume_are_held_out_but_no_empty_ones() -> None:
         assert slices[held_out.validation[0]].is_labelled
 
 
+def test_a_slice_of_several_frames_is_held_out_in_all_of_them() -> None:
+    # Two frames of one patient, which are one volume here, labelled on the same slices.
+    slices = [a_slice({1}, 0, number) for number in (2, 4, 6, 2, 4, 6)]
+    for seed in range(5):
+        held_out = split(slices, seed)
+        assert held_out.by == "slice"
+        first, second = held_out.validation
+        assert slices[first].number == slices[second].number and second == first + 3
+
+
 def test_a_volume_that_alone_has_a_class_stays() -> None:
     slices = [a_slice({1}, 0), a_slice({1, 2}, 1), a_slice({1}, 2)]
     for seed in range(8):
