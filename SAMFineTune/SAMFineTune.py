@@ -308,11 +308,14 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         return sliceInView(example.volume, slices.orientation)
 
     def showSlice(self, example: Example, number: int) -> None:
-        """Move (and if need be turn) a slice view to a slice of an example.
+        """Move (and if need be turn) a slice view to a slice of an example, and a browser to its frame.
 
         Raises:
             ValueError: there is no such slice or no view.
         """
+        sequence = sequenceOf(example.volume)
+        if sequence is not None and example.frame:
+            sequence.show(example.frame)
         showSlice(example.volume, self.exampleSlices(example).orientation, number)
 
     # Fine-tune

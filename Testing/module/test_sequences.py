@@ -390,14 +390,27 @@ def test_the_panel_shows_frames_and_offers_all(panel, heart, labels, model, proc
     process_events(lambda: ui.frameTextLabel.text == "2 of 4")
     assert ui.examplesTable.item(0, 0).text() == "Heart, frame 2 of 4"
     assert not ui.currentFrameButton.enabled and not ui.addButton.enabled
-    # On another frame the same pair makes another example; the button says that this one is meant.
+    # On another frame the labels are those of the first one still: another segmentation is needed.
     browser.SetSelectedItemNumber(3)
-    process_events(lambda: ui.currentFrameButton.enabled and ui.addButton.enabled)
+    process_events(lambda: ui.frameTextLabel.text == "2 of 4; in view: 4")
+    assert not ui.addButton.enabled and "another frame" in ui.addButton.toolTip
+    add_segmentation(volume, {"wall": box(SHAPE, (3, 4), (5, 15), (5, 15))}, "Other labels")
+    process_events(lambda: ui.addButton.enabled)
     ui.addButton.click()
     process_events(lambda: ui.examplesTable.rowCount == 2)
     assert ui.examplesTable.item(1, 0).text() == "Heart, frame 4 of 4"
+    assert not ui.problemLabel.visible
+    # A labelled slice is shown on its frame.
+    ui.examplesTable.selectRow(0)
+    ui.labelledLabel.linkActivated.emit("6")
+    assert browser.GetSelectedItemNumber() == 1
+    ui.examplesTable.selectRow(1)
     browser.SetSelectedItemNumber(0)
     process_events(lambda: ui.currentFrameButton.enabled)
+    # What is drawn in one segmentation counts on two frames: that is said.
+    choose = sections.examples.onSegmentationChosen
+    choose(labels)
+    assert "Labels counts on frame 2 and on frame 4" in ui.problemLabel.text
     ui.currentFrameButton.click()
     assert sections.examples.parameterNode.examples[1].frame == TIMES[0]
     assert ui.frameTextLabel.text == "1 of 4"
@@ -459,6 +472,39 @@ def test_a_correction_begins_anew_on_another_frame(pretended, logic, heart, labe
     process_events(lambda: not correction.session.isOpen)
     assert "being played" in correction.status.problem
     browser.SetPlaybackActive(False)
+
+
+def test_the_prompts_of_another_frame_are_not_to_be_seen(
+    pretended, panel, heart, labels, layout_manager, process_events
+):
+    import slicer
+
+    volume, browser = heart
+    layout_manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    node = panel.logic.getParameterNode()
+    node.correctVolume, node.correctSegmentation = volume, labels
+    node.correctSegment = segment_id(labels, "wall")
+    correction = panel.logic.correction
+
+    def points() -> int:
+        nodes = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
+        return sum(each.GetNumberOfControlPoints() for each in nodes)
+
+    process_events(lambda: panel.panel.correct.ui.startButton.enabled)
+    panel.panel.correct.ui.startButton.click()
+    correction_workers.wait_until_idle(correction, process_events)
+    correction.look(4)
+    correction.addPoint(correction.session.segment.rasOf((12, 10, 4)))
+    correction_workers.wait_until_idle(correction, process_events)
+    process_events(lambda: points() == 1)
+    browser.SetSelectedItemNumber(3)
+    process_events(lambda: "Frame 4 of 4" in panel.panel.correct.ui.statusLabel.text)
+    correction_workers.wait_until_idle(correction, process_events)
+    process_events(lambda: points() == 0)
+    assert correction.session.preview == {}
+    panel.panel.correct.ui.startButton.click()
+    assert not correction.session.isOpen
 
 
 def test_a_correction_of_a_segmented_sequence(logic, heart, model, process_events):

@@ -67,6 +67,10 @@ class NodeSequence:
         """The number of the item that a browser shows for an index value; -1 where there is none."""
         return int(self.sequence.GetItemNumberFromIndexValue(indexValue, False))
 
+    def show(self, indexValue: str) -> None:
+        """Have the browser select an item."""
+        self.browser.SetSelectedItemByIndexValue(indexValue, False)
+
     def textOf(self, indexValue: str) -> str:
         """An item as the user counts it, from 1: "5 of 20"."""
         return _("{number} of {count}").format(number=self.numberOf(indexValue) + 1, count=self.count)

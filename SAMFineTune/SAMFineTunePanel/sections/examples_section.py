@@ -12,7 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.examples.case_images import MOST_FURTHER_IMAGES, problemWithExamples
-from SAMFineTunePanel.examples.example_frames import atItsFrame
+from SAMFineTunePanel.examples.example_frames import atItsFrame, holdsFrameInView, sharedLabels
 from SAMFineTunePanel.examples.example_slices import ExampleSlices
 from SAMFineTunePanel.scene.scene_pairs import imagesOfScene, nextPair
 from SAMFineTunePanel.scene.sequences import browsersOfScene, frameShown, sequenceOf
@@ -213,11 +213,11 @@ class ExamplesSection(PanelSection):
         return self.parameterNode.examples[self.row]
 
     def _pairs(self) -> set[tuple[str, str]]:
-        """The examples of which the scene shows the frame at present: another frame makes another example."""
+        """The examples whose labels are in view: another frame of both nodes makes another example."""
         return {
             (each.volume.GetID(), each.segmentation.GetID())
             for each in self._examples()
-            if each.volume is not None and each.segmentation is not None and _isFrameShown(each)
+            if each.volume is not None and each.segmentation is not None and holdsFrameInView(each)
         }
 
     @contextmanager
@@ -284,7 +284,8 @@ class ExamplesSection(PanelSection):
         settled = dict(zip(ORIENTATIONS, _orientationTexts(), strict=True))[slices.orientation]
         combo.setItemText(0, _("automatic") if slices.problem else _("automatic: {slices}").format(slices=settled))
         combo.currentIndex = max(0, combo.findData(example.orientation))
-        doubt = self._dropped or problemWithExamples(self._examples()) or slices.warning
+        examples = self._examples()
+        doubt = self._dropped or problemWithExamples(examples) or sharedLabels(examples) or slices.warning
         showProblem(self.ui.problemLabel, slices.problem or doubt)
         showText(self.ui.labelledLabel, _labelledText(slices))
 
@@ -297,7 +298,10 @@ class ExamplesSection(PanelSection):
             self.ui.frameTextLabel.text = ""
             allow(self.ui.currentFrameButton, "", _("The volume shows no sequence any more: take it as it is"))
             return
-        self.ui.frameTextLabel.text = sequence.textOf(example.frame or sequence.shown)
+        text = sequence.textOf(example.frame or sequence.shown)
+        if example.frame and example.frame != sequence.shown:
+            text = _("{frame}; in view: {shown}").format(frame=text, shown=sequence.numberOf(sequence.shown) + 1)
+        self.ui.frameTextLabel.text = text
         allow(
             self.ui.currentFrameButton,
             _("That frame is in view") if sequence.shown == example.frame else "",
@@ -333,6 +337,11 @@ class ExamplesSection(PanelSection):
         if not slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             return _("Draw the structure on a few slices in the Segment Editor first")
         if pair is None:
+            if next(browsersOfScene(), None) is not None:
+                return _(
+                    "All volumes and segmentations of the scene are in the table already; the labels of another frame "
+                    "need a segmentation of their own"
+                )
             return _("All volumes and segmentations of the scene are in the table already")
         return ""
 
@@ -366,11 +375,6 @@ class ExamplesSection(PanelSection):
     def _onPainted(self) -> None:
         self.update()
         self.changed()
-
-
-def _isFrameShown(example: Example) -> bool:
-    shown = frameShown(example.volume)
-    return (example.frame or shown) == shown
 
 
 def _segmentEntries(example: Example) -> list[Entry]:
