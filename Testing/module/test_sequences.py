@@ -246,6 +246,17 @@ def test_edits_stay_with_their_frame_and_forbid_the_undo(logic, heart, model):
     import slicer
 
     volume, browser = heart
+    before = node_ids()
+    result = logic.apply(model, volume, frames=[0, 3], uncertainty=True)
+    # The uncertainty is a sequence, too.
+    doubt = slicer.util.getNode("Heart uncertainty")
+    assert slicer.util.arrayFromVolume(doubt).max() == 0.5
+    assert doubt.GetParentTransformNode() is volume.GetParentTransformNode()
+    browser.SetSelectedItemNumber(3)
+    assert slicer.util.arrayFromVolume(doubt).shape == SHAPE
+    assert doubt.GetOrigin() == volume.GetOrigin() == (15.0, 0.0, 0.0)
+    logic.undoApply(result)
+    assert node_ids() == before
     result = logic.apply(model, volume, frames=[0, 3])
     sequence = browser.GetSequenceNode(result)
     assert [sequence.GetNthIndexValue(number) for number in range(2)] == [TIMES[0], TIMES[3]]
@@ -364,8 +375,6 @@ def test_frames_that_cannot_be_are_refused_in_words(logic, heart, model):
         logic.apply(model, volume, frames=[-1])
     with pytest.raises(ValueError, match="Choose at least one frame"):
         logic.apply(model, volume, frames=[])
-    with pytest.raises(ValueError, match="one frame at a time"):
-        logic.apply(model, volume, frames="all", uncertainty=True)
     target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     with pytest.raises(ValueError, match="get a new segmentation"):
         logic.apply(model, volume, target, frames="all")

@@ -111,8 +111,6 @@ class ApplyRequest:
             return _("Choose at least one frame.")
         if self.segmentation is not None:
             return _("The frames of a sequence get a new segmentation.")
-        if self.uncertainty:
-            return _("Uncertainty is shown for one frame at a time. Untick it, or segment the frame in view alone.")
         try:
             for frame in self._framesOf(sequence):
                 gridOf(frame)
@@ -266,8 +264,9 @@ class ApplyRequest:
         noteUncertainty: Callable[..., None],
     ) -> Iterator[Any]:
         files = [Path(each["segmentation"]) for each in results]
+        doubts = [Path(each["uncertainty"]) for each in results if each.get("uncertainty")]
         name = self._nameOf(self.volumes[0])
-        made = SegmentedSequence(frames, files, name, self._labels(), known, self.show3D)
+        made = SegmentedSequence(frames, files, doubts, name, self._labels(), known, self.show3D)
         segmentation = yield from made.steps(undo)
         for frame, result in zip(frames, results, strict=True):
             noteUncertainty(frame, result["axis"], result["slice_uncertainty"])

@@ -244,29 +244,44 @@ class UncertaintyVolume:
             ValueError: the file is not such a file.
             OSError: the file cannot be read.
         """
-        values = raw_nrrd.read(self.path)
-        image = vtk.vtkImageData()
-        image.SetDimensions(*values.shape[::-1])
-        image.AllocateScalars(vtk.VTK_FLOAT, 1)
-        target = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(values.shape)
-        thickness = max(1, _PIECE_BYTES // max(1, values[0].nbytes))
-        for start in range(0, len(values), thickness):
-            target[start : start + thickness] = values[start : start + thickness]
-            yield
-        name = _("{volume} uncertainty").format(volume=self.volume.GetName())
-        node = self.node = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name)
-        )
-        matrix = vtk.vtkMatrix4x4()
-        self.volume.GetIJKToRASMatrix(matrix)
-        node.SetIJKToRASMatrix(matrix)
-        node.SetAndObserveTransformNodeID(self.volume.GetTransformNodeID())
-        # Before the voxels: a display without a window of its own would search all of them for one.
-        _setDisplay(node)
+        image = yield from uncertaintyImage(self.path)
+        node = self.node = addUncertaintyVolume(self.volume)
         yield
         node.SetAndObserveImageData(image)
-        _placeBeside(node, self.volume)
         yield
+
+
+def uncertaintyImage(path: Path) -> Generator[None, None, vtk.vtkImageData]:
+    """The values of a file, in raw NRRD, as an image without a place; yields between pieces.
+
+    Raises:
+        ValueError: the file is not such a file.
+        OSError: the file cannot be read.
+    """
+    values = raw_nrrd.read(path)
+    image = vtk.vtkImageData()
+    image.SetDimensions(*values.shape[::-1])
+    image.AllocateScalars(vtk.VTK_FLOAT, 1)
+    target = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(values.shape)
+    thickness = max(1, _PIECE_BYTES // max(1, values[0].nbytes))
+    for start in range(0, len(values), thickness):
+        target[start : start + thickness] = values[start : start + thickness]
+        yield
+    return image
+
+
+def addUncertaintyVolume(volume: Any) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume of the scene without voxels yet, with the place of another one, or of a frame, and the right colours."""
+    name = _("{volume} uncertainty").format(volume=volume.GetName())
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    node.SetIJKToRASMatrix(matrix)
+    node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    # Before the voxels: a display without a window of its own would search all of them for one.
+    _setDisplay(node)
+    _placeBeside(node, volume)
+    return node
 
 
 def _setDisplay(node: slicer.vtkMRMLScalarVolumeNode) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.examples.known_slices import KnownSlices
-from SAMFineTunePanel.jobs.result_import import PredictedStructures, createSegmentation
+from SAMFineTunePanel.jobs.result_import import (
+    PredictedStructures,
+    addUncertaintyVolume,
+    createSegmentation,
+    uncertaintyImage,
+)
 from SAMFineTunePanel.scene.frames import VolumeFrame, requirePresent
 from SAMFineTunePanel.scene.sequences import NodeSequence
 from SAMFineTunePanel.scene.structure_label import StructureLabel
@@ -21,11 +27,12 @@ from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
 class SegmentedSequence:
     """Makes a sequence with a segmentation for each frame, at the index values of the frames, in the same browser.
 
-    Nothing is in the scene before all frames are done.
+    With uncertainties there is a second sequence of volumes. Nothing is in the scene before all frames are done.
 
     Attributes:
         frames: of one sequence of volumes.
-        files: the labelmap of each frame.
+        files: the labelmap of each frame, …
+        doubtFiles: … and its uncertainty; none where none was made.
         name: of the segmentation that shows the frames.
         labels: what the numbers in the labelmaps are.
         known: gives what the user has said of a frame's slices; None where nothing is kept.
@@ -34,6 +41,7 @@ class SegmentedSequence:
 
     frames: Sequence[VolumeFrame]
     files: Sequence[Path]
+    doubtFiles: Sequence[Path]
     name: str
     labels: list[StructureLabel]
     known: Callable[[VolumeFrame], KnownSlices | None]
@@ -49,33 +57,61 @@ class SegmentedSequence:
             ValueError: what was removed from the scene meanwhile, in words, or as `PredictedStructures`.
             OSError: a file cannot be read.
         """
-        source = self.frames[0].sequence
-        made = _sequenceLike(source.sequence)
+        made = _sequenceLike(self._source.sequence)
+        items = yield from self._segmentations(made)
+        doubt = _sequenceLike(self._source.sequence)
+        yield from self._uncertainties(doubt)
+        states = yield from undo.statesOf(items)
+        requirePresent(self.frames[0])
+        shown = createSegmentation(self._source.proxy, self.name)
+        self._addToBrowser(made, shown)
+        undo.noteMade(shown)
+        undo.noteBeside(shown, made)
+        if self.doubtFiles:
+            volume = addUncertaintyVolume(self._source.proxy)
+            self._addToBrowser(doubt, volume)
+            undo.noteBeside(shown, doubt)
+            undo.noteBeside(shown, volume)
+        undo.noteItems(shown, states)
+        return shown
+
+    @property
+    def _source(self) -> NodeSequence:
+        return self.frames[0].sequence
+
+    def _segmentations(
+        self, made: slicer.vtkMRMLSequenceNode
+    ) -> Generator[None, None, list[slicer.vtkMRMLSegmentationNode]]:
         items = []
         for frame, file in zip(self.frames, self.files, strict=True):
             requirePresent(frame)
             items.append(_emptyItem(made, frame))
             yield from PredictedStructures(
-                file, frame, items[-1], self.labels, self.known(frame), under=source.proxy
+                file, frame, items[-1], self.labels, self.known(frame), under=self._source.proxy
             ).steps()
             if self.show3D:
                 items[-1].CreateClosedSurfaceRepresentation()
             yield
-        states = yield from undo.statesOf(items)
-        requirePresent(self.frames[0])
-        shown = self._show(made, source)
-        undo.noteMade(shown)
-        undo.noteBeside(shown, made)
-        undo.noteItems(shown, states)
-        return shown
+        return items
 
-    def _show(self, made: slicer.vtkMRMLSequenceNode, source: NodeSequence) -> slicer.vtkMRMLSegmentationNode:
-        """Add the sequence to the scene and to the browser, with a segmentation that follows it."""
-        shown = createSegmentation(source.proxy, self.name)
+    def _uncertainties(self, made: slicer.vtkMRMLSequenceNode) -> Iterator[None]:
+        for frame, file in zip(self.frames, self.doubtFiles, strict=bool(self.doubtFiles)):
+            requirePresent(frame)
+            image = yield from uncertaintyImage(file)
+            # A sequence copies what it is given; an item without voxels gets the ones that are there already.
+            item = made.SetDataNodeAtValue(slicer.vtkMRMLScalarVolumeNode(), frame.indexValue)
+            matrix = vtk.vtkMatrix4x4()
+            frame.GetIJKToRASMatrix(matrix)
+            item.SetIJKToRASMatrix(matrix)
+            item.SetAndObserveImageData(image)
+            yield
+
+    def _addToBrowser(self, made: slicer.vtkMRMLSequenceNode, shown: slicer.vtkMRMLNode) -> None:
+        """Add a sequence to the scene and to the browser, with the node that is to follow it."""
         made.SetName(slicer.mrmlScene.GenerateUniqueName(_("{name} sequence").format(name=shown.GetName())))
         slicer.mrmlScene.AddNode(made)
-        browser = source.browser
-        # Else the browser, as soon as it knows the sequence, makes a segmentation of its own for it.
+        browser = self._source.browser
+        # Else the browser, as soon as it knows the sequence, makes a node of its own for it.
         wasModified = browser.StartModify()
         try:
             slicer.modules.sequences.logic().AddSynchronizedNode(made, shown, browser)
@@ -85,7 +121,6 @@ class SegmentedSequence:
             browser.SetMissingItemMode(made, browser.MissingItemSetToDefault)
         finally:
             browser.EndModify(wasModified)
-        return shown
 
 
 def _sequenceLike(sequence: slicer.vtkMRMLSequenceNode) -> slicer.vtkMRMLSequenceNode:
