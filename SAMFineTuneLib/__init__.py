@@ -1,9 +1,9 @@
 """Fine-tune the Segment Anything Model on a few labelled slices and segment whole volumes.
 
 For Python users: `finetune`, `load_model`, `apply`, `evaluate`, `read_volume`, `read_labelmap`,
-`write_labelmap`, and the classes of their arguments and results. See `SAMFineTuneLib.api`. Tensor
-and image libraries are imported when one of these names is first used, so that Slicer's process can
-import this package without them.
+`read_time`, `write_labelmap`, `write_frames`, and the classes of their arguments and results. See
+`SAMFineTuneLib.api`. Tensor and image libraries are imported when one of these names is first used,
+so that Slicer's process can import this package without them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from SAMFineTuneLib.api import LoadedModel, apply, evaluate, finetune, load_model
     from SAMFineTuneLib.errors import InputError
-    from SAMFineTuneLib.volumes import Labelmap, Volume, read_labelmap, read_volume, write_labelmap
+    from SAMFineTuneLib.volumes import (
+        Labelmap,
+        Volume,
+        read_labelmap,
+        read_time,
+        read_volume,
+        write_frames,
+        write_labelmap,
+    )
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
     **dict.fromkeys(("LoadedModel", "apply", "evaluate", "finetune", "load_model"), "api"),
     **dict.fromkeys(
-        ("Labelmap", "Volume", "read_labelmap", "read_volume", "write_labelmap"), "volumes"
+        (
+            *("Labelmap", "Volume", "read_labelmap", "read_time", "read_volume"),
+            *("write_frames", "write_labelmap"),
+        ),
+        "volumes",
     ),
     "InputError": "errors",
 }
@@ -36,7 +48,9 @@ __all__ = [
     "finetune",
     "load_model",
     "read_labelmap",
+    "read_time",
     "read_volume",
+    "write_frames",
     "write_labelmap",
 ]
 

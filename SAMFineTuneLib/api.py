@@ -5,6 +5,9 @@ import SAMFineTuneLib as sft
 sft.finetune([("ct.nrrd", "labels.seg.nrrd")], "liver.safetensors", steps=300)
 model = sft.load_model("liver.safetensors")
 found = sft.apply(model, sft.read_volume("other.nrrd"))
+time = sft.read_time("film.nii.gz")
+film = [sft.apply(model, "film.nii.gz", frame=number) for number in range(time.frames)]
+sft.write_frames("found.nii.gz", film, time)
 print(sft.evaluate(found, sft.read_labelmap("truth.seg.nrrd")).to_json())
 """
 
@@ -20,6 +23,7 @@ from typing import Any
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.evaluation.report import Report
 from SAMFineTuneLib.evaluation.report import evaluate as _measure
+from SAMFineTuneLib.evaluation.surface import TOLERANCE_MM
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
@@ -113,14 +117,16 @@ def apply(
     *,
     batch: int = 4,
     largest_component: bool = False,
+    frame: int | None = None,
 ) -> Labelmap:
-    """Segments a whole volume.
+    """Segments a whole volume, or one frame of an image with an axis of time.
 
     Args:
         model: a loaded model, or its file.
         volume: a volume, or its file or DICOM folder, or the files of all images of a case.
         batch: number of slices at a time; memory grows with it.
         largest_component: keep only the largest connected region of each label.
+        frame: which frame of a file with an axis of time, counted from 0; None if it has none.
 
     Returns:
         Labels on the grid of the volume, with their names and colours.
@@ -129,25 +135,27 @@ def apply(
         InputError: a file cannot be used, or the volume has the same value in every voxel.
     """
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    image = _volume_of(volume)
+    image = _volume_of(volume, frame)
     normalisation, channels = loaded.card.normalisation, tuple(loaded.card.channels)
     image = as_expected(image, normalisation, "the volume", channels)
     found = predict_volume(loaded.segmenter, loaded.card, image, batch).labelmap
     return keep_largest_components(found) if largest_component else found
 
 
-def evaluate(prediction: Labelmap, reference: Labelmap, tolerance_mm: float = 2.0) -> Report:
+def evaluate(
+    prediction: Labelmap, reference: Labelmap, tolerance_mm: float = TOLERANCE_MM
+) -> Report:
     """DSC and NSD of each label in whole volumes; see `evaluation.report.evaluate`."""
     return _measure(prediction, reference, tolerance_mm=tolerance_mm)
 
 
-def _volume_of(volume: Volume | FilePath | Sequence[FilePath]) -> Volume:
+def _volume_of(volume: Volume | FilePath | Sequence[FilePath], frame: int | None) -> Volume:
     if isinstance(volume, Volume):
         return volume
     if isinstance(volume, str | os.PathLike):
-        return read_volume(volume)
+        return read_volume(volume, frame=frame)
     first, *further = (Path(each) for each in volume)
-    return read_case(first, further)
+    return read_case(first, further, frame=frame)
 
 
 def _fields_of(example: ExampleFiles) -> dict[str, Any]:

@@ -16,7 +16,7 @@ IMAGE_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", *PICTU
 SEGMENTATION_ENDINGS = (*IMAGE_ENDINGS, ".dcm")
 # Formats that volumes are read from.
 _VOLUME_ENDINGS = (
-    *(".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".nhdr"),
+    *(".nii.gz", ".nii", ".seq.nrrd", ".seq.nhdr", ".nrrd", ".mha", ".mhd", ".dcm", ".nhdr"),
     *(".mgz", ".mgh", ".img.gz", ".hdr.gz", ".img", ".hdr"),
     *(*PICTURE_ENDINGS, ".jpg", ".jpeg"),
 )

@@ -34,6 +34,8 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/device.py
   SAMFineTuneLib/errors.py
   SAMFineTuneLib/evaluation/__init__.py
+  SAMFineTuneLib/evaluation/frames_report.py
+  SAMFineTuneLib/evaluation/in_plane.py
   SAMFineTuneLib/evaluation/label_numbers.py
   SAMFineTuneLib/evaluation/overlap.py
   SAMFineTuneLib/evaluation/report.py
@@ -44,6 +46,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/examples/channel_names.py
   SAMFineTuneLib/examples/class_targets.py
   SAMFineTuneLib/examples/example.py
+  SAMFineTuneLib/examples/example_frames.py
   SAMFineTuneLib/examples/example_labels.py
   SAMFineTuneLib/examples/example_warnings.py
   SAMFineTuneLib/examples/image_list.py
@@ -104,6 +107,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/models/__init__.py
   SAMFineTuneLib/models/card_check.py
   SAMFineTuneLib/models/library.py
+  SAMFineTuneLib/models/measured_text.py
   SAMFineTuneLib/models/model_file.py
   SAMFineTuneLib/models/name.py
   SAMFineTuneLib/networks/__init__.py
@@ -163,6 +167,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/slices/suggestion.py
   SAMFineTuneLib/tasks/__init__.py
   SAMFineTuneLib/tasks/apply.py
+  SAMFineTuneLib/tasks/apply_frames.py
   SAMFineTuneLib/tasks/apply_outputs.py
   SAMFineTuneLib/tasks/checkpoint.py
   SAMFineTuneLib/tasks/drawn_slices.py
@@ -177,6 +182,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/prompt_phase.py
   SAMFineTuneLib/tasks/runners.py
   SAMFineTuneLib/tasks/starting_point.py
+  SAMFineTuneLib/tasks/volume_segmentation.py
   SAMFineTuneLib/tasks/worker.py
   SAMFineTuneLib/tensor_file.py
   SAMFineTuneLib/training/__init__.py
@@ -184,6 +190,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/eager_adamw.py
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
+  SAMFineTuneLib/training/held_out_distances.py
   SAMFineTuneLib/training/loop.py
   SAMFineTuneLib/training/loss.py
   SAMFineTuneLib/training/mask_loss.py
@@ -210,6 +217,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/case.py
   SAMFineTuneLib/volumes/coded_term.py
   SAMFineTuneLib/volumes/colour.py
+  SAMFineTuneLib/volumes/decoded_once.py
   SAMFineTuneLib/volumes/dicom/__init__.py
   SAMFineTuneLib/volumes/dicom/contours.py
   SAMFineTuneLib/volumes/dicom/dataset.py
@@ -226,8 +234,11 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/dicom/sources.py
   SAMFineTuneLib/volumes/dicom/stack.py
   SAMFineTuneLib/volumes/dicom/terms.py
+  SAMFineTuneLib/volumes/dicom/time_points.py
   SAMFineTuneLib/volumes/format_limits.py
   SAMFineTuneLib/volumes/fractional_segments.py
+  SAMFineTuneLib/volumes/frames.py
+  SAMFineTuneLib/volumes/frames_writing.py
   SAMFineTuneLib/volumes/image_as_labels.py
   SAMFineTuneLib/volumes/image_file.py
   SAMFineTuneLib/volumes/image_grid.py
@@ -245,6 +256,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/volumes/pictures/fitting.py
   SAMFineTuneLib/volumes/pictures/image.py
   SAMFineTuneLib/volumes/pictures/mask.py
+  SAMFineTuneLib/volumes/pictures/pages.py
   SAMFineTuneLib/volumes/pictures/segment_text.py
   SAMFineTuneLib/volumes/pictures/writing.py
   SAMFineTuneLib/volumes/quiet.py

@@ -10,6 +10,7 @@ from SAMFineTuneLib.cli.arguments import (
     Commands,
     add_command,
     first_images,
+    frames_of_volumes,
     images_of_case,
     numbers_or,
     option_name,
@@ -25,7 +26,8 @@ from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 _DESCRIPTION = """\
 Segment whole volumes with a tuned model. The segmentation has the volume's own geometry and the
 label numbers that the model was trained with. In a folder, masks of pictures are written as PNG, or
-as TIFF for TIFF.
+as TIFF for TIFF. An image with an axis of time (4-D NIfTI, .seq.nrrd, DICOM series) is segmented
+frame by frame, and the result has the same axis.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib apply --model liver.safetensors --volume ct.nii.gz \\
@@ -55,6 +57,7 @@ def add_to(commands: Commands) -> None:
     add_field(parser, ApplyJob, "images", metavar="FOLDER")
     add_field(parser, ApplyJob, "skip_unreadable")
     add_field(parser, ApplyJob, "series", metavar="N|UID", more="; repeat it")
+    add_field(parser, ApplyJob, "frames", metavar="0,3,5-9")
     add_field(parser, ApplyJob, "output", metavar="OUT")
     add_field(
         parser,
@@ -64,6 +67,15 @@ def add_to(commands: Commands) -> None:
         action="append",
         type=path_from_text,
         more="; repeat it, one for each --volume",
+    )
+    add_field(
+        parser,
+        Example,
+        "frame",
+        metavar="N",
+        action="append",
+        help="on which frame of its volume --drawn was drawn, counted from 0; repeat it, one for "
+        "each volume, or give one for all",
     )
     parser.add_argument(
         "--examples",
@@ -128,9 +140,11 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
             )
         return read_examples(chosen.examples, stated)
     drawn = chosen.drawn or []
-    if not drawn and (chosen.extent is not None or chosen.empty != "none" or chosen.on_top):
+    stated_of_drawn = (chosen.extent is not None, chosen.empty != "none", chosen.on_top)
+    if not drawn and (any(stated_of_drawn) or chosen.frame):
         raise InputError(
-            "--empty, --extent and --on-top are for slices that are drawn, and none are given",
+            "--empty, --extent, --on-top and --frame are for slices that are drawn, and none are "
+            "given",
             "give them with --drawn",
             code="contrary_options",
         )
@@ -142,7 +156,8 @@ def _drawn(chosen: argparse.Namespace) -> list[Any]:
             code="contrary_options",
         )
     series = series_of_volumes(volumes, chosen.series)
+    frames = frames_of_volumes(len(volumes), chosen.frame or [])
     return [
-        {"volume": volume, "segmentation": labels, "series": own, **stated}
-        for volume, labels, own in zip(volumes, drawn, series, strict=False)
+        {"volume": volume, "segmentation": labels, "series": own, "frame": frame, **stated}
+        for volume, labels, own, frame in zip(volumes, drawn, series, frames, strict=False)
     ]

@@ -14,6 +14,8 @@ from SAMFineTuneLib.weights.weights_kind import WEIGHTS_KINDS
 from SAMFineTuneLib.worker.json_text import to_json
 
 Commands = Any  # the type that add_subparsers returns has no public name
+# More slices or frames than any image has.
+_LONGEST_RANGE = 100_000
 REPEATED_ON_TOP = "; repeat it, or separate several by commas"
 
 
@@ -67,19 +69,47 @@ def first_images(cases: Sequence[Path | list[Path]]) -> list[Path]:
     return [case[0] if isinstance(case, list) else case for case in cases]
 
 
+def frames_of_volumes(volumes: int, frames: Sequence[int]) -> list[int | None]:
+    """The frame of each volume: none, one for all, or one for each in their order.
+
+    Raises:
+        InputError: there are neither one nor as many as volumes.
+    """
+    if len(frames) in (0, 1):
+        return [frames[0] if frames else None] * volumes
+    if len(frames) != volumes:
+        raise InputError(
+            f"{len(frames)} --frame and {volumes} --volume do not pair",
+            "Give one --frame for each --volume, in the same order, or one for all; the frame of "
+            "a volume without an axis of time is 0",
+            code="contrary_options",
+        )
+    return [*frames]
+
+
 def numbers_or(*keywords: str) -> Callable[[str], str | list[int]]:
-    """Reads one of the keywords, or whole numbers with commas between them."""
+    """Reads one of the keywords, or whole numbers and ranges of them with commas between."""
 
     def read(text: str) -> str | list[int]:
         if text in keywords:
             return text
         try:
-            return [int(part) for part in text.split(",")]
+            return [number for part in text.split(",") for number in _range(part)]
         except ValueError:
-            allowed = ", ".join([*keywords, "numbers such as 3,9,14"])
+            allowed = ", ".join([*keywords, "numbers such as 3,9,14 or 3,5-9"])
             raise argparse.ArgumentTypeError(f"{text!r} is none of: {allowed}") from None
 
     return read
+
+
+def _range(text: str) -> range:
+    """Reads a whole number, or the first and the last of several, such as 5-9."""
+    first, dash, last = text.strip().partition("-")
+    if first.isdecimal() and dash and last.isdecimal():
+        if int(last) - int(first) not in range(_LONGEST_RANGE):
+            raise ValueError(text)
+        return range(int(first), int(last) + 1)
+    return range(int(text), int(text) + 1)
 
 
 def names_of_labels(text: str) -> dict[int, str]:

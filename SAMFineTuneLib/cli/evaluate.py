@@ -19,7 +19,8 @@ _DESCRIPTION = """\
 Compare a segmentation with a reference: for each label the Dice similarity coefficient (DSC), the
 intersection over union (IoU), the normalised surface distance (NSD) at a tolerance in mm and the
 95th-percentile Hausdorff distance (HD95) in mm, over the whole volume or over chosen slices.
-A segmentation on another grid is resampled onto the grid of the reference.
+A segmentation on another grid is resampled onto the grid of the reference. Segmentations with an
+axis of time are compared frame by frame.
 """
 _EXAMPLE = """\
   python -m SAMFineTuneLib evaluate --prediction whole.nii.gz --reference truth.nii.gz \\
@@ -44,6 +45,7 @@ def add_to(commands: Commands) -> None:
     add_field(parser, EvaluateJob, "labels", metavar="all|1,5")
     add_field(parser, EvaluateJob, "label_names", metavar="1=liver,5=spleen")
     add_field(parser, EvaluateJob, "slices", metavar="3,4,5")
+    add_field(parser, EvaluateJob, "frames", metavar="0,3,5-9")
     add_field(parser, EvaluateJob, "merge", metavar="1+2=3|all=1", type=merges_of_labels)
     add_field(parser, EvaluateJob, "axis")
     add_field(parser, EvaluateJob, "tolerance_mm", metavar="MM")

@@ -10,6 +10,7 @@ from SAMFineTuneLib.cli.arguments import (
     Commands,
     add_command,
     first_images,
+    frames_of_volumes,
     images_of_case,
     kind_and_file,
     merges_of_labels,
@@ -31,7 +32,8 @@ one file that `apply` uses. Volumes are NIfTI, NRRD, MetaImage files, DICOM fold
 (PNG, JPEG, TIFF, BMP); a segmentation may be on another grid than its volume as long as it lies
 over it. The mask of a picture has its size: grey values, a palette, or a colour for each structure.
 
-Slices are numbered from 0 along the axis, in the index order of the volume's file.
+Slices are numbered from 0 along the axis, in the index order of the volume's file. Of a volume with
+an axis of time (4-D NIfTI, .seq.nrrd, DICOM series) --frame says which frame was labelled.
 Ctrl-C cancels; the job is kept, and the last line says how to continue it.
 """
 _EXAMPLE = """\
@@ -84,15 +86,23 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         **of_each,
     )
     add_field(data, Example, "segmentation", metavar="S", **of_each)
+    add_field(
+        data,
+        Example,
+        "frame",
+        metavar="N",
+        more="; repeat it, one for each volume, or give one for all",
+        **of_each,
+    )
     data.add_argument(
         "--examples",
         type=path_from_text,
         metavar="EXAMPLES.json",
         help="instead of --volume and --segmentation: a list of objects with volume, segmentation "
         "and, where they differ from the options, labels, axis, labelled, empty, extent, on_top, "
-        "merge; also series; channels, a list of further images of the case; group, a name that "
-        "examples of one patient share, which are then held out together; label_names, an "
-        "object of numbers and names that replace those in the segmentation; and complete, "
+        "merge; also series; frame; channels, a list of further images of the case; group, a name "
+        "that examples of one patient share, which are then held out together; label_names, "
+        "an object of numbers and names that replace those in the segmentation; and complete, "
         "unfinished, known_empty, lists of slices on which every label is complete, on which "
         "labels do not count, and which hold no label",
     )
@@ -183,7 +193,7 @@ def _refuse_contrary(chosen: argparse.Namespace) -> None:
     }
     given = [
         option_name(name)
-        for name in ("volume", "segmentation", "series", "examples", *_OF_VOLUMES)
+        for name in ("volume", "segmentation", "series", "frame", "examples", *_OF_VOLUMES)
         if getattr(chosen, name) not in (None, defaults.get(name))
     ]
     if given:
@@ -208,9 +218,9 @@ def _examples(chosen: argparse.Namespace) -> list[Any]:
     shared = {name: getattr(chosen, name) for name in _EXAMPLE_FIELDS}
     volumes, segmentations = chosen.volume or [], chosen.segmentation or []
     if chosen.examples is not None:
-        if volumes or segmentations or chosen.series:
+        if volumes or segmentations or chosen.series or chosen.frame:
             raise InputError(
-                "--examples excludes --volume, --series and --segmentation",
+                "--examples excludes --volume, --series, --frame and --segmentation",
                 "Give either --examples or the others",
                 code="contrary_options",
             )
@@ -228,7 +238,8 @@ def _examples(chosen: argparse.Namespace) -> list[Any]:
             code="contrary_options",
         )
     series = series_of_volumes(first_images(volumes), chosen.series or [])
+    frames = frames_of_volumes(len(volumes), chosen.frame or [])
     return [
-        {"volume": volume, "segmentation": segmentation, "series": own, **shared}
-        for volume, segmentation, own in zip(volumes, segmentations, series, strict=True)
+        {"volume": volume, "segmentation": labels, "series": own, "frame": frame, **shared}
+        for volume, labels, own, frame in zip(volumes, segmentations, series, frames, strict=True)
     ]

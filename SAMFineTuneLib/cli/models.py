@@ -17,6 +17,7 @@ from SAMFineTuneLib.models.library import (
     list_models,
     rename_model,
 )
+from SAMFineTuneLib.models.measured_text import measured_in_words
 from SAMFineTuneLib.models.name import SUFFIX
 from SAMFineTuneLib.user_folders import models_folder
 
@@ -48,7 +49,8 @@ def add_to(commands: Commands) -> None:
         "list",
         _list,
         "the models with their cards",
-        "List the tuned models with their cards: labels, backbone, DSC; damaged files, too.",
+        "List the tuned models with their cards: labels, backbone, DSC, IoU, NSD and HD95; damaged "
+        "files, too.",
         f"{_COMMAND} list",
     )
     rename = add_command(
@@ -140,7 +142,9 @@ def _summary(model: TunedModel) -> str:
     if model.card is None:
         return f"cannot be used: {model.fault}"
     labels = ", ".join(label.name or str(label.value) for label in model.card.labels)
-    return f"{model.card.backbone}, {model.card.axis}: {labels}"
+    measured = measured_in_words(model.card.metrics)
+    described = f"{model.card.backbone}, {model.card.axis}: {labels}"
+    return f"{described}; {measured}" if measured else described
 
 
 def _as_fields(model: TunedModel) -> dict[str, Any]:

@@ -26,6 +26,7 @@ REMEDIES: dict[str, tuple[str, ...]] = {
     ),
     "device_absent": ("Use --device auto or --device cpu",),
     "diverged": ("Lower the learning rate with --lr",),
+    "frame_not_chosen": ("Choose a frame by its number, from 0 to {last}, with --frame",),
     "image_as_segmentation": (
         "Give the labels that were drawn on the image; if these are labels, name those you mean "
         "with --labels",

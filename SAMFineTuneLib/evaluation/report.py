@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.evaluation.in_plane import InPlaneDistances
 from SAMFineTuneLib.evaluation.overlap import dice, iou_of
 from SAMFineTuneLib.evaluation.sheared_masks import straightened
-from SAMFineTuneLib.evaluation.surface import hausdorff_95, surface_dice
+from SAMFineTuneLib.evaluation.surface import TOLERANCE_MM, hausdorff_95, surface_dice
 from SAMFineTuneLib.geometry.axes import AXIS_NAMES, array_axis
 from SAMFineTuneLib.volumes import Geometry, Labelmap, labelmap_onto
 from SAMFineTuneLib.volumes.pictures.fitting import fits_by_pixels
@@ -57,7 +58,7 @@ class Report:
         empty_labels: how many labels are in neither, and so not in the means.
         tolerance_mm: the tolerance of the normalised surface distance.
         axis: the axis along which `slices` are counted; None for whole volumes.
-        slices: the slices that were measured, in the reference's index order; None for all, in 3-D.
+        slices: the slices that were measured, in the reference's index order; None for all.
         resampled: whether the prediction had to be resampled onto the reference's grid.
     """
 
@@ -86,14 +87,15 @@ def evaluate(
     labels: Iterable[int] | None = None,
     slices: Iterable[int] | None = None,
     axis: str = "axial",
-    tolerance_mm: float = 2.0,
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> Report:
     """DSC, IoU, NSD and Hausdorff distance of each label, in whole volumes or in chosen slices.
 
-    Whole volumes are measured in 3-D. In chosen slices, DSC and IoU count the voxels of all of them
-    together. NSD and the Hausdorff distance are taken in the plane of each slice; NSD is averaged
-    over the slices in which the prediction or the reference has the label, the distance over those
-    in which both have it.
+    Whole volumes are measured in 3-D; one that is a single slice, such as a picture, in its plane,
+    because in 3-D each of its voxels would belong to the surface. In chosen slices, DSC and IoU
+    count the voxels of all of them together. NSD and the Hausdorff distance are taken in the plane
+    of each slice; NSD is averaged over the slices in which the prediction or the reference has the
+    label, the distance over those in which both have it.
 
     Args:
         prediction: the segmentation to measure; resampled if it is on another grid.
@@ -115,7 +117,13 @@ def evaluate(
     chosen = None if slices is None else _chosen_slices(geometry, axis, slices)
     if chosen is None:
         wanted = _wanted(labels, {*prediction.labels, *reference.labels})
-        scores = [_in_volume(predicted, true, label, geometry, tolerance_mm) for label in wanted]
+        across = _only_slice_along(geometry)
+        scores = [
+            _in_volume(predicted, true, label, geometry, tolerance_mm)
+            if across is None
+            else _in_slices(predicted, true, label, geometry, across, tolerance_mm)
+            for label in wanted
+        ]
     else:
         number = array_axis(geometry, axis)
         predicted = np.take(predicted, chosen, axis=number)
@@ -180,12 +188,17 @@ def _in_slices(
     predicted = np.moveaxis(prediction == label, axis, 0)
     true = np.moveaxis(reference == label, axis, 0)
     edges = np.delete(_edges(geometry), axis, axis=1)
-    near, distances = [], []
+    distances = InPlaneDistances(tolerance_mm)
     for slices in zip(predicted, true, strict=True):
         (one, other), spacing = straightened(slices, edges)
-        near.append(surface_dice(one, other, spacing, tolerance_mm))
-        distances.append(hausdorff_95(one, other, spacing))
-    return dice(predicted, true), _mean(near), _mean(distances)
+        distances.add(one, other, spacing)
+    return dice(predicted, true), distances.nsd, distances.hd95_mm
+
+
+def _only_slice_along(geometry: Geometry) -> int | None:
+    """The axis of the array along which the volume has a single voxel, if it is just one axis."""
+    single = [axis for axis, length in enumerate(geometry.shape) if length == 1]
+    return single[0] if len(single) == 1 else None
 
 
 def _edges(geometry: Geometry) -> NDArray[np.float64]:

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from SAMFineTuneLib.geometry.bounding_box import bounding_box
 
+# The distance between outlines that counts as right where the user names no other.
+TOLERANCE_MM = 2.0
+
 
 def surface_dice(
     prediction: NDArray[np.bool_],

@@ -57,5 +57,9 @@ class Example(Protocol):
         """The series of a DICOM folder, by its number in the list or its UID."""
 
     @property
+    def frame(self) -> int | None:
+        """The frame of a volume with an axis of time that was labelled."""
+
+    @property
     def slice_knowledge(self) -> SliceKnowledge:
         """What is stated about the slices."""

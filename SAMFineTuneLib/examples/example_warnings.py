@@ -23,12 +23,14 @@ def warnings_of_examples(
         labels: all structures of the fine-tune.
         slices: all slices to learn from.
     """
-    return [
+    found = [
         *_structures_not_shown(opened, numbers, labels),
         *(warning for each in opened for warning in each.warnings),
         *_labels_on_no_slice(labels, slices),
         *_no_empty_slice(slices),
     ]
+    # The frames of a volume all have the same remarks.
+    return list(dict.fromkeys(found))
 
 
 def _structures_not_shown(

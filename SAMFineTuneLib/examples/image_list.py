@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -238,6 +239,26 @@ def _stamp(cell: str, place: Path) -> FileStamp | None:
                 continue
             return FileStamp(path, state.st_size, state.st_mtime_ns)
     return None
+
+
+@contextmanager
+def one_frame_each() -> Iterator[None]:
+    """Tells what to do with an image of a list that has several frames, where one is read.
+
+    Raises:
+        InputError: one that is read in the block has several.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.code != "frame_not_chosen":
+            raise
+        raise InputError(
+            f"{error.message}; images of a list have one frame",
+            "Take it out of the list and give it as a volume of its own, or save its frames as "
+            "files of their own",
+            code="frames_in_list",
+        ) from error
 
 
 def evenly_spread(count: int, most: int) -> list[int]:

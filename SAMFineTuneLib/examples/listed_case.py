@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.examples.image_list import ListedPair, evenly_spread
+from SAMFineTuneLib.examples.image_list import ListedPair, evenly_spread, one_frame_each
 from SAMFineTuneLib.examples.kept_slices import KnownSlice, most_empty
 from SAMFineTuneLib.geometry.drawn_axis import widest_axis
 from SAMFineTuneLib.slices.expected_images import as_expected
@@ -54,7 +54,8 @@ def read_listed_image(
     Raises:
         InputError: the file cannot be used, or all its pixels have one value.
     """
-    volume = read_volume(pair.image.path)
+    with one_frame_each():
+        volume = read_volume(pair.image.path)
     if expected is not None:
         volume = as_expected(volume, expected, pair.image.path.name)
     sample = sample_voxels(volume)
@@ -81,7 +82,9 @@ def read_listed_case(
     """
     assert pair.mask is not None
     volume, sample = read_listed_image(pair, expected)
-    mask = _onto(read_labelmap(pair.mask.path, empty_ok=True, merge=merge), volume, pair)
+    with one_frame_each():
+        mask = read_labelmap(pair.mask.path, empty_ok=True, merge=merge)
+    mask = _onto(mask, volume, pair)
     largest = int(mask.array.max(initial=0))
     if largest > _LARGEST_LABEL:
         raise InputError(

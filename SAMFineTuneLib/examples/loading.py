@@ -11,12 +11,15 @@ from SAMFineTuneLib.examples.absent_labels import refuse_absent_labels
 from SAMFineTuneLib.examples.channel_names import channel_names
 from SAMFineTuneLib.examples.class_targets import labelled_slices
 from SAMFineTuneLib.examples.example import Example
+from SAMFineTuneLib.examples.example_frames import ExampleFrame, frames_of
 from SAMFineTuneLib.examples.example_labels import Label, number_labels
 from SAMFineTuneLib.examples.example_warnings import warnings_of_examples
 from SAMFineTuneLib.examples.kept_slices import most_kept_without_structure
 from SAMFineTuneLib.examples.opened_example import OpenedExample, open_example, read_labels
 from SAMFineTuneLib.examples.training_set import WIDEST, LabelledSlice, TrainingSet
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, find_normalisation
+from SAMFineTuneLib.volumes import Labelmap
+from SAMFineTuneLib.volumes.decoded_once import decoded_once
 
 
 def load_examples(
@@ -47,7 +50,8 @@ def load_examples(
         InputError: a file that cannot be used, a label that is absent, labels that contradict
             each other, no labelled slice.
     """
-    opened = _open_all(list(examples), check, normalisation)
+    with decoded_once():
+        opened = _open_all(list(examples), check, normalisation)
     numbered = number_labels([each.named for each in opened], names or {}, tuned, model)
     labels, numbers = numbered.labels, numbered.numbers
     refuse_absent_labels(opened, numbers)
@@ -81,27 +85,37 @@ def _open_all(
     examples: list[Example], check: Callable[[], None], expected: IntensityNormalisation | None
 ) -> list[OpenedExample]:
     """All examples in their order; those without a structure are cut as most others are."""
-    opened: dict[int, OpenedExample] = {}
-    without: list[int] = []
+    opened: dict[int, list[OpenedExample]] = {}
+    without: list[tuple[int, ExampleFrame]] = []
     for index, example in enumerate(examples):
-        check()
-        labelmap = read_labels(example)
-        if labelmap.labels:
-            opened[index] = open_example(example, labelmap, expected=expected)
-        else:
-            without.append(index)
+        frames = frames_of(example)
+        for frame in frames:
+            check()
+            labelmap = read_labels(example, frame)
+            # A frame of several on which nothing is labelled is one that nobody has looked at.
+            if labelmap.labels and (len(frames) == 1 or _shows_any(labelmap, example)):
+                found = open_example(example, labelmap, expected=expected, frame=frame)
+                opened.setdefault(index, []).append(found)
+        if index not in opened:
+            without.append((index, frames[0]))
     if not opened:
-        raise _empty(examples[without[0]])
-    axis = Counter(each.axis for each in opened.values()).most_common(1)[0][0]
-    most = most_kept_without_structure([each.labelled_slices for each in opened.values()])
-    for index in without:
+        raise _empty(examples[without[0][0]])
+    with_labels = [each for found in opened.values() for each in found]
+    axis = Counter(each.axis for each in with_labels).most_common(1)[0][0]
+    most = most_kept_without_structure([each.labelled_slices for each in with_labels])
+    for index, frame in without:
         check()
-        opened[index] = open_example(
-            examples[index], read_labels(examples[index]), axis, most, expected
-        )
-        if not opened[index].slices:
+        labelmap = read_labels(examples[index], frame)
+        found = open_example(examples[index], labelmap, axis, most, expected, frame)
+        if not found.slices:
             raise _empty(examples[index])
-    return [opened[index] for index in range(len(examples))]
+        opened[index] = [found]
+    return [each for index in range(len(examples)) for each in opened[index]]
+
+
+def _shows_any(labelmap: Labelmap, example: Example) -> bool:
+    """Whether one of the labels to learn occurs."""
+    return example.labels == "all" or bool({*example.labels} & {*labelmap.labels})
 
 
 def _empty(example: Example) -> InputError:

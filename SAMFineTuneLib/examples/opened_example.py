@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from SAMFineTuneLib.examples.example import Example
+from SAMFineTuneLib.examples.example_frames import ExampleFrame
 from SAMFineTuneLib.examples.example_labels import LabelsOfExample
 from SAMFineTuneLib.examples.kept_slices import KnownSlice, kept_empty_slices, kept_slices
 from SAMFineTuneLib.geometry.drawn_axis import widest_axis
@@ -27,6 +28,9 @@ from SAMFineTuneLib.volumes.dicom.frame_of_reference import other_frame_of_refer
 from SAMFineTuneLib.volumes.dicom.labels import dicom_labels
 from SAMFineTuneLib.volumes.image_as_labels import require_other_values, require_two_files
 from SAMFineTuneLib.volumes.label_matching import named_labels
+
+# That of files without an axis of time.
+ONE_VOLUME = ExampleFrame()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +67,8 @@ class OpenedExample:
     def volume(self) -> tuple[Path | str, str | None]:
         """What two examples of the same volume, or of one group, have in common.
 
-        It is the path and the series, or the name of the group.
+        It is the path and the series, or the name of the group. All frames are of one volume, so
+        that none is held out while another is learnt from.
         """
         if self.example.group:
             return self.example.group, None
@@ -75,7 +80,7 @@ class OpenedExample:
         return sum(bool(np.isin(each.mask, self.labels or []).any()) for each in self.slices)
 
 
-def read_labels(example: Example) -> Labelmap:
+def read_labels(example: Example, frame: ExampleFrame = ONE_VOLUME) -> Labelmap:
     """The segmentation of an example, which may be empty, in its own geometry."""
     if example.labels == "all":
         require_two_files(example.volume, example.segmentation)
@@ -83,6 +88,7 @@ def read_labels(example: Example) -> Labelmap:
     is_dicom = dicom_labels(example.segmentation) is not None
     return read_labelmap(
         example.segmentation,
+        frame=frame.segmentation,
         empty_ok=True,
         over=read_grid(example.volume, example.series) if is_dicom else None,
         wanted=None if example.labels == "all" else example.labels,
@@ -97,6 +103,7 @@ def open_example(
     axis_if_empty: str = "axial",
     most_if_empty: int = 0,
     expected: IntensityNormalisation | None = None,
+    frame: ExampleFrame = ONE_VOLUME,
 ) -> OpenedExample:
     """Reads the volume of an example and cuts it into slices.
 
@@ -107,11 +114,12 @@ def open_example(
             spacing does not decide.
         most_if_empty: how many slices are kept where the segmentation is empty.
         expected: the normalisation of the model that the fine-tune starts from.
+        frame: which frame is read, where the files have an axis of time.
 
     Raises:
         InputError: a file that cannot be used, or slice numbers that do not fit.
     """
-    volume = read_case(example.volume, example.channels, example.series)
+    volume = read_case(example.volume, example.channels, example.series, frame.volume)
     if expected is not None:
         volume = as_expected(volume, expected, example.volume.name)
     if example.labels == "all":

@@ -30,8 +30,9 @@ class Geometry:
             They need not be perpendicular to each other.
         others: other grids on which the file places the same voxels, if it contradicts itself.
         forms: the two forms of the NIfTI header, if they contradict each other.
-        is_picture: whether the file is a picture such as PNG, which does not say where its pixels
-            lie: spacing and place are assumed, and pixels of two files fit by their numbers.
+        is_picture: whether the file is a picture such as PNG, or a stack of them in one TIFF file,
+            which does not say where its pixels lie: spacing and place are assumed, and pixels of
+            two files fit by their numbers.
     """
 
     size: tuple[int, int, int]

@@ -24,6 +24,9 @@ Affine = NDArray[np.float64]
 _GZIP = b"\x1f\x8b"
 _MM = {1: 1000.0, 3: 0.001}
 _UNIT_BITS = 0x07
+# The units of the fourth axis in seconds; those of other codes, such as Hertz, are no times.
+_SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}
+_TIME_UNIT_BITS = 0x38
 
 # The smallest and the largest possible step between voxels, in mm. No image has others, and
 # products of others would lose all digits.
@@ -37,6 +40,7 @@ class _Layout(NamedTuple):
     magic: tuple[int, tuple[bytes, ...]]
     sizes: tuple[int, str]
     pixdim: tuple[int, str]
+    time_step: tuple[int, str]
     units: tuple[int, str]
     codes: tuple[int, str]
     quaternion: tuple[int, str]
@@ -49,6 +53,7 @@ _LAYOUTS = {
         (344, (b"n+1\0", b"ni1\0")),
         (40, "8h"),
         (76, "4f"),
+        (92, "f"),
         (123, "B"),
         (252, "2h"),
         (256, "6f"),
@@ -59,6 +64,7 @@ _LAYOUTS = {
         (4, (b"n+2\0", b"ni2\0")),
         (16, "8q"),
         (104, "4d"),
+        (136, "d"),
         (500, "i"),
         (344, "2i"),
         (352, "6d"),
@@ -136,12 +142,19 @@ def read_forms(path: Path) -> NiftiForms | None:
 
     For a pair of files, either of the two may be named.
     """
-    try:
-        with unpacked(header_file(path)) as stream:
-            content = stream.read(540)
-    except (OSError, EOFError, zlib.error):
-        return None
-    return _parsed(content)
+    content, order, layout = _header(path)
+    return None if layout is None else _forms(content, order, layout)
+
+
+def read_time_step(path: Path) -> float:
+    """The time in seconds from one frame of a 4-D file to the next; 0 if the header has none."""
+    content, order, layout = _header(path)
+    if layout is None:
+        return 0.0
+    (step,) = struct.unpack_from(order + layout.time_step[1], content, layout.time_step[0])
+    (units,) = struct.unpack_from(order + layout.units[1], content, layout.units[0])
+    seconds = float(step) * _SECONDS.get(int(units) & _TIME_UNIT_BITS, 0.0)
+    return seconds if _SMALLEST < seconds < _LARGEST else 0.0
 
 
 def header_file(path: Path) -> Path:
@@ -220,7 +233,13 @@ def _stamp(header: bytearray, forms: NiftiForms) -> None:
         struct.pack_into(order + kind, header, offset, *values)
 
 
-def _parsed(content: bytes) -> NiftiForms | None:
+def _header(path: Path) -> tuple[bytes, str, _Layout | None]:
+    """The header of a file, its byte order and layout; None for a file without a NIfTI header."""
+    try:
+        with unpacked(header_file(path)) as stream:
+            content = stream.read(540)
+    except (OSError, EOFError, zlib.error):
+        return b"", "<", None
     for order in "<>":
         length = struct.unpack_from(order + "i", content)[0] if len(content) >= 4 else 0
         layout = _LAYOUTS.get(length)
@@ -228,8 +247,8 @@ def _parsed(content: bytes) -> NiftiForms | None:
             continue
         at, magics = layout.magic
         if content[at : at + 4] in magics:
-            return _forms(content, order, layout)
-    return None
+            return content, order, layout
+    return content, "<", None
 
 
 def _forms(content: bytes, order: str, layout: _Layout) -> NiftiForms:

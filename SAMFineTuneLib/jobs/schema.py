@@ -149,6 +149,8 @@ Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
 Merge = Annotated[dict[int, Literal["all"] | list[int]], AfterValidator(_check_merge)]
 OnTop = Annotated[list[str], PlainValidator(_check_on_top)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
+Frame = Annotated[int, Field(ge=0)]
+Frames = Annotated[list[int], _numbers_or(minimum=0)]
 Series = Annotated[str, PlainValidator(_check_series)]
 # The networks have three input channels, and the first image of a case is one of them.
 Channels = Annotated[list[FilePath], Field(max_length=2)]
@@ -248,6 +250,11 @@ class Example(_Record):
         None,
         description="which series of a DICOM folder that holds several: its UID, or its number in "
         "the list that is shown if none is chosen",
+    )
+    frame: Frame | None = Field(
+        None,
+        description="which frame of a volume with an axis of time was labelled, counted from 0; "
+        "without it a segmentation of as many frames labels each frame on which it shows a label",
     )
 
     @property
@@ -457,6 +464,11 @@ class ApplyJob(_Record):
         description="labels on slices of the volumes that are drawn already: they are kept, and "
         "the result between them also follows their shape; examples of other volumes are ignored",
     )
+    frames: Frames | None = Field(
+        None,
+        description="which frames of a volume with an axis of time are segmented, counted from 0, "
+        "such as [0, 3]; all others are empty in the result. Without it all frames are segmented",
+    )
     largest_component: bool = Field(
         False, description="keep only the largest connected part of each label"
     )
@@ -481,8 +493,9 @@ class ApplyJob(_Record):
     def _volumes_or_list(self) -> ApplyJob:
         if self.image_list is None and not self.volumes:
             raise ValueError('"volumes" or "image_list" must say what to segment')
-        if self.image_list is not None and (self.volumes or self.series or self.drawn):
-            raise ValueError('"image_list" excludes "volumes", "series" and "drawn"')
+        excluded = ("volumes", "series", "drawn", "frames")
+        if self.image_list is not None and any(getattr(self, name) for name in excluded):
+            raise ValueError('"image_list" excludes "volumes", "series", "drawn" and "frames"')
         if self.image_list is None and (self.images or self.skip_unreadable):
             raise ValueError('"images" and "skip_unreadable" go with "image_list"')
         return self
@@ -541,6 +554,12 @@ class EvaluateJob(_Record):
     slices: Annotated[list[int] | None, _numbers_or(minimum=0)] | None = Field(
         None, description="only these slices of the reference, counted from 0 along the axis"
     )
+    frames: Frames | None = Field(
+        None,
+        description="only these frames of segmentations with an axis of time, counted from 0; "
+        "without it all on which the reference shows a label. A reference without an axis of time "
+        "is compared with the one frame that is named here",
+    )
     axis: Axis = Field("axial", description="the axis that `slices` count along")
     tolerance_mm: Millimetres = Field(
         2.0, description="surfaces that are closer than this, in mm, count as equal in the NSD"
@@ -572,8 +591,8 @@ class EvaluateJob(_Record):
                     '"predictions", "images" and "skip_unreadable" go with "image_list"'
                 )
             return self
-        if self.prediction is not None or self.reference is not None:
-            raise ValueError('"image_list" excludes "prediction" and "reference"')
+        if self.prediction is not None or self.reference is not None or self.frames:
+            raise ValueError('"image_list" excludes "prediction", "reference" and "frames"')
         if self.output is not None and self.output.suffix.lower() not in (".csv", ".json"):
             raise ValueError('"output" must end in .csv or .json for a list')
         return self

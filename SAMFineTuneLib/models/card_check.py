@@ -151,9 +151,14 @@ def _window_faults(window: IntensityWindow, where: str) -> Iterator[str]:
 
 def _number_faults(card: ModelCard) -> Iterator[str]:
     """Faults of the figures that are shown: they may be missing, but must be numbers if present."""
-    dsc = card.metrics.get("validation_dsc")
-    if dsc is not None and not _is_number(dsc, lambda value: 0 <= value <= 1):
-        yield f"metrics.validation_dsc is {_short(dsc)}, and should be a number from 0 to 1"
+    for name in ("validation_dsc", "validation_iou", "validation_nsd"):
+        share = card.metrics.get(name)
+        if share is not None and not _is_number(share, lambda value: 0 <= value <= 1):
+            yield f"metrics.{name} is {_short(share)}, and should be a number from 0 to 1"
+    for name in ("validation_hd95_mm", "nsd_tolerance_mm"):
+        distance = card.metrics.get(name)
+        if distance is not None and not _is_number(distance, lambda value: 0 <= value < math.inf):
+            yield f"metrics.{name} is {_short(distance)}, and should be millimetres from 0"
     counts = {f"data.{name}": card.data.get(name) for name in _COUNTS}
     counts["metrics.held_out_slices"] = card.metrics.get("held_out_slices")
     for name, value in counts.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,35 +12,26 @@ from typing import Any
 
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.examples.channel_names import swapped
-from SAMFineTuneLib.examples.image_list import read_image_list
-from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.examples.image_list import one_frame_each, read_image_list
 from SAMFineTuneLib.image_endings import names_a_picture
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, names_a_dicom_segmentation
 from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.models.model_file import ModelCard, load_model
-from SAMFineTuneLib.prediction.between_slices import keep_known
-from SAMFineTuneLib.prediction.known_structure import KnownStructure
-from SAMFineTuneLib.prediction.volume_prediction import (
-    keep_largest_components,
-    predict_volume,
-    slice_axis,
-)
-from SAMFineTuneLib.slices.expected_images import as_expected
-from SAMFineTuneLib.slices.stack import SliceStack
+from SAMFineTuneLib.tasks.apply_frames import apply_to_frames, chosen_frames
 from SAMFineTuneLib.tasks.apply_outputs import Output, outputs_of, require_writable
-from SAMFineTuneLib.tasks.drawn_slices import known_structures, require_drawn
+from SAMFineTuneLib.tasks.drawn_slices import require_drawn
 from SAMFineTuneLib.tasks.list_progress import rows_progress
+from SAMFineTuneLib.tasks.volume_segmentation import Case, VolumeSegmentation, drawn_slices
 from SAMFineTuneLib.volumes import (
     Labelmap,
     Volume,
     read_grid,
+    read_time,
     write_labelmap,
     write_volume,
 )
-from SAMFineTuneLib.volumes.case import read_case
 from SAMFineTuneLib.volumes.dicom.segmentation_writing import (
     check_dicom_output,
     rehearse,
@@ -47,11 +39,10 @@ from SAMFineTuneLib.volumes.dicom.segmentation_writing import (
     write_segmentation,
 )
 from SAMFineTuneLib.volumes.dicom.sources import source_headers
+from SAMFineTuneLib.volumes.frames import ONE_FRAME, TimeAxis
 from SAMFineTuneLib.volumes.pictures.writing import require_labels_holdable
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.worker.events import EventWriter
-
-_SLICES_AT_A_TIME = 4
 
 
 def run_apply(
@@ -70,32 +61,43 @@ def run_apply(
     _require_volumes(job)
     chosen = series_of_volumes(job.volumes, job.series)
     require_drawn(job.drawn, job.volumes, events.warning, chosen)
-    grids = [read_grid(path, own) for path, own in zip(job.volumes, chosen, strict=True)]
-    outputs = outputs_of(job, grids, events.warning)
-    require_writable(job, outputs, grids)
+    cases = [
+        Case(path, job.further_images(index), own)
+        for index, (path, own) in enumerate(zip(job.volumes, chosen, strict=True))
+    ]
+    grids = [read_grid(each.path, each.series) for each in cases]
+    axes = _time_axes(job, cases)
+    outputs = outputs_of(job, grids, axes, events.warning)
+    require_writable(job, outputs, grids, axes)
     segmenter, card = load_model(
         job.model, lambda card: find_weights(card.backbone, job.checkpoint)
     )
     _require_labels_holdable(outputs, card)
     segmenter.to(device)
+    segmentation = VolumeSegmentation(job, segmenter, card, events.warning, events.log)
     results = []
     listed = job.image_list is not None
     report = rows_progress(events, "apply")
-    for index, (path, series, output) in enumerate(zip(job.volumes, chosen, outputs, strict=True)):
+    for index, (case, output) in enumerate(zip(cases, outputs, strict=True)):
         if listed:
             report(index, len(outputs))
         else:
-            events.log(f"volume {index + 1} of {len(job.volumes)}: {path.name}")
+            events.log(f"volume {index + 1} of {len(job.volumes)}: {case.path.name}")
+        if axes[index].frames > 1:
+            count = len(chosen_frames(case, axes[index], job.frames))
+            progress = partial(_progress, events, control, count)
+            film = (case, grids[index], axes[index])
+            results.append(apply_to_frames(segmentation, *film, output, progress))
+            continue
         try:
-            volume = _read(path, job.further_images(index), series, card, events, listed)
+            with one_frame_each() if listed else nullcontext():
+                volume = segmentation.read(case)
         except InputError as error:
             if not job.skip_unreadable:
                 raise
             skipped.append(_skipped(error, events))
             continue
-        known = _known(job, path, series, volume, card, events)
-        write = _writer(job, path, volume, card, events)
-        results.append(_apply(job, segmenter, card, volume, known, write, output, events, control))
+        results.append(_apply(segmentation, case, volume, output, events, control))
     if listed:
         report(len(outputs), len(outputs))
     result: dict[str, Any] = {"model": str(job.model), "volumes": results}
@@ -160,99 +162,66 @@ def _require_labels_holdable(outputs: Sequence[Output], card: ModelCard) -> None
             require_labels_holdable(output.segmentation, largest)
 
 
-def _read(
-    path: Path,
-    further: Sequence[Path],
-    series: str | None,
-    card: ModelCard,
-    events: EventWriter,
-    listed: bool,
-) -> Volume:
-    """Reads the images of a case, with warnings where the model may not fit them."""
-    volume = read_case(path, further, series)
-    volume = as_expected(volume, card.normalisation, path.name, tuple(card.channels))
-    # That a picture has no place need not be told of each of thousands.
-    for remark in () if listed and 1 in volume.geometry.shape else volume.remarks:
-        events.warning(remark)
-    files = [path, *further]
-    if card.channels:
-        order = ", ".join(
-            f"{name} from {own.name}" for name, own in zip(card.channels, files, strict=True)
-        )
-        events.log(f"the model takes {order}")
-    crossed = swapped(card.channels, files)
-    if crossed is not None:
-        names = " and ".join(files[each].name for each in crossed)
-        events.warning(
-            f"{names} seem to be given in the wrong order: the model was tuned on "
-            f"{', '.join(card.channels)}, in this order"
-        )
-    if card.normalisation.kind == "calibrated" and _cannot_be_ct(volume):
-        events.warning(
-            f"{path.name} does not look like a CT, and the model was tuned on images with "
-            "values as in CT (air at -1000, water at 0); do not expect it to find much"
-        )
-    return volume
+def _time_axes(job: ApplyJob, cases: Sequence[Case]) -> list[TimeAxis]:
+    """The axis of time of each volume, checked to have the chosen frames.
+
+    Raises:
+        InputError: a volume does not have them, or has several and comes from a list.
+    """
+    # An image of a list has one frame, which is checked when it is read.
+    if job.image_list is not None:
+        return [ONE_FRAME] * len(cases)
+    axes = [read_time(each.path, each.series) for each in cases]
+    for case, axis in zip(cases, axes, strict=True):
+        chosen_frames(case, axis, job.frames)
+    return axes
 
 
-def _known(
-    job: ApplyJob,
-    path: Path,
-    series: str | None,
-    volume: Volume,
-    card: ModelCard,
-    events: EventWriter,
-) -> list[KnownStructure]:
-    """The model's structures that are drawn in a volume."""
-    names = {label.value: label.name for label in card.labels}
-    terms = {label.value: label.terminology for label in card.labels}
-    axis = slice_axis(card, volume)
-    return known_structures(job.drawn, path, volume, names, axis, events.warning, terms, series)
+def _progress(
+    events: EventWriter, control: Control, frames: int, before: int
+) -> Callable[[int, int], None]:
+    """What a frame calls with its finished slices, which tells those of all frames.
 
-
-def _cannot_be_ct(volume: Volume) -> bool:
-    """Whether a volume has no negative values, which a CT has at least in fat."""
-    if volume.modality is not None:
-        return volume.modality != "CT"
-    first = volume.array if volume.images == 1 else volume.array[..., 0]
-    return float(first.min()) >= 0
-
-
-def _apply(
-    job: ApplyJob,
-    segmenter: AutomaticSegmenter,
-    card: ModelCard,
-    volume: Volume,
-    known: Sequence[KnownStructure],
-    write: Callable[[Path, Labelmap], None],
-    output: Output,
-    events: EventWriter,
-    control: Control,
-) -> dict[str, Any]:
+    Args:
+        events: where progress is told.
+        control: whether the job is cancelled.
+        frames: how many frames are segmented.
+        before: how many of them are finished.
+    """
     started = time.monotonic()
 
     def progress(done: int, total: int) -> None:
         control.raise_if_cancelled()
-        if job.image_list is not None:
-            return
         elapsed = time.monotonic() - started
-        eta = elapsed * (total - done) / done if done else None
-        events.progress(step=done, steps=total, phase="apply", eta_s=eta)
+        left = total * (frames - before) - done
+        eta = elapsed * left / done if done else None
+        events.progress(step=total * before + done, steps=total * frames, phase="apply", eta_s=eta)
 
-    prediction = predict_volume(
-        segmenter,
-        card,
-        volume,
-        job.batch or _SLICES_AT_A_TIME,
-        output.uncertainty is not None,
-        progress,
-        known,
-    )
-    labelmap = prediction.labelmap
-    if job.largest_component:
-        labelmap = keep_largest_components(labelmap)
-        keep_known(SliceStack.of(labelmap, prediction.axis), known)
-    write(output.segmentation, labelmap)
+    return progress
+
+
+def _apply(
+    segmentation: VolumeSegmentation,
+    case: Case,
+    volume: Volume,
+    output: Output,
+    events: EventWriter,
+    control: Control,
+) -> dict[str, Any]:
+    job = segmentation.job
+    known = segmentation.known(case, volume)
+    write = _writer(job, case.path, volume, segmentation.card, events)
+    started = time.monotonic()
+    report = _progress(events, control, frames=1, before=0)
+
+    def progress(done: int, total: int) -> None:
+        if job.image_list is None:
+            report(done, total)
+        else:
+            control.raise_if_cancelled()
+
+    prediction = segmentation.predict(volume, known, output.uncertainty is not None, progress)
+    write(output.segmentation, prediction.labelmap)
     entropies = prediction.uncertainty
     if output.uncertainty is not None and entropies is not None:
         write_volume(output.uncertainty, entropies, volume.geometry, compress=job.compress)
@@ -261,8 +230,8 @@ def _apply(
         "uncertainty": str(output.uncertainty) if output.uncertainty else None,
         "axis": prediction.axis,
         "slice_uncertainty": prediction.slice_uncertainty,
-        "drawn_slices": len({number for each in known for number in each.drawn}),
-        "labels": labelmap.labels,
+        "drawn_slices": drawn_slices(known),
+        "labels": prediction.labelmap.labels,
         "seconds": round(time.monotonic() - started, 2),
     }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.example_frames import frames_of
 from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
 from SAMFineTuneLib.slices.known_labels import known_labels
@@ -71,6 +72,7 @@ def known_structures(
     warn: Callable[[str], None] = lambda text: None,
     terminologies: Mapping[int, str] | None = None,
     series: str | None = None,
+    frame: int | None = None,
 ) -> list[KnownStructure]:
     """What is known of the model's structures in one volume.
 
@@ -86,6 +88,7 @@ def known_structures(
         warn: called with a sentence about drawn slices that cannot be used, and why.
         terminologies: the model's labels and their terminologies, where it has any.
         series: the DICOM series that was chosen for the path.
+        frame: which frame of a volume with an axis of time was read.
 
     Raises:
         InputError: a segmentation that cannot be read or does not lie over the volume; slices that
@@ -100,7 +103,10 @@ def known_structures(
     for example in drawn:
         if not _same_volume(example.volume, example.series, path, series):
             continue
-        labelmap, labels = _of_model(example, volume, model, warn)
+        drawn_on = {each.volume: each for each in frames_of(example)}
+        if frame not in drawn_on:
+            continue
+        labelmap, labels = _of_model(example, volume, model, warn, drawn_on[frame].segmentation)
         along = (drawn_instead(labelmap, axis) or axis) if example.axis == "auto" else example.axis
         if along != axis and labelmap.labels:
             warn(
@@ -115,7 +121,11 @@ def known_structures(
 
 
 def _of_model(
-    example: Example, volume: Volume, model: Sequence[NamedLabel], warn: Callable[[str], None]
+    example: Example,
+    volume: Volume,
+    model: Sequence[NamedLabel],
+    warn: Callable[[str], None],
+    frame: int | None,
 ) -> tuple[Labelmap, list[int]]:
     """The example's labels that the model knows, in the model's numbers and on the volume's grid.
 
@@ -125,6 +135,7 @@ def _of_model(
     wanted = None if example.labels == "all" else example.labels
     labelmap = read_labelmap(
         example.segmentation,
+        frame=frame,
         empty_ok=True,
         over=volume.geometry,
         wanted=wanted,

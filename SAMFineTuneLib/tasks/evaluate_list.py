@@ -15,7 +15,7 @@ from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.evaluation.label_numbers import in_numbers_of_reference
 from SAMFineTuneLib.evaluation.report import LabelScore, evaluate
-from SAMFineTuneLib.examples.image_list import ListedPair, read_image_list
+from SAMFineTuneLib.examples.image_list import ListedPair, one_frame_each, read_image_list
 from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.image_endings import volume_stem
 from SAMFineTuneLib.jobs.control import Control
@@ -66,7 +66,8 @@ def run_evaluate_list(
         control.raise_if_cancelled()
         report(done, len(cases))
         try:
-            scores, told = _scores(job, case)
+            with one_frame_each():
+                scores, told = _scores(job, case)
         except InputError as error:
             if not job.skip_unreadable:
                 raise InputError(

@@ -19,7 +19,7 @@ from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_wr
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.models.model_file import ModelCard, save_model
 from SAMFineTuneLib.tasks.finetune_card import card_of, with_prompts
-from SAMFineTuneLib.tasks.finetune_events import log_plan, watch_of
+from SAMFineTuneLib.tasks.finetune_events import log_measured, log_plan, watch_of
 from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.tasks.list_progress import rows_progress
 from SAMFineTuneLib.tasks.prompt_phase import PromptPhase, TunedForPrompts
@@ -68,6 +68,7 @@ def run_finetune(
     outcome, warnings = _tuned(tuning, plan, events)
     kind = start.kind(job.weights_kind)
     card = card_of(plan, examples, held_out, outcome, checkpoint_sha256, kind)
+    log_measured(card.metrics, events)
     for_prompts = None
     if job.prompts and outcome.ending == "finished on request":
         events.warning("finished before the weights for prompts: the model has none of its own")

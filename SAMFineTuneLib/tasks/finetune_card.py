@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from SAMFineTuneLib.evaluation.overlap import iou_of
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
 from SAMFineTuneLib.tasks.prompt_phase import TunedForPrompts
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome
+from SAMFineTuneLib.training.held_out_distances import HeldOutDistances
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.shortfall import ending_in_words
 from SAMFineTuneLib.training.validation_split import ValidationSplit
@@ -88,21 +91,37 @@ def _labels(examples: TrainingSet) -> list[LabelCard]:
     ]
 
 
+def _distances(examples: TrainingSet, distances: HeldOutDistances | None) -> dict[str, Any]:
+    """NSD and 95th-percentile Hausdorff distance, both in the plane of the held-out slices."""
+    if distances is None:
+        return {}
+    return {
+        **_scores("validation_nsd", distances.nsd, examples),
+        "nsd_tolerance_mm": distances.tolerance_mm,
+        **_scores("validation_hd95_mm", distances.hd95_mm, examples),
+    }
+
+
+def _scores(name: str, by_class: dict[int, float | None], examples: TrainingSet) -> dict[str, Any]:
+    """The mean over the labels that have the score, and the score of each by its number."""
+    known = [value for value in by_class.values() if value is not None]
+    by_label = {
+        str(label.value): by_class[number] for number, label in enumerate(examples.labels, start=1)
+    }
+    return {name: float(np.mean(known)) if known else None, f"{name}_by_label": by_label}
+
+
 def _metrics(
     examples: TrainingSet, held_out: ValidationSplit, outcome: FinetuneOutcome
 ) -> dict[str, Any]:
     if outcome.validation is None:
         return {"validation_dsc": None, "held_out": "none"}
-    by_class = outcome.validation.by_class
-    numbered = list(enumerate(examples.labels, start=1))
+    dsc = outcome.validation.by_class
+    iou = {number: iou_of(value) for number, value in dsc.items()}
     return {
-        "validation_dsc": outcome.validation.mean,
-        "validation_dsc_by_label": {
-            str(label.value): by_class[number] for number, label in numbered
-        },
-        "validation_iou_by_label": {
-            str(label.value): iou_of(by_class[number]) for number, label in numbered
-        },
+        **_scores("validation_dsc", dsc, examples),
+        **_scores("validation_iou", iou, examples),
+        **_distances(examples, outcome.distances),
         "held_out": held_out.by,
         "held_out_slices": len(held_out.validation),
         # Where it is true, the DSC is that of the weights before the last part of the fine-tune,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -12,6 +14,7 @@ from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
+from SAMFineTuneLib.models.measured_text import measured_in_words
 from SAMFineTuneLib.training.loop import ProgressReport, Watch
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.preview import PreviewWriter
@@ -61,3 +64,10 @@ def log_plan(
         f"{total.trainable / 1e6:.2f} of {total.total / 1e6:.2f} million parameters train, "
         f"on {device}"
     )
+
+
+def log_measured(metrics: Mapping[str, Any], events: EventWriter) -> None:
+    """Logs what was measured on the held-out slices, of the card that will be written."""
+    words = measured_in_words(metrics)
+    if words:
+        events.log(f"measured on {counted(metrics['held_out_slices'], 'held-out slice')}: {words}")

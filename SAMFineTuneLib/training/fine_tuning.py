@@ -11,6 +11,7 @@ from torch import Tensor
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.training.held_out_distances import HeldOutDistances
 from SAMFineTuneLib.training.loop import Ending, TrainingLoop, Watch, device_of
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 from SAMFineTuneLib.training.plan import FinetunePlan
@@ -44,6 +45,7 @@ class FinetuneOutcome:
         loss: running mean over the last steps.
         validation: DSC on the held-out slices, of the weights that were kept: the best ones where
             enough slices are held out to choose by, otherwise the latest; None without validation.
+        distances: NSD and Hausdorff distance of the same weights on the same slices; None likewise.
         best_step: step of these weights.
         held_out_joined: whether the held-out slices were learnt from after that measurement.
         ending: why it ended.
@@ -55,6 +57,7 @@ class FinetuneOutcome:
     seconds: float
     loss: float
     validation: ValidationDsc | None
+    distances: HeldOutDistances | None
     best_step: int | None
     held_out_joined: bool
     ending: Ending
@@ -236,24 +239,40 @@ class FineTuning:
     def _begin_final_pass(self) -> None:
         if not self._state.history or self._state.history[-1]["step"] != self._loop.schedule.step:
             self._validate()
-        self._loop.trained.load(self._state.best_weights)
+        self._take_best_weights()
         self._state.final_pass = True
         self._pool = self._pool_of_phase()
+
+    def _take_best_weights(self) -> None:
+        """Puts the best weights into the network and measures the distances between outlines.
+
+        They are measured here only, because a validation every few steps has to be quick.
+        """
+        if self._validation is None or not self._state.best:
+            return
+        # A checkpoint that is saved meanwhile holds the weights of the latest step.
+        self._loop.put_aside = self._loop.trained.copied()
+        self._loop.trained.load(self._state.best_weights)
+        distances = self._validation.distances(self._check_cancelled)
+        self._state.best["distances"] = asdict(distances)
+        self._loop.put_aside = None
 
     def _outcome(self, ending: Ending) -> FinetuneOutcome:
         joined = self._state.final_pass
         if self._validates and not joined:
             if not self._state.history:
                 self._validate()
-            self._loop.trained.load(self._state.best_weights)
+            self._take_best_weights()
         self._segmenter.eval()
         self.release()
         best = self._state.best
+        distances = best.get("distances")
         return FinetuneOutcome(
             steps=self._loop.schedule.step,
             seconds=self._loop.schedule.elapsed_s,
             loss=self._state.recent_loss,
             validation=ValidationDsc(best["by_class"]) if best else None,
+            distances=HeldOutDistances(**distances) if distances else None,
             best_step=best["step"] if best else None,
             held_out_joined=joined,
             ending=ending,

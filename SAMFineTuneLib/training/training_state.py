@@ -30,8 +30,9 @@ class TrainingState:
         weights: the tensors that train.
         optimiser: AdamW's state.
         best_weights: those of the best validation.
-        best: DSC by class at the best validation, its mean and its step; for the tuning for
-            prompts, the figures that were measured before the held-out slices joined.
+        best: DSC by class at the best validation, its mean and its step, and the distances between
+            outlines once they are measured; for the tuning for prompts, the figures that were
+            measured before the held-out slices joined.
         validations_since_best: decides about the early stop.
         history: one entry a validation: step, loss, validation_dsc.
     """

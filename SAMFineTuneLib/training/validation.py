@@ -1,8 +1,8 @@
-"""The DSC of a network on the slices that are held out of its fine-tune."""
+"""Measures a network on the slices that are held out of its fine-tune."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +15,7 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache
+from SAMFineTuneLib.training.held_out_distances import HeldOutDistances, distances_between
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,13 @@ class Validation:
         Args:
             check: called between batches; may raise to stop.
         """
-        was_training = self._segmenter.training
-        self._segmenter.eval()
         classes = len(self._slices[0].known)
         overlap, sizes = np.zeros(classes), np.zeros(classes)
-        for positions in self._batches:
-            check()
-            for position, predicted in zip(positions, self._predicted(positions), strict=True):
-                each = self._slices[position]
-                target = each.target
-                for number in np.flatnonzero(each.known):
-                    found, truth = predicted == number, target == number
-                    overlap[number] += (found & truth).sum()
-                    sizes[number] += found.sum() + truth.sum()
-        self._segmenter.train(was_training)
+        for each, predicted in self._predictions(check):
+            for number in np.flatnonzero(each.known):
+                found, truth = predicted == number, each.target == number
+                overlap[number] += (found & truth).sum()
+                sizes[number] += found.sum() + truth.sum()
         return ValidationDsc(
             {
                 number: float(2 * overlap[number] / sizes[number]) if sizes[number] else None
@@ -86,11 +80,29 @@ class Validation:
             }
         )
 
+    def distances(self, check: Callable[[], None] = lambda: None) -> HeldOutDistances:
+        """The distances between outlines, likewise; they take longer than the DSC.
+
+        Args:
+            check: called between batches; may raise to stop.
+        """
+        return distances_between(self._predictions(check))
+
     def remove_cache(self) -> None:
         """Deletes the cached features; the next measurement computes them again."""
         if self._cache is not None:
             self._cache.remove()
             self._cache = None
+
+    def _predictions(self, check: Callable[[], None]) -> Iterator[tuple[LabelledSlice, np.ndarray]]:
+        """Each slice with the class numbers (rows, columns) that are predicted on it."""
+        was_training = self._segmenter.training
+        self._segmenter.eval()
+        for positions in self._batches:
+            check()
+            slices = [self._slices[position] for position in positions]
+            yield from zip(slices, self._predicted(positions), strict=True)
+        self._segmenter.train(was_training)
 
     def _predicted(self, positions: list[int]) -> np.ndarray:
         first = self._slices[positions[0]]

@@ -57,10 +57,10 @@ def split(slices: list[LabelledSlice], seed: int) -> ValidationSplit:
     """Holds out whole volumes where several are labelled, otherwise single slices.
 
     Slices of a volume resemble each other, so that a measurement is honest only on volumes of which
-    no slice was learnt from. Volumes without a structure are not held out, because a DSC cannot be
-    measured on them. The only slices of a label are not held out either; where this leaves nothing
-    to hold out, there is no validation. Slices of one number, in several frames of one patient or
-    several segmentations of one volume, show the same place and are held out together.
+    no slice was learnt from. The frames of a volume resemble each other even more: a single slice
+    is held out in all of them. Volumes without a structure are not held out, because a DSC cannot
+    be measured on them. The only slices of a label are not held out either; where this leaves
+    nothing to hold out, there is no validation.
     """
     order = np.random.default_rng([seed, 1]).permutation
     volumes = sorted({each.volume for each in slices if each.is_labelled})
@@ -72,11 +72,14 @@ def split(slices: list[LabelledSlice], seed: int) -> ValidationSplit:
         held_out = _spare(slices, groups, _wanted(len(volumes)))
         if held_out:
             return _without(slices, held_out, "volume")
-    at_place: dict[tuple[int, int], list[int]] = defaultdict(list)
+    of_slice: dict[tuple[int, int], list[int]] = defaultdict(list)
     for position, each in enumerate(slices):
-        if each.is_labelled:
-            at_place[each.volume, each.number].append(position)
-    labelled = list(at_place.values())
+        of_slice[each.volume, each.number].append(position)
+    labelled = [
+        group
+        for group in of_slice.values()
+        if any(slices[position].is_labelled for position in group)
+    ]
     groups = [labelled[index] for index in order(len(labelled))]
     held_out = _spare(slices, groups, _wanted(len(labelled)))
     return _without(slices, held_out, "slice" if held_out else "none")

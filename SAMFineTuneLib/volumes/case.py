@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import ON_GRID, Geometry
 from SAMFineTuneLib.volumes.image_grid import resampled
-from SAMFineTuneLib.volumes.reading import read_volume
+from SAMFineTuneLib.volumes.reading import read_time, read_volume
 from SAMFineTuneLib.volumes.volume import Volume
 
 # The networks have three input channels.
@@ -25,25 +25,34 @@ _LEAST_COVERED = 0.05
 _COVERED = 0.99
 
 
-def read_case(path: Path, channels: Sequence[Path] = (), series: str | None = None) -> Volume:
+def read_case(
+    path: Path,
+    channels: Sequence[Path] = (),
+    series: str | None = None,
+    frame: int | None = None,
+) -> Volume:
     """Reads a volume; with further images of the same case, all of them as one.
 
     The further images are resampled onto the grid of the first one, linearly. Where one of them
-    does not reach, it has its lowest value.
+    does not reach, it has its lowest value. Of images with an axis of time the same frame is read;
+    one without serves every frame of the others.
 
     Args:
         path: the first image, as for `read_volume`.
         channels: the further images, at most two.
         series: which DICOM series of the first image.
+        frame: which frame, for an image with an axis of time.
 
     Raises:
         InputError: as `read_volume`; a colour image among several; a further image that does not
-            lie over the first one.
+            lie over the first one, or has another number of frames.
     """
-    first = read_volume(path, series)
+    first = read_volume(path, series, frame)
     if not channels:
         return first
-    others = [read_volume(each) for each in channels]
+    others = [
+        read_volume(each, frame=_frame_of_channel(each, path, series, frame)) for each in channels
+    ]
     for own, image in zip((path, *channels), (first, *others), strict=True):
         if image.is_colour:
             raise InputError(
@@ -63,6 +72,23 @@ def read_case(path: Path, channels: Sequence[Path] = (), series: str | None = No
         remarks=tuple(dict.fromkeys(remarks)),
         further_modalities=tuple(each.modality for each in others),
     )
+
+
+def _frame_of_channel(
+    channel: Path, first: Path, series: str | None, frame: int | None
+) -> int | None:
+    """The frame to read of a further image; None for one without an axis of time."""
+    own, expected = read_time(channel).frames, read_time(first, series).frames
+    if own == 1:
+        return None
+    if own != expected:
+        raise InputError(
+            f"'{channel}' has {own} frames, and the first image of its case, '{first}', has "
+            f"{'one' if expected == 1 else expected}",
+            "Give images of one case with equally many frames, or of one frame that holds for all",
+            code="other_frames",
+        )
+    return frame
 
 
 def _onto(

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.grid import Geometry
-from SAMFineTuneLib.geometry.nifti_forms import header_file, read_forms, unpacked, voxel_file
+from SAMFineTuneLib.geometry.nifti_forms import (
+    header_file,
+    read_forms,
+    read_time_step,
+    unpacked,
+    voxel_file,
+)
+from SAMFineTuneLib.volumes.decoded_once import kept
+from SAMFineTuneLib.volumes.frames import TimeAxis, require_frame
 from SAMFineTuneLib.volumes.nifti_place import nifti_place
 
 _FREESURFER = (".mgz", ".mgh", ".mgh.gz")
@@ -38,17 +46,29 @@ def is_for_nibabel(path: Path) -> bool:
     return _is_freesurfer(path) or _is_nifti_2(path)
 
 
-def read_with_nibabel(path: Path) -> NibabelImage:
+def read_with_nibabel(path: Path, frame: int | None = None) -> NibabelImage:
     """The 3-D scalar image of a NIfTI-2 or FreeSurfer file.
 
+    Args:
+        path: the file.
+        frame: which frame, if it has several.
+
     Raises:
-        InputError: nibabel is not installed, or the file is damaged or no 3-D scalar image.
+        InputError: nibabel is not installed, or the file is damaged or no 3-D scalar image; or it
+            has several frames and none is chosen, or there is no such frame.
     """
     nibabel = _nibabel(path)
     header, geometry, remarks = _header(nibabel, path)
-    with _damage_in_words(path, nibabel):
-        _check_length(path, header)
-        array = np.asanyarray(_opened(nibabel, path).dataobj)
+    number = require_frame(path, _time_axis(path, header), frame)
+
+    def decoded() -> NDArray[Any]:
+        with _damage_in_words(path, nibabel):
+            _check_length(path, header)
+            return np.asanyarray(_opened(nibabel, path).dataobj)
+
+    array = kept(path, "array", decoded)
+    if array.ndim > 3:
+        array = array[:, :, :, number]
     volume = _as_volume(array, header.get_data_dtype())
     if volume.shape != geometry.shape:
         raise _damaged(path)
@@ -62,6 +82,20 @@ def geometry_with_nibabel(path: Path) -> Geometry:
         InputError: as `read_with_nibabel`.
     """
     return _header(_nibabel(path), path)[1]
+
+
+def time_axis_with_nibabel(path: Path) -> TimeAxis:
+    """The axis of time of such a file.
+
+    Raises:
+        InputError: as `read_with_nibabel`.
+    """
+    return _time_axis(path, _header(_nibabel(path), path)[0])
+
+
+def _time_axis(path: Path, header: Any) -> TimeAxis:
+    shape = tuple(int(length) for length in header.get_data_shape())
+    return TimeAxis((*shape, 1, 1, 1)[3], read_time_step(path))
 
 
 def _is_freesurfer(path: Path) -> bool:
@@ -133,7 +167,7 @@ def _check(path: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> None:
         raise InputError(f"'{path}' holds complex numbers", "Save its magnitude", code="not_scalar")
     if any(length < 1 for length in shape) or not shape:
         raise InputError(f"'{path}' holds no voxels", "Export it again", code="damaged_image")
-    if len(shape) > 3 and any(length > 1 for length in shape[3:]):
+    if any(length > 1 for length in shape[4:]):
         raise InputError(
             f"'{path}' is {len(shape)}-D ({' x '.join(map(str, shape))}), not 3-D",
             "Save one time point or channel as a volume of its own",

@@ -18,8 +18,9 @@ from SAMFineTuneLib.volumes.dicom.labels import (
     dicom_labels_text,
     read_dicom_labels,
 )
+from SAMFineTuneLib.volumes.frames import ONE_FRAME, TimeAxis, require_frame
 from SAMFineTuneLib.volumes.image_as_labels import require_structures
-from SAMFineTuneLib.volumes.image_file import read_geometry, read_image
+from SAMFineTuneLib.volumes.image_file import read_geometry, read_image, read_time_axis
 from SAMFineTuneLib.volumes.label_values import labels_of, stored_step
 from SAMFineTuneLib.volumes.labelmap import Labelmap
 from SAMFineTuneLib.volumes.merged_labels import Merges, labels_to_read, merged
@@ -31,19 +32,24 @@ from SAMFineTuneLib.volumes.segment_layers import Flattened, flatten, needs_flat
 from SAMFineTuneLib.volumes.volume import Volume
 
 
-def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volume:
+def read_volume(
+    path: str | os.PathLike[str], series: str | None = None, frame: int | None = None
+) -> Volume:
     """Read a 3-D image, grey or in colour, from a file or from a folder with DICOM series.
 
     An image of one slice is a volume with k = 1. Three values a voxel are red, green and blue, four
-    these and an opacity; an image without a coloured voxel is grey.
+    these and an opacity; an image without a coloured voxel is grey. Of an image with an axis of
+    time one frame is read; see `frames`.
 
     Args:
         path: the file or folder.
         series: which DICOM series of the folder: its number in the list that is shown if there are
             several, its UID or the end of the UID; None if there is only one.
+        frame: the number of the frame, counted from 0; None if there is only one.
 
     Raises:
-        InputError: the file is missing, damaged, no image, or not a 3-D one.
+        InputError: the file is missing, damaged, no image, or not a 3-D one; or it has several
+            frames and none is chosen, or there is no such frame.
     """
     path = Path(path)
     kind = dicom_labels_text(path)
@@ -54,7 +60,7 @@ def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volu
             "segmentation",
             code="not_an_image",
         )
-    read = read_image(path, series, colours_ok=True)
+    read = read_image(path, series, frame=frame, colours_ok=True)
     array, non_finite = _finite(path, read.array)
     remarks = (*read.remarks, *_non_finite_remark(path, non_finite))
     if array.ndim > 3:
@@ -72,7 +78,7 @@ def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volu
 
 
 def read_grid(path: str | os.PathLike[str], series: str | None = None) -> Geometry:
-    """The geometry of a volume; for most files only the header is read.
+    """The geometry of a volume, or of each frame; for most files only the header is read.
 
     Raises:
         InputError: as `read_volume`, as far as the header shows it.
@@ -80,9 +86,29 @@ def read_grid(path: str | os.PathLike[str], series: str | None = None) -> Geomet
     return read_geometry(Path(path), series)
 
 
+def read_time(path: str | os.PathLike[str], series: str | None = None) -> TimeAxis:
+    """The axis of time of an image, from its header; it has one frame for a 3-D image.
+
+    Raises:
+        InputError: as `read_volume`, as far as the header shows it.
+    """
+    return read_time_axis(Path(path), series)
+
+
+def read_time_of_labels(path: str | os.PathLike[str]) -> TimeAxis:
+    """The same for a segmentation.
+
+    Raises:
+        InputError: as `read_labelmap`, as far as the header shows it.
+    """
+    path = Path(path)
+    return ONE_FRAME if dicom_labels(path) is not None else read_time_axis(path)
+
+
 def read_labelmap(
     path: str | os.PathLike[str],
     *,
+    frame: int | None = None,
     empty_ok: bool = False,
     over: Geometry | None = None,
     wanted: Collection[int] | None = None,
@@ -103,6 +129,7 @@ def read_labelmap(
 
     Args:
         path: the file.
+        frame: the number of the frame, counted from 0; None if there is only one.
         empty_ok: accept a segmentation without a single labelled voxel, as a prediction may be.
         over: the grid of the image that was segmented, if it is known; contours need it.
         wanted: the labels that the user has named, None for all. Overlaps of other labels are
@@ -117,12 +144,13 @@ def read_labelmap(
             is taken.
     """
     path, merges = Path(path), merge or {}
-    labelmap = _read_labelmap(path, empty_ok, over, labels_to_read(wanted, merges), on_top)
+    labelmap = _read_labelmap(path, frame, empty_ok, over, labels_to_read(wanted, merges), on_top)
     return merged(labelmap, merges, path.name)
 
 
 def _read_labelmap(
     path: Path,
+    frame: int | None,
     empty_ok: bool,
     over: Geometry | None,
     wanted: Collection[int] | None,
@@ -131,14 +159,16 @@ def _read_labelmap(
     """The segmentation as it is in the file."""
     dicom = dicom_labels(path)
     if dicom is not None:
+        require_frame(dicom, ONE_FRAME, frame)
         labelmap = read_dicom_labels(dicom, over, wanted, on_top)
         if wanted is not None and not (empty_ok or labelmap.labels):
             raise _absent(dicom, labelmap, wanted)
         _refuse_empty(dicom, labelmap.array, empty_ok)
         return labelmap
     if is_picture(path):
+        require_frame(path, ONE_FRAME, frame)
         return _mask(path, empty_ok, wanted)
-    read = read_image(path, layers_ok=True)
+    read = read_image(path, frame=frame, layers_ok=True)
     if needs_flattening(read.array, read.header):
         flat = flatten(path, read.array, read.header, wanted, on_top)
     else:

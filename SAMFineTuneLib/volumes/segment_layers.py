@@ -12,6 +12,7 @@ order of the file. If a file gives no label values at all, its segments are numb
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,9 @@ from SAMFineTuneLib.volumes.segment_header import (
 from SAMFineTuneLib.volumes.segment_overlaps import Part, Segment, first_few, flattened
 
 Box = tuple[slice, ...]
+
+# The field that every sequence of 3D Slicer has.
+_SEQUENCE = re.compile(r"axis \d index type")
 
 
 class Flattened(NamedTuple):
@@ -79,7 +83,12 @@ class _LayeredSegment(NamedTuple):
 
 
 def has_layers(image: sitk.Image | sitk.ImageFileReader) -> bool:
-    """Whether an image, or a header that has been read, holds segments in several layers."""
+    """Whether an image, or a header that has been read, holds segments in several layers.
+
+    A sequence that tells the names of its segments has frames there.
+    """
+    if any(_SEQUENCE.fullmatch(key) for key in image.GetMetaDataKeys()):
+        return False
     if not any(key.startswith("Segment0_") for key in image.GetMetaDataKeys()):
         return False
     components, size = _components(image), image.GetSize()

@@ -95,7 +95,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     _check_suffix(path)
-    with _place_beside(path):
+    with place_beside(path):
         pass
 
 
@@ -108,13 +108,13 @@ def appearing_whole(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the file cannot be written, or no space is left.
     """
-    with _place_beside(path) as folder:
+    with place_beside(path) as folder:
         written = folder / path.name
         try:
             yield written
         except OSError as error:
-            raise _refused(path, error) from error
-        _move(written, path)
+            raise refused(path, error) from error
+        move(written, path)
 
 
 def _write(
@@ -132,7 +132,7 @@ def _write(
     image = placed(sitk.GetImageFromArray(array), geometry)
     for key, value in fields.items():
         image.SetMetaData(key, value)
-    with _place_beside(path) as folder, itk_quiet():
+    with place_beside(path) as folder, itk_quiet():
         # ITK recognises formats only by endings in lower case, also when it reads.
         written = folder / _lower_case_ending(path.name)
         try:
@@ -143,13 +143,13 @@ def _write(
                 stamp_forms(written, geometry.forms)
             back = sitk.ReadImage(str(written))
         except (RuntimeError, DamagedFileError) as error:
-            raise _failed(path, array.nbytes) from error
+            raise failed(path, array.nbytes) from error
         # The view is valid only as long as the image exists.
         found = sitk.GetArrayViewFromImage(back)
-        if not _same_where_finite(found, array):
-            raise _failed(path, array.nbytes)
+        if not same_where_finite(found, array):
+            raise failed(path, array.nbytes)
         _check_place(path, written, back, geometry)
-        _move(written, path)
+        move(written, path)
 
 
 def _write_picture(
@@ -164,10 +164,10 @@ def _write_picture(
     require_holdable(path, geometry)
     with appearing_whole(path) as written:
         if not write_picture(written, array, geometry, compress, colours, text):
-            raise _failed(path, array.nbytes)
+            raise failed(path, array.nbytes)
 
 
-def _same_where_finite(found: NDArray[Any], array: NDArray[Any]) -> bool:
+def same_where_finite(found: NDArray[Any], array: NDArray[Any]) -> bool:
     """Whether the values read are those written; the NIfTI reader replaces NaN by 0."""
     if found.shape != array.shape:
         return False
@@ -203,7 +203,7 @@ def _check_suffix(path: Path) -> None:
     try:
         folder = path.is_dir()
     except OSError as error:
-        raise _refused(path, error) from error
+        raise refused(path, error) from error
     if folder:
         raise InputError(f"'{path}' is a folder", "Name a file to write", code="unwritable")
 
@@ -215,13 +215,13 @@ def _storable(array: NDArray[Any]) -> NDArray[Any]:
 
 
 @contextmanager
-def _place_beside(path: Path) -> Iterator[Path]:
+def place_beside(path: Path) -> Iterator[Path]:
     """An empty folder beside `path`, on the same disk; removed at the end."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
     except OSError as error:
-        raise _refused(path, error) from error
+        raise refused(path, error) from error
     try:
         yield folder
     finally:
@@ -233,7 +233,7 @@ def _lower_case_ending(name: str) -> str:
     return name[: -len(ending)] + ending
 
 
-def _move(written: Path, path: Path) -> None:
+def move(written: Path, path: Path) -> None:
     """Move the files to their places, the one that the user named last (.mhd has two files)."""
     others = [file for file in written.parent.iterdir() if file != written]
     try:
@@ -241,10 +241,10 @@ def _move(written: Path, path: Path) -> None:
             file.replace(path.parent / file.name)
         written.replace(path)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise refused(path, error) from error
 
 
-def _failed(path: Path, needed: int) -> InputError:
+def failed(path: Path, needed: int) -> InputError:
     """The error for a writer that failed without giving a reason."""
     if shutil.disk_usage(path.parent).free < needed:
         return _no_space(path)
@@ -255,7 +255,8 @@ def _failed(path: Path, needed: int) -> InputError:
     )
 
 
-def _refused(path: Path, error: OSError) -> InputError:
+def refused(path: Path, error: OSError) -> InputError:
+    """The error for a file that the system does not let be written."""
     if error.errno in _NO_SPACE:
         return _no_space(path)
     reason = error.strerror or str(error)

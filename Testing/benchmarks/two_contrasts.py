@@ -1,23 +1,31 @@
 """Two images of one case of which neither alone suffices: DSC together and with either one.
 
-    python -m Testing.benchmarks.two_contrasts [--seeds 3] [--steps 300]
+    python -m Testing.benchmarks.two_contrasts [--seeds 3] [--steps 300] [--third mean repeated]
 
 Blobs of three kinds lie in noise. One kind is bright in the first image alone, one in the second
 alone, and the structure to find is bright in both. In either image it looks like one of the others.
 Volumes are made up, so that what is measured is the use of both images and nothing else.
+
+A network takes three channels. With `--third repeated` the third one is the second image again,
+in place of the mean of both images, which the product takes.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 import SAMFineTuneLib as sft
+from SAMFineTuneLib.slices import pixels
 from SAMFineTuneLib.volumes import Geometry, Labelmap, write_labelmap, write_volume
 
 _SHAPE = (8, 64, 64)
@@ -63,21 +71,43 @@ def _write(folder: Path, seed: int) -> tuple[list[Path], Path]:
     return paths, labels
 
 
-def measure(seed: int, steps: int, backbone: str = "starter") -> dict[str, float]:
-    """The DSC on an unseen case with both images, and with either one."""
+def _second_repeated(image: Tensor) -> Tensor:
+    """The three channels of a slice, in place of `slices.pixels._three`."""
+    if image.ndim == 3 and len(image) == 2:
+        return torch.cat([image, image[1:]])
+    return _OF_THE_PRODUCT(image)
+
+
+_OF_THE_PRODUCT = pixels._three
+_THIRD = {"mean": _OF_THE_PRODUCT, "repeated": _second_repeated}
+
+
+def measure(
+    seed: int, steps: int, backbone: str = "starter", third: Sequence[str] = ("mean",)
+) -> dict[str, float]:
+    """The DSC on an unseen case with both images, for each third channel, and with either one."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cases = [_write(folder, 100 * seed + each) for each in range(3)]
         unseen, truth = _write(folder, 100 * seed + 50)
+        runs = [("both", each) for each in third] + [(each, "mean") for each in _CASES][1:]
         scores = {}
-        for title, chosen in _CASES.items():
+        for title, channel in runs:
+            chosen = _CASES[title]
             examples = [([paths[each] for each in chosen], labels) for paths, labels in cases]
-            model = folder / f"{title}.safetensors"
-            sft.finetune(examples, model, steps=steps, backbone=backbone, seed=seed, input_size=256)
-            found = sft.apply(model, [unseen[each] for each in chosen])
+            model = folder / f"{title}_{channel}.safetensors"
+            with patch.object(pixels, "_three", _THIRD[channel]):
+                sft.finetune(
+                    examples, model, steps=steps, backbone=backbone, seed=seed, input_size=256
+                )
+                found = sft.apply(model, [unseen[each] for each in chosen])
             report = sft.evaluate(found, sft.read_labelmap(truth))
-            scores[title] = report.to_json()["mean_dsc"]
+            scores[_column(title, channel)] = report.to_json()["mean_dsc"]
     return scores
+
+
+def _column(title: str, channel: str) -> str:
+    return f"{title}, {channel}" if title == "both" else title
 
 
 def main() -> None:
@@ -88,11 +118,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--backbone", default="starter")
+    parser.add_argument("--third", nargs="+", choices=list(_THIRD), default=["mean"])
     chosen = parser.parse_args()
-    print(f"{'seed':6}" + "".join(f"{title:>16}" for title in _CASES))
     for seed in range(chosen.seeds):
-        scores = measure(seed, chosen.steps, chosen.backbone)
-        print(f"{seed:<6}" + "".join(f"{scores[title]:16.3f}" for title in _CASES), flush=True)
+        scores = measure(seed, chosen.steps, chosen.backbone, chosen.third)
+        if not seed:
+            print(f"{'seed':6}" + "".join(f"{title:>16}" for title in scores))
+        print(f"{seed:<6}" + "".join(f"{score:16.3f}" for score in scores.values()), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import SAMFineTuneLib as sft
+from Testing.support.films import film, write_film
 from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import head, write_pair
 
@@ -48,6 +50,25 @@ def test_what_is_learnt_is_found(tuned: tuple[Path, Path, Path, list[str]]) -> N
     assert (sft.apply(file, volume).array == sft.apply(model, volume).array).all()
     report = sft.evaluate(found, truth).to_json()
     assert report["mean_dsc"] > 0.8, report
+
+
+def test_a_film_frame_by_frame(tuned: tuple[Path, Path, Path, list[str]], tmp_path: Path) -> None:
+    _, _, file, _ = tuned
+    volumes, labels = film(3, (6, 40, 40))
+    path = write_film(tmp_path / "film.nii", [each.array for each in volumes], labels[0].geometry)
+    model, time = sft.load_model(file, device="cpu"), sft.read_time(path)
+    found = [sft.apply(model, path, frame=number) for number in range(time.frames)]
+    for number, each in enumerate(found):
+        assert (each.array == sft.apply(model, sft.read_volume(path, frame=number)).array).all()
+    sft.write_frames(tmp_path / "found.seq.nrrd", found, time)
+    back = sft.read_labelmap(tmp_path / "found.seq.nrrd", frame=2)
+    assert (back.array == found[2].array).all() and back.names == found[2].names
+    assert sft.read_time(tmp_path / "found.seq.nrrd").step == time.step
+    with pytest.raises(sft.InputError, match="3 frames"):
+        sft.apply(model, path)
+    moved = replace(found[1], geometry=replace(found[1].geometry, origin=(1.0, 2.0, 3.0)))
+    with pytest.raises(sft.InputError, match="frame 1"):
+        sft.write_frames(tmp_path / "moved.nii", [found[0], moved])
 
 
 def test_a_pair_of_files_is_an_example_and_what_cannot_be_used_is_refused(tmp_path: Path) -> None:

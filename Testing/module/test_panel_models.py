@@ -120,6 +120,20 @@ def test_a_card_says_that_nothing_was_learnt(section, folder, panel):
     assert "nothing that can" not in section.ui.cardLabel.text
 
 
+def test_a_card_tells_what_was_measured_beside_the_dsc(section, folder, panel):
+    measured = {"validation_iou": 0.8384, "validation_nsd": 0.951, "nsd_tolerance_mm": 2.0}
+    figures = "IoU 0.838; in the plane of the slices NSD 0.951 at 2 mm"
+    for distance, words in ((1.2345, f"{figures} and HD95 1.23 mm."), (None, f"{figures}.")):
+        further = {**measured, "validation_hd95_mm": distance}
+        write_model(folder / "liver.safetensors", further=further)
+        panel.exit()
+        panel.enter()
+        select(section, "liver")
+        assert f"DSC 0.912 on 2 held-out slices. {words}" in section.ui.cardLabel.text
+    select(section, "kidney")
+    assert "IoU" not in section.ui.cardLabel.text
+
+
 def test_nothing_is_cleared_while_a_job_is_prepared(section, panel, monkeypatch):
     from SAMFineTunePanel.jobs.job import Job
 

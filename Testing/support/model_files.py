@@ -16,6 +16,7 @@ def write_model(
     volumes: int = 2,
     held_out: int = 2,
     channels=(),
+    further: dict[str, float | None] | None = None,
 ) -> Path:
     from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
     from SAMFineTuneLib.slices.intensity import IntensityNormalisation
@@ -35,7 +36,7 @@ def write_model(
         input_size=256,
         training=training or {},
         data={"volumes": volumes, "labelled_slices": 9},
-        metrics={"validation_dsc": dsc, "held_out_slices": held_out},
+        metrics={"validation_dsc": dsc, "held_out_slices": held_out, **(further or {})},
         versions={},
     )
     header = json.dumps({"__metadata__": {"samfinetune": card.model_dump_json()}}).encode()

@@ -29,6 +29,8 @@ CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
 START = (-40.0, 50.0, 10.0)
 SPACING = (1.5, 2.0)
+# Frame n of a cine shows the values of its place plus this for each frame.
+PER_FRAME = 1000
 
 
 def value_at(places: np.ndarray) -> np.ndarray:
@@ -149,6 +151,31 @@ def multi_frame(places, orientation=AXIAL, scaling=None, own_groups=False, **fie
     data.SharedFunctionalGroupsSequence = Items([shared])
     data.PerFrameFunctionalGroupsSequence = Items(frames)
     return data
+
+
+def cine(folder: Path, field: str, times: list[list[Any]], orientation=OBLIQUE, **more) -> Path:
+    """A series with a file for each time of each slice; files lie in an order that tells nothing.
+
+    Args:
+        folder: for the files.
+        field: which tells the time.
+        times: for each slice the value of the field for each frame.
+        orientation: of the slices.
+        more: further fields.
+    """
+    number = 0
+    for place, of_slice in zip(places_along(len(times), 5.0, orientation), times, strict=True):
+        for frame, time in enumerate(of_slice):
+            number += 7
+            told = {
+                "ImagePositionPatient": [float(each) for each in place],
+                "ImageOrientationPatient": list(orientation),
+                field: time,
+                **more,
+            }
+            data = dataset(pixels(place, orientation) + PER_FRAME * frame, **told)
+            save(data, folder / f"im{number % 101:03}.dcm")
+    return folder
 
 
 def interleaved(count: int) -> list[int]:

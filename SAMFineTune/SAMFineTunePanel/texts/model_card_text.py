@@ -40,6 +40,7 @@ def details(model: TunedModel) -> str:
         _ended(card),
         _stepsMissed(card),
         _measured(card),
+        _further(card),
         _("Tuned for corrections as well.") if card.prompts is not None else "",
     ]
     return " ".join(each for each in sentences if each)
@@ -103,6 +104,19 @@ def _measured(card: ModelCard) -> str:
         dsc=_dsc(card),
     )
     return f"{words} {_('It has learnt nothing that can be measured.')}" if dsc < _NOTHING_LEARNT else words
+
+
+def _further(card: ModelCard) -> str:
+    """What was measured beside the DSC. Cards of older versions lack it."""
+    names = ("validation_iou", "validation_nsd", "nsd_tolerance_mm", "validation_hd95_mm")
+    iou, nsd, tolerance, distance = (card.metrics.get(each) for each in names)
+    if not (_isNumber(iou) and _isNumber(nsd) and _isNumber(tolerance)):
+        return ""
+    if not _isNumber(distance):
+        words = _("IoU {iou}; in the plane of the slices NSD {nsd} at {tolerance} mm.")
+        return words.format(iou=f"{iou:.3f}", nsd=f"{nsd:.3f}", tolerance=f"{tolerance:g}")
+    words = _("IoU {iou}; in the plane of the slices NSD {nsd} at {tolerance} mm and HD95 {distance} mm.")
+    return words.format(iou=f"{iou:.3f}", nsd=f"{nsd:.3f}", tolerance=f"{tolerance:g}", distance=f"{distance:.2f}")
 
 
 def _isNumber(value: object) -> TypeGuard[float]:

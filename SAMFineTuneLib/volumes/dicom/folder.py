@@ -10,6 +10,7 @@ from pathlib import Path
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes.dicom.header import DamagedHeaderError, DicomFile, Plane, read_header
 from SAMFineTuneLib.volumes.dicom.stack import arrange
+from SAMFineTuneLib.volumes.dicom.time_points import time_points
 
 # Kinds of DICOM objects that may lie beside the images and are not images to segment.
 NOT_IMAGES = {
@@ -233,7 +234,8 @@ def _makes_a_volume(series: Series) -> bool:
     if any(plane.position is None for plane in series.planes):
         return False
     try:
-        arrange(series.folder, series.planes)
+        for frame in time_points(series.folder, series.planes).frames:
+            arrange(series.folder, frame)
     except InputError:
         return False
     return True

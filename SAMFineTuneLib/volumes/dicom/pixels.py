@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.volumes.decoded_once import kept
 from SAMFineTuneLib.volumes.dicom.header import Plane
 
 # A SOP class whose values ITK reads as they are stored, without a slope.
@@ -62,7 +64,10 @@ def _single_images(where: Path, planes: Sequence[Plane], same: bool) -> NDArray[
 
 def _frames(where: Path, planes: Sequence[Plane], same: bool) -> NDArray[Any]:
     files = list(dict.fromkeys(each.file for each in planes))
-    content = {file: _stack(where, file, scaled=same) for file in files}
+    content = {
+        file: kept(file, f"frames {same}", partial(_stack, where, file, scaled=same))
+        for file in files
+    }
     chosen = [content[each.file][each.frame or 0] for each in planes]
     if not same:
         chosen = [

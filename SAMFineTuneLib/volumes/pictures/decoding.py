@@ -95,6 +95,11 @@ def is_picture(path: Path) -> bool:
     return is_bmp or start.startswith((_PNG, _JPEG))
 
 
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as a TIFF file does."""
+    return _start(path).startswith(_TIFFS)
+
+
 def decode(path: Path) -> Pixels:
     """The pixels of a picture for which `is_picture` holds.
 
@@ -116,6 +121,40 @@ def decode(path: Path) -> Pixels:
         remarks = ()
     array, hidden = _without_alpha(path, _by_itk(path))
     return Pixels(array, None, hidden, spacing, remarks, segments)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """The file as Pillow opens it.
+
+    Raises:
+        InputError: it is damaged, too large, or of a kind that Pillow does not know.
+    """
+    from PIL import Image
+
+    try:
+        with _in_words(path), Image.open(path) as picture:
+            yield picture
+    except Image.UnidentifiedImageError as error:
+        raise _damaged(path) from error
+
+
+def is_for_pillow(picture: ImageFile.ImageFile) -> bool:
+    """Whether ITK cannot read a TIFF file of this kind."""
+    return picture.mode in _TIFF_BY_PILLOW and _orientation(picture) == 1
+
+
+def pixels_of_page(path: Path, picture: ImageFile.ImageFile) -> NDArray[Any]:
+    """Grey values (j, i), or red, green, blue (j, i, 3), of the page that Pillow has before it.
+
+    Pixels that are transparent throughout are black.
+    """
+    pixels = _by_pillow(path, picture, (1.0, 1.0))
+    if pixels.hidden is None:
+        return pixels.coloured
+    array = pixels.coloured.copy()
+    array[pixels.hidden] = 0
+    return array
 
 
 def header(path: Path) -> tuple[tuple[int, int], tuple[float, float]]:
@@ -168,7 +207,7 @@ def _check_sums(path: Path) -> None:
 def _is_for_itk(path: Path, picture: ImageFile.ImageFile) -> bool:
     if picture.format == "TIFF":
         # Pillow turns a TIFF file by its orientation, ITK mirrors it at most.
-        return picture.mode not in _TIFF_BY_PILLOW or _orientation(picture) != 1
+        return not is_for_pillow(picture)
     return picture.format == "PNG" and _png_kind(path) in {
         (_SIXTEEN_BITS, colour) for colour in _PNG_COLOUR_TYPES
     }

@@ -12,7 +12,8 @@ def fits_by_pixels(mask: Geometry, image: Geometry) -> bool:
     """Whether a mask belongs to an image pixel by pixel, whatever spacing and place are assumed.
 
     The resolution that many JPEG files tell (72 pixels an inch) is one of printing; a mask of the
-    same picture stored as PNG tells none. So only sizes are compared where one is a picture. A
+    same picture stored as PNG tells none. So only sizes are compared where one is a picture, or a
+    TIFF file of several pages. A
     segmentation of another format that covers a part of a picture lies at its place.
 
     Args:
@@ -26,6 +27,15 @@ def fits_by_pixels(mask: Geometry, image: Geometry) -> bool:
         return False
     if tuple(mask.size) == tuple(image.size):
         return True
+    if _is_stack(mask) and _is_stack(image):
+        raise InputError(
+            f"the mask has {_pages(mask)}, and the image {_pages(image)}",
+            "Give the mask that was drawn on this image, with a page of its size for each page",
+            code="other_size",
+        )
+    # A stack beside a volume of another kind: one of both covers a part of the other.
+    if (_is_stack(mask) and not image.is_picture) or (_is_stack(image) and not mask.is_picture):
+        return False
     if _is_part(mask, image):
         return False
     if mask.size[2] != image.size[2]:
@@ -70,6 +80,15 @@ def picture_obstacle(geometry: Geometry) -> str:
     if any(geometry.origin) or tuple(geometry.direction) != upright:
         return "a picture cannot say where in the patient it lies"
     return ""
+
+
+def _is_stack(geometry: Geometry) -> bool:
+    """Whether a grid is that of a picture file of several pages."""
+    return geometry.is_picture and geometry.size[2] > 1
+
+
+def _pages(geometry: Geometry) -> str:
+    return f"{geometry.size[2]} pages of {_pixels(geometry)} pixels"
 
 
 def _pixels(geometry: Geometry) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,9 @@ from SAMFineTuneLib.volumes.pictures.segment_text import KEYWORD
 _TIFF = (".tif", ".tiff")
 _MM_PER_INCH = 25.4
 _COMPRESSION = 6
+# Bytes of a PNG file before its second chunk: its signature of 8, and the first chunk, IHDR.
+_PNG_HEADER = 33
+_METRES = b"\1"
 _PALETTE_LENGTH = 256
 _LARGEST = {".bmp": np.iinfo(np.uint8).max}
 _LARGEST_ELSEWHERE = np.iinfo(np.uint16).max
@@ -65,8 +71,8 @@ def write_picture(
     """Writes an array (1, j, i) and reads it back; the file's ending gives the format.
 
     If all present labels have a colour and are at most 255, they become the indices of a palette;
-    otherwise the file has grey values. A TIFF file tells the spacing, which ITK reads from TIFF,
-    but not from PNG and BMP.
+    otherwise the file has grey values. TIFF and PNG files tell the spacing in the way that ITK
+    reads it, so that in 3D Slicer a mask lies on a picture that tells its own; BMP files cannot.
 
     Args:
         path: the file.
@@ -112,10 +118,29 @@ def write_picture(
         told["pnginfo"] = PngImagePlugin.PngInfo()
         if text:
             told["pnginfo"].add_itxt(KEYWORD, text)
-    picture.save(path, **told)
+    if path.suffix.lower() == ".png":
+        content = io.BytesIO()
+        picture.save(content, format="PNG", **told)
+        path.write_bytes(_with_spacing(content.getvalue(), geometry.spacing[:2]))
+    else:
+        picture.save(path, **told)
     back = decode(path).array
     meant = pixels if pixels.dtype.kind == "f" else array[0]
     return np.array_equal(back, meant, equal_nan=pixels.dtype.kind == "f")
+
+
+def _with_spacing(png: bytes, spacing: tuple[float, ...]) -> bytes:
+    """A PNG file with the spacing in its chunk sCAL, in which ITK writes and reads it.
+
+    ITK stores millimetres as if they were the metres of the chunk's definition, and takes 1 mm
+    where there is no such chunk, also if the file tells pixels per metre (pHYs).
+    """
+    if spacing == (1.0, 1.0):
+        return png
+    across, down = (repr(float(each)).encode() for each in spacing)
+    content = b"sCAL" + _METRES + across + b"\0" + down
+    length, checksum = (struct.pack(">I", each) for each in (len(content) - 4, zlib.crc32(content)))
+    return png[:_PNG_HEADER] + length + content + checksum + png[_PNG_HEADER:]
 
 
 def _palette(colours: Mapping[int, Colour], largest: int) -> list[int]:

@@ -57,8 +57,8 @@ def test_predictions_of_a_folder(shell: Shell, tmp_path: Path) -> None:
     ]
     assert float(rows[0]["dsc"]) == 1
     assert float(rows[0]["hd95_mm"]) == 0
-    # Without a spacing in the file, distances are in pixels.
-    assert float(rows[2]["hd95_mm"]) == pytest.approx(2**0.5, rel=1e-5)
+    # The outline of the disk is shifted by two pixels, each of which counts as one millimetre.
+    assert float(rows[2]["hd95_mm"]) == 2
     scores = [float(rows[each]["dsc"]) for each in (0, 2)]
     assert float(rows[4]["dsc"]) == pytest.approx(statistics.mean(scores), rel=1e-5)
     assert float(rows[6]["dsc"]) == pytest.approx(statistics.stdev(scores), rel=1e-5)

@@ -157,7 +157,7 @@ def test_a_4d_volume(desk: Desk) -> None:
     bad = desk.folder / "film.nii.gz"
     sitk.WriteImage(sitk.JoinSeries(slices), str(bad))
     with desk.nothing_changes():
-        refused(desk.finetune(volume=bad), "film.nii.gz", "4-D")
+        refused(desk.finetune(volume=bad), "film.nii.gz", "3 frames", "--frame")
 
 
 def test_a_volume_of_vectors(desk: Desk) -> None:
@@ -564,6 +564,8 @@ def test_run_refuses_a_job_that_does_not_fit(
     assert not desk.output.parent.exists()
 
 
+# test_cli.py asserts the same of `evaluate`.
+@pytest.mark.slow
 def test_the_real_commands_say_the_same(desk: Desk) -> None:
     words = ("--segmentation", desk.segmentation, "--output", desk.output)
     cache = desk.folder / "cache"

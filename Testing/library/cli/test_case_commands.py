@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 from SAMFineTuneLib.models.model_file import read_card
-from SAMFineTuneLib.volumes import read_labelmap, write_labelmap, write_volume
+from SAMFineTuneLib.volumes import read_labelmap, read_volume, write_labelmap, write_volume
 from Testing.support.in_process import Shell, shell_of
+from Testing.support.synthetic_dicom_series import dataset, save
 from Testing.support.synthetic_volumes import head
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
@@ -116,3 +119,62 @@ def test_colours_are_learnt_and_a_grey_model_sees_their_brightness(
         assert ("it sees the brightness" in ended.err) == (
             (model, image_kind) == ("grey", "colour")
         )
+
+
+def test_a_stack_of_colour_pages(shell: Shell, tmp_path: Path) -> None:
+    volume, labels = head((4, 24, 24))
+    grey = np.clip(volume.array / 3, 0, 255).astype(np.uint8)
+    colours = np.stack([grey, grey // 2, 255 - grey], axis=-1)
+    for name, array, told in (
+        ("image.tif", colours, {"dpi": (254, 254)}),
+        ("mask.tif", labels.array, {}),
+    ):
+        pages = [Image.fromarray(each) for each in array]
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], **told)
+    words = ["--volume", tmp_path / "image.tif", "--segmentation", tmp_path / "mask.tif"]
+    model = tmp_path / "m.safetensors"
+    ended = shell("finetune", *words, *FEW, "--axis", "axial", "--output", model)
+    assert ended.code == 0, ended.err
+    out = tmp_path / "out"
+    words = ["--model", model, "--volume", tmp_path / "image.tif"]
+    ended = shell("apply", *words, "--output", out)
+    assert ended.code == 0, ended.err
+    found = read_labelmap(out / "image_segmentation.nii.gz", empty_ok=True)
+    assert found.geometry.size == (24, 24, 4)
+    assert found.geometry.spacing == pytest.approx((0.1, 0.1, 1.0))
+    drawn = ["--drawn", tmp_path / "mask.tif", "--label-names", "5=5,52=52"]
+    ended = shell("apply", *words, *drawn, "--output", tmp_path / "kept.seg.nrrd")
+    assert ended.code == 0, ended.err
+    numbers = np.flatnonzero(labels.array.any(axis=(1, 2)))
+    kept = read_labelmap(tmp_path / "kept.seg.nrrd").array
+    np.testing.assert_array_equal(kept[numbers], labels.array[numbers])
+    ended = shell("apply", *words, "--output", tmp_path / "mask-of-it.tif")
+    assert ended.code == 2 and "a picture has one slice" in ended.error_lines[0]
+
+
+def test_an_ultrasound_film_in_colour(shell: Shell, tmp_path: Path) -> None:
+    volume, labels = head((4, 24, 24))
+    grey = np.clip(volume.array / 3, 0, 255).astype(np.uint8)
+    colours = np.stack([grey, grey // 2, 255 - grey], axis=-1)
+    fields = {
+        "NumberOfFrames": 4, "FrameIncrementPointer": 0x00181063, "FrameTime": 40.0,
+        "Modality": "US", "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB",
+        "PlanarConfiguration": 0, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7,
+        "PixelRepresentation": 0, "PixelSpacing": [0.5, 0.5], "SliceThickness": None,
+    }  # fmt: skip
+    data = dataset(np.zeros((24, 24)), "1.2.840.10008.5.1.4.1.1.3.1", **fields)
+    data.PixelData = colours.tobytes()
+    film = save(data, tmp_path / "film.dcm")
+    assert read_volume(film).is_colour
+    grid = read_volume(film).geometry
+    write_labelmap(tmp_path / "labels.seg.nrrd", replace(labels, geometry=grid))
+    words = ["--volume", film, "--segmentation", tmp_path / "labels.seg.nrrd"]
+    model = tmp_path / "m.safetensors"
+    ended = shell("finetune", *words, *FEW, "--output", model)
+    assert ended.code == 0, ended.err
+    assert "they are read as slices" in ended.err
+    assert read_card(model).normalisation.images == 1
+    ended = shell("apply", "--model", model, "--volume", film, "--output", tmp_path / "f.nii.gz")
+    assert ended.code == 0, ended.err
+    found = read_labelmap(tmp_path / "f.nii.gz", empty_ok=True)
+    assert found.geometry.same_as(grid)

@@ -95,7 +95,14 @@ def test_from_four_labelled_slices_to_a_measured_segmentation(
     assert tuned.result["model"] == str(model) and tuned.result["axis"] == "axial"
     assert [label["value"] for label in tuned.result["labels"]] == [5, 52]
     assert tuned.result["training"]["steps"] == 2
-    assert tuned.result["metrics"]["held_out_slices"] == 1
+    metrics = tuned.result["metrics"]
+    assert metrics["held_out_slices"] == 1 and metrics["nsd_tolerance_mm"] == 2.0
+    for name in ("validation_dsc", "validation_iou", "validation_nsd", "validation_hd95_mm"):
+        assert set(metrics[f"{name}_by_label"]) == {"5", "52"} and name in metrics
+    said = (
+        f"held-out slice: DSC {metrics['validation_dsc']:.3f}, IoU {metrics['validation_iou']:.3f}"
+    )
+    assert said in tuned.err
     assert "random weights" not in tuned.err and "2 of 2" in tuned.err
     assert "Traceback" not in tuned.err
     # Nothing of the patient goes with the model.
@@ -103,6 +110,7 @@ def test_from_four_labelled_slices_to_a_measured_segmentation(
     for word in (b"MILLER", b"1951", b"4711", str(tmp_path).encode(), b"patient"):
         assert word not in content
     card = read_card(model)
+    assert card.metrics == metrics
     assert card.data["volumes"] == 1 and card.data["labelled_slices"] == 4
     assert card.labels[0].name == "bright" and card.labels[0].colour == (1.0, 0.0, 0.0)
 
@@ -287,7 +295,13 @@ def few_slices(tmp_path: Path) -> tuple[Path, Path]:
 
 
 # What each method trains in each scope is told by the tests of adaptation.
-@pytest.mark.parametrize(("method", "scope"), [("adapter", "encoder_decoder"), ("lora", "decoder")])
+@pytest.mark.parametrize(
+    ("method", "scope"),
+    [
+        ("adapter", "encoder_decoder"),
+        pytest.param("lora", "decoder", marks=pytest.mark.slow),
+    ],
+)
 def test_a_pretrained_backbone_is_adapted(
     method: str,
     scope: str,

@@ -182,6 +182,21 @@ class TestWholeVolumes:
         assert found["tolerance_mm"] == 1 and found["slices"] is None
 
 
+class TestOneSlice:
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_a_volume_of_one_slice_is_measured_in_its_plane(self, axis):
+        """A square of 10 x 10, shifted by three pixels: 14 of its 36 outline pixels are 3 away."""
+        reference, prediction = np.zeros((2, 20, 24), np.uint8)
+        reference[5:15, 4:14], prediction[5:15, 7:17] = 1, 1
+        for spacing, nsd, distance in ((1.0, 22 / 36, 3.0), (0.5, 1.0, 1.5)):
+            one, other = (np.expand_dims(each, axis) for each in (prediction, reference))
+            grid = Geometry(one.shape[::-1], (spacing,) * 3, (0, 0, 0), GRID.direction)
+            report = evaluate(Labelmap(one, grid), Labelmap(other, grid))
+            assert report.mean_nsd == pytest.approx(nsd)
+            assert report.mean_hd95_mm == pytest.approx(distance)
+            assert report.mean_dsc == pytest.approx(0.7) and report.slices is None
+
+
 class TestChosenSlices:
     def test_dsc_is_pooled_and_nsd_is_the_mean_over_slices(self):
         reference, prediction = boxes(l1=cube(4, 4, 4)), boxes(l1=cube(4, 4, 5))

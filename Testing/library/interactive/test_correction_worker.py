@@ -482,6 +482,8 @@ def test_a_session_from_ready_to_close(start: Callable[..., Worker]) -> None:
     assert worker.wait() == 0
 
 
+# test_hostile_sessions.py asserts the same of settings that cannot be.
+@pytest.mark.slow
 def test_a_worker_that_cannot_begin_says_why(tmp_path: Path) -> None:
     worker = Worker(session_folder(tmp_path / "session", tmp_path / "absent.nrrd"))
     failure = worker.until_type(Failure)

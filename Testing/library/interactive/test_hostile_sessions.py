@@ -270,6 +270,8 @@ def messages(output: bytes) -> list[Any]:
     return [parse_message(line) for line in output.decode().splitlines()]
 
 
+# The next test ends its worker in the same way, after other input.
+@pytest.mark.slow
 def test_an_input_that_is_closed_at_once_ends_the_worker(
     serve: Callable[..., subprocess.Popen[bytes]],
 ) -> None:

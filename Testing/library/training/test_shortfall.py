@@ -97,6 +97,7 @@ def outcome(**changes: object) -> FinetuneOutcome:
         seconds=100.0,
         loss=0.2,
         validation=ValidationDsc({1: 0.8}),
+        distances=None,
         best_step=96,
         held_out_joined=True,
         ending="complete",

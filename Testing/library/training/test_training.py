@@ -22,10 +22,11 @@ from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
 from SAMFineTuneLib.slices.intensity import sample_voxels
 from SAMFineTuneLib.training import validation_split
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
+from SAMFineTuneLib.training.held_out_distances import HeldOutDistances
 from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import settle
 from SAMFineTuneLib.training.training_state import STATE_FILE
-from SAMFineTuneLib.training.validation import ValidationDsc
+from SAMFineTuneLib.training.validation import Validation, ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit, split
 from Testing.support.job_records import choices_of, example_of
 from Testing.support.synthetic_volumes import dsc, head, keep_slices, write_pair
@@ -116,6 +117,29 @@ def test_a_few_labelled_slices_are_learnt(examples: TrainingSet, tmp_path: Path)
         assert dsc(found[unseen] == number, labelmap.array[unseen] == value) > 0.8
 
 
+@pytest.mark.parametrize("finishes", [False, True])
+def test_distances_are_measured_once_and_of_the_weights_that_the_dsc_is_of(
+    finishes: bool, examples: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each validation they would cost time; the final pass changes the weights afterwards."""
+    measured: list[tuple[dict[int, float | None], HeldOutDistances]] = []
+    of_distances = Validation.distances
+
+    def noted(validation: Validation, check: Callable[[], None]) -> HeldOutDistances:
+        found = of_distances(validation, check)
+        measured.append((validation.measure(check).by_class, found))
+        return found
+
+    monkeypatch.setattr(Validation, "distances", noted)
+    steps: list[Any] = []
+    run = Run(examples, tmp_path, steps=10, finish=lambda: finishes and len(steps) > 1)
+    steps = run.reports
+    outcome = run.to_end()
+    assert len(outcome.history) > 1 and outcome.held_out_joined != finishes
+    assert outcome.validation is not None
+    assert measured == [(outcome.validation.by_class, outcome.distances)]
+
+
 @pytest.mark.parametrize(("enough", "learnt_before"), [(1, 6), (99, 3)])
 def test_held_out_slices_join_sooner_where_they_are_too_few_to_choose_by(
     enough: int,
@@ -188,6 +212,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert differing(expected, second.weights()) == []
     assert resumed.best_step == outcome.best_step
     assert resumed.validation == outcome.validation
+    assert resumed.distances is not None and resumed.distances == outcome.distances
     assert [entry["step"] for entry in resumed.history] == [
         entry["step"] for entry in outcome.history
     ]
@@ -314,6 +339,7 @@ def test_a_single_slice_trains_without_validation(tmp_path: Path) -> None:
     run = Run(one, tmp_path / "job", steps=2, scope="decoder")
     outcome = run.to_end()
     assert outcome.validation is None and outcome.best_step is None and outcome.steps == 2
+    assert outcome.distances is None
     assert outcome.history == [] and not outcome.held_out_joined
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.pixels import convert_color_space
 
-from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap, read_volume
 from SAMFineTuneLib.volumes.image_file import read_image
 from Testing.support.synthetic_dicom_series import dataset, save
@@ -102,18 +101,28 @@ def test_colour_with_equal_channels_is_grey(tmp_path):
 
 
 @pytest.mark.parametrize("as_folder", [True, False])
-def test_several_images_in_colour_are_refused(tmp_path, as_folder):
+def test_several_images_in_colour_are_slices(tmp_path, as_folder):
+    other = COLOUR[::-1].copy()
     if as_folder:
-        for number in (1, 2):
+        for number, colour in ((1, COLOUR), (2, other)):
             path = tmp_path / f"{number}.dcm"
-            image(path, COLOUR.tobytes(), "RGB", InstanceNumber=number)
+            image(path, colour.tobytes(), "RGB", InstanceNumber=number)
         path = tmp_path
     else:
-        frames = np.stack([COLOUR, COLOUR]).tobytes()
+        frames = np.stack([COLOUR, other]).tobytes()
         path = image(tmp_path / "a.dcm", frames, "RGB", NumberOfFrames=2)
-    with pytest.raises(InputError, match="2 images in colour") as caught:
-        read_volume(path)
-    assert caught.value.code == "not_scalar"
+    volume = read_volume(path)
+    assert volume.is_colour and volume.geometry.size == (COLUMNS, ROWS, 2)
+    np.testing.assert_array_equal(volume.array, np.stack([COLOUR, other]))
+
+
+def test_a_film_in_colour_by_full_range_ybr(tmp_path):
+    frames = np.stack([COLOUR, COLOUR[:, ::-1]])
+    stored = convert_color_space(frames, "RGB", "YBR_FULL").tobytes()
+    fields = {"NumberOfFrames": 2, "FrameIncrementPointer": 0x00181063, "FrameTime": 40.0}
+    volume = read_volume(image(tmp_path / "film.dcm", stored, "YBR_FULL", **fields))
+    assert np.abs(volume.array.astype(int) - frames).max() <= 1
+    assert any("they are read as slices" in each for each in volume.remarks)
 
 
 @pytest.mark.parametrize("interpretation", ["MONOCHROME1", "MONOCHROME2"])

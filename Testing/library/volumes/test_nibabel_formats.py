@@ -116,9 +116,14 @@ def test_trailing_axes_and_more_than_three(tmp_path):
     assert (read_volume(one).array == VOXELS.T).all()
     for name in ("v.nii", "v.mgz"):
         two = saved(tmp_path, name, np.zeros((*SHAPE, 2), np.int16))
-        for read in (read_volume, read_grid, read_labelmap):
-            with pytest.raises(InputError, match="9 x 8 x 7 x 2"):
+        assert read_grid(two).size == SHAPE
+        for read in (read_volume, read_labelmap):
+            with pytest.raises(InputError, match="has 2 frames"):
                 read(two)
+    five = saved(tmp_path, "v.nii", np.zeros((*SHAPE, 2, 3), np.int16))
+    for read in (read_volume, read_grid, read_labelmap):
+        with pytest.raises(InputError, match="9 x 8 x 7 x 2 x 3"):
+            read(five)
 
 
 def test_a_slice_in_nifti_2_keeps_its_place(tmp_path):

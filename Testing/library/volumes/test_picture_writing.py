@@ -103,6 +103,28 @@ def test_tiff_tells_the_spacing_as_itk_reads_it(tmp_path):
     assert read_labelmap(tmp_path / "m.tif").geometry.spacing[0] == pytest.approx(0.35, rel=1e-5)
 
 
+@pytest.mark.parametrize("dpi", [(72, 72), (300, 150), (1, 25)])
+@pytest.mark.parametrize("labels", [LABELS, LABELS.astype(np.int32) * 10_000])
+def test_a_mask_in_png_lies_on_the_jpeg_in_slicer(tmp_path, dpi, labels):
+    """ITK, which reads pictures in 3D Slicer, finds the spacing that the JPEG tells in inches."""
+    Image.fromarray(LABELS[0]).save(tmp_path / "a.jpg", dpi=dpi)
+    geometry = read_volume(tmp_path / "a.jpg").geometry
+    colours = {1: (1.0, 0.0, 0.0), 4: (0.2, 0.4, 1.0)}
+    for given in (colours, None):
+        write_labelmap(tmp_path / "m.png", Labelmap(labels, geometry, {1: "one"}, given))
+        photo, mask = (sitk.ReadImage(str(tmp_path / name)) for name in ("a.jpg", "m.png"))
+        assert photo.GetSpacing() == (25.4 / dpi[0], 25.4 / dpi[1]) == mask.GetSpacing()
+        assert photo.GetOrigin() == mask.GetOrigin() and photo.GetSize() == mask.GetSize()
+        back = read_labelmap(tmp_path / "m.png")
+        np.testing.assert_array_equal(back.array, labels)
+        assert back.geometry == geometry and Image.open(tmp_path / "m.png").verify() is None
+
+
+def test_a_png_without_a_spacing_tells_none(tmp_path):
+    write_labelmap(tmp_path / "m.png", Labelmap(LABELS, grid()))
+    assert b"sCAL" not in (tmp_path / "m.png").read_bytes()
+
+
 def test_fractions_in_tiff_alone(tmp_path):
     map_ = np.random.default_rng(0).random((1, 20, 30), np.float32)
     write_volume(tmp_path / "u.tif", map_, grid())

@@ -150,10 +150,11 @@ class TestLayers:
         error = refused(read_volume, nrrd(tmp_path / "s.seg.nrrd", byte(A, B), fields, last))
         assert error.code in ("not_scalar", "not_3d")
 
-    def test_layers_without_segments_are_colours(self, tmp_path):
-        assert refused(read_labelmap, nrrd(tmp_path / "s.nrrd", byte(A, B), {})).code == (
-            "not_scalar"
-        )
+    def test_layers_without_segments_are_frames_or_colours(self, tmp_path):
+        two = nrrd(tmp_path / "s.nrrd", byte(A, B), {})
+        assert refused(read_labelmap, two).code == "frame_not_chosen"
+        three = nrrd(tmp_path / "s.nrrd", byte(A, B, A), {})
+        assert refused(read_labelmap, three).code == "not_scalar"
 
     def test_no_labels_in_a_layer(self, tmp_path):
         fields = segment(0, "a") | segment(1, "b")

@@ -142,7 +142,7 @@ class TestBadFiles:
         image = placed(sitk.GetImageFromArray(random_labelmap(PLAIN).array), PLAIN)
         sitk.WriteImage(sitk.JoinSeries([image, image]), tmp_path / f"v{suffix}")
         error = refused(read_volume, tmp_path / f"v{suffix}")
-        assert error.code == "not_3d" and "4-D" in error.message
+        assert error.code == "frame_not_chosen" and "4-D" in error.message
 
     @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
     def test_two_values_a_voxel(self, tmp_path, suffix):
