@@ -342,7 +342,7 @@ def test_a_cancelled_apply_leaves_nothing(logic, heart, model, process_events, m
     assert after == before and browser.GetNumberOfSynchronizedSequenceNodes(True) == 1
 
 
-@pytest.mark.parametrize("what", ["sequence", "browser", "frame", "volume"])
+@pytest.mark.parametrize("what", ["sequence", "frame", "volume"])
 def test_what_is_removed_meanwhile_is_said(logic, heart, model, process_events, what):
     import slicer
     from SAMFineTunePanel.jobs.job import JobFailedError
@@ -354,8 +354,7 @@ def test_what_is_removed_meanwhile_is_said(logic, heart, model, process_events, 
     if what == "frame":
         sequence.RemoveDataNodeAtValue(TIMES[1])
     else:
-        node = {"sequence": sequence, "browser": browser, "volume": volume}[what]
-        slicer.mrmlScene.RemoveNode(node)
+        slicer.mrmlScene.RemoveNode(sequence if what == "sequence" else volume)
     with pytest.raises(JobFailedError, match=r"Heart was removed|sequence of Heart was removed"):
         job.wait()
     assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
@@ -443,55 +442,11 @@ def test_the_panel_shows_frames_and_offers_all(panel, heart, labels, model, proc
     assert panel.logic.problemWithApply() == ""
 
 
-def test_a_correction_begins_anew_on_another_frame(pretended, logic, heart, labels, process_events):
-    volume, browser = heart
-    node = logic.getParameterNode()
-    node.correctVolume, node.correctSegmentation = volume, labels
-    node.correctSegment = segment_id(labels, "wall")
-    logic.startCorrecting()
-    correction = logic.correction
-    correction_workers.wait_until_idle(correction, process_events)
-    first = correction.session.processID
-    before = segment_points(labels, "wall")
-    correction.look(4)
-    correction.addPoint(correction.session.segment.rasOf((12, 10, 4)))
-    correction_workers.wait_until_idle(correction, process_events)
-    assert 4 in correction.session.preview
-    browser.SetSelectedItemNumber(3)
-    # At once, before anything was heard of it: the mask of the second frame is not written.
-    with pytest.raises(ValueError, match=r"Frame 4 of 4 is shown now.*same on all frames"):
-        correction.accept()
-    assert np.array_equal(segment_points(labels, "wall"), before)
-    correction_workers.wait_until_idle(correction, process_events)
-    assert correction.session.processID != first and correction.session.preview == {}
-    assert correction.session.accepted == set() and correction.session.frame == TIMES[3]
-    # Heard of by itself, with another number of slices, too.
-    browser.SetSelectedItemNumber(OTHER)
-    process_events(lambda: "Frame 3 of 4" in correction.status.text)
-    correction_workers.wait_until_idle(correction, process_events)
-    assert correction.session.segment.count == OTHER_SHAPE[0]
-    correction.look(2)
-    correction.addPoint(correction.session.segment.rasOf((12, 10, 2)))
-    correction_workers.wait_until_idle(correction, process_events)
-    correction.accept()
-    assert correction.session.accepted == {2}
-    # A sequence that is played is not followed.
-    browser.SetPlaybackActive(True)
-    browser.SetSelectedItemNumber(0)
-    process_events(lambda: not correction.session.isOpen)
-    assert "being played" in correction.status.problem
-    browser.SetPlaybackActive(False)
-
-
-def test_the_prompts_of_another_frame_are_not_to_be_seen(
-    pretended, panel, heart, labels, layout_manager, process_events
-):
+def test_a_correction_begins_anew_on_another_frame(pretended, panel, heart, labels, process_events):
     import slicer
 
     volume, browser = heart
-    layout_manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
-    slicer.util.setSliceViewerLayers(background=volume, fit=True)
-    node = panel.logic.getParameterNode()
+    node, ui = panel.logic.getParameterNode(), panel.panel.correct.ui
     node.correctVolume, node.correctSegmentation = volume, labels
     node.correctSegment = segment_id(labels, "wall")
     correction = panel.logic.correction
@@ -500,20 +455,44 @@ def test_the_prompts_of_another_frame_are_not_to_be_seen(
         nodes = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
         return sum(each.GetNumberOfControlPoints() for each in nodes)
 
-    process_events(lambda: panel.panel.correct.ui.startButton.enabled)
-    panel.panel.correct.ui.startButton.click()
-    correction_workers.wait_until_idle(correction, process_events)
+    def settle() -> None:
+        correction_workers.wait_until_idle(correction, process_events)
+
+    process_events(lambda: ui.startButton.enabled)
+    ui.startButton.click()
+    settle()
+    first = correction.session.processID
+    before = segment_points(labels, "wall")
     correction.look(4)
     correction.addPoint(correction.session.segment.rasOf((12, 10, 4)))
-    correction_workers.wait_until_idle(correction, process_events)
+    settle()
     process_events(lambda: points() == 1)
+    assert 4 in correction.session.preview
     browser.SetSelectedItemNumber(3)
-    process_events(lambda: "Frame 4 of 4" in panel.panel.correct.ui.statusLabel.text)
-    correction_workers.wait_until_idle(correction, process_events)
+    # At once, before anything was heard of it: the mask of the second frame is not written.
+    with pytest.raises(ValueError, match=r"Frame 4 of 4 is shown now.*same on all frames"):
+        correction.accept()
+    assert np.array_equal(segment_points(labels, "wall"), before)
+    settle()
     process_events(lambda: points() == 0)
-    assert correction.session.preview == {}
-    panel.panel.correct.ui.startButton.click()
-    assert not correction.session.isOpen
+    assert correction.session.processID != first and correction.session.preview == {}
+    assert correction.session.accepted == set() and correction.session.frame == TIMES[3]
+    # Heard of by itself, with another number of slices, too.
+    browser.SetSelectedItemNumber(OTHER)
+    process_events(lambda: "Frame 3 of 4" in ui.statusLabel.text)
+    settle()
+    assert correction.session.segment.count == OTHER_SHAPE[0]
+    correction.look(2)
+    correction.addPoint(correction.session.segment.rasOf((12, 10, 2)))
+    settle()
+    correction.accept()
+    assert correction.session.accepted == {2}
+    # A sequence that is played is not followed.
+    browser.SetPlaybackActive(True)
+    browser.SetSelectedItemNumber(0)
+    process_events(lambda: not correction.session.isOpen)
+    assert "being played" in ui.errorLabel.text
+    browser.SetPlaybackActive(False)
 
 
 def test_a_correction_of_a_segmented_sequence(logic, heart, model, process_events):
