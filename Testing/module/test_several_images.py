@@ -135,6 +135,7 @@ def test_the_console_tunes_and_applies_with_two_images(pretended, logic, case, p
 
 def test_what_cannot_go_together_is_refused_in_words(logic, case, model):
     import slicer
+    import vtk
 
     t1, flair, labels = case
     with pytest.raises(ValueError, match="chosen twice"):
@@ -150,6 +151,12 @@ def test_what_cannot_go_together_is_refused_in_words(logic, case, model):
     assert "Choose equally many images" in logic.problemWithFineTune()
     logic.removeExample(1)
     assert logic.problemWithFineTune() == ""
+    # The FLAIR under a transform of its own is learnt from where it lies, if that can be.
+    warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode")
+    warp.SetAndObserveTransformToParent(vtk.vtkThinPlateSplineTransform())
+    flair.SetAndObserveTransformNodeID(warp.GetID())
+    assert "Head FLAIR lies under a transform that is not linear" in logic.problemWithFineTune()
+    flair.SetAndObserveTransformNodeID(None)
     single = job_workers.write_model("single", "lesion")
     with pytest.raises(ValueError, match="takes one image"):
         logic.apply(single, t1, channels=[flair])
