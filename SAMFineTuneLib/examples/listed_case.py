@@ -124,10 +124,7 @@ def _onto(mask: Labelmap, volume: Volume, pair: ListedPair) -> Labelmap:
                 code="other_size",
             )
         return Labelmap(mask.array, volume.geometry, mask.names, mask.colours)
-    if not mask.labels:
-        nothing = np.zeros(volume.geometry.shape, mask.array.dtype)
-        return Labelmap(nothing, volume.geometry, mask.names, mask.colours)
-    return labelmap_onto(mask, volume.geometry)
+    return labelmap_onto(mask, volume.geometry, empty_anywhere=True)
 
 
 def _axis(volume: Volume, mask: Labelmap) -> str:

@@ -16,7 +16,6 @@ from SAMFineTuneLib.slices.expected_images import as_expected
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, VoxelSample, sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead, suggest_axis
 from SAMFineTuneLib.volumes import (
-    Geometry,
     Labelmap,
     Volume,
     labelmap_onto,
@@ -127,7 +126,7 @@ def open_example(
     present = labelmap.labels
     labels = _labels_to_learn(example, present)
     names = named_labels(labelmap, example.label_names)
-    labelmap = _onto(labelmap, volume.geometry)
+    labelmap = labelmap_onto(labelmap, volume.geometry, empty_anywhere=True)
     chosen = _only(labelmap, labels or [])
     axis = _axis(example, volume, chosen, None if present else axis_if_empty)
     images, masks = SliceStack.of(volume, axis), SliceStack.of(labelmap, axis)
@@ -159,13 +158,6 @@ def _labels_to_learn(example: Example, present: list[int]) -> list[int] | None:
     if example.labels != "all":
         return example.labels
     return present or None
-
-
-def _onto(labelmap: Labelmap, geometry: Geometry) -> Labelmap:
-    if labelmap.labels:
-        return labelmap_onto(labelmap, geometry)
-    nothing = np.zeros(geometry.shape, labelmap.array.dtype)
-    return replace(labelmap, array=nothing, geometry=geometry)
 
 
 def _only(labelmap: Labelmap, labels: list[int]) -> Labelmap:

@@ -146,11 +146,7 @@ def _of_model(
         require_other_values(volume, labelmap, example.volume, example.segmentation)
     for remark in other_frame_of_reference(labelmap, example.segmentation, example.volume):
         warn(remark)
-    if labelmap.labels:
-        labelmap = labelmap_onto(labelmap, volume.geometry)
-    else:
-        nothing = np.zeros(volume.geometry.shape, labelmap.array.dtype)
-        labelmap = replace(labelmap, array=nothing, geometry=volume.geometry)
+    labelmap = labelmap_onto(labelmap, volume.geometry, empty_anywhere=True)
     for remark in labelmap.remarks:
         warn(remark)
     if (

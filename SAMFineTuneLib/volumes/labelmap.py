@@ -78,7 +78,9 @@ def smallest_label_type(largest: int) -> type[np.uint8] | type[np.uint16] | type
     return np.uint16 if largest < 1 << 16 else np.int32
 
 
-def labelmap_onto(labelmap: Labelmap, geometry: Geometry) -> Labelmap:
+def labelmap_onto(
+    labelmap: Labelmap, geometry: Geometry, *, empty_anywhere: bool = False
+) -> Labelmap:
     """The labelmap resampled onto another grid by nearest neighbour in physical space.
 
     Grids that share their voxel centres (the same grid, flipped, permuted, cropped or padded) are
@@ -87,10 +89,19 @@ def labelmap_onto(labelmap: Labelmap, geometry: Geometry) -> Labelmap:
     slice that lies on a slice of the grid labels that slice, however thick it is. Where one of both
     is a picture, which has no place, they are matched pixel by pixel.
 
+    Args:
+        labelmap: the labels.
+        geometry: the grid to bring them onto.
+        empty_anywhere: a labelmap without a label becomes an empty one, wherever it lies. It says
+            that nothing is there, as one that the user has drawn does.
+
     Raises:
         InputError: no labelled voxel lies within the grid, or one of both is a picture and their
             sizes differ.
     """
+    if empty_anywhere and not labelmap.labels:
+        nothing = np.zeros(geometry.shape, labelmap.array.dtype)
+        return replace(labelmap, array=nothing, geometry=geometry)
     if fits_by_pixels(labelmap.geometry, geometry):
         return replace(labelmap, geometry=geometry)
     pairs = [
