@@ -74,7 +74,10 @@ def written(monkeypatch):
 
     def noted(folder, kind, fields):
         arrays[:] = [read_volume(Path(each)).array.copy() for each in fields["volumes"]]
-        arrays.extend(read_volume(Path(each)).array.copy() for (each,) in fields["channels"])
+        further = [Path(each) for (each,) in fields["channels"]]
+        arrays.extend(read_volume(each).array.copy() for each in further)
+        # A model calls the images after their files, whichever the frame.
+        assert {each.stem for each in further} <= {"Phase", "Still"}
         write(folder, kind, fields)
 
     monkeypatch.setattr(apply_request, "writeJob", noted)

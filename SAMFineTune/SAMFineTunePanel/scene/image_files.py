@@ -10,6 +10,7 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.scene.frames import nodeInScene
 from SAMFineTunePanel.scene.volume_writing import isOn, writeVolume
 from SAMFineTunePanel.scene.voxel_grid import VoxelGrid, gridOf
 
@@ -59,7 +60,8 @@ class ImageFiles:
             return self._folder / f"volume{number}.nrrd"
         folder = self._folder / f"image{number}"
         folder.mkdir()
-        return folder / f"{fileName(node.GetName())}.nrrd"
+        # The number of a frame is no part of what the image is.
+        return folder / f"{fileName(nodeInScene(node).GetName())}.nrrd"
 
 
 def requireUnmoved(volumeNode: slicer.vtkMRMLScalarVolumeNode, grid: VoxelGrid) -> None:
