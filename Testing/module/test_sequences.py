@@ -380,6 +380,10 @@ def test_frames_that_cannot_be_are_refused_in_words(logic, heart, model):
     target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     with pytest.raises(ValueError, match="get a new segmentation"):
         logic.apply(model, volume, target, frames="all")
+    frames = logic.apply(model, volume, frames="all")
+    with pytest.raises(ValueError, match="shows the frames of a sequence"):
+        logic.apply(model, volume, frames)
+    logic.undoApply(frames)
     assert browser.GetNumberOfSynchronizedSequenceNodes(True) == 1
 
 

@@ -161,6 +161,11 @@ class ApplyRequest:
     def _problemWithSegmentation(self, node: slicer.vtkMRMLSegmentationNode, examples: list[Example]) -> str:
         if len(self.volumes) > 1:
             return _("Several volumes need a new segmentation each.")
+        if sequenceOf(node) is not None:
+            # The browser may show another frame before the result is there.
+            return _(
+                "{name} shows the frames of a sequence, and the result is of one frame. Choose a new segmentation."
+            ).format(name=node.GetName())
         segmentation = node.GetSegmentation()
         if segmentation.GetNumberOfSegments() and segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
             return _("{name} is not made of voxels but of surfaces. Choose a new segmentation.").format(
