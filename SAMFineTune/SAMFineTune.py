@@ -27,6 +27,8 @@ from SAMFineTunePanel.correction.corrected_examples import addAcceptedSlices
 from SAMFineTunePanel.correction.correction import Correction
 from SAMFineTunePanel.correction.correction_script import CorrectedSlices, correctSlice, propagate
 from SAMFineTunePanel.effect.registration import registerEffect
+from SAMFineTunePanel.examples.case_images import problemWithImages
+from SAMFineTunePanel.examples.example_frames import atItsFrame
 from SAMFineTunePanel.examples.example_slices import ExampleSlices, slicesOf
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
 from SAMFineTunePanel.jobs.apply_request import ApplyRequest
@@ -37,6 +39,7 @@ from SAMFineTunePanel.module_state import closeModuleState, theModuleState
 from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode, beginsAtRandom
 from SAMFineTunePanel.scene.node_kinds import requireOrientation, requireSegmentation, requireVolume
 from SAMFineTunePanel.scene.sample_data import registerSampleData
+from SAMFineTunePanel.scene.sequences import frameShown, numbersToIndexValues, sequenceOf
 from SAMFineTunePanel.scene.slice_view import SliceInView, showSlice, sliceInView
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 
@@ -200,6 +203,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         segmentation: slicer.vtkMRMLSegmentationNode,
         segmentIDs: Sequence[str] = (),
         orientation: str = "auto",
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode] = (),
+        frame: int | None = None,
     ) -> Example:
         """Add a volume with its labelled slices to learn from.
 
@@ -208,22 +213,34 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             segmentation: its segmentation, in any geometry.
             segmentIDs: what to learn; none means all segments.
             orientation: of the labelled slices; "auto" sees from the labels.
+            channels: further images of the same case, such as a FLAIR beside a T1, at most two.
+            frame: of a volume that shows a sequence, the number of the item on which it was labelled, from 0; None
+                for the one that is shown now. Several frames of one volume may be examples.
 
         Raises:
-            ValueError: it is an example already.
+            ValueError: it is an example already, there is no such frame, or the images cannot go together.
         """
-        requireVolume(volume)
+        _requireCase(volume, channels)
         requireSegmentation(segmentation)
         requireOrientation(orientation)
         examples = self.getParameterNode().examples
-        if any(each.volume is volume and each.segmentation is segmentation for each in examples):
+        indexValue = _indexValue(volume, frame)
+        pairs = [each for each in examples if each.volume is volume and each.segmentation is segmentation]
+        if any((each.frame or indexValue) == indexValue for each in pairs):
             raise ValueError(
                 _("{volume} with {segmentation} is an example already.").format(
                     volume=volume.GetName(), segmentation=segmentation.GetName()
                 )
             )
         examples.append(
-            Example(volume=volume, segmentation=segmentation, segmentIDs=list(segmentIDs), orientation=orientation)
+            Example(
+                volume=volume,
+                segmentation=segmentation,
+                channels=list(channels),
+                frame=indexValue,
+                segmentIDs=list(segmentIDs),
+                orientation=orientation,
+            )
         )
         return examples[len(examples) - 1]
 
@@ -276,7 +293,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
         example = self.getParameterNode().examples[index]
         slices = self.exampleSlices(example)
-        orientation, uncertainty = self._state.uncertainty.get(example.volume.GetID(), ("", []))
+        volume = atItsFrame(example).volume
+        orientation, uncertainty = self._state.uncertainty.get(volume.GetID(), ("", []))
         fits = orientation == slices.orientation and len(uncertainty) == slices.count
         return next_slice(
             slices.count, slices.labelled, list(slices.empty), slices.extent, uncertainty if fits else None
@@ -290,11 +308,14 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         return sliceInView(example.volume, slices.orientation)
 
     def showSlice(self, example: Example, number: int) -> None:
-        """Move (and if need be turn) a slice view to a slice of an example.
+        """Move (and if need be turn) a slice view to a slice of an example, and a browser to its frame.
 
         Raises:
             ValueError: there is no such slice or no view.
         """
+        sequence = sequenceOf(example.volume)
+        if sequence is not None and example.frame:
+            sequence.show(example.frame)
         showSlice(example.volume, self.exampleSlices(example).orientation, number)
 
     # Fine-tune
@@ -318,6 +339,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         segmentation: slicer.vtkMRMLSegmentationNode | None = None,
         segments: Sequence[str] = (),
         *,
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode] = (),
         examples: Sequence[Example] | None = None,
         orientation: str = "auto",
         name: str = "",
@@ -332,7 +354,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             volume: an image …
             segmentation: … and its segmentation with a few labelled slices;
             segments: names or IDs of the segments to learn; none means all.
-            examples: several Example in place of the three above.
+            channels: further images of the same case, such as a FLAIR beside a T1, at most two.
+            examples: several Example in place of the four above.
             orientation: of the labelled slices; "auto" sees from the labels.
             name: of the model; else named after its structures.
             startFrom: a tuned model, or its name, to go on from.
@@ -355,11 +378,14 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         if examples is None:
             if volume is None or segmentation is None:
                 raise ValueError(_("A volume and its segmentation are needed."))
-            requireVolume(volume)
+            _requireCase(volume, channels)
             requireSegmentation(segmentation)
             requireOrientation(orientation)
-            chosen = _segmentIDs(segmentation, segments)
-            examples = [Example(volume=volume, segmentation=segmentation, segmentIDs=chosen, orientation=orientation)]
+            frame = frameShown(volume)
+            example = Example(volume=volume, segmentation=segmentation, channels=list(channels), frame=frame)
+            example.segmentIDs = _segmentIDs(segmentation, segments)
+            example.orientation = orientation
+            examples = [example]
         base = startFrom if isinstance(startFrom, str) else startFrom.name
         request = FinetuneRequest(list(examples), name, base, _fields(settings))
         return self._run(lambda: request.job(self._state.painted), blocking, progress)
@@ -409,6 +435,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         volumes: slicer.vtkMRMLScalarVolumeNode | Sequence[slicer.vtkMRMLScalarVolumeNode],
         segmentation: slicer.vtkMRMLSegmentationNode | None = None,
         *,
+        channels: Sequence[Any] = (),
+        frames: Sequence[int] | str | None = None,
         uncertainty: bool = False,
         largestComponent: bool = False,
         show3D: bool = False,
@@ -424,6 +452,10 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             volumes: one volume node, or several.
             segmentation: to write into, for one volume; segments of the model's names are replaced, others
                 stay. None makes a new one for each volume.
+            channels: the further images of the volume's case, in the order of the model, for a model that takes
+                several; for several volumes a list of them for each.
+            frames: of a volume that shows a sequence: "all", or numbers of its items, from 0. They come back as a
+                sequence of segmentations in the same browser. None segments the frame that is shown.
             uncertainty: whether to make a volume of it, from 0 (certain) to 1.
             largestComponent: whether to keep only the largest region of each structure.
             show3D: whether to show the structures in 3D.
@@ -450,9 +482,14 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             requireVolume(volume)
         if segmentation is not None:
             requireSegmentation(segmentation)
+        further = [list(each) for each in channels] if several else [list(channels)]
+        for volume, images in zip(chosen, further, strict=False):
+            _requireCase(volume, images)
         request = ApplyRequest(
             model=self._model(model),
             volumes=chosen,
+            channels=further if any(further) else [],
+            frames=_framesOf(chosen, frames),
             segmentation=segmentation,
             uncertainty=uncertainty,
             largestComponent=largestComponent,
@@ -542,6 +579,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         start: str = "auto",
         accept: bool = True,
         orientation: str = "auto",
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode] | None = None,
         device: str = "auto",
     ) -> CorrectedSlices:
         """Correct a segment on one slice with points and a box; waits for the mask.
@@ -561,13 +599,15 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
                 where it has voxels on the slice, else the model where it finds such a structure.
             accept: whether to write the mask into the segment.
             orientation: of the slices; "auto" is the model's, or that of the thickest slices.
+            channels: the further images of the same case, for a model that takes several; None takes those of an
+                example of the volume, or those whose names say so.
             device: "auto", "cpu", "cuda", "mps".
 
         Raises:
             ValueError: something does not fit, in words; nothing is changed.
             InputError: no such model, or no folder to work in.
         """
-        correction = self._openScripted(volume, segmentation, segment, model, start, orientation, device)
+        correction = self._openScripted(volume, segmentation, segment, model, start, orientation, channels, device)
         return correctSlice(correction, points, labels, box, slice, accept)
 
     def propagate(
@@ -580,6 +620,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         between: bool = True,
         model: TunedModel | str | None = None,
         orientation: str = "auto",
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode] | None = None,
         device: str = "auto",
     ) -> CorrectedSlices:
         """Carry a segment on from the slices on which it has voxels; waits for the masks.
@@ -593,6 +634,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             between: whether to fill what lies between painted slices.
             model: as for `correct`.
             orientation: as for `correct`.
+            channels: as for `correct`.
             device: as for `correct`.
 
         Raises:
@@ -601,7 +643,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         """
         if slices is not None and slices < 0:
             raise ValueError(_("Propagate to at least one slice, or to 0 to fill between alone."))
-        correction = self._openScripted(volume, segmentation, segment, model, "auto", orientation, device)
+        correction = self._openScripted(volume, segmentation, segment, model, "auto", orientation, channels, device)
         return propagate(correction, slices, between)
 
     # Models and weights
@@ -695,15 +737,16 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         model: TunedModel | str | None,
         start: str,
         orientation: str,
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode] | None,
         device: str,
     ) -> Correction:
-        requireVolume(volume)
+        _requireCase(volume, channels or ())
         requireSegmentation(segmentation)
         requireOrientation(orientation)
         (segmentID,) = _segmentIDs(segmentation, [segment])
         correction = self._state.scriptedCorrection
         settings = _fields({"device": device if device != "auto" else ""})
-        correction.open(volume, segmentation, segmentID, model, start, orientation, **settings)
+        correction.open(volume, segmentation, segmentID, model, start, orientation, channels, **settings)
         return correction
 
     def _applyJob(self, request: ApplyRequest) -> Job:
@@ -730,11 +773,16 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         from SAMFineTuneLib.models.library import model_named
 
         node = self.getParameterNode()
+        model = model_named(node.applyModel) if node.applyModel else None
+        # Of a volume that was deleted nothing remains in the list.
+        volumes = [each for each in node.applyVolumes if each is not None]
+        takesSeveral = model is not None and model.card is not None and bool(model.card.channels)
         return ApplyRequest(
-            model=model_named(node.applyModel) if node.applyModel else None,
-            # Of a volume that was deleted nothing remains in the list.
-            volumes=[each for each in node.applyVolumes if each is not None],
-            segmentation=node.applySegmentation,
+            model=model,
+            volumes=volumes,
+            channels=[list(node.applyChannels)] if takesSeveral and len(volumes) == 1 else [],
+            frames=_allFrames(volumes) if node.applyAllFrames else None,
+            segmentation=None if node.applyAllFrames and _allFrames(volumes) else node.applySegmentation,
             uncertainty=node.makeUncertainty,
             largestComponent=node.largestComponent,
             show3D=node.show3D,
@@ -746,6 +794,60 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         from SAMFineTuneLib.models.library import find_model
 
         return find_model(model) if isinstance(model, str) else model
+
+
+def _requireCase(volume: slicer.vtkMRMLScalarVolumeNode, channels: Sequence[slicer.vtkMRMLScalarVolumeNode]) -> None:
+    """Refuse what cannot be the images of one case.
+
+    Raises:
+        ValueError: in words.
+    """
+    for each in (volume, *channels):
+        requireVolume(each)
+    problem = problemWithImages(volume, channels)
+    if problem:
+        raise ValueError(problem)
+
+
+def _indexValue(volume: slicer.vtkMRMLScalarVolumeNode, frame: int | None) -> str:
+    """Index value of an item of the sequence that a volume shows; None is the one in view, "" that of no sequence.
+
+    Raises:
+        ValueError: there is no such item, in words.
+    """
+    if frame is None:
+        return frameShown(volume)
+    return _framesOf([volume], [frame])[0]  # type: ignore[index]
+
+
+def _framesOf(
+    volumes: Sequence[slicer.vtkMRMLScalarVolumeNode], frames: Sequence[int] | str | None
+) -> list[str] | None:
+    """Index values of frames that a script names.
+
+    Raises:
+        ValueError: the volumes have no such frames, in words.
+    """
+    if frames is None:
+        return None
+    sequence = sequenceOf(volumes[0]) if len(volumes) == 1 else None
+    if sequence is None:
+        raise ValueError(
+            _("Frames are those of one volume that shows a sequence; {names} is none.").format(
+                names=", ".join(each.GetName() for each in volumes)
+            )
+        )
+    if isinstance(frames, str):
+        if frames != "all":
+            raise ValueError(_('Frames are "all" or numbers from 0, not {thing}.').format(thing=frames))
+        return sequence.indexValues
+    return numbersToIndexValues(sequence, frames)
+
+
+def _allFrames(volumes: Sequence[slicer.vtkMRMLScalarVolumeNode]) -> list[str] | None:
+    """Index values of all frames of the one volume; None where it shows no sequence."""
+    sequence = sequenceOf(volumes[0]) if len(volumes) == 1 else None
+    return sequence.indexValues if sequence is not None else None
 
 
 def _mark(example: Example, name: str, number: int, on: bool) -> None:

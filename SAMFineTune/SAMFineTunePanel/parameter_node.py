@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import slicer
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import parameterNodeWrapper, parameterPack
 
@@ -24,6 +25,10 @@ class Example:
 
     volume: vtkMRMLScalarVolumeNode
     segmentation: vtkMRMLSegmentationNode
+    # Further images of the same case, such as a FLAIR beside a T1; at most two, in one order in all examples.
+    channels: list[vtkMRMLScalarVolumeNode]
+    # Of a volume that shows a sequence: index value of the item on which it was labelled; "" for the one in view.
+    frame: str = ""
     # The segments to learn; an empty list means all.
     segmentIDs: list[str]
     # "auto", "axial", "coronal" or "sagittal".
@@ -77,6 +82,10 @@ class SAMFineTuneParameterNode:
 
     applyModel: str = ""
     applyVolumes: list[vtkMRMLScalarVolumeNode]
+    # The further images of the one volume that is chosen, for a model that takes several.
+    applyChannels: list[vtkMRMLScalarVolumeNode]
+    # Every frame of the sequence that the one volume shows.
+    applyAllFrames: bool = False
     applySegmentation: vtkMRMLSegmentationNode
     largestComponent: bool = False
     makeUncertainty: bool = False
@@ -93,6 +102,12 @@ class SAMFineTuneParameterNode:
     correctStart: str = "auto"
     # 0 is as far as the structure goes.
     propagateSlices: int = 10
+
+
+def parameterNodeOfScene() -> SAMFineTuneParameterNode | None:
+    """What the scene remembers of the module; None where nobody has used it yet."""
+    node = slicer.mrmlScene.GetSingletonNode("SAMFineTune", "vtkMRMLScriptedModuleNode")
+    return SAMFineTuneParameterNode(node) if node is not None else None
 
 
 def beginsAtRandom(node: SAMFineTuneParameterNode) -> bool:

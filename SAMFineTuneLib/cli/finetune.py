@@ -100,7 +100,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="EXAMPLES.json",
         help="instead of --volume and --segmentation: a list of objects with volume, segmentation "
         "and, where they differ from the options, labels, axis, labelled, empty, extent, on_top, "
-        "merge; also series; frame; channels, a list of further images of the case; label_names, "
+        "merge; also series; frame; channels, a list of further images of the case; group, a name "
+        "that examples of one patient share, which are then held out together; label_names, "
         "an object of numbers and names that replace those in the segmentation; and complete, "
         "unfinished, known_empty, lists of slices on which every label is complete, on which "
         "labels do not count, and which hold no label",

@@ -29,6 +29,10 @@ class Example(Protocol):
         """A file with the labels."""
 
     @property
+    def group(self) -> str:
+        """What examples that are held out together have in common; "" for one on its own."""
+
+    @property
     def labels(self) -> Literal["all"] | list[int]:
         """The labels to learn, as numbers in this segmentation."""
 

@@ -63,11 +63,14 @@ class OpenedExample:
     series: str | None = None
 
     @property
-    def volume(self) -> tuple[Path, str | None]:
-        """The path and the series, which two examples of the same volume have in common.
+    def volume(self) -> tuple[Path | str, str | None]:
+        """What two examples of the same volume, or of one group, have in common.
 
-        All frames are of one volume, so that none is held out while another is learnt from.
+        It is the path and the series, or the name of the group. All frames are of one volume, so
+        that none is held out while another is learnt from.
         """
+        if self.example.group:
+            return self.example.group, None
         return self.example.volume.resolve(), self.series
 
     @property

@@ -189,6 +189,11 @@ class Example(_Record):
         description="further images of the same case, such as other contrasts, at most two; they "
         "are resampled onto the first one. Instead, `volume` may be a list of all images",
     )
+    group: str = Field(
+        "",
+        description="examples that name the same group, such as frames of one patient, are held "
+        "out together, as examples of one volume are",
+    )
     labels: Labels = Field(
         "all", description="the labels to learn, by number in the segmentation, or all that occur"
     )

@@ -33,6 +33,7 @@ _LOGICS = {
     "Texts": "vtkSlicerTextsLogic",
     "Plots": "vtkSlicerPlotsLogic",
     "Cameras": "vtkSlicerCamerasModuleLogic",
+    "Sequences": "vtkSlicerSequencesLogic",
     # Takes display and storage nodes out of the scene with the node that alone refers to them.
     "Data": "vtkSlicerDataModuleLogic",
 }

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.channel_names import channel_names
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob
@@ -59,7 +60,13 @@ def finetune(
     for last in (step + 1, step + 2):
         report_step(events, last, last, "final pass")
     ending = "complete" if step == steps else "finished on request"
-    write_model(job.output, list(job.label_names.values()), training={"ending": ending})
+    names = channel_names([each.images for each in job.examples])
+    write_model(
+        job.output,
+        list(job.label_names.values()),
+        training={"ending": ending},
+        channels=names if len(names) > 1 else (),
+    )
     return {"model": str(job.output)}
 
 

@@ -15,6 +15,7 @@ def write_model(
     training: dict[str, Any] | None = None,
     volumes: int = 2,
     held_out: int = 2,
+    channels=(),
     further: dict[str, float | None] | None = None,
 ) -> Path:
     from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
@@ -27,7 +28,11 @@ def write_model(
         strategy=Strategy(method="vanilla", scope="encoder_decoder", rank=4),
         labels=[LabelCard(value=n, name=name) for n, name in enumerate(labels, start=1)],
         axis="axial",
-        normalisation=IntensityNormalisation(kind="percentiles"),
+        normalisation=IntensityNormalisation(
+            kind="percentiles",
+            further=tuple(IntensityNormalisation(kind="percentiles") for _each in channels[1:]),
+        ),
+        channels=list(channels),
         input_size=256,
         training=training or {},
         data={"volumes": volumes, "labelled_slices": 9},

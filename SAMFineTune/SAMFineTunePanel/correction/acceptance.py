@@ -61,6 +61,7 @@ class Acceptance:
             return
         self._awaited = None
         try:
+            self._session.requireReady()
             self._acceptNow(number, self._awaitedIn)
         except ValueError as error:
             self._session.status.reportProblem(str(error))

@@ -29,10 +29,10 @@ def addAcceptedSlices(logic: SAMFineTuneLogic, correction: Correction) -> str:
     if not accepted:
         raise ValueError(_("Accept a slice first: accepted slices are learnt from."))
     segment = correction.session.segment
-    index = _indexOf(logic, segment)
+    index = _indexOf(logic, segment, correction.session.frame)
     if index is None:
         index = len(logic.getParameterNode().examples)
-        _addExample(logic, segment, accepted)
+        _addExample(logic, correction, accepted)
     else:
         _addSegment(logic, index, segment)
     _count(logic, index, accepted, segment.segmentID)
@@ -44,17 +44,25 @@ def addAcceptedSlices(logic: SAMFineTuneLogic, correction: Correction) -> str:
     )
 
 
-def _indexOf(logic: SAMFineTuneLogic, segment: CorrectedSegment) -> int | None:
-    """Of the example with this volume and this segmentation; None where there is none."""
+def _indexOf(logic: SAMFineTuneLogic, segment: CorrectedSegment, frame: str) -> int | None:
+    """Of the example with this volume, at this frame, and this segmentation; None where there is none."""
     for index, each in enumerate(logic.getParameterNode().examples):
-        if each.volume is segment.volume and each.segmentation is segment.segmentation:
+        isPair = each.volume is segment.volume and each.segmentation is segment.segmentation
+        if isPair and (each.frame or frame) == frame:
             return index
     return None
 
 
-def _addExample(logic: SAMFineTuneLogic, segment: CorrectedSegment, accepted: list[int]) -> None:
+def _addExample(logic: SAMFineTuneLogic, correction: Correction, accepted: list[int]) -> None:
     """Make an example of the corrected segment alone, in which only accepted slices count."""
-    example = logic.addExample(segment.volume, segment.segmentation, [segment.segmentID], segment.orientation)
+    segment = correction.session.segment
+    example = logic.addExample(
+        segment.volume,
+        segment.segmentation,
+        [segment.segmentID],
+        segment.orientation,
+        channels=correction.session.channels,
+    )
     painted = logic.exampleSlices(example).found
     example.unfinished = [number for number in painted if number not in accepted]
 

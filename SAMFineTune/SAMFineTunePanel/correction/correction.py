@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import slicer
@@ -14,7 +15,7 @@ from SAMFineTunePanel.correction.prompt_editing import PromptEditing
 from SAMFineTunePanel.correction.propagation import Propagation
 from SAMFineTunePanel.correction.slice_corrections import AUTO, requireStart
 from SAMFineTunePanel.correction.uncertain_slices import UncertainSlices
-from SAMFineTunePanel.correction.worker_settings import usableModel, workerSettings
+from SAMFineTunePanel.correction.worker_settings import imagesOf, usableModel, workerSettings
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment, Ras
 from SAMFineTunePanel.segment_editing.segment_edit import SegmentEdit
 from SAMFineTunePanel.segment_editing.segment_editor import SegmentEditor
@@ -89,6 +90,7 @@ class Correction:
         model: TunedModel | str | None = None,
         start: str = AUTO,
         orientation: str = "auto",
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode] | None = None,
         **settings: Any,
     ) -> None:
         """Begin to correct a segment; returns at once, and the event "state" follows when prompts can be given.
@@ -101,6 +103,8 @@ class Correction:
             start: where prompts start from: "segment", "model", "nothing", or "auto", which is the segment where
                 the slice has voxels of it, else the model where it finds such a structure.
             orientation: of the slices; "auto" is the model's, or that of the thickest slices.
+            channels: the further images of the same case, for a model that takes several; None takes those of an
+                example of the volume, those chosen for an apply to it, or those whose names say so.
             settings: device, backbone, checkpoint.
 
         Raises:
@@ -111,7 +115,8 @@ class Correction:
         segment.require()
         requireStart(start)
         usable = usableModel(model)
-        self.session.open(segment, usable, start, workerSettings(usable, orientation, settings))
+        images = imagesOf(usable, volume, channels)
+        self.session.open(segment, images, usable, start, workerSettings(usable, orientation, settings))
 
     def close(self, keepWorker: bool = False) -> None:
         """End the session. What was accepted stays; prompts and masks that were not are gone.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import slicer
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.correction.correction_history import CorrectionHistory
@@ -17,6 +18,8 @@ from SAMFineTunePanel.correction.current_slice import CurrentSlice
 from SAMFineTunePanel.correction.no_session import NoSessionError
 from SAMFineTunePanel.correction.slice_correction import SliceCorrection
 from SAMFineTunePanel.correction.slice_corrections import SliceCorrections
+from SAMFineTunePanel.examples.case_images import problemWithImages
+from SAMFineTunePanel.scene.sequences import frameShown, isShownBeside, sequenceOf
 from SAMFineTunePanel.segment_editing.corrected_segment import CorrectedSegment
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ class CorrectionSession:
     Attributes:
         state: "closed", "opening" or "ready".
         model: the tuned model at work; None where it is the backbone.
+        frame: index value of the item that a volume which shows a sequence showed when this began; "" for others.
+        channels: the further images of the case, beside the volume.
         slices: prompts and masks of the slices.
         history: the steps to take back and to do again.
         currentSlice: the slice that is worked on.
@@ -68,6 +73,8 @@ class CorrectionSession:
         self.currentSlice = CurrentSlice(followsViews, self._onSliceChanged)
         self.embedded = (0, 0)
         self._onInterrupted, self._onClosed = onInterrupted, onClosed
+        self.frame = ""
+        self.channels: tuple[slicer.vtkMRMLScalarVolumeNode, ...] = ()
         self._settings: dict[str, Any] = {}
         self._watch = CorrectionWatch(self._onNodesChanged, self._onViewMoved, self.close)
 
@@ -135,11 +142,19 @@ class CorrectionSession:
 
     # Opening and closing
 
-    def open(self, segment: CorrectedSegment, model: TunedModel | None, start: str, settings: dict[str, Any]) -> None:
+    def open(
+        self,
+        segment: CorrectedSegment,
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode],
+        model: TunedModel | None,
+        start: str,
+        settings: dict[str, Any],
+    ) -> None:
         """Begin to correct a segment; returns at once, and the event "state" follows when prompts can be given.
 
         Args:
             segment: one that can be corrected.
+            channels: the further images of the case, in the order of the model.
             model: a tuned model that can be used; None for the backbone as it is.
             start: where prompts start from, one of `slice_corrections.STARTS`.
             settings: as `workerSettings` makes them.
@@ -148,12 +163,13 @@ class CorrectionSession:
             InputError: no folder to work in.
         """
         kept = self._openWorker
-        if kept is not None and not kept.canGoOnWith(segment.volume, settings):
+        if kept is not None and not kept.canGoOnWith(segment.volume, channels, settings):
             kept = None
         self._leave(keepWorker=kept is not None)
-        self._openSegment, self.model, self._settings = segment, model, settings
+        self._openSegment, self.channels, self.model, self._settings = segment, tuple(channels), model, settings
         self.slices.startChoice = start
-        self._watch.follow(segment.volume, segment.segmentation)
+        self.frame = frameShown(segment.volume)
+        self._watch.follow((segment.volume, *channels), segment.segmentation)
         if kept is not None and kept.ready is not None:
             self._onReady(kept.ready)
             return
@@ -183,16 +199,20 @@ class CorrectionSession:
         """Refuse what cannot be done at present.
 
         Raises:
-            ValueError: no session is open, it is not ready yet, or what it is about was removed, which closes it.
+            ValueError: no session is open, it is not ready yet, what it is about was removed, which closes it, or
+                another frame is shown, on which it begins anew.
         """
         if self.state == CLOSED:
             raise NoSessionError
         if self.state == OPENING:
             raise ValueError(_("The correction is being opened; wait a moment."))
-        problem = self.segment.problem()
+        problem = self._problem()
         if problem:
             self._closeBecause(problem)
             raise ValueError(problem)
+        if self._showsAnotherFrame():
+            self._beginAnew()
+            raise ValueError(self.status.problem or self.status.text)
 
     def look(self, number: int) -> None:
         """Work on a slice, and show it where there is a slice view.
@@ -228,6 +248,7 @@ class CorrectionSession:
         self.slices.forget()
         self.history.forget()
         self._openSegment = self.model = None
+        self.channels, self.frame = (), ""
         self.status.problem = ""
         self._onInterrupted()
         self._onClosed()
@@ -236,7 +257,7 @@ class CorrectionSession:
 
     def _startWorker(self) -> None:
         self._openWorker = CorrectionWorker(
-            self.segment.volume, self._settings, self._onMessage, self._onRestart, self._closeBecause
+            self.segment.volume, self.channels, self._settings, self._onMessage, self._onRestart, self._closeBecause
         )
         self._openWorker.open()
 
@@ -273,14 +294,47 @@ class CorrectionSession:
         """A node has changed; which, and how, is looked at here."""
         if not self.isOpen:
             return
-        problem = self.segment.problem()
+        problem = self._problem()
         if problem:
             self._closeBecause(problem)
-        elif not self.worker.isAbout(self.segment.volume, self._settings):
+        elif self._showsAnotherFrame():
+            self._beginAnew()
+        elif not self.worker.isAbout(self.segment.volume, self.channels, self._settings):
             self._reopen()
         else:
             self.status.notifyMasks()
             self._onViewMoved()
+
+    def _problem(self) -> str:
+        """What was removed from the scene or cannot be followed any more, in words; "" when all is well."""
+        return self.segment.problem() or problemWithImages(self.segment.volume, self.channels)
+
+    def _showsAnotherFrame(self) -> bool:
+        return frameShown(self.segment.volume) != self.frame
+
+    def _beginAnew(self) -> None:
+        """The volume shows another frame: prompts, masks and steps were those of the frame before."""
+        segment, sequence = self.segment, sequenceOf(self.segment.volume)
+        if sequence is not None and sequence.isPlayed:
+            self._closeBecause(_("The sequence is being played. Stop it where you want to correct, then start again."))
+            return
+        own = CorrectedSegment(segment.volume, segment.segmentation, segment.segmentID)
+        try:
+            self.open(own, self.channels, self.model, self.slices.startChoice, self._settings)
+        except Exception as error:
+            self._closeBecause(str(error))
+            raise
+        if sequence is None:
+            self.status.report(_("The volume shows no sequence any more: the correction begins anew."))
+            return
+        text = _("Frame {frame} is shown now: the correction begins anew on it.").format(
+            frame=sequence.textOf(self.frame)
+        )
+        if not isShownBeside(segment.segmentation, sequence):
+            text += " " + _("{name} is no sequence and stays the same on all frames.").format(
+                name=segment.segmentation.GetName()
+            )
+        self.status.report(text)
 
     def _reopen(self) -> None:
         """The volume has other voxels: read it anew, and find the masks of all prompts anew."""
@@ -301,7 +355,7 @@ class CorrectionSession:
 
     def _onViewMoved(self) -> None:
         # `_onNodesChanged` is called for a problem too, a moment later.
-        if self.state == READY and not self.segment.problem():
+        if self.state == READY and not self._problem():
             self.currentSlice.followView()
 
     def _onSliceChanged(self, number: int | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import qt
 import slicer
@@ -14,7 +14,7 @@ _REST_MS = 50
 
 
 class CorrectionWatch(VTKObservationMixin):
-    """Observes a volume, a segmentation and the slice views.
+    """Observes the images of a case, a segmentation and the slice views.
 
     Args:
         onNodesChanged: called some time after a node was edited, moved or removed, or a segment was.
@@ -37,7 +37,9 @@ class CorrectionWatch(VTKObservationMixin):
         self._viewTimer.connect("timeout()", onViewMoved)
 
     def follow(
-        self, volumeNode: slicer.vtkMRMLScalarVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode
+        self,
+        volumeNodes: Sequence[slicer.vtkMRMLScalarVolumeNode],
+        segmentationNode: slicer.vtkMRMLSegmentationNode,
     ) -> None:
         """Observe these from now on."""
         self.leave()
@@ -46,9 +48,10 @@ class CorrectionWatch(VTKObservationMixin):
         self.addObserver(scene, scene.NodeRemovedEvent, self._onNodeChanged)
         self.addObserver(scene, scene.NodeAddedEvent, self._observeViews)
         moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
-        self.addObserver(volumeNode, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, self._onNodeChanged)
-        self.addObserver(volumeNode, vtk.vtkCommand.ModifiedEvent, self._onNodeChanged)
-        for node in (volumeNode, segmentationNode):
+        for node in volumeNodes:
+            self.addObserver(node, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, self._onNodeChanged)
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onNodeChanged)
+        for node in (*volumeNodes, segmentationNode):
             self.addObserver(node, moved, self._onNodeChanged)
         for event in (slicer.vtkSegmentation.SegmentRemoved, slicer.vtkSegmentation.SegmentModified):
             self.addObserver(segmentationNode, event, self._onNodeChanged)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from SAMFineTunePanel.scene.volume_writing import writeVolume
+from SAMFineTunePanel.scene.image_files import ImageFiles
 from SAMFineTunePanel.scene.voxel_grid import gridOf
 from SAMFineTunePanel.texts.error_text import errorText, textOf
 from SAMFineTunePanel.worker.chunked_task import ChunkedTask
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from SAMFineTuneLib.interactive.protocol import Answer, Failure, Message, Ready
     from SAMFineTuneLib.jobs.folder import JobFolder
 
-_VOLUME_FILE = "volume.nrrd"
 # A worker that does not end when it is asked to close is ended from here.
 _CLOSE_GRACE_S = 1.5
 
@@ -54,6 +53,7 @@ class CorrectionWorker:
 
     Args:
         volumeNode: the image.
+        channels: the further images of the same case, in the order of the model.
         settings: further fields of SAMFineTuneLib.interactive.protocol.SessionSettings.
         onMessage: called with Ready, Embedded and Log.
         onRestart: called with the reason when the worker died and is started again.
@@ -63,6 +63,7 @@ class CorrectionWorker:
     def __init__(
         self,
         volumeNode: slicer.vtkMRMLScalarVolumeNode,
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode],
         settings: dict[str, Any],
         onMessage: Callable[[Message], None],
         onRestart: Callable[[str], None],
@@ -73,8 +74,9 @@ class CorrectionWorker:
         self.ready: Ready | None = None
         self._onMessage, self._onRestart, self._onEnd = onMessage, onRestart, onEnd
         self._volumeNode = volumeNode
+        self._channels = tuple(channels)
         self._settings = dict(settings)
-        self._about = _aboutOf(volumeNode, self._settings)
+        self._about = _aboutOf(volumeNode, self._channels, self._settings)
         self._modelFile = _stampOf(self._settings)
         self._transport = QProcessTransport(self._command)
         self._madeFolder: JobFolder | None = None
@@ -122,13 +124,25 @@ class CorrectionWorker:
         self._preparing = ChunkedTask(self._writeSession(), self._client.start, self._onCannotWrite)
         self._preparing.start()
 
-    def canGoOnWith(self, volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any]) -> bool:
+    def canGoOnWith(
+        self,
+        volumeNode: slicer.vtkMRMLScalarVolumeNode,
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode],
+        settings: dict[str, Any],
+    ) -> bool:
         """Whether another session can use it: the model's file may have been replaced since it was read."""
-        return self.isOpen and self.isAbout(volumeNode, settings) and self._modelFile == _stampOf(settings)
+        isSame = self.isOpen and self.isAbout(volumeNode, channels, settings)
+        return isSame and self._modelFile == _stampOf(settings)
 
-    def isAbout(self, volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any]) -> bool:
-        """Whether it works on this volume as it is now, with these settings."""
-        return self._volumeNode is volumeNode and self._about == _aboutOf(volumeNode, settings)
+    def isAbout(
+        self,
+        volumeNode: slicer.vtkMRMLScalarVolumeNode,
+        channels: Sequence[slicer.vtkMRMLScalarVolumeNode],
+        settings: dict[str, Any],
+    ) -> bool:
+        """Whether it works on this volume and these further images as they are now, with these settings."""
+        isSame = self._volumeNode is volumeNode and self._channels == tuple(channels)
+        return isSame and self._about == _aboutOf(volumeNode, channels, settings)
 
     def ask(
         self, request: AnsweredRequest, onAnswer: Callable[[Answer], None], onFailure: Callable[[Failure], None]
@@ -197,9 +211,9 @@ class CorrectionWorker:
     def _writeSession(self) -> Generator[None, None, None]:
         from SAMFineTuneLib.interactive.protocol import SESSION_FILE, SessionSettings
 
-        file = self._folder.path / _VOLUME_FILE
-        yield from writeVolume(self._volumeNode, file)
-        settings = SessionSettings(volume=file, **self._settings)
+        files = ImageFiles(self._folder.path)
+        volume, *channels = yield from files.steps(self._volumeNode, self._channels)
+        settings = SessionSettings(volume=volume, channels=channels, **self._settings)
         (self._folder.path / SESSION_FILE).write_text(settings.model_dump_json(), encoding="utf-8")
 
     def _takeMessage(self, message: Message) -> None:
@@ -292,11 +306,23 @@ class CorrectionWorker:
             self._madeFolder.remove()
 
 
-def _aboutOf(volumeNode: slicer.vtkMRMLScalarVolumeNode, settings: dict[str, Any]) -> tuple:
-    """Changes when the volume's voxels do, or what the worker is to do with them; a move changes nothing."""
+def _aboutOf(
+    volumeNode: slicer.vtkMRMLScalarVolumeNode,
+    channels: Sequence[slicer.vtkMRMLScalarVolumeNode],
+    settings: dict[str, Any],
+) -> tuple:
+    """Changes when voxels do, or what the worker is to do with them; a move of all images together changes nothing."""
     grid = gridOf(volumeNode)
-    times = (volumeNode.GetImageData().GetMTime(), volumeNode.GetImageData().GetPointData().GetScalars().GetMTime())
-    return grid.shape, times, tuple(grid.spacing.round(6)), tuple(sorted(settings.items()))
+    toVolume = np.linalg.inv(grid.ijkToRas)
+    placed = tuple((_timesOf(each), (toVolume @ gridOf(each).ijkToRas).round(4).tobytes()) for each in channels)
+    spacing = tuple(grid.spacing.round(6))
+    return grid.shape, _timesOf(volumeNode), spacing, placed, tuple(sorted(settings.items()))
+
+
+def _timesOf(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> tuple[int, int]:
+    """When a volume's voxels were last changed."""
+    image = volumeNode.GetImageData()
+    return image.GetMTime(), image.GetPointData().GetScalars().GetMTime()
 
 
 def _stampOf(settings: dict[str, Any]) -> tuple[int, int] | None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from SAMFineTunePanel.examples.case_images import imagesOffered, problemForModel
 
 if TYPE_CHECKING:
     from SAMFineTuneLib.models.library import TunedModel
@@ -27,6 +33,32 @@ def usableModel(model: TunedModel | str | None) -> TunedModel | None:
     if model.card is None:
         raise ValueError(model.fault)
     return model
+
+
+def imagesOf(
+    model: TunedModel | None,
+    volume: slicer.vtkMRMLScalarVolumeNode,
+    channels: Sequence[slicer.vtkMRMLScalarVolumeNode] | None,
+) -> list[slicer.vtkMRMLScalarVolumeNode]:
+    """The further images of a case, beside its volume, that a model takes.
+
+    Args:
+        model: a tuned model; None for the backbone, which takes one image.
+        volume: the first image.
+        channels: the further ones; None for those that suggest themselves.
+
+    Raises:
+        ValueError: the model cannot take these, or does not find them, in words.
+    """
+    card = model.card if model is not None else None
+    names = card.channels if card is not None else ()
+    found = imagesOffered(names, volume, alsoOfApply=True) if channels is None else list(channels)
+    problem = problemForModel(model.name if model is not None else _("The backbone"), names, volume, found)
+    if problem and channels is None:
+        problem = _("{problem} Section Apply lets you choose them.").format(problem=problem)
+    if problem:
+        raise ValueError(problem)
+    return [each for each in found if each is not None]
 
 
 def workerSettings(model: TunedModel | None, orientation: str, settings: dict[str, Any]) -> dict[str, Any]:

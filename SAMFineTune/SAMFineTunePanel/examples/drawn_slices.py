@@ -71,7 +71,7 @@ class DrawnSlices:
                 segmentation = self.folder / f"drawn{len(self.written)}.seg.nrrd"
                 yield from layer.write(segmentation)
                 numbers = [label.value for label in layer.present]
-                self.written.append(jobExample(file, segmentation, numbers, _consistent(slices)) | {"empty": "none"})
+                self.written.append(jobExample([file], segmentation, numbers, _consistent(slices)) | {"empty": "none"})
 
     def _layers(self, example: Example, grid: VoxelGrid) -> Generator[None, None, list[LabelmapLayer]]:
         """The known segments in as few labelmaps as hold them without an overlap."""

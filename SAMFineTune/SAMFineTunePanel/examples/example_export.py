@@ -14,9 +14,9 @@ from slicer.i18n import tr as _
 
 from SAMFineTunePanel.examples.example_slices import ExampleSlices, PaintedSlices, chosenSegmentIDs, slicesOf
 from SAMFineTunePanel.scene import raw_nrrd
+from SAMFineTunePanel.scene.image_files import ImageFiles, requireUnmoved
 from SAMFineTunePanel.scene.segment_voxels import SegmentVoxels, segmentName, segmentVoxels
 from SAMFineTunePanel.scene.structure_label import StructureLabel
-from SAMFineTunePanel.scene.volume_writing import isOn, writeVolume
 from SAMFineTunePanel.scene.voxel_grid import VoxelGrid, gridOf
 from SAMFineTunePanel.texts.counted_text import counted
 
@@ -69,7 +69,7 @@ class FinetuneInputs:
     """Writes the examples of a fine-tune into a folder.
 
     Attributes:
-        examples: as in the parameter node.
+        examples: as in the parameter node, those of sequences at their frames.
         folder: of the files.
         painted: finds the labelled slices.
         labels: the structures of all examples.
@@ -90,20 +90,18 @@ class FinetuneInputs:
             OSError: the folder cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        volumes: dict[str, Path] = {}
+        # One file for a volume with several segmentations: it is held out as one.
+        files = ImageFiles(self.folder)
         grids = {example.volume.GetID(): gridOf(example.volume) for example in self.examples}
         for index, example in enumerate(self.examples):
             volume = example.volume
-            if volume.GetID() not in volumes:
-                # One file for a volume with several segmentations: it is held out as one.
-                volumes[volume.GetID()] = self.folder / f"volume{len(volumes)}.nrrd"
-                yield from writeVolume(volume, volumes[volume.GetID()])
+            images = yield from files.steps(volume, list(example.channels))
             segmentation = self.folder / f"segmentation{index}.seg.nrrd"
             yield from writeLabelmap(example, self.labels, segmentation)
-            _requireUnmoved(volume, grids[volume.GetID()])
-            self.written.append(self._jobExample(example, volumes[volume.GetID()], segmentation))
+            requireUnmoved(volume, grids[volume.GetID()])
+            self.written.append(self._jobExample(example, images, segmentation))
 
-    def _jobExample(self, example: Example, volume: Path, segmentation: Path) -> dict[str, Any]:
+    def _jobExample(self, example: Example, images: list[Path], segmentation: Path) -> dict[str, Any]:
         slices = slicesOf(example, self.painted)
         if slices.problem:
             raise ValueError(slices.problem)
@@ -111,7 +109,9 @@ class FinetuneInputs:
         # Absent here can only be what another example shows.
         shown = self._paintedNames() if slices.absenceIsSaid else set()
         learnt = [values[name] for name, numbers in slices.bySegment.items() if numbers or name in shown]
-        return jobExample(volume, segmentation, learnt, slices)
+        entry = jobExample(images, segmentation, learnt, slices)
+        # Frames of a sequence are of one patient, and are held out together.
+        return entry | {"group": example.group} if hasattr(example, "group") else entry
 
     def _paintedNames(self) -> set[str]:
         """The structures that at least one example shows."""
@@ -119,10 +119,12 @@ class FinetuneInputs:
         return {name for slices in known for name, numbers in slices.bySegment.items() if numbers}
 
 
-def jobExample(volume: Path, segmentation: Path, labels: list[int], slices: ExampleSlices) -> dict[str, Any]:
+def jobExample(images: Sequence[Path], segmentation: Path, labels: list[int], slices: ExampleSlices) -> dict[str, Any]:
     """An example as job.json has it: its files, the labels in them, and what is known of its slices."""
+    volume, *channels = map(str, images)
     entry: dict[str, Any] = {
-        "volume": str(volume),
+        "volume": volume,
+        "channels": channels,
         "segmentation": str(segmentation),
         "labels": sorted(labels),
         "axis": slices.orientation,
@@ -133,16 +135,6 @@ def jobExample(volume: Path, segmentation: Path, labels: list[int], slices: Exam
     if slices.extent is not None:
         entry["extent"] = list(slices.extent)
     return entry
-
-
-def _requireUnmoved(volumeNode: slicer.vtkMRMLScalarVolumeNode, grid: VoxelGrid) -> None:
-    """Labels must not be on another grid than their image."""
-    if not isOn(volumeNode, grid):
-        raise ValueError(
-            _("Volume {name} was moved or exchanged while it was being prepared. Start again.").format(
-                name=volumeNode.GetName()
-            )
-        )
 
 
 def writeLabelmap(example: Example, labels: list[StructureLabel], path: Path) -> Iterator[None]:

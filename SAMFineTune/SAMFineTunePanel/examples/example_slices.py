@@ -10,6 +10,8 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.examples.example_frames import atItsFrame
+from SAMFineTunePanel.scene.frames import SegmentationFrame
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP, SegmentVoxels, segmentName, segmentVoxels
 from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS, VoxelGrid, gridOf
 
@@ -126,10 +128,11 @@ def _occupied(voxels: SegmentVoxels) -> list[np.ndarray]:
 
 def slicesOf(example: Example, painted: PaintedSlices) -> ExampleSlices:
     """Everything that is known of an example's slices; never raises for what a user can bring about."""
-    problem = _missing(example)
-    if problem:
-        return ExampleSlices(problem=problem)
     try:
+        example = atItsFrame(example)
+        problem = _missing(example)
+        if problem:
+            return ExampleSlices(problem=problem)
         grid = gridOf(example.volume)
         bySegment = {segmentID: painted.along(example, segmentID) for segmentID in chosenSegmentIDs(example)}
     except ValueError as error:
@@ -151,15 +154,34 @@ def slicesOf(example: Example, painted: PaintedSlices) -> ExampleSlices:
         first=example.first,
         last=example.last,
     )
-    return _judged(slices)
+    return _withLostEdits(_judged(slices), example)
+
+
+def _withLostEdits(slices: ExampleSlices, example: Example) -> ExampleSlices:
+    """With a remark where what is drawn on frames is not kept, by a choice of Slicer's module Sequences."""
+    segmentation = example.segmentation
+    if not isinstance(segmentation, SegmentationFrame) or segmentation.sequence.keepsEdits:
+        return slices
+    remark = _(
+        "What is drawn in {name} is lost when another frame is shown: turn on Save changes for it in the module "
+        "Sequences."
+    ).format(name=segmentation.sequence.proxy.GetName())
+    if slices.problem:
+        return replace(slices, problem=f"{slices.problem} {remark}")
+    return replace(slices, warning=f"{slices.warning} {remark}".strip())
 
 
 def usableExamples(
     examples: list[Example], volume: slicer.vtkMRMLScalarVolumeNode, painted: PaintedSlices
 ) -> Iterator[tuple[Example, ExampleSlices]]:
     """The examples of a volume that can be used, with what is known of their slices."""
-    for example in examples:
-        if example.volume is volume:
+    for each in examples:
+        try:
+            example = atItsFrame(each)
+        except ValueError:
+            # Its frame is gone, and with it what was said of it.
+            continue
+        if example.volume is not None and example.volume.GetID() == volume.GetID():
             slices = slicesOf(example, painted)
             if not slices.problem:
                 yield example, slices

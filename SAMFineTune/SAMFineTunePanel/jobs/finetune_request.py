@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.examples.case_images import problemForModel, problemWithExamples
 from SAMFineTunePanel.examples.example_export import FinetuneInputs, structureLabels
+from SAMFineTunePanel.examples.example_frames import atItsFrame
 from SAMFineTunePanel.examples.example_slices import PaintedSlices, slicesOf
 from SAMFineTunePanel.jobs.job import Job
 
@@ -43,6 +45,9 @@ class FinetuneRequest:
         for slices in known:
             if slices.problem:
                 return slices.problem
+        problem = problemWithExamples(self.examples)
+        if problem:
+            return problem
         if not any(slices.found for slices in known):
             return _("Nothing is painted in any example. Label a few slices of at least one volume.")
         if self.settings.get("weights") == "random" and (self.startFrom or self.settings.get("checkpoint")):
@@ -67,8 +72,11 @@ class FinetuneRequest:
         if base is not None and base.card is None:
             raise ValueError(base.fault)
         card = base.card if base is not None else None
+        if card is not None:
+            self._requireImagesOf(self.startFrom, list(card.channels))
         known = {label.name: label.value for label in card.labels} if card is not None else None
-        labels = structureLabels(self.examples, known)
+        examples = [atItsFrame(each) for each in self.examples]
+        labels = structureLabels(examples, known)
         lacking = sorted(set(known or {}) - {label.name for label in labels})
         if lacking:
             raise ValueError(
@@ -85,13 +93,24 @@ class FinetuneRequest:
         # The examples are not written yet; everything else can be refused at once.
         make_job(FinetuneJob, dict(fields, output=output, examples=[{"volume": "volume", "segmentation": "labels"}]))
         folder = new_job_folder("finetune").path
-        inputs = FinetuneInputs(self.examples, folder / "inputs", painted, labels)
+        inputs = FinetuneInputs(examples, folder / "inputs", painted, labels)
 
         def prepare() -> Iterator[None]:
             yield from inputs.steps()
             writeJob(folder, FinetuneJob, dict(fields, output=str(output), examples=inputs.written))
 
         return finetuneJob(folder, output, prepare())
+
+    def _requireImagesOf(self, model: str, names: list[str]) -> None:
+        """Refuse examples with other images than the model to start from takes.
+
+        Raises:
+            ValueError: in words.
+        """
+        for example in self.examples:
+            problem = problemForModel(model, names, example.volume, list(example.channels))
+            if problem:
+                raise ValueError(problem)
 
     @staticmethod
     def _defaultName(names: list[str]) -> str:

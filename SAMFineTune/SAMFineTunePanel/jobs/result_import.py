@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import slicer
@@ -15,6 +16,7 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from SAMFineTunePanel.examples.known_slices import KnownSlices
 from SAMFineTunePanel.scene import raw_nrrd
+from SAMFineTunePanel.scene.frames import nodeInScene
 from SAMFineTunePanel.scene.scene_pairs import RESULT_ATTRIBUTE
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.scene.structure_label import StructureLabel
@@ -28,12 +30,18 @@ _SLAB_VOXELS = 4 << 20
 _UNCERTAINTY_COLOURS = "vtkMRMLColorTableNodeFileViridis.txt"
 
 
-def createSegmentation(volumeNode: slicer.vtkMRMLScalarVolumeNode, name: str) -> slicer.vtkMRMLSegmentationNode:
-    """An empty segmentation for a volume: its geometry, its transform, its place in the tree of data."""
+def createSegmentation(volume: Any, name: str) -> slicer.vtkMRMLSegmentationNode:
+    """An empty segmentation for a volume, or a frame: its geometry, its transform, its place in the tree of data."""
+    volumeNode = nodeInScene(volume)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name))
     node.CreateDefaultDisplayNodes()
     node.SetAttribute(RESULT_ATTRIBUTE, "1")
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    if volume is not volumeNode:
+        # The node that shows the frames may have another geometry at present.
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume.node)
+        node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), volumeNode.GetID())
+    else:
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     _placeBeside(node, volumeNode)
     return node
@@ -51,7 +59,7 @@ def segmentIDByName(segmentationNode: slicer.vtkMRMLSegmentationNode, name: str)
 def _placeBeside(node: slicer.vtkMRMLNode, volumeNode: slicer.vtkMRMLScalarVolumeNode) -> None:
     """In the subject hierarchy: into the patient's study, where the volume is."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    volumeItem, item = (hierarchy.GetItemByDataNode(each) for each in (volumeNode, node))
+    volumeItem, item = (hierarchy.GetItemByDataNode(each) for each in (nodeInScene(volumeNode), node))
     if volumeItem and item:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(volumeItem))
 
@@ -68,6 +76,7 @@ class PredictedStructures:
         segmentation: to fill.
         labels: what the numbers in the labelmap are.
         known: what the user has said of the volume's slices, to be kept; None keeps nothing.
+        under: a node under whose transform the segmentation will be shown; None where it has its own already.
     """
 
     path: Path
@@ -75,6 +84,7 @@ class PredictedStructures:
     segmentation: slicer.vtkMRMLSegmentationNode
     labels: list[StructureLabel]
     known: KnownSlices | None = None
+    under: slicer.vtkMRMLTransformableNode | None = None
 
     def steps(self) -> Iterator[None]:
         """Does the work in small pieces.
@@ -125,7 +135,9 @@ class PredictedStructures:
         segment.SetColor(*label.colour)
         if label.terminology:
             segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), label.terminology)
-        if not segmentation.AddSegment(segment):
+        # The same in all frames of a sequence, so that a segment that is chosen stays chosen.
+        segmentID = segmentation.GenerateUniqueSegmentID(f"Segment_{label.value}")
+        if not segmentation.AddSegment(segment, segmentID):
             raise ValueError(_("Segment {name} could not be added.").format(name=label.name))
         return segmentation.GetSegmentIdBySegment(segment)
 
@@ -137,7 +149,8 @@ class PredictedStructures:
         image.SetExtent(i, i + columns - 1, j, j + rows - 1, k, k + depth - 1)
         scalars = numpy_to_vtk(np.ascontiguousarray(piece).reshape(-1), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR)
         image.GetPointData().SetScalars(scalars)
-        matrix = slicer.util.vtkMatrixFromArray(_toSegmentation(self.segmentation) @ gridOf(self.volume).ijkToRas)
+        toSegmentation = _toSegmentation(self.under if self.under is not None else self.segmentation)
+        matrix = slicer.util.vtkMatrixFromArray(toSegmentation @ gridOf(self.volume).ijkToRas)
         image.SetGeometryFromImageToWorldMatrix(matrix)
         return image
 
@@ -231,29 +244,44 @@ class UncertaintyVolume:
             ValueError: the file is not such a file.
             OSError: the file cannot be read.
         """
-        values = raw_nrrd.read(self.path)
-        image = vtk.vtkImageData()
-        image.SetDimensions(*values.shape[::-1])
-        image.AllocateScalars(vtk.VTK_FLOAT, 1)
-        target = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(values.shape)
-        thickness = max(1, _PIECE_BYTES // max(1, values[0].nbytes))
-        for start in range(0, len(values), thickness):
-            target[start : start + thickness] = values[start : start + thickness]
-            yield
-        name = _("{volume} uncertainty").format(volume=self.volume.GetName())
-        node = self.node = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name)
-        )
-        matrix = vtk.vtkMatrix4x4()
-        self.volume.GetIJKToRASMatrix(matrix)
-        node.SetIJKToRASMatrix(matrix)
-        node.SetAndObserveTransformNodeID(self.volume.GetTransformNodeID())
-        # Before the voxels: a display without a window of its own would search all of them for one.
-        _setDisplay(node)
+        image = yield from uncertaintyImage(self.path)
+        node = self.node = addUncertaintyVolume(self.volume)
         yield
         node.SetAndObserveImageData(image)
-        _placeBeside(node, self.volume)
         yield
+
+
+def uncertaintyImage(path: Path) -> Generator[None, None, vtk.vtkImageData]:
+    """The values of a file, in raw NRRD, as an image without a place; yields between pieces.
+
+    Raises:
+        ValueError: the file is not such a file.
+        OSError: the file cannot be read.
+    """
+    values = raw_nrrd.read(path)
+    image = vtk.vtkImageData()
+    image.SetDimensions(*values.shape[::-1])
+    image.AllocateScalars(vtk.VTK_FLOAT, 1)
+    target = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(values.shape)
+    thickness = max(1, _PIECE_BYTES // max(1, values[0].nbytes))
+    for start in range(0, len(values), thickness):
+        target[start : start + thickness] = values[start : start + thickness]
+        yield
+    return image
+
+
+def addUncertaintyVolume(volume: Any) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume of the scene without voxels yet, with the place of another one, or of a frame, and the right colours."""
+    name = _("{volume} uncertainty").format(volume=volume.GetName())
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    node.SetIJKToRASMatrix(matrix)
+    node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    # Before the voxels: a display without a window of its own would search all of them for one.
+    _setDisplay(node)
+    _placeBeside(node, volume)
+    return node
 
 
 def _setDisplay(node: slicer.vtkMRMLScalarVolumeNode) -> None:

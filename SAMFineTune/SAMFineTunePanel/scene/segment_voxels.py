@@ -11,6 +11,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
+from SAMFineTunePanel.scene.frames import nodeForSlicer
 from SAMFineTunePanel.scene.voxel_grid import VoxelGrid, gridOf, voxelOffset, worldTransform
 
 BINARY_LABELMAP = "Binary labelmap"
@@ -112,8 +113,8 @@ def _resampled(
         segmentIDs = vtk.vtkStringArray()
         segmentIDs.InsertNextValue(segmentID)
         slicer.vtkSlicerSegmentationsModuleLogic.GenerateMergedLabelmapInReferenceGeometry(
-            segmentationNode,
-            volumeNode,
+            nodeForSlicer(segmentationNode),
+            nodeForSlicer(volumeNode),
             segmentIDs,
             slicer.vtkSegmentation.EXTENT_UNION_OF_EFFECTIVE_SEGMENTS,
             image,

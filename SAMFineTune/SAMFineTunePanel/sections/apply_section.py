@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import slicer
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.examples.case_images import crossedNames, imagesOffered, problemForModel
 from SAMFineTunePanel.jobs.job import DONE
 from SAMFineTunePanel.scene.scene_pairs import imagesOfScene, volumesOfScene
+from SAMFineTunePanel.scene.sequences import sequenceOf
 from SAMFineTunePanel.sections.job_view import JobView
 from SAMFineTunePanel.sections.panel_section import (
     PanelSection,
@@ -17,6 +19,7 @@ from SAMFineTunePanel.sections.panel_section import (
     problemWithStarting,
     showText,
 )
+from SAMFineTunePanel.widgets.image_choices import ImageChoices
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice
 from SAMFineTunePanel.widgets.ticked_list import Entry, TickedList
 
@@ -42,6 +45,15 @@ class ApplySection(PanelSection):
         self._model = ComboBoxChoice(self.ui.modelComboBox, self, "applyModel")
         # Not a node selector with ticks: that one drops its ticks when a scene is imported.
         self._volumes = TickedList(self.ui.volumesTable, self.onVolumesChosen)
+        self._images = ImageChoices(
+            (
+                (self.ui.secondImageLabel, self.ui.secondImageComboBox),
+                (self.ui.thirdImageLabel, self.ui.thirdImageComboBox),
+            ),
+            self.onImagesChosen,
+        )
+        # Model and volume for which images were offered: what the user takes away does not come back by itself.
+        self._offeredFor: tuple[str, str] = ("", "")
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
         self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
         self.ui.undoButton.connect("clicked(bool)", self.onUndo)
@@ -52,6 +64,7 @@ class ApplySection(PanelSection):
 
     def forgetScene(self) -> None:
         self._results = []
+        self._offeredFor = ("", "")
 
     def update(self) -> None:
         if not self.hasParameters:
@@ -59,7 +72,14 @@ class ApplySection(PanelSection):
         self._offerModel()
         self._model.update()
         self._showVolumes()
+        self._offerImages()
+        self._showImages()
+        volumes = self._chosenVolumes()
+        hasFrames = len(volumes) == 1 and sequenceOf(volumes[0]) is not None
+        self.ui.allFramesCheckBox.visible = hasFrames
         several = _("Several volumes get a new segmentation each") if len(self._chosenVolumes()) > 1 else ""
+        if hasFrames and self.parameterNode.applyAllFrames:
+            several = _("The frames get a new segmentation")
         allow(
             self.ui.segmentationSelector,
             several,
@@ -99,6 +119,12 @@ class ApplySection(PanelSection):
         self.parameterNode.applyVolumes = [slicer.mrmlScene.GetNodeByID(each) for each in nodeIDs]
         if len(nodeIDs) > 1:
             self.parameterNode.applySegmentation = None
+
+    def onImagesChosen(self, nodeIDs: list[str]) -> None:
+        """Other further images for the volume to segment."""
+        if self.hasParameters:
+            chosen = [slicer.mrmlScene.GetNodeByID(each) if each else None for each in nodeIDs]
+            self.parameterNode.applyChannels = chosen[: max(0, len(self._imageNames()) - 1)]
 
     def onApply(self, checked: bool = False) -> None:
         """Start with the choices of the panel."""
@@ -143,6 +169,37 @@ class ApplySection(PanelSection):
         if self._cards and node.applyModel not in self._cards:
             node.applyModel = max(self._cards, key=lambda name: self._cards[name].created)
 
+    def _imageNames(self) -> list[str]:
+        """What the chosen model calls the images of a case; none where it takes one image."""
+        card = self._cards.get(self.parameterNode.applyModel)
+        return list(card.channels) if card is not None else []
+
+    def _offerImages(self) -> None:
+        """Once for a model of several images and a volume: those that suggest themselves, where none are chosen."""
+        names, volumes = self._imageNames(), self._chosenVolumes()
+        if not names or len(volumes) != 1:
+            return
+        case = self.parameterNode.applyModel, volumes[0].GetID()
+        if case == self._offeredFor:
+            return
+        chosen = list(self.parameterNode.applyChannels)
+        # What a scene that was opened says stays, where it fits.
+        if self._offeredFor != ("", "") or problemForModel("", names, volumes[0], chosen):
+            self.parameterNode.applyChannels = imagesOffered(names, volumes[0])
+        self._offeredFor = case
+
+    def _showImages(self) -> None:
+        names, volumes = self._imageNames(), self._chosenVolumes()
+        rows = names[1:] if len(volumes) == 1 else []
+        images = [Entry(each.GetID(), each.GetName()) for each in imagesOfScene() if each not in volumes]
+        chosen = list(self.parameterNode.applyChannels) if rows else []
+        self._images.show(
+            [_("{image}:").format(image=each) for each in rows],
+            images,
+            [each.GetID() if each is not None else "" for each in chosen],
+        )
+        showText(self.ui.imagesLabel, _caseText(names, [*volumes, *chosen]) if rows else "")
+
     def _undoable(self) -> list[slicer.vtkMRMLSegmentationNode]:
         return [each for each in self._results if self.logic.canUndoApply(each)]
 
@@ -151,6 +208,15 @@ class ApplySection(PanelSection):
         self._volumes.show(volumes, [each.GetID() for each in self._chosenVolumes()])
         self.ui.volumesTable.visible = bool(volumes)
         self.ui.noVolumesLabel.visible = not volumes
+
+
+def _caseText(names: list[str], images: list[slicer.vtkMRMLScalarVolumeNode | None]) -> str:
+    """Which images a model takes, and that two of them seem to be exchanged."""
+    text = _("The model takes {count} images of a case: {names}. The volume is {first}.").format(
+        count=len(names), names=", ".join(names), first=names[0]
+    )
+    doubt = crossedNames(names, [each for each in images if each is not None])
+    return f"{text} ⚠ {doubt}" if doubt else text
 
 
 def _noModels() -> str:

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
+from SAMFineTunePanel.examples.case_images import MOST_FURTHER_IMAGES, problemWithExamples
+from SAMFineTunePanel.examples.example_frames import atItsFrame, holdsFrameInView, sharedLabels
 from SAMFineTunePanel.examples.example_slices import ExampleSlices
-from SAMFineTunePanel.scene.scene_pairs import nextPair
+from SAMFineTunePanel.scene.scene_pairs import imagesOfScene, nextPair
+from SAMFineTunePanel.scene.sequences import browsersOfScene, frameShown, sequenceOf
 from SAMFineTunePanel.scene.voxel_grid import ORIENTATIONS
 from SAMFineTunePanel.sections.panel_section import PanelSection, allow, showProblem, showText
 from SAMFineTunePanel.sections.slice_marks import NO_MARKS, SliceMarks
+from SAMFineTunePanel.widgets.image_choices import ImageChoices
 from SAMFineTunePanel.widgets.table_rows import layOutColumns, selectedRow, setRow
 from SAMFineTunePanel.widgets.ticked_list import Entry, TickedList
 
@@ -47,8 +52,18 @@ class ExamplesSection(PanelSection):
         self._updating = False
         layOutColumns(self.ui.examplesTable, (0, 1, 2))
         self._segmentList = TickedList(self.ui.segmentsTable, self.onSegmentsChosen, keepsOne=True)
+        self._images = ImageChoices(
+            (
+                (self.ui.secondImageLabel, self.ui.secondImageComboBox),
+                (self.ui.thirdImageLabel, self.ui.thirdImageComboBox),
+            ),
+            self.onImagesChosen,
+        )
+        # That an image went away is said until others are chosen.
+        self._dropped = ""
         self._marks = SliceMarks(self.ui, logic, self._onMarked)
         self._observed: set = set()
+        self._browsers: set = set()
         self._paintTimer = qt.QTimer()
         self._paintTimer.setSingleShot(True)
         self._paintTimer.setInterval(_PAINTING_RESTS_MS)
@@ -58,6 +73,7 @@ class ExamplesSection(PanelSection):
         self.ui.addButton.connect("clicked(bool)", self.onAdd)
         self.ui.removeButton.connect("clicked(bool)", self.onRemove)
         # Only what the user picks counts: the selectors change by themselves when nodes come and go.
+        self.ui.currentFrameButton.connect("clicked(bool)", self.onCurrentFrame)
         self.ui.volumeSelector.connect("nodeActivated(vtkMRMLNode*)", self.onVolumeChosen)
         self.ui.segmentationSelector.connect("nodeActivated(vtkMRMLNode*)", self.onSegmentationChosen)
         self.ui.orientationComboBox.connect("currentIndexChanged(int)", self.onOrientationChosen)
@@ -82,8 +98,10 @@ class ExamplesSection(PanelSection):
             # Of the scene nothing is kept, so that its nodes are freed when it is closed.
             self._paintTimer.stop()
             self._observeSegmentations([])
+            self._observeBrowsers(set())
             self._marks.setExample(None, -1, None)
             self._slices = []
+            self._dropped = ""
         super().setParameterNode(node)
 
     def cleanup(self) -> None:
@@ -92,9 +110,11 @@ class ExamplesSection(PanelSection):
         super().cleanup()
 
     def update(self) -> None:
+        self._dropRemovedImages()
         examples = self._examples()
         self._slices = [self.logic.exampleSlices(each) for each in examples]
         self._observeSegmentations(examples)
+        self._observeBrowsers(set(browsersOfScene()))
         with self._showing():
             self._showTable(examples)
         self._showSelected()
@@ -124,10 +144,17 @@ class ExamplesSection(PanelSection):
     def onVolumeChosen(self, node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
         """Another volume for the selected example: what was said of slices was said of the old one's."""
         if node is not None and self.row >= 0 and node is not self._example().volume:
-            self._change(volume=node, **NO_MARKS)
+            # An image is not its own companion.
+            channels = [each for each in self._example().channels if each is not node]
+            self._change(volume=node, channels=channels, frame=frameShown(node), **NO_MARKS)
         else:
             # "None" is no choice: the node that counts is shown again.
             self._showSelected()
+
+    def onCurrentFrame(self, checked: bool = False) -> None:
+        """The labels belong to the frame that is in view."""
+        if self.row >= 0:
+            self._change(frame=frameShown(self._example().volume))
 
     def onSegmentationChosen(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Another segmentation for the selected example."""
@@ -135,6 +162,14 @@ class ExamplesSection(PanelSection):
             self._change(segmentation=node, segmentIDs=[], **NO_MARKS)
         else:
             self._showSelected()
+
+    def onImagesChosen(self, nodeIDs: list[str]) -> None:
+        """Other further images for the selected example."""
+        if self._updating or self.row < 0:
+            return
+        self._dropped = ""
+        chosen = [slicer.mrmlScene.GetNodeByID(each) for each in dict.fromkeys(nodeIDs) if each]
+        self._change(channels=chosen)
 
     def onSegmentsChosen(self, segmentIDs: list[str]) -> None:
         """Other segments for the selected example."""
@@ -154,6 +189,16 @@ class ExamplesSection(PanelSection):
         if self.row >= 0:
             self._marks.show(int(link))
 
+    def _dropRemovedImages(self) -> None:
+        """An image that left the scene is no part of its case any more, which is said."""
+        for example in self._examples():
+            left = [each for each in example.channels if each is not None]
+            if len(left) < len(example.channels):
+                example.channels = left
+                name = example.volume.GetName() if example.volume is not None else _("removed")
+                words = _("A further image of {volume} was removed from the scene, and so from the example.")
+                self._dropped = words.format(volume=name)
+
     def _change(self, **changes: object) -> None:
         example = self._example()
         for name, value in changes.items():
@@ -168,10 +213,11 @@ class ExamplesSection(PanelSection):
         return self.parameterNode.examples[self.row]
 
     def _pairs(self) -> set[tuple[str, str]]:
+        """The examples whose labels are in view: another frame of both nodes makes another example."""
         return {
             (each.volume.GetID(), each.segmentation.GetID())
             for each in self._examples()
-            if each.volume is not None and each.segmentation is not None
+            if each.volume is not None and each.segmentation is not None and holdsFrameInView(each)
         }
 
     @contextmanager
@@ -229,15 +275,45 @@ class ExamplesSection(PanelSection):
         ):
             if selector.currentNode() is not node:
                 selector.setCurrentNode(node)
-        segments = _segmentEntries(example.segmentation)
+        self._showFrame(example)
+        self._showImages(example)
+        segments = _segmentEntries(example)
         self._segmentList.show(segments, list(example.segmentIDs) or [each.key for each in segments])
         self.ui.segmentsTable.visible = self.ui.segmentsLabel.visible = self._segmentList.count > 0
         combo = self.ui.orientationComboBox
         settled = dict(zip(ORIENTATIONS, _orientationTexts(), strict=True))[slices.orientation]
         combo.setItemText(0, _("automatic") if slices.problem else _("automatic: {slices}").format(slices=settled))
         combo.currentIndex = max(0, combo.findData(example.orientation))
-        showProblem(self.ui.problemLabel, slices.problem or slices.warning)
+        examples = self._examples()
+        doubt = self._dropped or problemWithExamples(examples) or sharedLabels(examples) or slices.warning
+        showProblem(self.ui.problemLabel, slices.problem or doubt)
         showText(self.ui.labelledLabel, _labelledText(slices))
+
+    def _showFrame(self, example: Example) -> None:
+        """Of a volume that shows a sequence, the frame that was labelled; a button takes the one in view."""
+        sequence = sequenceOf(example.volume)
+        for widget in (self.ui.frameLabel, self.ui.frameTextLabel, self.ui.currentFrameButton):
+            widget.visible = sequence is not None or bool(example.frame)
+        if sequence is None:
+            self.ui.frameTextLabel.text = ""
+            allow(self.ui.currentFrameButton, "", _("The volume shows no sequence any more: take it as it is"))
+            return
+        text = sequence.textOf(example.frame or sequence.shown)
+        if example.frame and example.frame != sequence.shown:
+            text = _("{frame}; in view: {shown}").format(frame=text, shown=sequence.numberOf(sequence.shown) + 1)
+        self.ui.frameTextLabel.text = text
+        allow(
+            self.ui.currentFrameButton,
+            _("That frame is in view") if sequence.shown == example.frame else "",
+            _("The labels were drawn on the frame in view, {frame}").format(frame=sequence.textOf(sequence.shown)),
+        )
+
+    def _showImages(self, example: Example) -> None:
+        """As many rows as there are images chosen, and one more, as far as a case may have them."""
+        images = [Entry(each.GetID(), each.GetName()) for each in imagesOfScene() if each is not example.volume]
+        chosen = [each.GetID() for each in example.channels if each is not None]
+        rows = min(len(chosen) + 1, len(images), MOST_FURTHER_IMAGES)
+        self._images.show([_("Second image:"), _("Third image:")][:rows], images, chosen)
 
     def _allowButtons(self, examples: list[Example]) -> None:
         pair = nextPair(self._pairs())
@@ -261,6 +337,11 @@ class ExamplesSection(PanelSection):
         if not slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             return _("Draw the structure on a few slices in the Segment Editor first")
         if pair is None:
+            if next(browsersOfScene(), None) is not None:
+                return _(
+                    "All volumes and segmentations of the scene are in the table already; the labels of another frame "
+                    "need a segmentation of their own"
+                )
             return _("All volumes and segmentations of the scene are in the table already")
         return ""
 
@@ -271,6 +352,18 @@ class ExamplesSection(PanelSection):
                 observe = self.addObserver if node in wanted else self.removeObserver
                 observe(node, event, self._onSegmentationEvent)
         self._observed = wanted
+
+    def _observeBrowsers(self, wanted: set) -> None:
+        """Which frame is in view says what can be added."""
+        for node in self._browsers ^ wanted:
+            observe = self.addObserver if node in wanted else self.removeObserver
+            observe(node, vtk.vtkCommand.ModifiedEvent, self._onBrowserModified)
+        self._browsers = wanted
+
+    def _onBrowserModified(self, caller: slicer.vtkMRMLSequenceBrowserNode, event: object = None) -> None:
+        # While it plays there is too much to follow; it tells when it stops.
+        if not caller.GetPlaybackActive():
+            self.changed()
 
     def _onSegmentationEvent(self, caller: object = None, event: object = None) -> None:
         self._paintTimer.start()
@@ -284,9 +377,13 @@ class ExamplesSection(PanelSection):
         self.changed()
 
 
-def _segmentEntries(segmentation: slicer.vtkMRMLSegmentationNode | None) -> list[Entry]:
-    if segmentation is None:
+def _segmentEntries(example: Example) -> list[Entry]:
+    if example.segmentation is None:
         return []
+    try:
+        segmentation = atItsFrame(example).segmentation
+    except ValueError:
+        segmentation = example.segmentation
     every = segmentation.GetSegmentation()
     segments = ((segmentID, every.GetSegment(segmentID)) for segmentID in every.GetSegmentIDs())
     return [Entry(segmentID, each.GetName(), tuple(each.GetColor())) for segmentID, each in segments]
@@ -301,8 +398,13 @@ def _cells(example: Example, slices: ExampleSlices) -> list[str]:
     volume, segmentation = (
         node.GetName() if node is not None else _("removed") for node in (example.volume, example.segmentation)
     )
+    if example.frame:
+        sequence = sequenceOf(example.volume)
+        number = sequence.textOf(example.frame) if sequence is not None else _("removed")
+        volume = _("{volume}, frame {frame}").format(volume=volume, frame=number)
+    further = [each.GetName() for each in example.channels if each is not None]
     found = f"⚠ {len(slices.labelled)}" if slices.problem else str(len(slices.labelled))
-    return [volume, segmentation, ", ".join(slices.bySegment), found]
+    return [" + ".join([volume, *further]), segmentation, ", ".join(slices.bySegment), found]
 
 
 def _labelledText(slices: ExampleSlices) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,12 +76,23 @@ def _checksum(segment: slicer.vtkSegment) -> bytes:
     return found.digest()
 
 
+class _ItemStates:
+    """The states of all items of a sequence of segmentations, whichever of them is shown."""
+
+    def __init__(self, states: list[tuple[slicer.vtkMRMLSegmentationNode, _VoxelState]]) -> None:
+        self._states = states
+
+    def isStillThatOf(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> bool:
+        """Whether no item has other voxels."""
+        return all(state.isStillThatOf(item) for item, state in self._states)
+
+
 @dataclass
 class _Step:
     """One apply: whether it made the segmentation, what that was like afterwards, and IDs of nodes made beside it."""
 
     madeSegmentation: bool
-    after: _VoxelState | None = None
+    after: _VoxelState | _ItemStates | None = None
     beside: list[str] = field(default_factory=list)
 
 
@@ -119,6 +131,24 @@ class SegmentationUndo:
     def noteAfter(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
         """The last apply to this segmentation is complete."""
         self._steps[segmentationNode.GetID()][-1].after = _VoxelState(segmentationNode)
+
+    def statesOf(
+        self, items: Iterable[slicer.vtkMRMLSegmentationNode]
+    ) -> Generator[None, None, list[tuple[slicer.vtkMRMLSegmentationNode, _VoxelState]]]:
+        """How segmentations of a sequence are now, for `noteItems`; yields between them."""
+        states = []
+        for item in items:
+            states.append((item, _VoxelState(item)))
+            yield
+        return states
+
+    def noteItems(
+        self,
+        segmentationNode: slicer.vtkMRMLSegmentationNode,
+        states: list[tuple[slicer.vtkMRMLSegmentationNode, _VoxelState]],
+    ) -> None:
+        """The last apply to the segmentation that shows a sequence is complete, with these items."""
+        self._steps[segmentationNode.GetID()][-1].after = _ItemStates(states)
 
     def canUndo(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> bool:
         """Whether there is an apply to take back."""

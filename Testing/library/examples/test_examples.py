@@ -64,6 +64,25 @@ def test_segmentations_of_one_volume_are_one_volume(
     assert held_out.by == "volume" and not training & validation
 
 
+def test_volumes_of_one_group_are_held_out_together(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    frame = write_pair(tmp_path, *head(seed=2), "frame")
+    other = write_pair(tmp_path, *head(seed=1), "b")
+    grouped = [example_of(*each, group="patient") for each in (files, frame)]
+    examples = load_examples([grouped[0], example_of(*other), grouped[1]])
+    assert examples.volumes == 2
+    # Both frames have the same slice numbers.
+    numbers = [each.number for each in examples.slices if each.volume == 0]
+    assert len(numbers) > len(set(numbers))
+    held_out = split(examples.slices, seed=0)
+    training, validation = (
+        {examples.slices[position].volume for position in part}
+        for part in (held_out.training, held_out.validation)
+    )
+    assert held_out.by == "volume" and not training & validation
+
+
 def test_a_label_of_another_volume_is_unknown(files: tuple[Path, Path], tmp_path: Path) -> None:
     volume, labelmap = head(values=(5, 7), seed=1)
     labelmap = replace(labelmap, names={5: "bright", 7: "another"})

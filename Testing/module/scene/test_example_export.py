@@ -302,7 +302,7 @@ def test_a_segmentation_of_surfaces_is_not_written_into(scene):
 
     volume = add_volume(values(), placement())
     segmentation = add_segmentation(volume, {"liver": box(SHAPE, **LIVER)})
-    model = SimpleNamespace(card=SimpleNamespace(labels=[]))
+    model = SimpleNamespace(name="none", card=SimpleNamespace(labels=[], channels=[]))
     assert ApplyRequest(model, [volume], segmentation).problem([]) == ""
     closed = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     segmentation.CreateClosedSurfaceRepresentation()

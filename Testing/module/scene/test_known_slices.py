@@ -78,7 +78,8 @@ def apply_job(volumes, examples, keep_known=True, meanwhile=lambda: None, **numb
     from SAMFineTuneLib.volumes import read_labelmap
 
     labels = [LabelCard(value=number, name=name) for name, number in numbers.items()]
-    model = SimpleNamespace(name="organs", path="organs", card=SimpleNamespace(labels=labels))
+    card = SimpleNamespace(labels=labels, channels=[])
+    model = SimpleNamespace(name="organs", path="organs", card=card)
     request = ApplyRequest(model, volumes, keepKnown=keep_known)
     job = request.job(SegmentationUndo(), examples, PaintedSlices(), lambda *_: None)
     # No worker is needed to see what it would be given.

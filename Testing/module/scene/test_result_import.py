@@ -86,15 +86,15 @@ def test_predictions_come_back_to_their_place(ijk_to_ras, target, tmp_path):
         assert np.allclose(segment_points(segmentation, "old"), old)
 
 
-@pytest.mark.parametrize("slab_bytes", [1, 500, 1 << 20])
+@pytest.mark.parametrize("slab_voxels", [1, 500, 1 << 20])
 def test_other_segments_keep_every_voxel_and_undo_is_one_step(
-    scene, tmp_path, slab_bytes, monkeypatch
+    scene, tmp_path, slab_voxels, monkeypatch
 ):
     from SAMFineTunePanel.jobs import result_import as scene_import
     from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
 
     # Large structures are written in several pieces.
-    monkeypatch.setattr(scene_import, "_SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr(scene_import, "_SLAB_VOXELS", slab_voxels)
     volume = add_volume(values(), placement((1, 1, 3)))
     drawn = {
         "bone": box(SHAPE, (2, 8), (4, 13), (3, 10)),
@@ -159,7 +159,7 @@ def test_surfaces_are_made_anew_once_for_a_whole_import(scene, tmp_path, monkeyp
     from SAMFineTunePanel.scene.structure_label import StructureLabel
     from SAMFineTunePanel.segment_editing.segmentation_undo import SegmentationUndo
 
-    monkeypatch.setattr(scene_import, "_SLAB_BYTES", 1)
+    monkeypatch.setattr(scene_import, "_SLAB_VOXELS", 1)
     volume = add_volume(values(), placement())
     segmentation = shown_in_3d(volume)
     settings = display_settings(segmentation)
@@ -201,7 +201,7 @@ def test_surfaces_come_back_when_an_import_ends_early(scene, tmp_path, monkeypat
     from SAMFineTunePanel.jobs import result_import as scene_import
     from SAMFineTunePanel.scene.structure_label import StructureLabel
 
-    monkeypatch.setattr(scene_import, "_SLAB_BYTES", 1)
+    monkeypatch.setattr(scene_import, "_SLAB_VOXELS", 1)
     volume = add_volume(values(), placement())
     segmentation = shown_in_3d(volume)
     settings = display_settings(segmentation)
