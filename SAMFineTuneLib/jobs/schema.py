@@ -449,8 +449,9 @@ class ApplyJob(_Record):
         "order, or one for all",
     )
     output: FilePath = Field(
-        description="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd; .png .tif .bmp for a picture; "
-        ".dcm for a DICOM volume: a DICOM segmentation that belongs to its series), or a folder, "
+        description="a file (.nii.gz .nii .nrrd .seg.nrrd .mha .mhd; .seq.nrrd for several frames; "
+        ".png .tif .bmp for a picture; .dcm for a DICOM volume: a DICOM segmentation that belongs "
+        "to its series), or a folder, "
         "as for several volumes"
     )
     uncertainty: FilePath | None = Field(

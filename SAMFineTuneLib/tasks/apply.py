@@ -32,6 +32,7 @@ from SAMFineTuneLib.volumes import (
     write_labelmap,
     write_volume,
 )
+from SAMFineTuneLib.volumes.decoded_once import decoded_once
 from SAMFineTuneLib.volumes.dicom.segmentation_writing import (
     check_dicom_output,
     rehearse,
@@ -54,6 +55,12 @@ def run_apply(
         InputError: anything in the job that cannot be used.
         Cancelled: the user asked to stop; finished volumes stay.
     """
+    # The headers of a DICOM folder are read once for grid, axis of time and voxels.
+    with decoded_once():
+        return _run(job, events, control)
+
+
+def _run(job: ApplyJob, events: EventWriter, control: Control) -> dict[str, Any]:
     device = choose_device(job.device)
     skipped: list[str] = []
     if job.image_list is not None:
@@ -65,8 +72,10 @@ def run_apply(
         Case(path, job.further_images(index), own)
         for index, (path, own) in enumerate(zip(job.volumes, chosen, strict=True))
     ]
-    grids = [read_grid(each.path, each.series) for each in cases]
-    axes = _time_axes(job, cases)
+    grids, axes = [], []
+    for case in cases:
+        axes.append(_time_axis(job, case))
+        grids.append(read_grid(case.path, case.series))
     outputs = outputs_of(job, grids, axes, events.warning)
     require_writable(job, outputs, grids, axes)
     segmenter, card = load_model(
@@ -162,19 +171,18 @@ def _require_labels_holdable(outputs: Sequence[Output], card: ModelCard) -> None
             require_labels_holdable(output.segmentation, largest)
 
 
-def _time_axes(job: ApplyJob, cases: Sequence[Case]) -> list[TimeAxis]:
-    """The axis of time of each volume, checked to have the chosen frames.
+def _time_axis(job: ApplyJob, case: Case) -> TimeAxis:
+    """The axis of time of a volume, checked to have the chosen frames.
 
     Raises:
-        InputError: a volume does not have them, or has several and comes from a list.
+        InputError: it does not have them.
     """
     # An image of a list has one frame, which is checked when it is read.
     if job.image_list is not None:
-        return [ONE_FRAME] * len(cases)
-    axes = [read_time(each.path, each.series) for each in cases]
-    for case, axis in zip(cases, axes, strict=True):
-        chosen_frames(case, axis, job.frames)
-    return axes
+        return ONE_FRAME
+    axis = read_time(case.path, case.series)
+    chosen_frames(case, axis, job.frames)
+    return axis
 
 
 def _progress(

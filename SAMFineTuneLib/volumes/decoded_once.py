@@ -1,9 +1,9 @@
-"""Keeps what was decoded of a file while a job reads frame after frame of it."""
+"""Keeps what was read of a file while a job reads frame after frame of it."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,14 +19,14 @@ _files: ContextVar[OrderedDict[Path, dict[str, Any]] | None] = ContextVar("files
 
 @contextmanager
 def decoded_once() -> Iterator[None]:
-    """Within this block files that must be decoded whole to read one frame are decoded once.
+    """Within this block headers of a DICOM folder are read once, and files for all their frames.
 
-    What was decoded of the four files that were used last stays in memory until the block ends.
+    A file that must be decoded whole to read one frame is kept as it was decoded. What was read of
+    the four files that were used last stays in memory until the block ends. A block within another
+    one knows what that one has read, and keeps the rest for itself.
     """
-    if _files.get() is not None:
-        yield
-        return
-    token = _files.set(OrderedDict())
+    before: Mapping[Path, dict[str, Any]] = _files.get() or {}
+    token = _files.set(OrderedDict((path, dict(found)) for path, found in before.items()))
     try:
         yield
     finally:

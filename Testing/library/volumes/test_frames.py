@@ -215,6 +215,9 @@ def test_a_packed_file_is_decoded_once_for_all_its_frames(tmp_path, monkeypatch)
             np.testing.assert_array_equal(
                 read_volume(path, frame=number).array, frames("f4")[number]
             )
+        # A block within another one knows what that has read.
+        with decoded_once():
+            read_volume(path, frame=0)
     assert scans == [path]
     read_volume(path, frame=0)
     assert scans == [path, path]
