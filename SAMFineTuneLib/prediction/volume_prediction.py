@@ -34,7 +34,8 @@ class Prediction:
         uncertainty: (k, j, i) float32 entropy of the class probabilities over its largest
             possible value: 0 certain, 1 every class equally likely. None unless asked for.
         slice_uncertainty: one figure for each slice along `axis`, in index order, as
-            `prediction.uncertainty` defines it: 0 where nothing is uncertain.
+            `prediction.uncertainty` defines it: 0 where nothing is uncertain, as on slices on which
+            every structure is known and which were not predicted.
         axis: along which the slices were cut.
     """
 
@@ -56,8 +57,9 @@ def predict_volume(
     """Segments every slice; beside the result, memory holds one batch.
 
     On known slices the structures are as the user drew them, and between drawn slices they are
-    as `BetweenSlices` computes them, which keeps two slices of each structure in memory. The
-    uncertainty is that of the model alone on every slice, including known ones.
+    as `BetweenSlices` computes them, which keeps two slices of each structure in memory. Slices on
+    which every structure is known, such as all beyond the ends of the only one, are not computed,
+    unless the uncertainty is asked for: it is that of the model alone on every slice.
 
     Args:
         segmenter: the tuned network, in eval mode.
@@ -65,7 +67,8 @@ def predict_volume(
         volume: any geometry.
         batch: slices at a time.
         with_uncertainty: whether to compute the entropy, too.
-        progress: called with the numbers of finished and of all slices; may raise to stop.
+        progress: called with the numbers of finished and of all slices; may raise to stop. Slices
+            that are not computed are counted in proportion, as the work advances.
         known: what the user has drawn in this volume. Structures that the model does not know are
             left out. Those drawn on slices along another axis are kept as they are drawn, but do
             not change the slices between them.
@@ -84,20 +87,30 @@ def predict_volume(
         if with_uncertainty
         else None
     )
-    in_doubt: list[float] = []
+    in_doubt = [0.0] * len(stack)
     known = [each for each in known if each.label in values]
+    settled = np.zeros(len(stack), bool) if with_uncertainty else _settled(known, values[1:], stack)
+    open_slices = np.flatnonzero(~settled).tolist()
 
-    def encode(numbers: range) -> FeatureState:
+    def encode(numbers: Sequence[int]) -> FeatureState:
         images = [window.apply(stack[number]) for number in numbers]
         return embed(segmenter.network, images, window, stack.pixel_spacing)
 
-    between = _between_slices(known, values, stack, segmenter.network.input_size, encode, progress)
-    for start in range(0, len(stack), batch):
-        progress(start, len(stack))
-        numbers = range(start, min(start + batch, len(stack)))
+    between = _between_slices(
+        known,
+        values,
+        stack,
+        segmenter.network.input_size,
+        encode,
+        lambda: progress(0, len(stack)),
+    )
+    for start in range(0, len(open_slices), batch):
+        progress(len(stack) * start // len(open_slices), len(stack))
+        numbers = open_slices[start : start + batch]
         state = encode(numbers)
         probabilities = probabilities_from(segmenter, state, stack.slice_shape, stack.pixel_spacing)
-        in_doubt += slice_uncertainty(probabilities)
+        for number, doubt in zip(numbers, slice_uncertainty(probabilities), strict=True):
+            in_doubt[number] = doubt
         for place, number in enumerate(numbers):
             if between is None:
                 found = probabilities[place].argmax(0).cpu().numpy()
@@ -122,13 +135,24 @@ def predict_volume(
     return Prediction(labelmap, entropies.array if entropies else None, in_doubt, axis)
 
 
+def _settled(
+    known: Sequence[KnownStructure], labels: NDArray[np.int64], stack: SliceStack
+) -> NDArray[np.bool_]:
+    """(slices,) bool, where every label is known along the stack's axis."""
+    settled = np.ones(len(stack), bool)
+    for label in labels:
+        own = [each.known for each in known if each.label == label and each.axis == stack.axis]
+        settled &= np.any(own, axis=0) if own else False
+    return settled
+
+
 def _between_slices(
     known: Sequence[KnownStructure],
     values: NDArray[np.int64],
     stack: SliceStack,
     size: int,
-    encode: Callable[[range], FeatureState],
-    progress: Callable[[int, int], None],
+    encode: Callable[[Sequence[int]], FeatureState],
+    report: Callable[[], None],
 ) -> BetweenSlices | None:
     """The segmentation between drawn slices; None where none is drawn along this axis."""
     structures = [each for each in known if each.axis == stack.axis]
@@ -136,8 +160,8 @@ def _between_slices(
         return None
 
     def features(number: int) -> FeatureState:
-        progress(0, len(stack))
-        return encode(range(number, number + 1))
+        report()
+        return encode([number])
 
     classes = [int(np.flatnonzero(values == each.label)[0]) for each in structures]
     rows, columns = stack.slice_shape

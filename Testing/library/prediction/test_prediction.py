@@ -21,6 +21,8 @@ from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy, sav
 from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.prediction import volume_prediction
+from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
+from SAMFineTuneLib.prediction.slice_prediction import embed
 from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty
 from SAMFineTuneLib.prediction.volume_prediction import (
     keep_largest_components,
@@ -28,6 +30,7 @@ from SAMFineTuneLib.prediction.volume_prediction import (
     slice_axis,
 )
 from SAMFineTuneLib.slices.intensity import IntensityWindow
+from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.training.fine_tuning import FineTuning
 from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import settle
@@ -257,6 +260,60 @@ def test_progress_is_told_and_may_stop_it(model: Model) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         predict_volume(*model, volume, 2, progress=stop)
+
+
+def drawn_head(model: Model, *labels: int) -> tuple[Volume, list[KnownStructure]]:
+    """Some labels drawn on two slices and absent from the first three on; the volume."""
+    volume, labelmap = head()
+    known = np.zeros(len(volume.array), bool)
+    known[[0, 1, 2, 4, 7]] = True
+    few = labelmap.array * np.isin(np.arange(len(known)), [4, 7])[:, None, None]
+    drawing = Drawing(SliceStack(few, volume.geometry, 0), known)
+    return volume, [KnownStructure(label, (drawing,)) for label in labels]
+
+
+def test_slices_on_which_everything_is_known_are_not_computed(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, known = drawn_head(model, 5, 52)
+    images: list[int] = []
+
+    def embedded(network: Any, pictures: list[Any], *more: Any) -> Any:
+        images.append(len(pictures))
+        return embed(network, pictures, *more)
+
+    monkeypatch.setattr(volume_prediction, "embed", embedded)
+    told: list[tuple[int, int]] = []
+    prediction = predict_volume(
+        *model, volume, 4, progress=lambda *numbers: told.append(numbers), known=known
+    )
+    slices = len(volume.array)
+    # The features of the two drawn slices are needed between them.
+    assert sum(images) == slices - 5 + 2
+    assert told[0] == (0, slices) and told[-1] == (slices, slices) and told == sorted(told)
+    figures = np.array(prediction.slice_uncertainty)
+    assert len(figures) == slices and not figures[[0, 1, 2, 4, 7]].any() and figures[5] > 0
+    images.clear()
+    everywhere = predict_volume(*model, volume, 4, with_uncertainty=True, known=known)
+    assert sum(images) == slices + 2 and everywhere.slice_uncertainty[4] > 0
+    assert np.array_equal(prediction.labelmap.array, everywhere.labelmap.array)
+    images.clear()
+    predict_volume(*model, volume, 4, known=known[:1])
+    assert sum(images) == slices + 2, "the other structure may be on any slice"
+
+
+def test_a_volume_that_is_drawn_whole_comes_back(model: Model) -> None:
+    volume, labelmap = head()
+    drawing = Drawing(
+        SliceStack(labelmap.array, volume.geometry, 0), np.ones(len(volume.array), bool)
+    )
+    known = [KnownStructure(label, (drawing,)) for label in (5, 52)]
+    told: list[tuple[int, int]] = []
+    prediction = predict_volume(
+        *model, volume, 4, progress=lambda *numbers: told.append(numbers), known=known
+    )
+    assert np.array_equal(prediction.labelmap.array, labelmap.array)
+    assert told == [(len(volume.array), len(volume.array))]
 
 
 def test_uncertainty_is_highest_at_outlines(model: Model) -> None:
