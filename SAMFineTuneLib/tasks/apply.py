@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.examples.image_list import one_frame_each, read_image_list
+from SAMFineTuneLib.examples.image_list import one_frame_each, read_image_list, unreadable_row
 from SAMFineTuneLib.image_endings import names_a_picture
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
@@ -56,8 +56,9 @@ def run_apply(
     """
     device = choose_device(job.device)
     skipped: list[str] = []
+    lines: dict[Path, int] = {}
     if job.image_list is not None:
-        job = _with_listed(job, job.image_list, events, control, skipped)
+        job, lines = _with_listed(job, job.image_list, events, control, skipped)
     _require_volumes(job)
     chosen = series_of_volumes(job.volumes, job.series)
     require_drawn(job.drawn, job.volumes, events.warning, chosen)
@@ -65,7 +66,10 @@ def run_apply(
         Case(path, job.further_images(index), own)
         for index, (path, own) in enumerate(zip(job.volumes, chosen, strict=True))
     ]
-    grids = [read_grid(each.path, each.series) for each in cases]
+    grids = []
+    for each in cases:
+        with _row_told(job, lines, each.path):
+            grids.append(read_grid(each.path, each.series))
     axes = _time_axes(job, cases)
     outputs = outputs_of(job, grids, axes, events.warning)
     require_writable(job, outputs, grids, axes)
@@ -90,7 +94,7 @@ def run_apply(
             results.append(apply_to_frames(segmentation, *film, output, progress))
             continue
         try:
-            with one_frame_each() if listed else nullcontext():
+            with _row_told(job, lines, case.path):
                 volume = segmentation.read(case)
         except InputError as error:
             if not job.skip_unreadable:
@@ -106,8 +110,10 @@ def run_apply(
 
 def _with_listed(
     job: ApplyJob, path: Path, events: EventWriter, control: Control, skipped: list[str]
-) -> ApplyJob:
-    """The job with the images of its list as volumes; those without a readable header are left out.
+) -> tuple[ApplyJob, dict[Path, int]]:
+    """The job with the images of its list as volumes, and the line of each.
+
+    Those without a readable header are left out where unreadable ones are to be skipped.
 
     Raises:
         InputError: the list cannot be used, or no image can be read, or one cannot and is not to
@@ -116,13 +122,15 @@ def _with_listed(
     listed = read_image_list(path, job.images, columns=1)
     for remark in listed.remarks:
         events.warning(remark)
-    volumes = [each.image.path for each in listed.pairs]
+    lines = {each.image.path: each.line for each in listed.pairs}
+    volumes = list(lines)
     if job.skip_unreadable:
         readable = []
         for volume in volumes:
             control.raise_if_cancelled()
             try:
-                read_grid(volume)
+                with _row_told(job, lines, volume):
+                    read_grid(volume)
             except InputError as error:
                 skipped.append(_skipped(error, events))
             else:
@@ -134,7 +142,20 @@ def _with_listed(
                 code="listed_unreadable",
             )
         volumes = readable
-    return job.model_copy(update={"volumes": volumes})
+    return job.model_copy(update={"volumes": volumes}), lines
+
+
+@contextmanager
+def _row_told(job: ApplyJob, lines: Mapping[Path, int], path: Path) -> Iterator[None]:
+    """Where an image of a list is read, names the row of one that cannot be used."""
+    if job.image_list is None:
+        yield
+        return
+    try:
+        with one_frame_each():
+            yield
+    except InputError as error:
+        raise unreadable_row(job.image_list, lines[path], error) from error
 
 
 def _skipped(error: InputError, events: EventWriter) -> str:

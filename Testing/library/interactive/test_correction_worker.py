@@ -48,7 +48,7 @@ from SAMFineTuneLib.volumes import read_volume, write_volume
 from SAMFineTuneLib.worker.events import Log
 from Testing.support.films import write_film
 from Testing.support.repository import REPOSITORY
-from Testing.support.synthetic_volumes import dsc, head
+from Testing.support.synthetic_volumes import dsc, geometry_of, head
 from Testing.support.tuned_starter import write_model
 
 VOLUME, LABELS = head()
@@ -221,6 +221,28 @@ def test_slices_of_another_axis_than_the_models_are_warned_of(tmp_path: Path, fi
     click = Point(at=(16, 24, 6))
     assert client.answer(FindMask(id=1, slice=24, prompts=(click,))).slices == [24]
     assert client.found[:, 24].any() and client.found[6, 24, 16] == 1
+
+
+@pytest.mark.parametrize("axis", [None, "sagittal"])
+@pytest.mark.parametrize("model", [False, True])
+def test_a_picture_is_corrected_whole(
+    model: bool, axis: str | None, tmp_path: Path, files: Path
+) -> None:
+    """Whatever the spacing of its rows, the model's axis, or the axis that is asked for."""
+    picture = np.ascontiguousarray(VOLUME.array[SLICE][:, None])
+    write_volume(
+        tmp_path / "picture.nrrd", picture, geometry_of(picture.shape, spacing=(2.5, 1.0, 2.0))
+    )
+    folder = session_folder(
+        tmp_path / "session",
+        tmp_path / "picture.nrrd",
+        model=files / "model.safetensors" if model else None,
+        axis=axis,
+    )
+    heard: list[Any] = []
+    CorrectionServer(folder, heard.append, lambda: [])
+    (ready,) = (each for each in heard if isinstance(each, Ready))
+    assert (ready.axis, ready.array_axis) == ("coronal", 1)
 
 
 BAD_REQUESTS = [
