@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from SAMFineTuneLib.errors import Cancelled, InputError
+from SAMFineTuneLib.examples.channel_names import order_warning
 from SAMFineTuneLib.geometry.axes import AXIS_NAMES, axis_name
 from SAMFineTuneLib.geometry.drawn_axis import only_slice_axis, stacking_axis
 from SAMFineTuneLib.interactive import mask_files
@@ -83,6 +84,10 @@ class CorrectionServer:
         if networks.card is not None:
             card, name = networks.card, settings.volume.name
             volume = as_expected(volume, card.normalisation, name, tuple(card.channels))
+            files = [settings.volume, *settings.channels]
+            doubt = order_warning(tuple(card.channels), files) if card.channels else ""
+            if doubt:
+                self._warn(doubt)
         for remark in volume.remarks:
             self._warn(remark)
         if networks.card is not None and networks.card.axis in AXIS_NAMES:

@@ -19,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from SAMFineTuneLib import finetune
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.interactive import mask_files
 from SAMFineTuneLib.interactive.client import serve_command
@@ -44,7 +45,7 @@ from SAMFineTuneLib.interactive.protocol import (
 )
 from SAMFineTuneLib.interactive.server import CorrectionServer
 from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
-from SAMFineTuneLib.volumes import read_volume, write_volume
+from SAMFineTuneLib.volumes import read_volume, write_labelmap, write_volume
 from SAMFineTuneLib.worker.events import Log
 from Testing.support.films import write_film
 from Testing.support.repository import REPOSITORY
@@ -243,6 +244,29 @@ def test_a_picture_is_corrected_whole(
     CorrectionServer(folder, heard.append, lambda: [])
     (ready,) = (each for each in heard if isinstance(each, Ready))
     assert (ready.axis, ready.array_axis) == ("coronal", 1)
+
+
+def test_two_images_in_each_others_place_are_told_of(tmp_path: Path) -> None:
+    volume, labels = head((4, 24, 24))
+    files = [tmp_path / f"{name}.nrrd" for name in ("t1", "flair")]
+    for number, file in enumerate(files):
+        write_volume(file, volume.array * (1 - 2 * number), volume.geometry)
+    write_labelmap(tmp_path / "l.seg.nrrd", labels)
+    model = tmp_path / "m.safetensors"
+    finetune(
+        [{"volume": files, "segmentation": tmp_path / "l.seg.nrrd"}],
+        model,
+        **{"steps": 1, "batch": 1, "input_size": 256, "weights": "random", "validation": "none"},
+    )
+    told = []
+    for number, order in enumerate((files, files[::-1])):
+        heard: list[Any] = []
+        folder = session_folder(
+            tmp_path / f"session{number}", order[0], channels=order[1:], model=model
+        )
+        CorrectionServer(folder, heard.append, lambda: [])
+        told.append([each.message for each in heard if isinstance(each, Log)])
+    assert told[0] == [] and len(told[1]) == 1 and "in the wrong order" in told[1][0]
 
 
 BAD_REQUESTS = [

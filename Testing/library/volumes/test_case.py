@@ -55,6 +55,12 @@ def test_what_an_image_does_not_cover_is_told(tmp_path: Path) -> None:
     assert any("b.nrrd covers 50% of a.nrrd" in each for each in volume.remarks)
 
 
+def test_an_image_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    paths = [written(tmp_path / f"{name}.nrrd", GRID) for name in "ab"]
+    with pytest.raises(InputError, match="named twice"):
+        read_case(paths[0], [paths[1], paths[0]])
+
+
 def test_pictures_lie_upon_each_other_pixel_by_pixel(tmp_path: Path) -> None:
     grey = np.random.default_rng(0).integers(0, 255, (20, 24), np.uint8)
     paths = [tmp_path / "a.png", tmp_path / "b.jpg", tmp_path / "c.png"]
