@@ -56,5 +56,17 @@ def swapped(names: Sequence[str], files: Sequence[Path]) -> tuple[int, int] | No
     return None
 
 
+def order_warning(names: Sequence[str], files: Sequence[Path]) -> str:
+    """That two images of a case seem to be in each other's place; "" where names do not say so."""
+    crossed = swapped(names, files)
+    if crossed is None:
+        return ""
+    told = " and ".join(files[each].name for each in crossed)
+    return (
+        f"{told} seem to be given in the wrong order: the model was tuned on "
+        f"{', '.join(names)}, in this order"
+    )
+
+
 def _words(path: Path) -> list[str]:
     return [word.lower() for word in _WORD.findall(volume_stem(path))]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ _DELIMITERS = ("\t", ";", ",", " ")
 _ASKING_AT_ONCE = 16
 _ROWS_OF_A_TASK = 500
 _MOST_NAMED = 10
+# By so many lines it is judged what separates the columns.
+_LINES_FOR_SEPARATOR = 20
 
 
 class FileStamp(NamedTuple):
@@ -109,13 +112,13 @@ def read_image_list(path: Path, images: Path | None = None, columns: int = 2) ->
 
 def _rows(path: Path, columns: int) -> list[_Row]:
     text = _text(path)
-    lines = text.splitlines()
-    first = next((line.strip() for line in lines if line.strip()), None)
-    if first is None:
+    written = (line.strip() for line in text.splitlines() if line.strip())
+    first = list(islice(written, _LINES_FOR_SEPARATOR))
+    if not first:
         raise InputError(
             f"the list {path} is empty", "Name an image and its mask on each line", code="bad_list"
         )
-    rows = list(_split(text, _delimiter(first, columns)))
+    rows = list(_split(path, text, _delimiter(first, columns)))
     if rows and _is_header(rows[0].cells[:columns]):
         del rows[0]
     if not rows:
@@ -149,28 +152,47 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _delimiter(line: str, columns: int) -> str:
-    """The separator that gives enough columns, or a comma, so that a quoted name is read."""
-    fitting = (each for each in _DELIMITERS if len(_cells(line, each)) >= max(2, columns))
-    found = next(fitting, ",")
+def _delimiter(lines: Sequence[str], columns: int) -> str:
+    """The separator that gives enough columns on most lines, so that one line at fault is told of.
+
+    A comma where none does, so that a quoted name is read.
+    """
+
+    def fits(delimiter: str) -> bool:
+        fitting = sum(len(_cells(line, delimiter)) >= max(2, columns) for line in lines)
+        return 2 * fitting > len(lines)
+
+    found = next(filter(fits, _DELIMITERS), ",")
     # In a list of images alone, blanks belong to the names.
     return "," if columns == 1 and found == " " else found
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    try:
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:
+        # The line is told of when the list is read.
+        return []
 
 
-def _split(text: str, delimiter: str) -> Iterator[_Row]:
+def _split(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
     stripped = "\n".join(line.strip(" \r") for line in text.splitlines())
     reader = csv.reader(io.StringIO(stripped), delimiter=delimiter, skipinitialspace=True)
+    before = 0
     try:
         for cells in reader:
+            if reader.line_num > before + 1:
+                raise InputError(
+                    f"{path.name}, line {before + 1}: a quotation mark is opened and not closed",
+                    "Close it on the same line, or take it away",
+                    code="bad_list",
+                )
+            before = reader.line_num
             if any(cell.strip() for cell in cells):
                 yield _Row(reader.line_num, tuple(cell.strip() for cell in cells))
     except csv.Error as error:
         raise InputError(
-            f"line {reader.line_num} of the list cannot be read: {error}",
+            f"{path.name}, line {reader.line_num} cannot be read: {error}",
             "Correct it there",
             code="bad_list",
         ) from error
@@ -259,6 +281,15 @@ def one_frame_each() -> Iterator[None]:
             "files of their own",
             code="frames_in_list",
         ) from error
+
+
+def unreadable_row(path: Path, line: int, error: InputError) -> InputError:
+    """What is told of a row of a list whose file cannot be used."""
+    return InputError(
+        f"{path.name}, line {line}: {error.message}",
+        f"{error.remedy}, take the row out of the list, or skip all rows that cannot be read",
+        code="listed_unreadable",
+    )
 
 
 def evenly_spread(count: int, most: int) -> list[int]:

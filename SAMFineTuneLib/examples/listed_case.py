@@ -9,7 +9,7 @@ import numpy as np
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.image_list import ListedPair, evenly_spread, one_frame_each
 from SAMFineTuneLib.examples.kept_slices import KnownSlice, most_empty
-from SAMFineTuneLib.geometry.drawn_axis import widest_axis
+from SAMFineTuneLib.geometry.drawn_axis import stacking_axis
 from SAMFineTuneLib.slices.expected_images import as_expected
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, VoxelSample, sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack, suggest_axis
@@ -128,7 +128,8 @@ def _onto(mask: Labelmap, volume: Volume, pair: ListedPair) -> Labelmap:
 
 
 def _axis(volume: Volume, mask: Labelmap) -> str:
-    if not mask.labels and widest_axis(volume.geometry.spacing[::-1]) is None:
+    grid = volume.geometry
+    if not mask.labels and stacking_axis(grid.shape, grid.spacing[::-1]) is None:
         return "axial"
     return suggest_axis(mask)
 

@@ -22,6 +22,7 @@ from SAMFineTuneLib.examples.image_list import (
     ListedPair,
     evenly_spread,
     read_image_list,
+    unreadable_row,
 )
 from SAMFineTuneLib.examples.listed_case import ListedCase, read_listed_case, read_listed_image
 from SAMFineTuneLib.examples.listed_labels import ListedLabels
@@ -217,7 +218,7 @@ def _prepare(
                 report(done, total)
                 if isinstance(read, InputError):
                     if not source.skip_unreadable:
-                        raise _unreadable(path, pair, read) from read
+                        raise unreadable_row(path, pair.line, read) from read
                     skipped.append(f"{path.name}, line {pair.line}: {read.message}")
                     continue
                 case, ready = read
@@ -295,14 +296,6 @@ def _read_all(
             yield first, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _unreadable(path: Path, pair: ListedPair, error: InputError) -> InputError:
-    return InputError(
-        f"{path.name}, line {pair.line}: {error.message}",
-        f"{error.remedy}, take the row out of the list, or skip all rows that cannot be read",
-        code="listed_unreadable",
-    )
 
 
 def _refuse_absent(wanted: Sequence[int], present: Sequence[int], path: Path) -> None:

@@ -11,7 +11,7 @@ from SAMFineTuneLib.examples.example import Example
 from SAMFineTuneLib.examples.example_frames import ExampleFrame
 from SAMFineTuneLib.examples.example_labels import LabelsOfExample
 from SAMFineTuneLib.examples.kept_slices import KnownSlice, kept_empty_slices, kept_slices
-from SAMFineTuneLib.geometry.drawn_axis import widest_axis
+from SAMFineTuneLib.geometry.drawn_axis import only_slice_axis, stacking_axis
 from SAMFineTuneLib.slices.expected_images import as_expected
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, VoxelSample, sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack, drawn_instead, suggest_axis
@@ -168,16 +168,21 @@ def _only(labelmap: Labelmap, labels: list[int]) -> Labelmap:
 
 def _axis(example: Example, volume: Volume, chosen: Labelmap, if_empty: str | None) -> str:
     """The axis to cut along; `if_empty` is given for an empty segmentation only."""
-    if example.axis != "auto":
+    grid = volume.geometry
+    if example.axis != "auto" and only_slice_axis(grid.shape) is None:
         return example.axis
-    widest = widest_axis(volume.geometry.spacing[::-1])
-    spacing_decides = widest is not None or 1 in volume.geometry.shape
-    if if_empty is not None and not spacing_decides:
+    grid_decides = stacking_axis(grid.shape, grid.spacing[::-1]) is not None
+    if if_empty is not None and not grid_decides:
         return if_empty
     return suggest_axis(chosen)
 
 
 def _axis_warnings(example: Example, axis: str, sparser: str | None) -> list[str]:
+    if example.axis not in ("auto", axis):
+        return [
+            f"{example.volume.name} is a single {axis} slice, which is not cut along the "
+            f"{example.axis} axis"
+        ]
     if sparser is None:
         return []
     return [

@@ -25,6 +25,28 @@ def widest_axis(spacing: Sequence[float]) -> int | None:
     return int(widest[0]) if len(widest) == 1 else None
 
 
+def only_slice_axis(size: Sequence[int]) -> int | None:
+    """The axis across a picture: the only one with a single voxel; None for other volumes.
+
+    Across any other axis a picture falls into lines.
+    """
+    single = [axis for axis, voxels in enumerate(size) if voxels == 1]
+    return single[0] if len(single) == 1 else None
+
+
+def stacking_axis(size: Sequence[int], spacing: Sequence[float]) -> int | None:
+    """The axis along which a volume's slices lie, by its grid alone.
+
+    That of its only slice, else the one with the largest spacing; None if several share it.
+
+    Args:
+        size: voxels along each axis.
+        spacing: mm between voxels along each axis.
+    """
+    only = only_slice_axis(size)
+    return widest_axis(spacing) if only is None else only
+
+
 def labelled_share(occupied: NDArray[np.integer]) -> float:
     """The share of labelled slices from the first to the last labelled one; 1 if none is labelled.
 

@@ -50,7 +50,8 @@ class SessionSettings(_Message):
         backbone: which backbone, if there is no model.
         checkpoint: file of the backbone's weights, if they are not in their usual place.
         axis: "axial", "coronal" or "sagittal"; None takes the model's axis or, without a model, the
-            axis along which the slices are thickest.
+            axis along which the slices are thickest. An image of a single slice is not cut along
+            another axis than its own, whatever is said here.
         device: "auto", "cpu", "cuda", "mps".
     """
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from SAMFineTuneLib.errors import Cancelled, InputError
+from SAMFineTuneLib.examples.channel_names import order_warning
 from SAMFineTuneLib.geometry.axes import AXIS_NAMES, axis_name
-from SAMFineTuneLib.geometry.drawn_axis import widest_axis
+from SAMFineTuneLib.geometry.drawn_axis import only_slice_axis, stacking_axis
 from SAMFineTuneLib.interactive import mask_files
 from SAMFineTuneLib.interactive.failure import failure_of
 from SAMFineTuneLib.interactive.networks import load_networks
@@ -78,15 +79,19 @@ class CorrectionServer:
         self._waiting: deque[Request] = deque()
         settings = read_settings(folder)
         volume = read_case(settings.volume, settings.channels, settings.series, settings.frame)
-        axis = settings.axis or _axis_of_thickest(volume.geometry)
+        axis = _axis_of(volume.geometry, settings.axis, None)
         networks = load_networks(settings, max(SliceStack.of(volume, axis).slice_shape))
         if networks.card is not None:
             card, name = networks.card, settings.volume.name
             volume = as_expected(volume, card.normalisation, name, tuple(card.channels))
+            files = [settings.volume, *settings.channels]
+            doubt = order_warning(tuple(card.channels), files) if card.channels else ""
+            if doubt:
+                self._warn(doubt)
         for remark in volume.remarks:
             self._warn(remark)
         if networks.card is not None and networks.card.axis in AXIS_NAMES:
-            axis = settings.axis or networks.card.axis
+            axis = _axis_of(volume.geometry, settings.axis, networks.card.axis)
             if axis != networks.card.axis:
                 self._warn(
                     f"the model was tuned on {networks.card.axis} slices; on {axis} ones its "
@@ -283,10 +288,14 @@ class CorrectionServer:
         self._send(Log(level="warning", message=text))
 
 
-def _axis_of_thickest(geometry: Geometry) -> str:
-    """The axis along which voxels lie farthest apart; axial if no single axis does."""
-    widest = widest_axis(geometry.spacing[::-1])
-    return "axial" if widest is None else axis_name(geometry, widest)
+def _axis_of(geometry: Geometry, wanted: str | None, of_model: str | None) -> str:
+    """That of a picture's only slice; else the one that is wanted, the model's, or the thickest."""
+    if only_slice_axis(geometry.shape) is None:
+        known = wanted or of_model
+        if known is not None:
+            return known
+    axis = stacking_axis(geometry.shape, geometry.spacing[::-1])
+    return "axial" if axis is None else axis_name(geometry, axis)
 
 
 def _id_in(line: str) -> int | None:

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.geometry.axes import AXIS_NAMES, axis_name
-from SAMFineTuneLib.geometry.drawn_axis import widest_axis
+from SAMFineTuneLib.geometry.drawn_axis import only_slice_axis, stacking_axis
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.models.model_file import ModelCard
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
@@ -170,11 +170,12 @@ def _between_slices(
 
 
 def slice_axis(card: ModelCard, volume: Volume) -> str:
-    """The axis along which a model cuts a volume."""
-    if card.axis in AXIS_NAMES:
+    """The axis along which a model cuts a volume; a picture is never cut, whatever its plane."""
+    geometry = volume.geometry
+    if card.axis in AXIS_NAMES and only_slice_axis(geometry.shape) is None:
         return card.axis
-    widest = widest_axis(volume.geometry.spacing[::-1])
-    return axis_name(volume.geometry, widest) if widest is not None else "axial"
+    axis = stacking_axis(geometry.shape, geometry.spacing[::-1])
+    return "axial" if axis is None else axis_name(geometry, axis)
 
 
 def keep_largest_components(labelmap: Labelmap) -> Labelmap:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.examples.image_list import one_frame_each, read_image_list
+from SAMFineTuneLib.examples.image_list import one_frame_each, read_image_list, unreadable_row
 from SAMFineTuneLib.image_endings import names_a_picture
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
@@ -63,8 +63,9 @@ def run_apply(
 def _run(job: ApplyJob, events: EventWriter, control: Control) -> dict[str, Any]:
     device = choose_device(job.device)
     skipped: list[str] = []
+    lines: dict[Path, int] = {}
     if job.image_list is not None:
-        job = _with_listed(job, job.image_list, events, control, skipped)
+        job, lines = _with_listed(job, job.image_list, events, control, skipped)
     _require_volumes(job)
     chosen = series_of_volumes(job.volumes, job.series)
     require_drawn(job.drawn, job.volumes, events.warning, chosen)
@@ -75,7 +76,8 @@ def _run(job: ApplyJob, events: EventWriter, control: Control) -> dict[str, Any]
     grids, axes = [], []
     for case in cases:
         axes.append(_time_axis(job, case))
-        grids.append(read_grid(case.path, case.series))
+        with _row_told(job, lines, case.path):
+            grids.append(read_grid(case.path, case.series))
     outputs = outputs_of(job, grids, axes, events.warning)
     require_writable(job, outputs, grids, axes)
     segmenter, card = load_model(
@@ -99,7 +101,7 @@ def _run(job: ApplyJob, events: EventWriter, control: Control) -> dict[str, Any]
             results.append(apply_to_frames(segmentation, *film, output, progress))
             continue
         try:
-            with one_frame_each() if listed else nullcontext():
+            with _row_told(job, lines, case.path):
                 volume = segmentation.read(case)
         except InputError as error:
             if not job.skip_unreadable:
@@ -115,8 +117,10 @@ def _run(job: ApplyJob, events: EventWriter, control: Control) -> dict[str, Any]
 
 def _with_listed(
     job: ApplyJob, path: Path, events: EventWriter, control: Control, skipped: list[str]
-) -> ApplyJob:
-    """The job with the images of its list as volumes; those without a readable header are left out.
+) -> tuple[ApplyJob, dict[Path, int]]:
+    """The job with the images of its list as volumes, and the line of each.
+
+    Those without a readable header are left out where unreadable ones are to be skipped.
 
     Raises:
         InputError: the list cannot be used, or no image can be read, or one cannot and is not to
@@ -125,13 +129,15 @@ def _with_listed(
     listed = read_image_list(path, job.images, columns=1)
     for remark in listed.remarks:
         events.warning(remark)
-    volumes = [each.image.path for each in listed.pairs]
+    lines = {each.image.path: each.line for each in listed.pairs}
+    volumes = list(lines)
     if job.skip_unreadable:
         readable = []
         for volume in volumes:
             control.raise_if_cancelled()
             try:
-                read_grid(volume)
+                with _row_told(job, lines, volume):
+                    read_grid(volume)
             except InputError as error:
                 skipped.append(_skipped(error, events))
             else:
@@ -143,7 +149,20 @@ def _with_listed(
                 code="listed_unreadable",
             )
         volumes = readable
-    return job.model_copy(update={"volumes": volumes})
+    return job.model_copy(update={"volumes": volumes}), lines
+
+
+@contextmanager
+def _row_told(job: ApplyJob, lines: Mapping[Path, int], path: Path) -> Iterator[None]:
+    """Where an image of a list is read, names the row of one that cannot be used."""
+    if job.image_list is None:
+        yield
+        return
+    try:
+        with one_frame_each():
+            yield
+    except InputError as error:
+        raise unreadable_row(job.image_list, lines[path], error) from error
 
 
 def _skipped(error: InputError, events: EventWriter) -> str:

@@ -83,10 +83,13 @@ def _frame_pairs(job: EvaluateJob, predicted: Path, true: Path) -> list[_FramePa
         return [_FramePair(each, each) for each in numbers]
     if of_reference.frames == 1 and job.frames and len(numbers) == 1:
         return [_FramePair(numbers[0], None)]
+    remedy = "Give a reference of as many frames"
+    if of_reference.frames == 1:
+        remedy += ", or choose the one frame that the reference shows"
     raise InputError(
         f"'{predicted}' has {counted(time.frames, 'frame')}, and its reference '{true}' "
         f"{counted(of_reference.frames, 'frame')}",
-        "Give a reference of as many frames, or choose the one frame that the reference shows",
+        remedy,
         code="other_frames",
     )
 

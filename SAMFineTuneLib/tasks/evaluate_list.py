@@ -15,7 +15,12 @@ from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.evaluation.label_numbers import in_numbers_of_reference
 from SAMFineTuneLib.evaluation.report import LabelScore, evaluate
-from SAMFineTuneLib.examples.image_list import ListedPair, one_frame_each, read_image_list
+from SAMFineTuneLib.examples.image_list import (
+    ListedPair,
+    one_frame_each,
+    read_image_list,
+    unreadable_row,
+)
 from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.image_endings import volume_stem
 from SAMFineTuneLib.jobs.control import Control
@@ -70,9 +75,7 @@ def run_evaluate_list(
                 scores, told = _scores(job, case)
         except InputError as error:
             if not job.skip_unreadable:
-                raise InputError(
-                    f"{path.name}, line {case.line}: {error.message}", error.remedy, error.code
-                ) from error
+                raise unreadable_row(path, case.line, error) from error
             skipped.append(f"{path.name}, line {case.line}: {error.message}")
             continue
         rows += [_Row(case.name, each) for each in scores]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from SAMFineTuneLib.examples.channel_names import swapped
+from SAMFineTuneLib.examples.channel_names import order_warning
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.schema import ApplyJob
 from SAMFineTuneLib.models.model_file import ModelCard
@@ -123,13 +123,9 @@ class VolumeSegmentation:
                 f"{name} from {own.name}" for name, own in zip(channels, files, strict=True)
             )
             self.log(f"the model takes {order}")
-        crossed = swapped(channels, files)
-        if crossed is not None:
-            names = " and ".join(files[each].name for each in crossed)
-            self.warn(
-                f"{names} seem to be given in the wrong order: the model was tuned on "
-                f"{', '.join(channels)}, in this order"
-            )
+        doubt = order_warning(channels, files)
+        if doubt:
+            self.warn(doubt)
 
 
 def drawn_slices(known: Sequence[KnownStructure]) -> int:

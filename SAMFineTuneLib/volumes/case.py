@@ -34,8 +34,9 @@ def read_case(
     """Reads a volume; with further images of the same case, all of them as one.
 
     The further images are resampled onto the grid of the first one, linearly. Where one of them
-    does not reach, it has its lowest value. Of images with an axis of time the same frame is read;
-    one without serves every frame of the others.
+    does not reach, it has its lowest value. Pictures are laid upon each other pixel by pixel. Of
+    images with an axis of time the same frame is read; one without serves every frame of the
+    others.
 
     Args:
         path: the first image, as for `read_volume`.
@@ -44,12 +45,19 @@ def read_case(
         frame: which frame, for an image with an axis of time.
 
     Raises:
-        InputError: as `read_volume`; a colour image among several; a further image that does not
-            lie over the first one, or has another number of frames.
+        InputError: as `read_volume`; an image that is named twice; a colour image among several; a
+            further image that does not lie over the first one, is a picture of another size, or has
+            another number of frames.
     """
     first = read_volume(path, series, frame)
     if not channels:
         return first
+    if len({each.absolute() for each in (path, *channels)}) <= len(channels):
+        raise InputError(
+            f"an image is named twice for the case of '{path}'",
+            "Name different images of the case",
+            code="same_image",
+        )
     others = [
         read_volume(each, frame=_frame_of_channel(each, path, series, frame)) for each in channels
     ]
@@ -91,11 +99,30 @@ def _frame_of_channel(
     return frame
 
 
+def _require_size(own_grid: Geometry, grid: Geometry, own: Path, first: Path) -> None:
+    """Refuses a picture that does not lie over the other image pixel by pixel.
+
+    A picture does not say where it lies, and the resolution that it may tell is one of printing.
+    """
+    if tuple(own_grid.size) == tuple(grid.size):
+        return
+    sizes = [" x ".join(map(str, each.size[: 2 + (each.size[2] > 1)])) for each in (own_grid, grid)]
+    raise InputError(
+        f"'{own}' has {sizes[0]} pixels and '{first}' has {sizes[1]}, and a picture does not say "
+        "where it lies",
+        "Give pictures of one size, in which each pixel shows the same place in all of them",
+        code="other_size",
+    )
+
+
 def _onto(
     image: Volume, grid: Geometry, own: Path, first: Path
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
     """An image (k, j, i) on another grid, and remarks of what it does not cover."""
     if image.geometry.same_as(grid, ON_GRID):
+        return image.array, ()
+    if image.geometry.is_picture or grid.is_picture:
+        _require_size(image.geometry, grid, own, first)
         return image.array, ()
     everywhere = np.ones(image.array.shape, np.uint8)
     covered = float(resampled(everywhere, image.geometry, grid).mean())

@@ -143,7 +143,8 @@ def _shape(volume: Path) -> tuple[int, int, int]:
     with volume.open("rb") as file:
         for line in file:
             if line.startswith(b"sizes: "):
-                i, j, k = map(int, line.split()[1:])
+                # Of colours, the first size is that of the values in a voxel.
+                i, j, k = map(int, line.split()[-3:])
                 return k, j, i
     raise ValueError(f"{volume} has no sizes")
 

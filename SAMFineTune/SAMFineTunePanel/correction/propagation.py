@@ -42,6 +42,7 @@ class Propagation:
     def between(self) -> None:
         """Fill the slices between accepted ones."""
         self._session.requireReady()
+        self._requireOtherSlices()
         accepted = self._session.slices.accepted
         if len(accepted) < 2 or max(accepted) - min(accepted) < len(accepted):
             raise ValueError(_("Accept two slices with others between them first."))
@@ -52,6 +53,7 @@ class Propagation:
         from SAMFineTuneLib.interactive.protocol import Propagate
 
         self._session.requireReady()
+        self._requireOtherSlices()
         self._requireReadiness()
         segment, worker = self._session.segment, self._session.worker
         accepted = sorted(self._session.slices.accepted)
@@ -82,6 +84,16 @@ class Propagation:
     def forget(self) -> None:
         """No answer is to be expected any more."""
         self.isRunning = False
+
+    def _requireOtherSlices(self) -> None:
+        """A picture has none."""
+        segment = self._session.segment
+        if segment.count == 1:
+            raise ValueError(
+                _("{volume} is a single slice: there is no other one to propagate to.").format(
+                    volume=segment.volume.GetName()
+                )
+            )
 
     def _requireReadiness(self) -> None:
         if self.isRunning:

@@ -139,7 +139,7 @@ def slicesOf(example: Example, painted: PaintedSlices) -> ExampleSlices:
         return ExampleSlices(problem=str(error))
     axes = {each: grid.voxelAxis(each) for each in ORIENTATIONS}
     orientation = example.orientation
-    if orientation not in ORIENTATIONS:
+    if orientation not in ORIENTATIONS or _isPicture(grid):
         orientation = _orientationDrawn(grid, axes, list(bySegment.values()))
     axis = axes[orientation]
     slices = ExampleSlices(
@@ -204,6 +204,13 @@ def _missing(example: Example) -> str:
             name=example.segmentation.GetName(), segment=", ".join(sorted(twice))
         )
     return ""
+
+
+def _isPicture(grid: VoxelGrid) -> bool:
+    """Whether there is a single slice; across any other axis it would fall into lines."""
+    from SAMFineTuneLib.geometry.drawn_axis import only_slice_axis
+
+    return only_slice_axis(grid.size) is not None
 
 
 def _orientationDrawn(grid: VoxelGrid, axes: dict[str, int], painted: list[list[np.ndarray]]) -> str:

@@ -108,6 +108,7 @@ def test_predictions_that_are_missing_or_do_not_fit(shell: Shell, tmp_path: Path
     refused = shell(*words)
     assert refused.code == 2
     assert "line 2" in refused.err and "different size" in refused.err
+    assert "--skip-unreadable" in refused.err
     done = shell(*words, "--skip-unreadable")
     assert done.code == 0
     assert (done.result["cases"], len(done.result["skipped"])) == (1, 1)
@@ -137,7 +138,8 @@ def test_all_images_of_a_list_are_segmented_and_then_measured(shell: Shell, tmp_
     words = ("apply", "--model", model, "--list", path, "--output", found, "--device", "cpu")
     refused = shell(*words)
     assert refused.code == 2
-    assert "p1.png" in refused.err
+    assert "line 2" in refused.err and "p1.png" in refused.err
+    assert "--skip-unreadable" in refused.err
     done = shell(*words, "--skip-unreadable")
     assert done.code == 0, done.err
     assert len(done.result["skipped"]) == 1

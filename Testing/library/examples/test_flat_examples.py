@@ -80,6 +80,13 @@ def test_a_slice_placed_in_space_is_cut_along_its_normal(tmp_path, spread):
     assert loaded.axis == {(0, 1): "axial", (1, 2): "sagittal", (0, 2): "coronal"}[spread]
 
 
+def test_an_axis_across_a_picture_is_not_followed(tmp_path):
+    example = in_colour(tmp_path, 0, RED).model_copy(update={"axis": "coronal"})
+    loaded = load_examples([example])
+    assert loaded.axis == "axial" and len(loaded.slices) == 1
+    assert any("not cut along the coronal axis" in each for each in loaded.warnings)
+
+
 def test_a_mask_of_another_size_is_refused(tmp_path):
     example = in_colour(tmp_path, 0, RED)
     Image.fromarray(MASK[:, :-1]).save(example.segmentation)

@@ -96,6 +96,8 @@ def test_a_row_that_is_named_twice_is_taken_once(folder: Path) -> None:
         ("i1.png,i1.png\n", "line 1: i1.png is its own mask"),
         (b"\xe4\xf6,m1.png\n", "not UTF-8"),
         ('"i1.png,m1.png\n' + "x" * 200_000, "cannot be read"),
+        ('i1.png,m1.png\ni2.png,"m2.png\ni3.png,m3.png\n', "line 2: a quotation mark is opened"),
+        ("# my list\ni1.png,m1.png\ni2.png,m2.png\n", "line 1: a column is missing"),
     ],
 )
 def test_lists_that_are_refused(text: str | bytes, told: str, folder: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from SAMFineTuneLib import finetune
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.interactive import mask_files
 from SAMFineTuneLib.interactive.client import serve_command
@@ -44,11 +45,11 @@ from SAMFineTuneLib.interactive.protocol import (
 )
 from SAMFineTuneLib.interactive.server import CorrectionServer
 from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
-from SAMFineTuneLib.volumes import read_volume, write_volume
+from SAMFineTuneLib.volumes import read_volume, write_labelmap, write_volume
 from SAMFineTuneLib.worker.events import Log
 from Testing.support.films import write_film
 from Testing.support.repository import REPOSITORY
-from Testing.support.synthetic_volumes import dsc, head
+from Testing.support.synthetic_volumes import dsc, geometry_of, head
 from Testing.support.tuned_starter import write_model
 
 VOLUME, LABELS = head()
@@ -221,6 +222,51 @@ def test_slices_of_another_axis_than_the_models_are_warned_of(tmp_path: Path, fi
     click = Point(at=(16, 24, 6))
     assert client.answer(FindMask(id=1, slice=24, prompts=(click,))).slices == [24]
     assert client.found[:, 24].any() and client.found[6, 24, 16] == 1
+
+
+@pytest.mark.parametrize("axis", [None, "sagittal"])
+@pytest.mark.parametrize("model", [False, True])
+def test_a_picture_is_corrected_whole(
+    model: bool, axis: str | None, tmp_path: Path, files: Path
+) -> None:
+    """Whatever the spacing of its rows, the model's axis, or the axis that is asked for."""
+    picture = np.ascontiguousarray(VOLUME.array[SLICE][:, None])
+    write_volume(
+        tmp_path / "picture.nrrd", picture, geometry_of(picture.shape, spacing=(2.5, 1.0, 2.0))
+    )
+    folder = session_folder(
+        tmp_path / "session",
+        tmp_path / "picture.nrrd",
+        model=files / "model.safetensors" if model else None,
+        axis=axis,
+    )
+    heard: list[Any] = []
+    CorrectionServer(folder, heard.append, lambda: [])
+    (ready,) = (each for each in heard if isinstance(each, Ready))
+    assert (ready.axis, ready.array_axis) == ("coronal", 1)
+
+
+def test_two_images_in_each_others_place_are_told_of(tmp_path: Path) -> None:
+    volume, labels = head((4, 24, 24))
+    files = [tmp_path / f"{name}.nrrd" for name in ("t1", "flair")]
+    for number, file in enumerate(files):
+        write_volume(file, volume.array * (1 - 2 * number), volume.geometry)
+    write_labelmap(tmp_path / "l.seg.nrrd", labels)
+    model = tmp_path / "m.safetensors"
+    finetune(
+        [{"volume": files, "segmentation": tmp_path / "l.seg.nrrd"}],
+        model,
+        **{"steps": 1, "batch": 1, "input_size": 256, "weights": "random", "validation": "none"},
+    )
+    told = []
+    for number, order in enumerate((files, files[::-1])):
+        heard: list[Any] = []
+        folder = session_folder(
+            tmp_path / f"session{number}", order[0], channels=order[1:], model=model
+        )
+        CorrectionServer(folder, heard.append, lambda: [])
+        told.append([each.message for each in heard if isinstance(each, Log)])
+    assert told[0] == [] and len(told[1]) == 1 and "in the wrong order" in told[1][0]
 
 
 BAD_REQUESTS = [

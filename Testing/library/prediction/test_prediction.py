@@ -191,6 +191,19 @@ def test_the_widest_spacing_decides_where_the_model_saw_several_axes(model: Mode
     assert slice_axis(card, cube) == "axial"
 
 
+@pytest.mark.parametrize("axis", ["axial", "sagittal", WIDEST])
+@pytest.mark.parametrize(
+    ("shape", "own"),
+    [((1, 40, 48), "axial"), ((40, 1, 48), "coronal"), ((40, 48, 1), "sagittal")],
+)
+def test_a_picture_is_not_cut_into_lines(
+    shape: tuple[int, int, int], own: str, axis: str, model: Model
+) -> None:
+    # Its rows are farther apart than its columns, and than the slice that it has none of.
+    picture = Volume(np.zeros(shape, np.float32), geometry_of(shape, (1.5, 2.0, 1.0)))
+    assert slice_axis(model[1].model_copy(update={"axis": axis}), picture) == own
+
+
 def test_the_batch_does_not_change_the_result(model: Model) -> None:
     volume, _ = head(seed=3)
     one, four, all_at_once = (predict_volume(*model, volume, n, True) for n in (1, 5, 100))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.volumes import Geometry, write_volume
@@ -52,6 +53,28 @@ def test_what_an_image_does_not_cover_is_told(tmp_path: Path) -> None:
     assert np.allclose(volume.array[3:, ..., 1], ramp(GRID)[3:])
     assert (volume.array[:3, ..., 1] == 19).all()
     assert any("b.nrrd covers 50% of a.nrrd" in each for each in volume.remarks)
+
+
+def test_an_image_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    paths = [written(tmp_path / f"{name}.nrrd", GRID) for name in "ab"]
+    with pytest.raises(InputError, match="named twice"):
+        read_case(paths[0], [paths[1], paths[0]])
+
+
+def test_pictures_lie_upon_each_other_pixel_by_pixel(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (20, 24), np.uint8)
+    paths = [tmp_path / "a.png", tmp_path / "b.jpg", tmp_path / "c.png"]
+    Image.fromarray(grey).save(paths[0])
+    # A resolution for printing says nothing of what the picture shows.
+    Image.fromarray(255 - grey).save(paths[1], quality=100, dpi=(300, 300))
+    volume = read_case(paths[0], [paths[1]])
+    assert volume.images == 2
+    assert np.abs(volume.array[0, ..., 1].astype(int) - (255 - grey)).max() < 8
+    Image.fromarray(grey[:, :-1]).save(paths[2])
+    with pytest.raises(InputError, match=r"c\.png' has 23 x 20 pixels and .*a\.png' has 24 x 20"):
+        read_case(paths[0], [paths[2]])
+    with pytest.raises(InputError, match="does not say where it lies"):
+        read_case(written(tmp_path / "v.nrrd", GRID), [paths[0]])
 
 
 def test_images_of_other_places_and_colours_are_refused(tmp_path: Path) -> None:
