@@ -774,7 +774,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
         node = self.getParameterNode()
         model = model_named(node.applyModel) if node.applyModel else None
-        # Of a volume that was deleted nothing remains in the list.
+        # A volume that was deleted leaves an empty place in the list.
         volumes = [each for each in node.applyVolumes if each is not None]
         takesSeveral = model is not None and model.card is not None and bool(model.card.channels)
         return ApplyRequest(

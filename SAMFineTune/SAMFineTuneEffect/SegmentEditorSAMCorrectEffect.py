@@ -82,7 +82,7 @@ class SegmentEditorSAMCorrectEffect(AbstractScriptedSegmentEditorEffect):
             self.scriptedEffect.setParameter(_MODEL, self._options.chosenModel())
 
     def _model(self) -> str:
-        """Of the parameters; "" for the starter network, which is no parameter's value: Slicer does not keep it."""
+        """The model in the parameters; "" for the starter network, for which Slicer keeps no parameter."""
         return self.scriptedEffect.parameter(_MODEL) if self.scriptedEffect.parameterDefined(_MODEL) else ""
 
     def activate(self) -> None:

@@ -27,7 +27,7 @@ class Example:
     segmentation: vtkMRMLSegmentationNode
     # Further images of the same case, such as a FLAIR beside a T1; at most two, in one order in all examples.
     channels: list[vtkMRMLScalarVolumeNode]
-    # Of a volume that shows a sequence: index value of the item on which it was labelled; "" for the one in view.
+    # Index value of the item on which a volume that shows a sequence was labelled; "" for the one in view.
     frame: str = ""
     # The segments to learn; an empty list means all.
     segmentIDs: list[str]
@@ -75,7 +75,7 @@ class SAMFineTuneParameterNode:
     minutes: float = 0.0
     seed: int = 0
     startFrom: str = ""
-    # Of no account where there is a tuned model to start from.
+    # This does not count where there is a tuned model to start from.
     randomWeights: bool = False
     # Whether a second set of weights is tuned, for points and boxes.
     tuneForPrompts: bool = True

@@ -252,7 +252,7 @@ def _stamp(cell: str, place: Path) -> FileStamp | None:
     written = [cell] if os.sep == "\\" or "\\" not in cell else [cell, cell.replace("\\", "/")]
     for text in written:
         inside = place / text.lstrip("/\\")
-        # Of a hundred thousand names, few are absolute; the others need one path alone.
+        # Few of a hundred thousand names are absolute; the others need one path alone.
         may_be_absolute = text[0] in "/\\" or text[1:2] == ":"
         for path in (Path(text), inside) if may_be_absolute else (inside,):
             try:

@@ -65,7 +65,7 @@ class FeatureSums:
             fit: of the slice on the square.
         """
         shares = mask_shares(mask, fit)[0, 0]
-        # Of a structure smaller than a pixel, the pixel that it fills most counts as inside.
+        # Where a structure is smaller than a pixel, the pixel that it fills most counts as inside.
         shares = shares / shares.max()
         distance = ndimage.distance_transform_edt((shares < 0.1).numpy())
         near = torch.from_numpy(distance <= max(4.0, _AROUND * len(shares)))

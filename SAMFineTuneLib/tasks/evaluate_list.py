@@ -192,7 +192,7 @@ def _summary(rows: Sequence[_Row]) -> list[dict[str, Any]]:
         for figure in _FIGURES:
             values = [value for each in scores if (value := getattr(each, figure)) is not None]
             entry[f"mean_{figure}"] = float(np.mean(values)) if values else None
-            # Of the cases as a sample of all.
+            # The cases are a sample, hence one degree of freedom less.
             entry[f"sd_{figure}"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
         summary.append(entry)
     return summary

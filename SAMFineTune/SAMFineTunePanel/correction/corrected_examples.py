@@ -45,7 +45,7 @@ def addAcceptedSlices(logic: SAMFineTuneLogic, correction: Correction) -> str:
 
 
 def _indexOf(logic: SAMFineTuneLogic, segment: CorrectedSegment, frame: str) -> int | None:
-    """Of the example with this volume, at this frame, and this segmentation; None where there is none."""
+    """Index of the example with this volume, at this frame, and this segmentation; None where there is none."""
     for index, each in enumerate(logic.getParameterNode().examples):
         isPair = each.volume is segment.volume and each.segmentation is segment.segmentation
         if isPair and (each.frame or frame) == frame:

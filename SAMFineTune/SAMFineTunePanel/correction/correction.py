@@ -192,7 +192,7 @@ class Correction:
             self._propagation.clear()
 
     def startFrom(self, start: str) -> None:
-        """Where prompts start from, from now on and on the slice in view; see `open`.
+        """Choose the mask that prompts start from, from now on and on the slice in view; see `open`.
 
         Raises:
             ValueError: there is no such start.

@@ -137,7 +137,7 @@ class CorrectionSession:
 
     @property
     def processID(self) -> int:
-        """Of the worker; 0 when there is none."""
+        """The worker's process ID; 0 when there is none."""
         return self._openWorker.processID if self._openWorker is not None else 0
 
     # Opening and closing

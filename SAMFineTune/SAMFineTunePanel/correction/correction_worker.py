@@ -90,12 +90,12 @@ class CorrectionWorker:
 
     @property
     def processID(self) -> int:
-        """Of the worker; 0 when it does not run."""
+        """The worker's process ID; 0 when it does not run."""
         return self._transport.processID
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the volume's array (k, j, i), as it was read."""
+        """The shape of the volume's array (k, j, i), as it was read."""
         return self._about[0]
 
     @property

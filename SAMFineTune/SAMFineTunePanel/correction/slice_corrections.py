@@ -166,7 +166,7 @@ class SliceCorrections:
             self._slices[number] = begun
 
     def _begun(self, number: int, work: SliceCorrection) -> SliceCorrection:
-        """With the mask that prompts start from, and what the segment holds now."""
+        """The state of a slice with the mask that prompts start from, and what the segment holds now."""
         if number in self.propagated:
             propagated = self.propagated[number]
             return replace(work, start="given", given=propagated.mask, base=propagated.base)

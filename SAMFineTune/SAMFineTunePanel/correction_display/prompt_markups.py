@@ -110,7 +110,7 @@ class PromptMarkups(VTKObservationMixin):
     # From prompts to control points
 
     def _wanted(self) -> dict[str, list[tuple[int, int, np.ndarray]]]:
-        """Of each kind: index of the prompt, corner, where it lies."""
+        """The points of each kind: index of the prompt, corner, where it lies."""
         session = self._correction.session
         rasOf = session.segment.rasOf
         wanted: dict[str, list[tuple[int, int, np.ndarray]]] = {POSITIVE: [], NEGATIVE: [], BOX: []}

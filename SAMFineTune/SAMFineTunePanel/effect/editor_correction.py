@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Volume, segmentation and ID of the segment that are selected in the editor.
 Selected = tuple[slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLSegmentationNode, str]
 
-# Of a control point that can be taken hold of, in pixels.
+# How near a click must come to a control point to take hold of it, in pixels.
 _REACH = 8.0
 
 

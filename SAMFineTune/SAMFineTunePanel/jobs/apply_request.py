@@ -338,7 +338,7 @@ class ApplyRequest:
         return made
 
     def _nameOf(self, volume: Any) -> str:
-        """Of a new segmentation."""
+        """The name of a new segmentation."""
         model, _card = self._usableModel()
         return _("{volume} {model}").format(volume=volume.GetName(), model=model.name)
 

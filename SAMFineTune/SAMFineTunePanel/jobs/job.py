@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from SAMFineTuneLib.jobs.worker_output import Outcome
     from SAMFineTuneLib.worker.events import Event, Log, Preview, Progress
 
-# Of work on the scene at a time; Slicer draws and listens in between.
+# So long is the scene worked on at a time; Slicer draws and listens in between.
 _PIECE_S = 0.012
 _KEPT_LOG_LINES = 2000
 
@@ -134,7 +134,7 @@ class Job:
 
     @property
     def processID(self) -> int:
-        """Of the worker; 0 when there is none."""
+        """The worker's process ID; 0 when there is none."""
         return self._process.processID if self._process is not None else 0
 
     def addListener(self, listener: Callable[[Job, str], None]) -> None:

@@ -8,7 +8,7 @@ import slicer
 
 
 class PlaceMode(NamedTuple):
-    """Into which node of markups clicks place points, and whether more than one of them does."""
+    """The node of markups into which clicks place points, and whether more than one click does."""
 
     className: str | None
     nodeID: str | None
@@ -16,7 +16,7 @@ class PlaceMode(NamedTuple):
 
     @classmethod
     def now(cls) -> PlaceMode:
-        """As it is at present."""
+        """The place mode at present."""
         logic = slicer.app.applicationLogic()
         selection = logic.GetSelectionNode()
         return cls(

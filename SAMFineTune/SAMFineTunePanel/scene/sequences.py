@@ -37,7 +37,7 @@ class NodeSequence:
 
     @property
     def indexValues(self) -> list[str]:
-        """Of all items, in their order."""
+        """The index values of all items, in their order."""
         return [self.sequence.GetNthIndexValue(number) for number in range(self.count)]
 
     @property

@@ -9,7 +9,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-# Of directions that should be at right angles, and of lattices that should be the same (in voxels).
+# How far directions may be off right angles, and lattices that should be the same from each other (in voxels).
 _TOLERANCE = 1e-3
 
 # Grey levels, colours, and colours with an opacity.
@@ -37,7 +37,7 @@ class VoxelGrid:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of a numpy array on this grid: (k, j, i)."""
+        """The shape of a numpy array on this grid: (k, j, i)."""
         return self.size[::-1]
 
     @property

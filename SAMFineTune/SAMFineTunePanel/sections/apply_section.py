@@ -38,7 +38,7 @@ class ApplySection(PanelSection):
     def __init__(self, logic: SAMFineTuneLogic) -> None:
         super().__init__(logic)
         self._job: Job | None = None
-        # Of the tuned models that can be used, by name.
+        # The cards of the tuned models that can be used, by name.
         self._cards: dict[str, ModelCard] = {}
         self._results: list[slicer.vtkMRMLSegmentationNode] = []
         self._view = JobView(self.ui.progressBar, self.ui.statusLabel, self.ui.errorLabel, self.ui.logEdit)

@@ -95,7 +95,7 @@ class ExamplesSection(PanelSection):
 
     def setParameterNode(self, node: SAMFineTuneParameterNode | None) -> None:
         if node is None:
-            # Of the scene nothing is kept, so that its nodes are freed when it is closed.
+            # Nothing of the scene is kept, so that its nodes are freed when it is closed.
             self._paintTimer.stop()
             self._observeSegmentations([])
             self._observeBrowsers(set())
@@ -290,7 +290,7 @@ class ExamplesSection(PanelSection):
         showText(self.ui.labelledLabel, _labelledText(slices))
 
     def _showFrame(self, example: Example) -> None:
-        """Of a volume that shows a sequence, the frame that was labelled; a button takes the one in view."""
+        """Shows which frame of a sequence was labelled; a button takes the one in view."""
         sequence = sequenceOf(example.volume)
         for widget in (self.ui.frameLabel, self.ui.frameTextLabel, self.ui.currentFrameButton):
             widget.visible = sequence is not None or bool(example.frame)

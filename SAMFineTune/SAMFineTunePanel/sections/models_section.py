@@ -130,7 +130,7 @@ class ModelsSection(PanelSection):
             self.widget, _("Export a tuned model"), f"{model.name}{_SUFFIX}", _fileFilter()
         )
         if path:
-            # Of the name without it the dialog has asked whether a file may be replaced.
+            # The dialog has asked whether a file may be replaced only if the name that was typed ends so.
             wasAsked = path.lower().endswith(_SUFFIX)
             path = path if wasAsked else path + _SUFFIX
             self._try(

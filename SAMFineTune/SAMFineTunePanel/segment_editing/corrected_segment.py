@@ -24,7 +24,7 @@ Ras = Iterable[float]
 # Voxel indices (i, j, k), not rounded.
 Place = tuple[float, float, float]
 
-# Of a box, in voxels: a little more than the worker asks for, which would refuse all prompts beside it too.
+# The shortest side of a box, in voxels: a little more than the worker asks for, which would refuse all prompts.
 _LEAST_SIDE = 1.001
 
 

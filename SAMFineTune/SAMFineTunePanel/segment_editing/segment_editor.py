@@ -36,7 +36,7 @@ def slicersEditor(segmentationNode: slicer.vtkMRMLSegmentationNode) -> SegmentEd
 
 
 def _stateSaver(segmentationNode: slicer.vtkMRMLSegmentationNode) -> Callable[[], None]:
-    """Of the module's widget, when it has been opened and edits this segmentation."""
+    """Saves a state for undo in the Segment Editor's own widget, if it is open on this segmentation."""
     widget = getattr(slicer.modules, "SegmentEditorWidget", None)
     editor = getattr(widget, "editor", None)
     if editor is None or editor.segmentationNodeID() != segmentationNode.GetID():

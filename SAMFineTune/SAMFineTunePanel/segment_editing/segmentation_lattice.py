@@ -16,7 +16,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from SAMFineTunePanel.scene.segment_voxels import BINARY_LABELMAP
 from SAMFineTunePanel.scene.voxel_grid import Box, VoxelGrid, voxelOffset
 
-# Of a voxel: centres half-way between two voxels all go the same way, whatever the rounding errors.
+# Half a voxel and a little: centres half-way between two voxels all go the same way, whatever the rounding errors.
 _HALF = 0.5 + 1e-6
 
 

@@ -57,7 +57,7 @@ def _times(segmentation: slicer.vtkSegmentation) -> dict[str, tuple[int, int]]:
 
 
 def _checksum(segment: slicer.vtkSegment) -> bytes:
-    """Of which voxels a segment holds and where they lie; not of the labelmap that holds them."""
+    """A checksum of which voxels a segment holds and where they lie, whatever labelmap holds them."""
     image = segment.GetRepresentation(BINARY_LABELMAP)
     found = hashlib.blake2b(digest_size=16)
     if image is None:

@@ -34,7 +34,7 @@ class QProcessTransport:
 
     @property
     def processID(self) -> int:
-        """Of the process, or of the launcher that it runs behind; 0 when it does not run."""
+        """The ID of the process, or of the launcher that it runs behind; 0 when it does not run."""
         return self._run.processID if self._run is not None else 0
 
     @property

@@ -34,7 +34,7 @@ class WorkerProcess:
 
     @property
     def processID(self) -> int:
-        """Of the worker, or of the launcher that it runs behind; 0 when it does not run."""
+        """The ID of the worker, or of the launcher that it runs behind; 0 when it does not run."""
         return self._transport.processID
 
     def start(self) -> None:
