@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from SAMFineTuneLib.errors import told_of
 from SAMFineTuneLib.examples.example import Example
 from SAMFineTuneLib.examples.example_frames import ExampleFrame
 from SAMFineTuneLib.examples.example_labels import LabelsOfExample
@@ -126,7 +127,8 @@ def open_example(
     present = labelmap.labels
     labels = _labels_to_learn(example, present)
     names = named_labels(labelmap, example.label_names)
-    labelmap = labelmap_onto(labelmap, volume.geometry, empty_anywhere=True)
+    with told_of(example.segmentation.name):
+        labelmap = labelmap_onto(labelmap, volume.geometry, empty_anywhere=True)
     chosen = _only(labelmap, labels or [])
     axis = _axis(example, volume, chosen, None if present else axis_if_empty)
     images, masks = SliceStack.of(volume, axis), SliceStack.of(labelmap, axis)
