@@ -27,7 +27,7 @@ from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, SEGMENTATION_ENDINGS
-from SAMFineTuneLib.jobs.cases import case_apart, cases_apart
+from SAMFineTuneLib.jobs.cases import MOST_IMAGES, case_apart, cases_apart
 from SAMFineTuneLib.networks.spec import BackboneName
 from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.training.presets import Preset
@@ -153,7 +153,7 @@ Frame = Annotated[int, Field(ge=0)]
 Frames = Annotated[list[int], _numbers_or(minimum=0)]
 Series = Annotated[str, PlainValidator(_check_series)]
 # The networks have three input channels, and the first image of a case is one of them.
-Channels = Annotated[list[FilePath], Field(max_length=2)]
+Channels = Annotated[list[FilePath], Field(max_length=MOST_IMAGES - 1)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 # The largest values that make sense: a fine-tune of a month, and batches for the largest GPUs.
@@ -840,6 +840,11 @@ def _rule(fault: Any) -> str:
         return "It must be auto, cpu, cuda, cuda:NUMBER or mps"
     if str(fault["type"]).startswith("union_tag"):
         return f"It must be one of {', '.join(_KINDS)}"
+    if str(fault["type"]) == "too_long":
+        allowed = fault["ctx"]
+        return (
+            f"It should have at most {allowed['max_length']} items, not {allowed['actual_length']}"
+        )
     rule = str(fault["msg"]).removeprefix("Value error, ")
     if rule.startswith("Input should "):
         return "It should " + rule.removeprefix("Input should ")
