@@ -841,10 +841,8 @@ def _rule(fault: Any) -> str:
     if str(fault["type"]).startswith("union_tag"):
         return f"It must be one of {', '.join(_KINDS)}"
     if str(fault["type"]) == "too_long":
-        allowed = fault["ctx"]
-        return (
-            f"It should have at most {allowed['max_length']} items, not {allowed['actual_length']}"
-        )
+        most, found = (fault["ctx"][name] for name in ("max_length", "actual_length"))
+        return f"It should have at most {most} items, not {found}"
     rule = str(fault["msg"]).removeprefix("Value error, ")
     if rule.startswith("Input should "):
         return "It should " + rule.removeprefix("Input should ")

@@ -45,9 +45,9 @@ def read_case(
         frame: which frame, for an image with an axis of time.
 
     Raises:
-        InputError: as `read_volume`; too many images, or one that is named twice; a colour image among several; a
-            further image that does not lie over the first one, is a picture of another size, or has
-            another number of frames.
+        InputError: as `read_volume`; too many images, or one that is named twice; a colour image
+            among several; a further image that does not lie over the first one, is a picture of
+            another size, or has another number of frames.
     """
     if len(channels) >= MOST_IMAGES:
         raise InputError(
