@@ -135,6 +135,8 @@ def open_example(
     # A number that no voxel has stands for all labels.
     asked = [1] if labels is None else labels
     knowledge = example.slice_knowledge
+    with told_of(example.volume.name):
+        sample = sample_voxels(volume)
     return OpenedExample(
         example=example,
         labels=labels,
@@ -145,7 +147,7 @@ def open_example(
         slices=kept_slices(images, masks, asked, knowledge)
         if present
         else kept_empty_slices(images, masks, asked, knowledge, most_if_empty),
-        sample=sample_voxels(volume),
+        sample=sample,
         warnings=[
             *volume.remarks,
             *labelmap.remarks,
