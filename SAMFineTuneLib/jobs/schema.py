@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -630,14 +631,14 @@ def names_a_dicom_segmentation(path: Path) -> bool:
 def make_job(
     job_type: type[AnyJob],
     fields: Mapping[str, Any],
-    field_name: Callable[[str], str] = lambda field: f'field "{field}"',
+    field_name: Callable[[str], str] | None = None,
 ) -> AnyJob:
     """A checked job from its fields.
 
     Args:
         job_type: FinetuneJob, ApplyJob, EvaluateJob or CheckpointJob.
         fields: the job's fields; missing ones take their defaults.
-        field_name: how messages name a field.
+        field_name: how messages name a field; None says field "name".
 
     Raises:
         InputError: naming the first field that does not fit.
@@ -645,7 +646,8 @@ def make_job(
     try:
         return job_type.model_validate(cases_apart(fields))
     except ValidationError as error:
-        raise _input_error(error, job_type, field_name) from error
+        named = field_name or (lambda field: f'field "{field}"')
+        raise _input_error(error, job_type, named, in_rules=field_name) from error
 
 
 def read_examples(path: Path, defaults: Mapping[str, Any]) -> list[Example]:
@@ -793,9 +795,19 @@ def _refuse_newer(version: object, path: Path) -> None:
 
 
 def _input_error(
-    error: ValidationError, model: type[BaseModel] | None, field_name: Callable[[str], str]
+    error: ValidationError,
+    model: type[BaseModel] | None,
+    field_name: Callable[[str], str],
+    in_rules: Callable[[str], str] | None = None,
 ) -> InputError:
-    """One line for the first fault: which field, what was found, what is allowed."""
+    """One line for the first fault: which field, what was found, what is allowed.
+
+    Args:
+        error: what pydantic found.
+        model: the kind of job, or the example.
+        field_name: how the field at fault is named.
+        in_rules: how a rule of several fields names each of them; None for its name in quotes.
+    """
     faults = error.errors(include_url=False)
     fault = faults[0]
     steps = [step for step in fault["loc"] if step not in _KINDS]
@@ -810,7 +822,11 @@ def _input_error(
         return InputError(f"{name} is unknown{more}", remedy, code="bad_job")
     if kind in ("missing", "union_tag_not_found"):
         return InputError(f"{name} is missing{more}", "Add it", code="bad_job")
-    return InputError(_found(name, fault, field) + more, _rule(fault), code="bad_job")
+    rule = _rule(fault)
+    if not field and model is not None and in_rules is not None:
+        known = "|".join(model.model_fields)
+        rule = re.sub(f'"({known})"', lambda found: in_rules(found[1]), rule)
+    return InputError(_found(name, fault, field) + more, rule, code="bad_job")
 
 
 def _dotted(steps: list[int | str]) -> str:
