@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from SAMFineTuneLib.device import choose_device
+from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.evaluation.report import Report
 from SAMFineTuneLib.evaluation.report import evaluate as _measure
 from SAMFineTuneLib.evaluation.surface import TOLERANCE_MM
@@ -154,6 +155,15 @@ def _volume_of(volume: Volume | FilePath | Sequence[FilePath], frame: int | None
         return volume
     if isinstance(volume, str | os.PathLike):
         return read_volume(volume, frame=frame)
+    if not isinstance(volume, Sequence) or not volume:
+        raise InputError(
+            "no image is named to be segmented"
+            if isinstance(volume, Sequence)
+            else f"{type(volume).__name__} is neither a volume nor a file",
+            "Give a volume, its file, or the files of all images of a case; an array becomes a "
+            "volume by Volume(array, geometry), which says where it lies",
+            code="no_image",
+        )
     first, *further = (Path(each) for each in volume)
     return read_case(first, further, frame=frame)
 
@@ -161,6 +171,12 @@ def _volume_of(volume: Volume | FilePath | Sequence[FilePath], frame: int | None
 def _fields_of(example: ExampleFiles) -> dict[str, Any]:
     if isinstance(example, Mapping):
         return dict(example)
+    if isinstance(example, str | os.PathLike) or len(example) != 2:
+        raise InputError(
+            f"an example is a volume and its segmentation, which {example!r} is not",
+            "Give a pair of files, or a mapping with the fields of an example",
+            code="bad_example",
+        )
     volume, segmentation = example
     images = [volume] if isinstance(volume, str | os.PathLike) else volume
     return {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 Fact = str | int | float
 
 
@@ -27,6 +30,17 @@ class InputError(Exception):
             for name, fact in facts.items()
         }
         super().__init__(f"{self.message}. {self.remedy}" if self.remedy else self.message)
+
+
+@contextmanager
+def told_of(name: str) -> Iterator[None]:
+    """Puts the name of a file before what is told of it in the block; it may be one of many."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            f"{name}: {error.message}", error.remedy, error.code, **error.facts
+        ) from error
 
 
 class Cancelled(Exception):

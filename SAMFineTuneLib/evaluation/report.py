@@ -15,6 +15,7 @@ from SAMFineTuneLib.evaluation.overlap import dice, iou_of
 from SAMFineTuneLib.evaluation.sheared_masks import straightened
 from SAMFineTuneLib.evaluation.surface import TOLERANCE_MM, hausdorff_95, surface_dice
 from SAMFineTuneLib.geometry.axes import AXIS_NAMES, array_axis
+from SAMFineTuneLib.geometry.drawn_axis import only_slice_axis
 from SAMFineTuneLib.volumes import Geometry, Labelmap, labelmap_onto
 from SAMFineTuneLib.volumes.pictures.fitting import fits_by_pixels
 
@@ -117,7 +118,7 @@ def evaluate(
     chosen = None if slices is None else _chosen_slices(geometry, axis, slices)
     if chosen is None:
         wanted = _wanted(labels, {*prediction.labels, *reference.labels})
-        across = _only_slice_along(geometry)
+        across = only_slice_axis(geometry.shape)
         scores = [
             _in_volume(predicted, true, label, geometry, tolerance_mm)
             if across is None
@@ -193,12 +194,6 @@ def _in_slices(
         (one, other), spacing = straightened(slices, edges)
         distances.add(one, other, spacing)
     return dice(predicted, true), distances.nsd, distances.hd95_mm
-
-
-def _only_slice_along(geometry: Geometry) -> int | None:
-    """The axis of the array along which the volume has a single voxel, if it is just one axis."""
-    single = [axis for axis, length in enumerate(geometry.shape) if length == 1]
-    return single[0] if len(single) == 1 else None
 
 
 def _edges(geometry: Geometry) -> NDArray[np.float64]:

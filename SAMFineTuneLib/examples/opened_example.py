@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from SAMFineTuneLib.errors import told_of
 from SAMFineTuneLib.examples.example import Example
 from SAMFineTuneLib.examples.example_frames import ExampleFrame
 from SAMFineTuneLib.examples.example_labels import LabelsOfExample
@@ -126,13 +127,16 @@ def open_example(
     present = labelmap.labels
     labels = _labels_to_learn(example, present)
     names = named_labels(labelmap, example.label_names)
-    labelmap = labelmap_onto(labelmap, volume.geometry, empty_anywhere=True)
+    with told_of(example.segmentation.name):
+        labelmap = labelmap_onto(labelmap, volume.geometry, empty_anywhere=True)
     chosen = _only(labelmap, labels or [])
     axis = _axis(example, volume, chosen, None if present else axis_if_empty)
     images, masks = SliceStack.of(volume, axis), SliceStack.of(labelmap, axis)
     # A number that no voxel has stands for all labels.
     asked = [1] if labels is None else labels
     knowledge = example.slice_knowledge
+    with told_of(example.volume.name):
+        sample = sample_voxels(volume)
     return OpenedExample(
         example=example,
         labels=labels,
@@ -143,7 +147,7 @@ def open_example(
         slices=kept_slices(images, masks, asked, knowledge)
         if present
         else kept_empty_slices(images, masks, asked, knowledge, most_if_empty),
-        sample=sample_voxels(volume),
+        sample=sample,
         warnings=[
             *volume.remarks,
             *labelmap.remarks,

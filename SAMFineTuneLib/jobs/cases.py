@@ -7,6 +7,9 @@ from typing import Any
 
 from SAMFineTuneLib.errors import InputError
 
+# The networks have three input channels.
+MOST_IMAGES = 3
+
 
 def case_apart(fields: Mapping[str, Any], where: str = "an example") -> dict[str, Any]:
     """The fields of an example, in which `volume` may be the list of all images of the case.
@@ -16,13 +19,15 @@ def case_apart(fields: Mapping[str, Any], where: str = "an example") -> dict[str
         where: the example in messages.
 
     Raises:
-        InputError: further images are named in two ways, or the list is empty.
+        InputError: further images are named in two ways, or the list is empty or too long.
     """
     volume = fields.get("volume")
     if not isinstance(volume, list | tuple):
         return dict(fields)
     if not volume or fields.get("channels"):
         raise _twice(where, "volume")
+    if len(volume) > MOST_IMAGES:
+        raise _too_many(where, len(volume))
     return {**fields, "volume": volume[0], "channels": list(volume[1:])}
 
 
@@ -44,9 +49,20 @@ def cases_apart(fields: Mapping[str, Any]) -> dict[str, Any]:
         cases = [list(each) if isinstance(each, list | tuple) else [each] for each in volumes]
         if found.get("channels") or not all(cases):
             raise _twice("the job", "volumes")
+        most = max(map(len, cases))
+        if most > MOST_IMAGES:
+            raise _too_many("the job", most)
         found["volumes"] = [case[0] for case in cases]
         found["channels"] = [case[1:] for case in cases]
     return found
+
+
+def _too_many(where: str, count: int) -> InputError:
+    return InputError(
+        f"{where} names {count} images of one case",
+        f"Name {MOST_IMAGES} at most",
+        code="too_many_images",
+    )
 
 
 def _twice(where: str, field: str) -> InputError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -27,7 +28,7 @@ from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, SEGMENTATION_ENDINGS
-from SAMFineTuneLib.jobs.cases import case_apart, cases_apart
+from SAMFineTuneLib.jobs.cases import MOST_IMAGES, case_apart, cases_apart
 from SAMFineTuneLib.networks.spec import BackboneName
 from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.training.presets import Preset
@@ -153,7 +154,7 @@ Frame = Annotated[int, Field(ge=0)]
 Frames = Annotated[list[int], _numbers_or(minimum=0)]
 Series = Annotated[str, PlainValidator(_check_series)]
 # The networks have three input channels, and the first image of a case is one of them.
-Channels = Annotated[list[FilePath], Field(max_length=2)]
+Channels = Annotated[list[FilePath], Field(max_length=MOST_IMAGES - 1)]
 Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 # The largest values that make sense: a fine-tune of a month, and batches for the largest GPUs.
@@ -631,14 +632,14 @@ def names_a_dicom_segmentation(path: Path) -> bool:
 def make_job(
     job_type: type[AnyJob],
     fields: Mapping[str, Any],
-    field_name: Callable[[str], str] = lambda field: f'field "{field}"',
+    field_name: Callable[[str], str] | None = None,
 ) -> AnyJob:
     """A checked job from its fields.
 
     Args:
         job_type: FinetuneJob, ApplyJob, EvaluateJob or CheckpointJob.
         fields: the job's fields; missing ones take their defaults.
-        field_name: how messages name a field.
+        field_name: how messages name a field; None says field "name".
 
     Raises:
         InputError: naming the first field that does not fit.
@@ -646,7 +647,8 @@ def make_job(
     try:
         return job_type.model_validate(cases_apart(fields))
     except ValidationError as error:
-        raise _input_error(error, job_type, field_name) from error
+        named = field_name or (lambda field: f'field "{field}"')
+        raise _input_error(error, job_type, named, in_rules=field_name) from error
 
 
 def read_examples(path: Path, defaults: Mapping[str, Any]) -> list[Example]:
@@ -794,9 +796,19 @@ def _refuse_newer(version: object, path: Path) -> None:
 
 
 def _input_error(
-    error: ValidationError, model: type[BaseModel] | None, field_name: Callable[[str], str]
+    error: ValidationError,
+    model: type[BaseModel] | None,
+    field_name: Callable[[str], str],
+    in_rules: Callable[[str], str] | None = None,
 ) -> InputError:
-    """One line for the first fault: which field, what was found, what is allowed."""
+    """One line for the first fault: which field, what was found, what is allowed.
+
+    Args:
+        error: what pydantic found.
+        model: the kind of job, or the example.
+        field_name: how the field at fault is named.
+        in_rules: how a rule of several fields names each of them; None for its name in quotes.
+    """
     faults = error.errors(include_url=False)
     fault = faults[0]
     steps = [step for step in fault["loc"] if step not in _KINDS]
@@ -811,7 +823,11 @@ def _input_error(
         return InputError(f"{name} is unknown{more}", remedy, code="bad_job")
     if kind in ("missing", "union_tag_not_found"):
         return InputError(f"{name} is missing{more}", "Add it", code="bad_job")
-    return InputError(_found(name, fault, field) + more, _rule(fault), code="bad_job")
+    rule = _rule(fault)
+    if not field and model is not None and in_rules is not None:
+        known = "|".join(model.model_fields)
+        rule = re.sub(f'"({known})"', lambda found: in_rules(found[1]), rule)
+    return InputError(_found(name, fault, field) + more, rule, code="bad_job")
 
 
 def _dotted(steps: list[int | str]) -> str:
@@ -841,6 +857,9 @@ def _rule(fault: Any) -> str:
         return "It must be auto, cpu, cuda, cuda:NUMBER or mps"
     if str(fault["type"]).startswith("union_tag"):
         return f"It must be one of {', '.join(_KINDS)}"
+    if str(fault["type"]) == "too_long":
+        most, found = (fault["ctx"][name] for name in ("max_length", "actual_length"))
+        return f"It should have at most {most} items, not {found}"
     rule = str(fault["msg"]).removeprefix("Value error, ")
     if rule.startswith("Input should "):
         return "It should " + rule.removeprefix("Input should ")

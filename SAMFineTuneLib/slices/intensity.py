@@ -142,7 +142,7 @@ def _sample(array: np.ndarray, modality: str | None, called: str = "the volume")
     if low == high:
         raise InputError(
             f"{called} has the same value in every voxel",
-            "check that the right file was chosen and that it was exported whole",
+            "Check that the right file was chosen and that it was exported whole",
             code="constant_image",
         )
     if values.min() == values.max():

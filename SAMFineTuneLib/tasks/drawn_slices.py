@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.errors import InputError, told_of
 from SAMFineTuneLib.examples.example_frames import frames_of
 from SAMFineTuneLib.jobs.schema import Example
 from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
@@ -151,7 +151,8 @@ def _of_model(
         require_other_values(volume, labelmap, example.volume, example.segmentation)
     for remark in other_frame_of_reference(labelmap, example.segmentation, example.volume):
         warn(remark)
-    labelmap = labelmap_onto(labelmap, volume.geometry, empty_anywhere=True)
+    with told_of(example.segmentation.name):
+        labelmap = labelmap_onto(labelmap, volume.geometry, empty_anywhere=True)
     for remark in labelmap.remarks:
         warn(remark)
     if (

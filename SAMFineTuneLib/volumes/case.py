@@ -45,19 +45,25 @@ def read_case(
         frame: which frame, for an image with an axis of time.
 
     Raises:
-        InputError: as `read_volume`; an image that is named twice; a colour image among several; a
-            further image that does not lie over the first one, is a picture of another size, or has
-            another number of frames.
+        InputError: as `read_volume`; too many images, or one that is named twice; a colour image
+            among several; a further image that does not lie over the first one, is a picture of
+            another size, or has another number of frames.
     """
-    first = read_volume(path, series, frame)
-    if not channels:
-        return first
+    if len(channels) >= MOST_IMAGES:
+        raise InputError(
+            f"the case of '{path}' has {len(channels) + 1} images",
+            f"Name {MOST_IMAGES} at most",
+            code="too_many_images",
+        )
     if len({each.absolute() for each in (path, *channels)}) <= len(channels):
         raise InputError(
             f"an image is named twice for the case of '{path}'",
             "Name different images of the case",
             code="same_image",
         )
+    first = read_volume(path, series, frame)
+    if not channels:
+        return first
     others = [
         read_volume(each, frame=_frame_of_channel(each, path, series, frame)) for each in channels
     ]

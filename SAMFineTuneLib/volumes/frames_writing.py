@@ -167,9 +167,17 @@ def write_frames(
         compress: as for `write_volume`.
 
     Raises:
-        InputError: as `written_frames`; or the segmentations lie on different grids.
+        InputError: as `written_frames`; or there are no segmentations, or they lie on different
+            grids.
     """
-    first, path = labelmaps[0], Path(path)
+    path = Path(path)
+    if not labelmaps:
+        raise InputError(
+            f"there are no frames to write into '{path.name}'",
+            "Give a segmentation for each frame",
+            code="no_frames",
+        )
+    first = labelmaps[0]
     kind = smallest_label_type(max(int(each.array.max(initial=0)) for each in labelmaps))
     axis = replace(time or TimeAxis(1), frames=len(labelmaps))
     with written_frames(path, first.geometry, axis, kind, first, compress) as store:

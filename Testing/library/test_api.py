@@ -52,6 +52,13 @@ def test_what_is_learnt_is_found(tuned: tuple[Path, Path, Path, list[str]]) -> N
     assert report["mean_dsc"] > 0.8, report
 
 
+def test_what_is_no_image_is_refused_in_words(tuned: tuple[Path, Path, Path, list[str]]) -> None:
+    with pytest.raises(sft.InputError, match="no image is named"):
+        sft.apply(tuned[2], [])
+    with pytest.raises(sft.InputError, match=r"ndarray is neither .* Volume\(array, geometry\)"):
+        sft.apply(tuned[2], head((4, 8, 8))[0].array)  # type: ignore[arg-type]
+
+
 def test_a_film_frame_by_frame(tuned: tuple[Path, Path, Path, list[str]], tmp_path: Path) -> None:
     _, _, file, _ = tuned
     volumes, labels = film(3, (6, 40, 40))
@@ -76,6 +83,10 @@ def test_a_pair_of_files_is_an_example_and_what_cannot_be_used_is_refused(tmp_pa
         sft.finetune([(tmp_path / "ct.nrrd", tmp_path / "l.nrrd")], tmp_path / "m.safetensors")
     with pytest.raises(sft.InputError, match="steps"):
         sft.finetune([("ct.nrrd", "l.nrrd")], tmp_path / "m.safetensors", steps=-1)
+    with pytest.raises(sft.InputError, match="a volume and its segmentation"):
+        sft.finetune([("ct.nrrd", "l.nrrd", 3)], tmp_path / "m.safetensors")  # type: ignore[list-item]
+    with pytest.raises(sft.InputError, match="no frames to write"):
+        sft.write_frames(tmp_path / "none.nii", [])
     with pytest.raises(AttributeError, match="no attribute 'fine_tune'"):
         sft.fine_tune  # noqa: B018
 

@@ -19,6 +19,7 @@ class RecordedSession:
         self.history = CorrectionHistory()
         self.state, self.segment = "closed", None
         self.accepted, self.preview, self.current = set(), {}, SliceCorrection()
+        self.isSingleSlice = False
 
     @property
     def isOpen(self):

@@ -106,6 +106,11 @@ class CorrectionSession:
         return self._openWorker
 
     @property
+    def isSingleSlice(self) -> bool:
+        """Whether there is no slice beside the one that is corrected, as in a picture."""
+        return self._openWorker is not None and self._openWorker.shape[2 - self.segment.axis] == 1
+
+    @property
     def number(self) -> int | None:
         """The slice that is worked on: the one in view; None while no view shows one."""
         return self.currentSlice.number

@@ -87,11 +87,10 @@ class Propagation:
 
     def _requireOtherSlices(self) -> None:
         """A picture has none."""
-        segment = self._session.segment
-        if segment.count == 1:
+        if self._session.isSingleSlice:
             raise ValueError(
                 _("{volume} is a single slice: there is no other one to propagate to.").format(
-                    volume=segment.volume.GetName()
+                    volume=self._session.segment.volume.GetName()
                 )
             )
 

@@ -80,6 +80,8 @@ class EffectOptions:
         self.negativeButton.checked = not self._clicks.isPositive and not self._clicks.drawsBox
         self.boxButton.checked = self._clicks.drawsBox
         nothing = "" if isReady and session.accepted else _("Accept a slice first")
+        if isReady and session.isSingleSlice:
+            nothing = _("This is a single slice: there is no other one to propagate to")
         allow(self.positiveButton, waiting, _("A left click says: the structure is here"))
         allow(self.negativeButton, waiting, _("A left click says: the structure is not here; so does Ctrl + click"))
         allow(self.boxButton, waiting, _("Drag a box around the structure with the left button"))

@@ -111,7 +111,7 @@ class CorrectionTools:
 
     def _problemWithPropagating(self, least: int) -> str:
         correction = self._logic.correction
-        if correction.session.segment.count == 1:
+        if correction.session.isSingleSlice:
             return _("This is a single slice: there is no other one to propagate to")
         if correction.isPropagating:
             return _("Masks are being propagated")

@@ -117,7 +117,7 @@ def test_predictions_that_are_missing_or_do_not_fit(shell: Shell, tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--prediction", "p.nrrd"), '"reference"'),
+        (("--prediction", "p.nrrd"), "--reference must be given, or --list"),
         (("--list", "l.csv", "--prediction", "p.nrrd"), "excludes"),
         (("--list", "l.csv", "--output", "t.txt"), ".csv or .json"),
         (("--prediction", "p.nrrd", "--reference", "r.nrrd", "--images", "d"), "go with"),
@@ -163,6 +163,7 @@ def test_all_images_of_a_list_are_segmented_and_then_measured(shell: Shell, tmp_
         (("--list", "l.csv", "--output", "one.nrrd"), "must be a folder"),
         (("--volume", "v.nrrd", "--output", "d", "--images", "d"), "go with"),
         (("--list", "l.csv", "--output", "d", "--drawn", "s.nrrd"), "--drawn"),
+        (("--list", "l.csv", "--output", "d", "--frames", "1"), "--list excludes --volume"),
     ],
 )
 def test_options_of_apply_that_do_not_fit(words: tuple[str, ...], told: str, shell: Shell) -> None:

@@ -263,7 +263,7 @@ def test_a_constant_image(desk: Desk, model: Path) -> None:
     write_volume(flat, np.full((8, 40, 40), 3, np.int16), geometry_of((8, 40, 40)))
     out = desk.folder / "out.nii.gz"
     with desk.nothing_changes():
-        refused(desk.finetune(volume=flat), "same value")
+        refused(desk.finetune(volume=flat), f"{flat.name}: the volume has the same value")
         refused(
             desk.shell("apply", "--model", model, "--volume", flat, "--output", out), "same value"
         )

@@ -90,5 +90,5 @@ def test_an_axis_across_a_picture_is_not_followed(tmp_path):
 def test_a_mask_of_another_size_is_refused(tmp_path):
     example = in_colour(tmp_path, 0, RED)
     Image.fromarray(MASK[:, :-1]).save(example.segmentation)
-    with pytest.raises(InputError, match="47 x 40 pixels and the image 48 x 40"):
+    with pytest.raises(InputError, match=r"0_mask\.png: .* 47 x 40 pixels and the image 48 x 40"):
         load_examples([example])

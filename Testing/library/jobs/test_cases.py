@@ -16,6 +16,7 @@ from SAMFineTuneLib.jobs.schema import (
     read_job,
     write_job,
 )
+from SAMFineTuneLib.volumes.case import read_case
 
 
 def test_a_list_in_place_of_a_volume_is_a_case(tmp_path: Path) -> None:
@@ -37,6 +38,20 @@ def test_a_list_in_place_of_a_volume_is_a_case(tmp_path: Path) -> None:
     assert isinstance(again, FinetuneJob)
     assert [each.name for each in again.examples[0].images] == ["t1.nii.gz", "flair.nii.gz"]
     assert again.examples[0].volume.is_absolute() and again.examples[0].channels[0].is_absolute()
+
+
+def test_more_than_three_images_are_refused(tmp_path: Path) -> None:
+    four = ["a", "b", "c", "d"]
+    entry = {"volume": four, "segmentation": "s"}
+    with pytest.raises(InputError, match=r"names 4 images of one case\. Name 3 at most"):
+        make_job(FinetuneJob, {"examples": [entry], "output": "m.safetensors"})
+    fields = {"model": "m.safetensors", "output": "out", "volumes": [["a"], four]}
+    with pytest.raises(InputError, match=r"names 4 images of one case\. Name 3 at most"):
+        make_job(ApplyJob, fields)
+    with pytest.raises(InputError, match="It should have at most 2 items, not 3"):
+        make_job(ApplyJob, {**fields, "volumes": ["a"], "channels": [four[1:]]})
+    with pytest.raises(InputError, match="has 4 images"):
+        read_case(tmp_path / "a", [tmp_path / each for each in four[1:]])
 
 
 def test_volumes_to_segment_may_be_cases(tmp_path: Path) -> None:
@@ -62,5 +77,5 @@ def test_volumes_to_segment_may_be_cases(tmp_path: Path) -> None:
     ],
 )
 def test_cases_that_do_not_fit_are_refused(changed: dict[str, object]) -> None:
-    with pytest.raises(InputError, match=r"channels|images of a case"):
+    with pytest.raises(InputError, match=r"channels|images of (a|one) case"):
         make_job(ApplyJob, {"model": "m.safetensors", "output": "out", **changed})

@@ -193,6 +193,10 @@ def test_buttons_do_what_they_say(options):
     assert correction.asked == [("undo",), ("clear",), ("accept",), ("propagate", 4), ("between",)]
     assert "a point" in made.undoButton.toolTip
     assert not made.redoButton.enabled and not made.nextButton.enabled
+    correction.session.isSingleSlice = True
+    correction.news()
+    for button in (made.propagateButton, made.betweenButton):
+        assert not button.enabled and "single slice" in button.toolTip
 
 
 def test_buttons_choose_what_a_click_means(options):
