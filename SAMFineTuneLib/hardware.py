@@ -9,6 +9,8 @@ from typing import Any
 
 import psutil
 
+from SAMFineTuneLib.worker.package_loading import loading_packages
+
 # Cards that are sold with 8 GB report somewhat less, because the driver reserves a part.
 _STUDY_MEMORY_BYTES = 7_500_000_000
 
@@ -92,7 +94,8 @@ def _processors() -> int:
 
 def _torch(problems: list[str]) -> Any:
     try:
-        import torch
+        with loading_packages():
+            import torch
     # A torch that is not completely installed, or whose libraries do not fit this system, may raise
     # any exception while it loads. It is reported here.
     except Exception as error:

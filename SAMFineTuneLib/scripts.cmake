@@ -284,6 +284,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/worker/json_text.py
   SAMFineTuneLib/worker/line_splitter.py
   SAMFineTuneLib/worker/lock_file.py
+  SAMFineTuneLib/worker/package_loading.py
   SAMFineTuneLib/worker/process_tree.py
   SAMFineTuneLib/worker/processor_sharing.py
   SAMFineTuneLib/worker/standard_input.py

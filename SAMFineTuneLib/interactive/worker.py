@@ -16,6 +16,7 @@ from SAMFineTuneLib.jobs.folder import lock_folder
 from SAMFineTuneLib.worker import lock_file
 from SAMFineTuneLib.worker.events import EventWriter
 from SAMFineTuneLib.worker.failure import EXIT_DONE, EXIT_OUR_FAULT, error_event
+from SAMFineTuneLib.worker.package_loading import loading_packages
 from SAMFineTuneLib.worker.process_tree import WatchedProcess
 from SAMFineTuneLib.worker.processor_sharing import share_processors
 from SAMFineTuneLib.worker.standard_input import StandardInputLines
@@ -49,7 +50,8 @@ def main(folder: Path, parent: int | None = None) -> int:
                 # A second worker and settings at fault are told of at once, not after the
                 # libraries have loaded.
                 read_settings(folder)
-                from SAMFineTuneLib.interactive.server import CorrectionServer
+                with loading_packages():
+                    from SAMFineTuneLib.interactive.server import CorrectionServer
 
                 server = CorrectionServer(folder, messages.emit, lines.poll)
                 server.run(

@@ -45,6 +45,8 @@ FORMAT = "SAMFineTune tuned model"
 FORMAT_VERSION = 3
 _AUTOMATIC_VERSION, _PROMPTS_VERSION, _CHANNELS_VERSION = 1, 2, 3
 _PROMPTS = "prompts."
+# Parameters: more than MobileSAM has, and less than a ViT-B.
+_MOST_BUILT_IN_MEMORY = 20_000_000
 _HEADER_KEY = "samfinetune"
 # The limit of safetensors itself; a file that begins with a larger number has another format.
 _LARGEST_HEADER = 100_000_000
@@ -179,7 +181,7 @@ def save_model(
         raise ValueError("the card and the networks do not agree on weights for prompts")
     card = card.model_copy(update={"format_version": _version_of(card)})
     kept = dict(_kept_tensors(segmenter, card))
-    _require_described(kept, card)
+    _require_described(kept, card, segmenter)
     if prompted is not None:
         kept |= {_PROMPTS + name: each for name, each in _kept_tensors(prompted, card)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
@@ -321,13 +323,22 @@ def _with_head(network: SamNetwork, card: ModelCard) -> AutomaticSegmenter:
     return segmenter
 
 
-def _require_described(kept: Mapping[str, Tensor], card: ModelCard) -> None:
-    """Refuses a network that the card would not build again; building it costs no memory."""
+def _require_described(
+    kept: Mapping[str, Tensor], card: ModelCard, segmenter: AutomaticSegmenter
+) -> None:
+    """Refuses a network that the card would not build again.
+
+    A large one is built without memory. The random numbers of one without memory make PyTorch load
+    its compiler, which takes 3 s and as long again when the process ends; a small one is built in
+    0.1 s.
+    """
     import torch
 
     from SAMFineTuneLib.networks.build import build
 
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    parameters = sum(each.numel() for each in segmenter.parameters())
+    device = "meta" if parameters > _MOST_BUILT_IN_MEMORY else "cpu"
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         described = _with_head(build(card.backbone, card.input_size, card.pixels), card)
     shapes = {name: tensor.shape for name, tensor in _kept_tensors(described, card)}
     if shapes != {name: tensor.shape for name, tensor in kept.items()}:

@@ -23,8 +23,8 @@ _BUILDERS: dict[str, Callable[[int], SamNetwork]] = {
 def build(name: str, input_size: int, pixels: PixelNormalisation | None = None) -> SamNetwork:
     """The network of a backbone with random weights, on the default device.
 
-    Under `torch.device("meta")` it costs neither memory nor time, and its parameters can be
-    counted.
+    Under `torch.device("meta")` it costs no memory, and its parameters can be counted; the first
+    time, it takes PyTorch 3 s to load what its random numbers need there.
 
     Args:
         name: a key of `BACKBONES`.

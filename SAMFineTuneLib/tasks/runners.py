@@ -10,6 +10,7 @@ from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, CheckpointJob, EvaluateJob, FinetuneJob
 from SAMFineTuneLib.tasks.monai_loading import load_monai
 from SAMFineTuneLib.worker.events import EventWriter
+from SAMFineTuneLib.worker.package_loading import loading_packages
 
 Runner = Callable[[Any, JobFolder, EventWriter, Control], dict[str, Any]]
 
@@ -18,7 +19,8 @@ def run_evaluate(
     job: EvaluateJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
     """Measure a segmentation; see `tasks.evaluate`. Image libraries load only now."""
-    from SAMFineTuneLib.tasks import evaluate
+    with loading_packages():
+        from SAMFineTuneLib.tasks import evaluate
 
     return evaluate.run_evaluate(job, folder, events, control)
 
@@ -27,8 +29,9 @@ def run_finetune(
     job: FinetuneJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
     """Fine-tune a network; see `tasks.finetune`. Tensor libraries load only now."""
-    load_monai()
-    from SAMFineTuneLib.tasks import finetune
+    with loading_packages():
+        load_monai()
+        from SAMFineTuneLib.tasks import finetune
 
     return finetune.run_finetune(job, folder, events, control)
 
@@ -37,7 +40,8 @@ def run_apply(
     job: ApplyJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
     """Segment volumes; see `tasks.apply`. Tensor libraries load only now."""
-    from SAMFineTuneLib.tasks import apply
+    with loading_packages():
+        from SAMFineTuneLib.tasks import apply
 
     return apply.run_apply(job, folder, events, control)
 

@@ -211,12 +211,13 @@ def test_orientation_of_colour_in_tiff(tmp_path, mode):
     assert any("EXIF orientation 3" in remark for remark in read.remarks)
 
 
-def test_pages_of_a_tiff_are_slices_as_before(tmp_path):
+def test_pages_of_a_tiff_are_slices(tmp_path):
+    """Like a picture, they do not say where they lie."""
     pages = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     volume = read_volume(tmp_path / "a.tif")
     np.testing.assert_array_equal(volume.array, [GREY, 255 - GREY])
-    assert not volume.geometry.is_picture
+    assert volume.geometry.is_picture
 
 
 def test_a_volume_in_colour(tmp_path):
