@@ -199,7 +199,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     def _on_coming_or_going(self, scene: Any, event: str) -> None:
         """A node came or went; Slicer looks at neither while it imports or closes a scene."""
-        if not scene.IsImporting() and not scene.IsClosing():
+        if not scene.IsImporting() and not scene.IsClosing() and self._accepted() != self._nodes:
             self._rebuild()
 
     def _on_end(self, scene: Any, event: str) -> None:
@@ -221,8 +221,17 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def _accepted(self) -> list[Any]:
         if self._scene is None:
             return []
+        # Few of the many nodes of a scene are of a class that is shown. The other properties are
+        # read for these alone, because that is slow.
+        classes = {*self.nodeTypes}
+        derived = bool(self.showChildNodeTypes)
         nodes = [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())]
-        return [node for node in nodes if self._accepts(node)]
+        return [
+            node
+            for node in nodes
+            if (node.GetClassName() in classes or (derived and any(map(node.IsA, classes))))
+            and self._accepts(node)
+        ]
 
     def _choice_after(self, before: list[Any]) -> Any:
         """Where Qt's combo box goes when nodes come and go."""

@@ -300,6 +300,8 @@ class ApplyRequest:
             segmentation = self._target(volume, undo)
             complete = False
             try:
+                # All selectors of the window take notice of a new node; the reading has a turn of its own.
+                yield
                 yield from self._bringIn(volume, result, segmentation, undo, known(volume))
                 undo.noteAfter(segmentation)
                 complete = True
