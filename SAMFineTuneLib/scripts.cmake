@@ -36,6 +36,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/evaluation/__init__.py
   SAMFineTuneLib/evaluation/frames_report.py
   SAMFineTuneLib/evaluation/in_plane.py
+  SAMFineTuneLib/evaluation/known_mean.py
   SAMFineTuneLib/evaluation/label_numbers.py
   SAMFineTuneLib/evaluation/overlap.py
   SAMFineTuneLib/evaluation/report.py
@@ -62,6 +63,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/geometry/__init__.py
   SAMFineTuneLib/geometry/axes.py
   SAMFineTuneLib/geometry/bounding_box.py
+  SAMFineTuneLib/geometry/cut_axis.py
   SAMFineTuneLib/geometry/drawn_axis.py
   SAMFineTuneLib/geometry/grid.py
   SAMFineTuneLib/geometry/nifti_forms.py

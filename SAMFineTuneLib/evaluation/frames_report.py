@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from SAMFineTuneLib.evaluation.known_mean import mean_of_known
 from SAMFineTuneLib.evaluation.report import LabelScore, Report
 
 
@@ -30,10 +31,10 @@ def frames_to_json(reports: Mapping[int, Report], without_label: Sequence[int]) 
     together = replace(
         listed[0],
         labels=tuple(rows),
-        mean_dsc=_mean([each.mean_dsc for each in listed]),
-        mean_iou=_mean([each.mean_iou for each in listed]),
-        mean_nsd=_mean([each.mean_nsd for each in listed]),
-        mean_hd95_mm=_mean([each.mean_hd95_mm for each in listed]),
+        mean_dsc=mean_of_known([each.mean_dsc for each in listed]),
+        mean_iou=mean_of_known([each.mean_iou for each in listed]),
+        mean_nsd=mean_of_known([each.mean_nsd for each in listed]),
+        mean_hd95_mm=mean_of_known([each.mean_hd95_mm for each in listed]),
         empty_labels=sum(row.dsc is None for row in rows),
         resampled=any(each.resampled for each in listed),
     )
@@ -48,15 +49,10 @@ def _together(rows: Sequence[LabelScore]) -> LabelScore:
     return LabelScore(
         rows[0].label,
         next((row.name for row in rows if row.name), ""),
-        _mean([row.dsc for row in rows]),
-        _mean([row.iou for row in rows]),
-        _mean([row.nsd for row in rows]),
-        _mean([row.hd95_mm for row in rows]),
+        mean_of_known([row.dsc for row in rows]),
+        mean_of_known([row.iou for row in rows]),
+        mean_of_known([row.nsd for row in rows]),
+        mean_of_known([row.hd95_mm for row in rows]),
         float(np.mean([row.prediction_ml for row in rows])),
         float(np.mean([row.reference_ml for row in rows])),
     )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from SAMFineTuneLib.evaluation.known_mean import mean_of_known
 from SAMFineTuneLib.evaluation.surface import hausdorff_95, surface_dice
 
 
@@ -19,8 +20,8 @@ class InPlaneDistances:
 
     def __init__(self, tolerance_mm: float) -> None:
         self._tolerance_mm = tolerance_mm
-        self._nsd: list[float] = []
-        self._hd95_mm: list[float] = []
+        self._nsd: list[float | None] = []
+        self._hd95_mm: list[float | None] = []
 
     def add(
         self,
@@ -35,21 +36,15 @@ class InPlaneDistances:
             reference: the true mask, of the same shape.
             spacing: mm between rows and between columns.
         """
-        near = surface_dice(prediction, reference, spacing, self._tolerance_mm)
-        distance = hausdorff_95(prediction, reference, spacing)
-        self._nsd += [] if near is None else [near]
-        self._hd95_mm += [] if distance is None else [distance]
+        self._nsd.append(surface_dice(prediction, reference, spacing, self._tolerance_mm))
+        self._hd95_mm.append(hausdorff_95(prediction, reference, spacing))
 
     @property
     def nsd(self) -> float | None:
         """Mean over the slices in which the prediction or the reference has the structure."""
-        return _mean(self._nsd)
+        return mean_of_known(self._nsd)
 
     @property
     def hd95_mm(self) -> float | None:
         """Mean in mm over the slices in which both have the structure; None if there is none."""
-        return _mean(self._hd95_mm)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+        return mean_of_known(self._hd95_mm)

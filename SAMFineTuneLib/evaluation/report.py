@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.evaluation.in_plane import InPlaneDistances
+from SAMFineTuneLib.evaluation.known_mean import mean_of_known
 from SAMFineTuneLib.evaluation.overlap import dice, iou_of
 from SAMFineTuneLib.evaluation.sheared_masks import straightened
 from SAMFineTuneLib.evaluation.surface import TOLERANCE_MM, hausdorff_95, surface_dice
@@ -149,10 +150,10 @@ def evaluate(
     )
     return Report(
         labels=rows,
-        mean_dsc=_mean([row.dsc for row in rows]),
-        mean_iou=_mean([row.iou for row in rows]),
-        mean_nsd=_mean([row.nsd for row in rows]),
-        mean_hd95_mm=_mean([row.hd95_mm for row in rows]),
+        mean_dsc=mean_of_known([row.dsc for row in rows]),
+        mean_iou=mean_of_known([row.iou for row in rows]),
+        mean_nsd=mean_of_known([row.nsd for row in rows]),
+        mean_hd95_mm=mean_of_known([row.hd95_mm for row in rows]),
         empty_labels=sum(row.dsc is None for row in rows),
         tolerance_mm=float(tolerance_mm),
         axis=None if chosen is None else axis,
@@ -243,8 +244,3 @@ def _wanted(labels: Iterable[int] | None, present: set[int]) -> list[int]:
 
 def _values(array: NDArray[Any]) -> set[int]:
     return {int(value) for value in np.unique(array)} - {0}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from SAMFineTuneLib.errors import Cancelled, InputError
 from SAMFineTuneLib.examples.channel_names import order_warning
-from SAMFineTuneLib.geometry.axes import AXIS_NAMES, axis_name
-from SAMFineTuneLib.geometry.drawn_axis import only_slice_axis, stacking_axis
+from SAMFineTuneLib.geometry.axes import AXIS_NAMES
+from SAMFineTuneLib.geometry.cut_axis import cut_axis
 from SAMFineTuneLib.interactive import mask_files
 from SAMFineTuneLib.interactive.failure import failure_of
 from SAMFineTuneLib.interactive.networks import load_networks
@@ -42,7 +42,6 @@ from SAMFineTuneLib.interactive.slice_corrector import Mask, SliceCorrector
 from SAMFineTuneLib.slices.expected_images import as_expected
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.user_folders import embeddings_folder
-from SAMFineTuneLib.volumes import Geometry
 from SAMFineTuneLib.volumes.case import read_case
 from SAMFineTuneLib.worker.events import Log
 from SAMFineTuneLib.worker.line_splitter import LONGEST_LINE, full_length
@@ -79,7 +78,7 @@ class CorrectionServer:
         self._waiting: deque[Request] = deque()
         settings = read_settings(folder)
         volume = read_case(settings.volume, settings.channels, settings.series, settings.frame)
-        axis = _axis_of(volume.geometry, settings.axis, None)
+        axis = cut_axis(volume.geometry, settings.axis)
         networks = load_networks(settings, max(SliceStack.of(volume, axis).slice_shape))
         if networks.card is not None:
             card, name = networks.card, settings.volume.name
@@ -91,7 +90,7 @@ class CorrectionServer:
         for remark in volume.remarks:
             self._warn(remark)
         if networks.card is not None and networks.card.axis in AXIS_NAMES:
-            axis = _axis_of(volume.geometry, settings.axis, networks.card.axis)
+            axis = cut_axis(volume.geometry, settings.axis or networks.card.axis)
             if axis != networks.card.axis:
                 self._warn(
                     f"the model was tuned on {networks.card.axis} slices; on {axis} ones its "
@@ -286,16 +285,6 @@ class CorrectionServer:
 
     def _warn(self, text: str) -> None:
         self._send(Log(level="warning", message=text))
-
-
-def _axis_of(geometry: Geometry, wanted: str | None, of_model: str | None) -> str:
-    """That of a picture's only slice; else the one that is wanted, the model's, or the thickest."""
-    if only_slice_axis(geometry.shape) is None:
-        known = wanted or of_model
-        if known is not None:
-            return known
-    axis = stacking_axis(geometry.shape, geometry.spacing[::-1])
-    return "axial" if axis is None else axis_name(geometry, axis)
 
 
 def _id_in(line: str) -> int | None:

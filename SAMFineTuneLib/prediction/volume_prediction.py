@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from SAMFineTuneLib.geometry.axes import AXIS_NAMES, axis_name
-from SAMFineTuneLib.geometry.drawn_axis import only_slice_axis, stacking_axis
+from SAMFineTuneLib.geometry.axes import AXIS_NAMES
+from SAMFineTuneLib.geometry.cut_axis import cut_axis
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.models.model_file import ModelCard
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
@@ -171,11 +171,7 @@ def _between_slices(
 
 def slice_axis(card: ModelCard, volume: Volume) -> str:
     """The axis along which a model cuts a volume; a picture is never cut, whatever its plane."""
-    geometry = volume.geometry
-    if card.axis in AXIS_NAMES and only_slice_axis(geometry.shape) is None:
-        return card.axis
-    axis = stacking_axis(geometry.shape, geometry.spacing[::-1])
-    return "axial" if axis is None else axis_name(geometry, axis)
+    return cut_axis(volume.geometry, card.axis if card.axis in AXIS_NAMES else None)
 
 
 def keep_largest_components(labelmap: Labelmap) -> Labelmap:

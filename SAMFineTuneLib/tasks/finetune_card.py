@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from SAMFineTuneLib.evaluation.known_mean import mean_of_known
 from SAMFineTuneLib.evaluation.overlap import iou_of
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
@@ -104,11 +103,10 @@ def _distances(examples: TrainingSet, distances: HeldOutDistances | None) -> dic
 
 def _scores(name: str, by_class: dict[int, float | None], examples: TrainingSet) -> dict[str, Any]:
     """The mean over the labels that have the score, and the score of each by its number."""
-    known = [value for value in by_class.values() if value is not None]
     by_label = {
         str(label.value): by_class[number] for number, label in enumerate(examples.labels, start=1)
     }
-    return {name: float(np.mean(known)) if known else None, f"{name}_by_label": by_label}
+    return {name: mean_of_known(by_class.values()), f"{name}_by_label": by_label}
 
 
 def _metrics(

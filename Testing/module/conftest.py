@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from Testing.host import boot, dialogs, errors, load_module
+from Testing.support import correction_workers, job_workers
 from Testing.support.repository import MODULE
 
 HARDWARE = {
@@ -102,6 +103,19 @@ def logic(module: Any, scene: Any) -> Iterator[Any]:
         logic.job.cancel()
         logic.job.endForClosing()
     logic.cleanup()
+
+
+@pytest.fixture
+def pretended_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are told, stopped and brought into the scene as ever, and nothing is learnt."""
+    job_workers.pretend(monkeypatch)
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are done in this process, and corrections by a process, without a network."""
+    job_workers.pretend_in_process(monkeypatch)
+    correction_workers.pretend(monkeypatch)
 
 
 @pytest.fixture

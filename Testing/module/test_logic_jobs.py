@@ -35,12 +35,6 @@ def phantom(module, scene):
 
 
 @pytest.fixture
-def pretended_worker(monkeypatch):
-    """Jobs are told, stopped and brought into the scene as ever, and nothing is learnt."""
-    job_workers.pretend(monkeypatch)
-
-
-@pytest.fixture
 def model(pretended_worker, logic):
     """A tuned model that finds the phantom's structure; nobody has trained it."""
     model = job_workers.write_model("pretended", "ellipsoid")

@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from Testing.host import dialogs
-from Testing.support import job_workers
 
 # Far more than a test waits for.
 ENDLESS = 100_000
@@ -45,12 +44,6 @@ def phantom(panel, layout_manager, process_events):
 @pytest.fixture
 def fine_tune(panel, phantom):
     return panel.panel.fineTune.ui
-
-
-@pytest.fixture
-def pretended_worker(monkeypatch):
-    """Jobs are told, stopped and brought into the scene as ever, and nothing is learnt."""
-    job_workers.pretend(monkeypatch)
 
 
 @pytest.fixture

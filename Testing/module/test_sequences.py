@@ -50,12 +50,6 @@ def labels(heart):
 
 
 @pytest.fixture
-def pretended(monkeypatch):
-    job_workers.pretend_in_process(monkeypatch)
-    correction_workers.pretend(monkeypatch)
-
-
-@pytest.fixture
 def model(pretended, logic):
     model = job_workers.write_model("heart", "wall")
     yield model

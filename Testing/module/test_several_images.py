@@ -38,12 +38,6 @@ def case(module, scene):
 
 
 @pytest.fixture
-def pretended(monkeypatch):
-    job_workers.pretend_in_process(monkeypatch)
-    correction_workers.pretend(monkeypatch)
-
-
-@pytest.fixture
 def model(pretended, logic):
     """A tuned model of two images; nobody has trained it."""
     model = job_workers.write_model("lesions", "lesion", channels=NAMES)
