@@ -7,6 +7,7 @@ does not name this folder leaves it out, for the host changes the whole process.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,8 +95,9 @@ def panel(module: Any, scene: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def logic(module: Any, scene: Any) -> Iterator[Any]:
-    """The module's logic for scripts; a job that a test leaves at work is ended."""
+    """The module's logic for scripts; what a test leaves of its jobs is ended and deleted."""
     from SAMFineTune import SAMFineTuneLogic
+    from SAMFineTuneLib.jobs.folder import jobs_folder
 
     logic = SAMFineTuneLogic()
     yield logic
@@ -103,6 +105,7 @@ def logic(module: Any, scene: Any) -> Iterator[Any]:
         logic.job.cancel()
         logic.job.endForClosing()
     logic.cleanup()
+    shutil.rmtree(jobs_folder(), ignore_errors=True)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,16 @@ def endless(logic, phantom, **settings):
     )
 
 
+def passes(job, step: int) -> Callable[[], bool]:
+    """Whether a job is beyond a step; fails at once, in its words, where it has ended instead."""
+
+    def passed() -> bool:
+        assert not job.isFinished, f"{job.state}: {job.errorMessage}"
+        return job.step > step
+
+    return passed
+
+
 def family(pid: int) -> list[psutil.Process]:
     worker = psutil.Process(pid)
     return [worker, *worker.children(recursive=True)]
@@ -80,7 +91,7 @@ def test_cancel_while_the_inputs_are_written(logic, phantom):
 def test_finish_now_keeps_the_best(pretended_worker, logic, phantom, process_events):
     job = endless(logic, phantom, name="early")
     assert not job.canFinishNow
-    process_events(lambda: job.step > 5, START_S)
+    process_events(passes(job, 5), START_S)
     assert job.canFinishNow
     job.finishNow()
     model = job.wait()
@@ -117,13 +128,13 @@ def test_a_fine_tune_outlives_the_scene_and_keeps_nothing_of_it(
         return endless(logic, nodes, name="outlived")
 
     job = begin()
-    process_events(lambda: job.step > 2, START_S)
+    process_events(passes(job, 2), START_S)
     slicer.mrmlScene.Clear(0)
     process_events()
     gc.collect()
     assert freed == {"Phantom", "Labels"} and job.state == "running"
     step = job.step
-    process_events(lambda: job.step > step, START_S)
+    process_events(passes(job, step), START_S)
     job.finishNow()
     assert job.wait().name == "outlived" and job_folders() == []
     logic.deleteModel(job.result)
@@ -170,7 +181,7 @@ def test_closing_slicer_stops_a_fine_tune_that_can_be_resumed(
     import slicer
 
     job = endless(logic, phantom, name="later")
-    process_events(lambda: job.step > 2, START_S)
+    process_events(passes(job, 2), START_S)
     processes = family(job.processID)
     started = time.monotonic()
     slicer.app.aboutToQuit.emit()
@@ -182,7 +193,7 @@ def test_closing_slicer_stops_a_fine_tune_that_can_be_resumed(
     resumed = logic.resume(interrupted)
     # One that is resumed needs nothing of the scene, from its start on.
     slicer.mrmlScene.Clear(0)
-    process_events(lambda: resumed.step > 0, START_S)
+    process_events(passes(resumed, 0), START_S)
     assert resumed.step >= job.step
     resumed.cancel()
     process_events(lambda: resumed.isFinished, 5)
@@ -194,7 +205,7 @@ def test_closing_slicer_leaves_nothing_of_other_jobs(model, logic, phantom, proc
     logic.cleanup()
     assert job.state == "cancelled" and job_folders() == []
     job = endless(logic, phantom)
-    process_events(lambda: job.step > 2, START_S)
+    process_events(passes(job, 2), START_S)
     # The user has asked for its end.
     job.cancel()
     logic.cleanup()
@@ -223,7 +234,7 @@ def test_a_worker_killed_in_the_middle_is_resumed(pretended_worker, logic, phant
     interrupted.output.parent.mkdir(parents=True, exist_ok=True)
     interrupted.output.write_bytes(b"another model")
     resumed = logic.resume(interrupted)
-    process_events(lambda: resumed.step > 0, START_S)
+    process_events(passes(resumed, 0), START_S)
     assert resumed.step > reached * 0.8
     resumed.finishNow()
     model = resumed.wait()
@@ -237,7 +248,7 @@ def test_a_worker_that_dies_before_its_first_checkpoint(
     pretended_worker, logic, phantom, process_events
 ):
     job = endless(logic, phantom)
-    process_events(lambda: job.step > 2, START_S)
+    process_events(passes(job, 2), START_S)
     psutil.Process(job.processID).kill()
     process_events(lambda: job.isFinished, 10)
     assert job.state == "failed" and not job.resumable

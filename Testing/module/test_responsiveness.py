@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from Testing.support import correction_workers, job_workers
-from Testing.support.heartbeat import Heartbeat
+from Testing.support.heartbeat import Heartbeat, require_no_hold_up
 from Testing.support.own_process import run_script
 from Testing.support.processor_speed import slowness
 from Testing.support.scene_builders import add_segmentation, add_volume, box, placement
@@ -25,8 +25,6 @@ pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("module", "scene")]
 # 100 MB of int16: a CT of the trunk at 1.5 mm.
 SHAPE = (200, 512, 512)
 LABELLED = (40, 80, 100, 120, 160)
-# Longer than this, a window feels frozen; in seconds.
-LONGEST_HOLD_UP = 0.1
 # A worker loads the network's packages before its first step; on a slow machine that takes half a
 # minute.
 START_S = 60
@@ -106,36 +104,43 @@ def test_a_real_fine_tune_answers_soon_and_is_gone_soon(
     volume, truth = makeVolume()
     labels = labelSlices(volume, truth)
     fine_tune = panel.panel.fineTune.ui
-    panel.exit()
-    process_events()
-    beat = Heartbeat()
-    started = time.monotonic()
-    # So few steps that a validation, which brings a picture, comes after each of the first ones.
-    job = logic.fineTune(volume, labels, steps=60, inputSize=256, weights="random", blocking=False)
-    process_events(lambda: job.step > 0, START_S)
-    first, starting = time.monotonic() - started, beat.longest
-    # A view that is shown for the first time takes longer, whatever is in it.
-    panel.enter()
-    fine_tune.chartButton.click()
-    process_events(lambda: fine_tune.previewLabel.visible and len(job.losses) > 3, START_S)
-    beat.forget()
-    step = job.step
-    process_events(lambda: job.step > step + 5, START_S)
-    assert job.etaSeconds > 0 and job.losses and job.state == "running"
-    assert fine_tune.progressBar.visible and fine_tune.statusLabel.text.startswith("Step")
 
-    worker = psutil.Process(job.processID)
-    processes = [worker, *worker.children(recursive=True)]
-    started = time.monotonic()
-    job.cancel()
-    process_events(lambda: job.isFinished, 5)
-    _gone, left = psutil.wait_procs(processes, timeout=max(0, 3 - (time.monotonic() - started)))
-    ending, held_up = time.monotonic() - started, beat.stop()
-    print(f"first progress after {first:.1f} s")
-    print(f"longest hold-up {starting * 1000:.0f} ms at the start, {held_up * 1000:.0f} ms later")
-    assert not left and ending < 3 and job.state == "cancelled" and not job.resumable
-    assert list(jobs_folder().iterdir()) == [] and logic.models() == []
-    assert first < 10 * slowness() and max(starting, held_up) < LONGEST_HOLD_UP
+    def measure() -> dict[str, float]:
+        panel.exit()
+        fine_tune.chartButton.checked = False
+        process_events()
+        beat = Heartbeat()
+        started = time.monotonic()
+        # So few steps that a validation, which brings a picture, comes after each of the first.
+        job = logic.fineTune(
+            volume, labels, steps=60, inputSize=256, weights="random", blocking=False
+        )
+        process_events(lambda: job.step > 0, START_S)
+        first, starting = time.monotonic() - started, beat.longest
+        # A view that is shown for the first time takes longer, whatever is in it.
+        panel.enter()
+        fine_tune.chartButton.click()
+        process_events(lambda: fine_tune.previewLabel.visible and len(job.losses) > 3, START_S)
+        beat.forget()
+        step = job.step
+        process_events(lambda: job.step > step + 5, START_S)
+        assert job.etaSeconds > 0 and job.losses and job.state == "running"
+        assert fine_tune.progressBar.visible and fine_tune.statusLabel.text.startswith("Step")
+
+        worker = psutil.Process(job.processID)
+        processes = [worker, *worker.children(recursive=True)]
+        started = time.monotonic()
+        job.cancel()
+        process_events(lambda: job.isFinished, 5)
+        _gone, left = psutil.wait_procs(processes, timeout=max(0, 3 - (time.monotonic() - started)))
+        ending, held_up = time.monotonic() - started, beat.stop()
+        print(f"first progress after {first:.1f} s")
+        assert not left and ending < 3 and job.state == "cancelled" and not job.resumable
+        assert list(jobs_folder().iterdir()) == [] and logic.models() == []
+        assert first < 10 * slowness()
+        return {"start": starting, "later": held_up}
+
+    require_no_hold_up(measure)
 
 
 def test_jobs_with_a_large_volume(
@@ -151,18 +156,23 @@ def test_jobs_with_a_large_volume(
     # As the panel does when it is shown, before a job starts.
     logic.exampleSlices(logic.getParameterNode().examples[0])
     list(importingLibraryParts())
-    beat = Heartbeat()
-    job = logic.fineTune(volume, labels, steps=10, inputSize=256, weights="random", blocking=False)
-    process_events(lambda: job.isFinished, 120)
-    fine_tune = beat.stop()
-    assert job.state == "done", job.errorMessage
-    beat = Heartbeat()
-    job = logic.apply(job.result, volume, uncertainty=True, blocking=False)
-    process_events(lambda: job.isFinished, 120)
-    apply = beat.stop()
-    assert job.state == "done", job.errorMessage
-    print(f"longest hold-up: fine-tune {fine_tune * 1000:.0f} ms, apply {apply * 1000:.0f} ms")
-    assert fine_tune < LONGEST_HOLD_UP and apply < LONGEST_HOLD_UP
+
+    def measure() -> dict[str, float]:
+        beat = Heartbeat()
+        job = logic.fineTune(
+            volume, labels, steps=10, inputSize=256, weights="random", blocking=False
+        )
+        process_events(lambda: job.isFinished, 120)
+        fine_tune = beat.stop()
+        assert job.state == "done", job.errorMessage
+        beat = Heartbeat()
+        job = logic.apply(job.result, volume, uncertainty=True, blocking=False)
+        process_events(lambda: job.isFinished, 120)
+        apply = beat.stop()
+        assert job.state == "done", job.errorMessage
+        return {"fine-tune": fine_tune, "apply": apply}
+
+    require_no_hold_up(measure)
 
 
 def test_a_correction_reads_a_large_volume(

@@ -21,6 +21,7 @@ import numpy as np
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.channel_names import channel_names
+from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob
@@ -55,7 +56,9 @@ def finetune(
         report_step(events, step, steps, "fine-tune")
         if step % SAVED_EVERY == 0 or control.cancelled():
             state.parent.mkdir(exist_ok=True)
-            state.write_text(str(step))
+            # A test kills the worker as soon as the file is there.
+            with written_whole(state) as part:
+                part.write_text(str(step))
         control.raise_if_cancelled()
     for last in (step + 1, step + 2):
         report_step(events, last, last, "final pass")
