@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("module", "scene")
 
 # Pictures show what the preset gives. Otherwise fewer steps on smaller images are enough.
 IS_WITH_PICTURES = bool(os.environ.get("TUTORIAL_PICTURES"))
-STEPS = 0 if IS_WITH_PICTURES else 12
+STEPS = 0 if IS_WITH_PICTURES else 6
 
 
 class Desktop:
