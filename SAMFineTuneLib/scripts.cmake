@@ -72,9 +72,18 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/hardware.py
   SAMFineTuneLib/heads/__init__.py
   SAMFineTuneLib/heads/automatic_segmenter.py
+  SAMFineTuneLib/heads/build.py
   SAMFineTuneLib/heads/class_mask_decoder.py
   SAMFineTuneLib/heads/context_class_decoder.py
+  SAMFineTuneLib/heads/convnet_head.py
+  SAMFineTuneLib/heads/head.py
+  SAMFineTuneLib/heads/linear_head.py
+  SAMFineTuneLib/heads/multimask_decoder.py
+  SAMFineTuneLib/heads/names.py
+  SAMFineTuneLib/heads/prompt_network.py
   SAMFineTuneLib/heads/prompted_segmenter.py
+  SAMFineTuneLib/heads/two_way_head.py
+  SAMFineTuneLib/heads/vit_head.py
   SAMFineTuneLib/image_endings.py
   SAMFineTuneLib/interactive/__init__.py
   SAMFineTuneLib/interactive/appearance.py

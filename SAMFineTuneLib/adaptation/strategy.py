@@ -16,6 +16,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.networks.adaptation_sites import (
     Adaptable,
     AdapterSite,
+    KeepsFrozen,
     LoraSite,
     two_way_adapter_sites,
     two_way_lora_sites,
@@ -36,7 +37,8 @@ def adapt(network: SamNetwork, method: Method, scope: Scope, rank: int = DEFAULT
     * lora: low-rank updates of every attention's query and value.
 
     With adapter and lora the mask decoder's parts outside its transformer (class tokens, output
-    layers) train too. The prompt encoder never trains.
+    layers) train too, so that a head without a transformer trains as a whole. The prompt encoder
+    never trains, nor do the parts that a head keeps frozen.
 
     Args:
         network: the network; its image encoder names its sites. Its mask decoder names them too, or
@@ -50,6 +52,13 @@ def adapt(network: SamNetwork, method: Method, scope: Scope, rank: int = DEFAULT
         ValueError: the network is adapted already.
     """
     _check(method, scope, rank)
+    _set_up(network, method, scope, rank)
+    if isinstance(network.mask_decoder, KeepsFrozen):
+        for part in network.mask_decoder.frozen_modules():
+            part.requires_grad_(False)
+
+
+def _set_up(network: SamNetwork, method: Method, scope: Scope, rank: int) -> None:
     if any(isinstance(module, Adapter | LowRank | LoraConv2d) for module in network.modules()):
         raise ValueError("the network is adapted already")
     network.requires_grad_(False)

@@ -20,6 +20,7 @@ from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.cli.field_option import add_field, chosen_fields
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
+from SAMFineTuneLib.heads.names import HEADS
 from SAMFineTuneLib.jobs.schema import Example, FinetuneJob, make_job, read_examples
 from SAMFineTuneLib.jobs.series_choice import series_of_volumes
 from SAMFineTuneLib.networks.spec import BACKBONES
@@ -142,6 +143,9 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add_field(network, FinetuneJob, "scope")
     add_field(network, FinetuneJob, "rank", metavar="R")
     add_field(network, FinetuneJob, "input_size", metavar="auto|PIXELS")
+    heads: dict[str, str] = {name: each.summary for name, each in HEADS.items()}
+    add_field(network, FinetuneJob, "head", told=heads)
+    add_field(network, FinetuneJob, "head_depth", metavar="D")
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:

@@ -6,45 +6,50 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from SAMFineTuneLib.heads.class_mask_decoder import ClassMaskDecoder
-from SAMFineTuneLib.heads.context_class_decoder import ContextClassDecoder
+from SAMFineTuneLib.heads.build import put_head
+from SAMFineTuneLib.heads.head import ClassMasks
+from SAMFineTuneLib.heads.names import DEFAULT_HEAD, HeadName
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
-from SAMFineTuneLib.networks.starter.context_decoder import ClassContext, ContextMaskDecoder
-from SAMFineTuneLib.networks.starter.prompt_decoder import StarterMaskDecoder
+from SAMFineTuneLib.networks.starter.context_decoder import ClassContext
 
 
 class AutomaticSegmenter(nn.Module):
-    """A backbone with a decoder for the classes of one task.
+    """A backbone with a head for the classes of one task.
 
     Args:
         network: the backbone; its mask decoder is replaced, in place.
         structures: number of classes without background.
-        context: description of the classes from labelled slices, for a backbone whose decoder uses
-            one.
+        context: description of the classes from labelled slices, for a head that begins with one.
+        head: name of the head; see `heads.names`.
+        depth: of a head that has one; None for the usual one.
     """
 
     def __init__(
-        self, network: SamNetwork, structures: int, context: ClassContext | None = None
+        self,
+        network: SamNetwork,
+        structures: int,
+        context: ClassContext | None = None,
+        head: HeadName = DEFAULT_HEAD,
+        depth: int | None = None,
     ) -> None:
         super().__init__()
-        decoder, own = network.mask_decoder, network.context_decoder
-        if isinstance(own, ContextMaskDecoder) and isinstance(decoder, StarterMaskDecoder):
-            network.mask_decoder = ContextClassDecoder(own, decoder, structures, context)
-            network.context_decoder = None
-        else:
-            network.mask_decoder = ClassMaskDecoder(decoder, structures)
+        put_head(network, head, structures, context, depth)
         self.network = network
         # The automatic task has no prompts from which their encoder could learn.
         network.prompt_encoder.requires_grad_(False)
 
-    def decode(self, features: FeatureState) -> tuple[Tensor, Tensor]:
-        """Class logits (B, classes, S/4, S/4) and IoU predictions from the encoder's output."""
+    def masks(self, features: FeatureState) -> ClassMasks:
+        """All that the head finds in the encoder's output."""
         prompts: Any = self.network.prompt_encoder
         dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        logits, iou_predictions = self.network.mask_decoder(features, prompts.get_dense_pe(), dense)
-        return logits, iou_predictions
+        return ClassMasks(*self.network.mask_decoder(features, prompts.get_dense_pe(), dense))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def decode(self, features: FeatureState) -> tuple[Tensor, Tensor | None]:
+        """Class logits (B, classes, S/4, S/4) and IoU predictions, if any, likewise."""
+        found = self.masks(features)
+        return found.logits, found.iou_predictions
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Class logits and IoU predictions from normalised images (B, 3, S, S)."""
         return self.decode(self.network.image_encoder(images))

@@ -13,19 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from SAMFineTuneLib.networks.adaptation_sites import (
-    AdapterSite,
-    LoraSite,
-    two_way_adapter_sites,
-    two_way_lora_sites,
+from SAMFineTuneLib.heads.two_way_head import (
+    TwoWayHead,
+    noisy_copies,
+    refining_part,
+    resized_output,
 )
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 
-# Breaks the symmetry between class tokens that start from one pretrained token.
-_TOKEN_NOISE = 0.02
 
-
-class ClassMaskDecoder(nn.Module):
+class ClassMaskDecoder(TwoWayHead):
     """A mask decoder with one mask token and one output layer for each class.
 
     Its transformer and upscaling are those of Segment Anything's decoder.
@@ -38,23 +35,16 @@ class ClassMaskDecoder(nn.Module):
     def __init__(self, decoder: Any, structures: int) -> None:
         super().__init__()
         classes = structures + 1
-        self.transformer: nn.Module = decoder.transformer
+        self.transformer = decoder.transformer
         self.iou_token: nn.Embedding = decoder.iou_token
-        self.mask_tokens = _class_tokens(decoder.mask_tokens, classes)
-        self.output_upscaling: nn.Module = decoder.output_upscaling
+        self.mask_tokens = class_tokens(decoder.mask_tokens, classes)
+        self.blocks16 = refining_part(decoder)
+        self.output_upscaling = decoder.output_upscaling
         # The first of the decoder's tokens was trained to give a single whole mask.
         self.output_hypernetworks_mlps = nn.ModuleList(
             copy.deepcopy(decoder.output_hypernetworks_mlps[0]) for _ in range(classes)
         )
-        self.iou_prediction_head = _resized_output(decoder.iou_prediction_head, classes)
-
-    def adapter_sites(self) -> list[AdapterSite]:
-        """The two-way transformer's adapter sites."""
-        return two_way_adapter_sites(self.transformer)
-
-    def lora_sites(self) -> list[LoraSite]:
-        """The two-way transformer's query and value layers."""
-        return two_way_lora_sites(self.transformer)
+        self.iou_prediction_head = resized_output(decoder.iou_prediction_head, classes)
 
     def forward(
         self, features: FeatureState, positions: Tensor, dense_prompt: Tensor
@@ -70,17 +60,12 @@ class ClassMaskDecoder(nn.Module):
             Logits (B, classes, 4h, 4w), background first; and the intersection over union that
             the network predicts for each class's mask, (B, classes).
         """
-        embedding = features.x
         tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = tokens.expand(len(embedding), -1, -1)
-        tokens_out, source = self.transformer(
-            embedding + dense_prompt, positions.expand(len(embedding), -1, -1, -1), tokens
-        )
-        source = source.transpose(1, 2).reshape(embedding.shape)
-        upscaled = (
-            self.output_upscaling(source, features.skips)
-            if features.skips
-            else self.output_upscaling(source)
+        tokens_out, upscaled = self.decoded(
+            features.x + dense_prompt,
+            positions,
+            tokens.expand(len(features.x), -1, -1),
+            features.skips,
         )
         filters = torch.stack(
             [
@@ -93,17 +78,9 @@ class ClassMaskDecoder(nn.Module):
         return logits, self.iou_prediction_head(tokens_out[:, 0])
 
 
-def _class_tokens(tokens: nn.Embedding, classes: int) -> nn.Embedding:
-    single = tokens.weight.detach()[:1]
-    spread = single.std() if single.numel() > 1 else single.abs()
-    noise = torch.randn(classes, single.shape[1], device=single.device) * _TOKEN_NOISE * spread
+def class_tokens(tokens: nn.Embedding, classes: int) -> nn.Embedding:
+    """One token for each class, each a copy of the decoder's first one with a little noise."""
+    single = tokens.weight[:1]
     created = nn.Embedding(classes, single.shape[1], device=single.device)
-    created.weight = nn.Parameter(single + noise)
+    created.weight = nn.Parameter(noisy_copies(single, classes)[:, 0])
     return created
-
-
-def _resized_output(mlp: Any, outputs: int) -> nn.Module:
-    resized = copy.deepcopy(mlp)
-    last = resized.layers[-1]
-    resized.layers[-1] = nn.Linear(last.in_features, outputs, device=last.weight.device)
-    return resized

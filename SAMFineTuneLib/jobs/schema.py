@@ -27,11 +27,12 @@ from SAMFineTuneLib.adaptation.method import Method, Scope
 from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
+from SAMFineTuneLib.heads.names import HEAD_DEPTHS, HeadName
 from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, SEGMENTATION_ENDINGS
 from SAMFineTuneLib.jobs.cases import MOST_IMAGES, case_apart, cases_apart
 from SAMFineTuneLib.networks.spec import BackboneName
 from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
-from SAMFineTuneLib.training.presets import Preset
+from SAMFineTuneLib.training.presets import PRESETS, Preset
 from SAMFineTuneLib.weights.weights_kind import WeightsKind
 from SAMFineTuneLib.worker.json_text import to_json, write_json
 
@@ -398,6 +399,23 @@ class FinetuneJob(_Record):
         "structure in all examples; a label with a number that is named here is also taken for "
         "this structure if an example names it otherwise and no other structure has that name",
     )
+    head: Literal["auto", HeadName] = Field(
+        "auto",
+        description="what is put on the image encoder and finds the structures; auto: convnet for "
+        "the preset loramednet, that of `initial_model` where one is given, and else mask_decoder",
+    )
+    head_depth: Annotated[int, Field(ge=HEAD_DEPTHS[0], le=HEAD_DEPTHS[-1])] | None = Field(
+        None,
+        description="number of blocks of the head convnet, 2 to 4; by default 4 for the preset "
+        "loramednet, and else 2",
+    )
+
+    @model_validator(mode="after")
+    def _depth_of_a_head_that_has_one(self) -> FinetuneJob:
+        head = PRESETS[self.preset].head if self.head == "auto" else self.head
+        if self.head_depth is not None and self.initial_model is None and head != "convnet":
+            raise ValueError(f'"head_depth" goes with the "head" convnet, not with {head}')
+        return self
 
     @model_validator(mode="after")
     def _examples_or_list(self) -> FinetuneJob:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from SAMFineTuneLib.adaptation.method import METHODS, SCOPES
+from SAMFineTuneLib.heads.names import HEAD_DEPTHS, HEAD_NAMES
 from SAMFineTuneLib.networks.spec import BACKBONES
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def _faults(card: ModelCard) -> Iterator[str]:
     yield from _channel_faults(card)
     yield from _normalisation_faults(card.normalisation)
     yield from _number_faults(card)
+    yield from _head_faults(card)
 
 
 def _strategy_faults(strategy: Strategy, where: str) -> Iterator[str]:
@@ -85,6 +87,15 @@ def _strategy_faults(strategy: Strategy, where: str) -> Iterator[str]:
             yield f"{where}.{name} is {_short(value)}, and should be one of {', '.join(known)}"
     if not 1 <= strategy.rank <= _LARGEST_RANK:
         yield f"{where}.rank is {_short(strategy.rank)}, and should be from 1 to {_LARGEST_RANK}"
+
+
+def _head_faults(card: ModelCard) -> Iterator[str]:
+    if card.head not in HEAD_NAMES:
+        yield f"head is {_short(card.head)}, and should be one of {', '.join(HEAD_NAMES)}"
+    depths = HEAD_DEPTHS if card.head == "convnet" else (None,)
+    if card.head_depth not in depths:
+        allowed = " or ".join("null" if each is None else str(each) for each in depths)
+        yield f"head_depth is {_short(card.head_depth)}, and should be {allowed}"
 
 
 def _label_faults(labels: list[LabelCard]) -> Iterator[str]:

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from SAMFineTuneLib import __version__
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import written_whole
+from SAMFineTuneLib.heads.names import DEFAULT_HEAD
 from SAMFineTuneLib.models.card_check import fault_of, unique_keys
 from SAMFineTuneLib.networks.spec import PixelNormalisation, find
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation
@@ -41,9 +42,10 @@ if TYPE_CHECKING:
 FORMAT = "SAMFineTune tuned model"
 # The newest version that can be read. Version 1 has no weights for prompts. Version 3 is that of
 # models for colour images, for several images of a case, or for weights that take pixels otherwise
-# than usual for their backbone, with or without weights for prompts.
-FORMAT_VERSION = 3
-_AUTOMATIC_VERSION, _PROMPTS_VERSION, _CHANNELS_VERSION = 1, 2, 3
+# than usual for their backbone, with or without weights for prompts. Version 4 is that of models
+# with another head than the mask decoder, whatever else they have.
+FORMAT_VERSION = 4
+_AUTOMATIC_VERSION, _PROMPTS_VERSION, _CHANNELS_VERSION, _HEADS_VERSION = 1, 2, 3, 4
 _PROMPTS = "prompts."
 # Parameters: more than MobileSAM has, and less than a ViT-B.
 _MOST_BUILT_IN_MEMORY = 20_000_000
@@ -130,6 +132,8 @@ class ModelCard(BaseModel):
         metrics: what was measured, and on what.
         prompts: the card of the weights tuned for prompts; None if there are none.
         versions: versions of the program and of the packages that it uses.
+        head: what finds the structures; see `heads.names`.
+        head_depth: of a head that has one; None for the others.
     """
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
@@ -154,6 +158,8 @@ class ModelCard(BaseModel):
     metrics: dict[str, Any] = Field(default_factory=dict)
     prompts: PromptCard | None = None
     versions: dict[str, str] = Field(default_factory=lambda: _versions())
+    head: str = DEFAULT_HEAD
+    head_depth: int | None = None
 
 
 def save_model(
@@ -197,6 +203,8 @@ def save_model(
 
 
 def _version_of(card: ModelCard) -> int:
+    if card.head != DEFAULT_HEAD:
+        return _HEADS_VERSION
     if card.normalisation.kind == "colour" or card.channels or card.pixels is not None:
         return _CHANNELS_VERSION
     return _AUTOMATIC_VERSION if card.prompts is None else _PROMPTS_VERSION
@@ -292,10 +300,14 @@ def load_prompted(
     from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
     from SAMFineTuneLib.networks.build import build
     from SAMFineTuneLib.weights.official import load_checkpoint
+    from SAMFineTuneLib.weights.weights_kind import pixels_of
 
     card = card or read_card(path)
     if card.prompts is None:
-        network = build(card.backbone, card.input_size, card.pixels)
+        # The preset of the automatic part may have normalised pixels otherwise than these weights
+        # take them.
+        kind: Any = card.initial_weights
+        network = build(card.backbone, card.input_size, pixels_of(kind))
         load_checkpoint(network, find_checkpoint(card))
         return PromptedSegmenter(network).eval(), card, False
     network = _backbone_of(card, find_checkpoint)
@@ -317,8 +329,9 @@ def _with_head(network: SamNetwork, card: ModelCard) -> AutomaticSegmenter:
     from SAMFineTuneLib.adaptation.strategy import adapt
     from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 
-    segmenter = AutomaticSegmenter(network, len(card.labels))
     strategy: Any = card.strategy
+    head: Any = card.head
+    segmenter = AutomaticSegmenter(network, len(card.labels), None, head, card.head_depth)
     adapt(network, strategy.method, strategy.scope, strategy.rank)
     return segmenter
 

@@ -63,6 +63,14 @@ class Adaptable(Protocol):
         """The layers that the method LoRA updates."""
 
 
+@runtime_checkable
+class KeepsFrozen(Protocol):
+    """A mask decoder with parts that never train, whatever the method."""
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """These parts."""
+
+
 def two_way_adapter_sites(transformer: nn.Module) -> list[AdapterSite]:
     """Adapter sites of Segment Anything's two-way transformer (the mask decoder's).
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class FeatureState(NamedTuple):
@@ -16,7 +17,8 @@ class FeatureState(NamedTuple):
 
     Before the first stage `x` is the image batch (B, 3, S, S). After the last one it is the
     embedding (B, C, S/16, S/16), and `skips` are the high-resolution features, finest first.
-    Segment Anything's encoders have C = 256 and no skips.
+    Segment Anything's encoders have C = 256 and no skips. For a head that looks at the image, the
+    last skip is the image itself (`StagedEncoder.image_side`).
     """
 
     x: Tensor
@@ -55,7 +57,15 @@ class StagedEncoder(nn.Module, ABC):
 
     The stages are looked up anew at every call of `stages`, so that modules inserted by an
     adaptation are found in the stage they were inserted in.
+
+    Attributes:
+        skip_channels: channels of the high-resolution features, finest first.
+        image_side: where it is given, `run` puts the image, with this side in pixels, behind the
+            other skips, so that it is cached and joined into batches with the features.
     """
+
+    skip_channels: tuple[int, ...] = ()
+    image_side: int | None = None
 
     @abstractmethod
     def stages(self) -> list[Stage]:
@@ -63,9 +73,15 @@ class StagedEncoder(nn.Module, ABC):
 
     def run(self, state: FeatureState, start: int, stop: int) -> FeatureState:
         """Runs the stages start … stop - 1 on the state before stage `start`."""
+        beside: tuple[Tensor, ...] = ()
+        if self.image_side is not None:
+            # No stage sees the image beside the features.
+            image = _resized(state.x, self.image_side) if start == 0 else state.skips[-1]
+            beside = (image,)
+            state = FeatureState(state.x, () if start == 0 else state.skips[:-1])
         for stage in self.stages()[start:stop]:
             state = stage.run(state)
-        return state
+        return FeatureState(state.x, state.skips + beside)
 
     def forward(self, images: Tensor) -> FeatureState:
         """The state after the last stage, from a normalised image batch (B, 3, S, S)."""
@@ -79,6 +95,10 @@ class StagedEncoder(nn.Module, ABC):
                 break
             count += 1
         return count
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    return functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
 def joined(states: Sequence[FeatureState], device: torch.device) -> FeatureState:

@@ -12,6 +12,7 @@ several change independently, because scanners do not vary their contrasts toget
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +64,7 @@ class SliceAugmentation:
         geometry: standard deviations of the changes of geometry.
         normalisation: of the images, which says what kind they are; None for grey images whose
             intensities are not calibrated.
+        changes_of: makes the changes of the levels of an image of a kind.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class SliceAugmentation:
         size: int,
         geometry: GeometricRange | None = None,
         normalisation: IntensityNormalisation | None = None,
+        changes_of: Callable[[str], Compose] | None = None,
     ) -> None:
         self.size = size
         self.geometry = geometry or GeometricRange()
         self._positions = square_positions(size)
         images = [normalisation, *normalisation.further] if normalisation else []
-        self._changes = [_changes_of(each.kind) for each in images] or [_uncalibrated_changes()]
+        made = changes_of or _changes_of
+        self._changes = [made(each.kind) for each in images] or [made("percentiles")]
 
     def positions(self, seed: int) -> Tensor:
         """Displaced positions (S, S, 2) on the square, to sample instead of the regular ones."""
@@ -114,6 +118,30 @@ class SliceAugmentation:
     @staticmethod
     def _normal(generator: torch.Generator, count: int) -> Tensor:
         return torch.randn(count, generator=generator)
+
+
+def usual_augmentation(size: int, normalisation: IntensityNormalisation) -> SliceAugmentation:
+    """All changes that this module knows."""
+    return SliceAugmentation(size, normalisation=normalisation)
+
+
+def augmentation_by_four(size: int, normalisation: IntensityNormalisation) -> SliceAugmentation:
+    """The four changes of LoRaMedNet: rotation, elastic displacement, noise and brightness.
+
+    (Hu et al., AAAI 2024.) How large they are is not said there; they are as large as usual here.
+    """
+    geometry = GeometricRange(scale=0.0, stretch=0.0, shear=0.0, shift=0.0)
+    return SliceAugmentation(size, geometry, normalisation, _noise_and_brightness)
+
+
+def _noise_and_brightness(kind: str) -> Compose:
+    offsets, deviation = (0.04, 0.03) if kind == "calibrated" else (0.1, 0.05)
+    return Compose(
+        [
+            RandShiftIntensity(offsets=offsets, prob=0.7),
+            RandGaussianNoise(prob=0.7 if kind == "calibrated" else 0.5, std=deviation),
+        ]
+    )
 
 
 def _changed(image: Tensor, changes: Compose, seed: int) -> Tensor:

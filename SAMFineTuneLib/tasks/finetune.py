@@ -52,7 +52,7 @@ def run_finetune(
     for warning in examples.warnings:
         events.warning(warning)
     choices = job if start.initial is None else start.initial.with_its_strategy(job)
-    pixels = start.pixels(job.weights_kind)
+    pixels = start.pixels(job)
     plan = settle(choices, examples, start.is_wholly_pretrained(job.backbone), pixels)
     torch.manual_seed(plan.seed)
     segmenter, checkpoint_sha256 = start.adapted_network(plan, examples, device, events.warning)

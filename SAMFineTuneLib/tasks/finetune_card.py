@@ -46,6 +46,8 @@ def card_of(
         channels=list(examples.channels),
         pixels=plan.pixels,
         initial_weights=initial_weights,
+        head=plan.head,
+        head_depth=plan.head_depth,
         training={
             "steps": outcome.steps,
             "planned_steps": plan.steps,

@@ -13,6 +13,7 @@ from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.heads.names import DEFAULT_HEAD
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.models.measured_text import measured_in_words
 from SAMFineTuneLib.training.loop import ProgressReport, Watch
@@ -53,6 +54,8 @@ def log_plan(
 ) -> None:
     """Logs the number of slices to learn from, and which part of the network trains."""
     total = count(segmenter.network)[-1]
+    depth = "" if plan.head_depth is None else f" of depth {plan.head_depth}"
+    head = "" if plan.head == DEFAULT_HEAD else f"head {plan.head}{depth}, "
     labelled = sum(each.is_labelled for each in examples.slices)
     events.log(
         f"{labelled} labelled and {len(examples.slices) - labelled} empty {examples.axis} slices "
@@ -60,7 +63,8 @@ def log_plan(
         f"{counted(len(held_out.validation), 'slice')} held out (by {held_out.by})"
     )
     events.log(
-        f"{plan.backbone}, {plan.method}, {plan.scope}, input {plan.input_size}, "
+        f"{plan.backbone}, {head}{plan.method}, {plan.scope}, "
+        f"input {plan.input_size}, "
         f"{total.trainable / 1e6:.2f} of {total.total / 1e6:.2f} million parameters train, "
         f"on {device}"
     )

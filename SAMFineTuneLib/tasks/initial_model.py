@@ -55,19 +55,21 @@ class InitialModel:
         ]
 
     def with_its_strategy(self, job: FinetuneJob) -> FinetuneJob:
-        """The job with the method, scope, rank and input size that the model was tuned with.
+        """The job with the method, scope, rank, input size and head that the model was tuned with.
 
         Raises:
-            InputError: the job asks for another method, scope or input size.
+            InputError: the job asks for another method, scope, input size or head.
         """
         tuned: dict[str, Any] = {
             "method": self.card.strategy.method,
             "scope": self.card.strategy.scope,
             "input_size": self.card.input_size,
+            "head": self.card.head,
+            "head_depth": self.card.head_depth,
         }
         for name, value in tuned.items():
             chosen = getattr(job, name)
-            if chosen not in ("auto", value):
+            if chosen not in ("auto", None, value):
                 raise InputError(
                     f"{self.path.name} was tuned with {name.replace('_', ' ')} {value}, not "
                     f"{chosen}",

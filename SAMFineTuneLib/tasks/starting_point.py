@@ -12,12 +12,14 @@ from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.heads.names import DEFAULT_HEAD
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.networks.build import build
-from SAMFineTuneLib.networks.spec import PixelNormalisation
+from SAMFineTuneLib.networks.spec import PixelNormalisation, find
 from SAMFineTuneLib.networks.starter.network import renew_context_decoder
 from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.training.plan import FinetunePlan
+from SAMFineTuneLib.training.presets import PRESETS
 from SAMFineTuneLib.training.slice_context import context_of_slices
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.weights.official import file_sha256, load_checkpoint
@@ -36,13 +38,18 @@ class StartingPoint:
     weights: Path | None
     initial: InitialModel | None
 
-    def pixels(self, kind: WeightsKind | None) -> PixelNormalisation | None:
+    def pixels(self, job: FinetuneJob) -> PixelNormalisation | None:
         """How pixels are normalised for these weights; None as usual for the backbone.
 
-        Args:
-            kind: of the backbone's file.
+        A preset that says how comes before the kind of the backbone's file, and a tuned model
+        before both.
         """
-        return pixels_of(kind) if self.initial is None else self.initial.card.pixels
+        if self.initial is not None:
+            return self.initial.card.pixels
+        of_preset = PRESETS[job.preset].pixels
+        if of_preset is None:
+            return pixels_of(job.weights_kind)
+        return None if of_preset == find(job.backbone).normalisation else of_preset
 
     def kind(self, kind: WeightsKind | None) -> str | None:
         """What the weights were trained as, for the card; None for those usual for the backbone."""
@@ -92,8 +99,11 @@ class StartingPoint:
             sha256 = load_checkpoint(network, self.weights).sha256
         network.to(device)
         renew_context_decoder(network)
-        context = context_of_slices(network, examples.learnt_slices, len(examples.labels) + 1)
-        segmenter = AutomaticSegmenter(network, len(examples.labels), context)
+        structures = len(examples.labels)
+        context = None
+        if plan.head == DEFAULT_HEAD:
+            context = context_of_slices(network, examples.learnt_slices, structures + 1)
+        segmenter = AutomaticSegmenter(network, structures, context, plan.head, plan.head_depth)
         adapt(network, plan.method, plan.scope, plan.rank)
         return segmenter, sha256
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
+from SAMFineTuneLib.heads.names import HeadName
 from SAMFineTuneLib.training.presets import Preset
 
 
@@ -58,3 +59,11 @@ class FinetuneChoices(Protocol):
     @property
     def seed(self) -> int:
         """Seed of all random numbers."""
+
+    @property
+    def head(self) -> HeadName | Literal["auto"]:
+        """What is put on the encoder."""
+
+    @property
+    def head_depth(self) -> int | None:
+        """Depth of a head that has one."""

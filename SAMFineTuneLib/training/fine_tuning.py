@@ -11,9 +11,11 @@ from torch import Tensor
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.heads.names import HEADS
+from SAMFineTuneLib.slices.augmentation import augmentation_by_four, usual_augmentation
 from SAMFineTuneLib.training.held_out_distances import HeldOutDistances
 from SAMFineTuneLib.training.loop import Ending, TrainingLoop, Watch, device_of
-from SAMFineTuneLib.training.loss import PartialLabelLoss
+from SAMFineTuneLib.training.loss import HeadLoss
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.slice_pool import SlicePool
@@ -33,6 +35,7 @@ _FINAL_PASS_FROM = 0.6
 _FINAL_PASS_OF_FEW_FROM = 0.3
 VALIDATIONS = 20
 _WORST = -1.0
+_AUGMENTATIONS = {"all": usual_augmentation, "four": augmentation_by_four}
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,10 @@ class FineTuning:
         self._split = split
         self._plan = plan
         self._watch = watch
-        trained = TrainedWeights(segmenter, plan.weight_decay)
+        trained = TrainedWeights(segmenter, plan.weight_decay, plan.betas)
         self._loop = TrainingLoop(segmenter, trained, plan, folder, STATE_FILE, signature, watch)
         self._device = device_of(segmenter)
-        self._loss = PartialLabelLoss()
+        self._loss = HeadLoss(HEADS[plan.head].loss)
         held_out = [self._slices[position] for position in split.validation]
         self._validation = (
             Validation(segmenter, held_out, plan.batch, folder / "held_out") if held_out else None
@@ -114,6 +117,7 @@ class FineTuning:
             samples=plan.batch * (plan.steps or 10**6),
             cache_folder=folder / "features",
             normalisation=examples.normalisation,
+            augment=_AUGMENTATIONS[plan.augmentation],
         )
 
     @property
@@ -155,8 +159,9 @@ class FineTuning:
         encoder = self._segmenter.network.image_encoder
         with autocast(self._device):
             features = encoder.run(batch.state, self._sampler.start_stage, len(encoder.stages()))
-            logits, iou_predictions = self._segmenter.decode(features)
-        return self._loss(logits, iou_predictions, batch.target, batch.known)
+            found = self._segmenter.masks(features)
+        loss: Tensor = self._loss(found, batch.target, batch.known)
+        return loss
 
     def phase(self) -> str:
         """The name of the current phase; in the final pass held-out slices are learnt from, too."""

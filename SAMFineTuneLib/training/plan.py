@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
 from SAMFineTuneLib.examples.training_set import TrainingSet
+from SAMFineTuneLib.heads.names import DEFAULT_HEAD, HEADS, HeadName, settled_depth
 from SAMFineTuneLib.networks.spec import PixelNormalisation
 from SAMFineTuneLib.training.choices import FinetuneChoices
-from SAMFineTuneLib.training.presets import PRESETS, Recipe
+from SAMFineTuneLib.training.presets import PRESETS, AugmentationName, Recipe
 
 # Learning rate of a network that starts from random weights, wholly or in its decoder.
 _SCRATCH_RATE = 1e-3
@@ -45,6 +46,11 @@ class FinetunePlan:
         seed: of all random numbers.
         pretrained: whether encoder and decoder start from weights that have learnt something.
         pixels: how pixels are normalised for these weights; None as usual for the backbone.
+        head: what is put on the encoder; see `heads.names`.
+        head_depth: of a head that has one; None for the others.
+        betas: of AdamW.
+        falls: whether the learning rate falls to zero, or stays as it is.
+        augmentation: how slices are changed; see `training.presets`.
     """
 
     backbone: str
@@ -63,6 +69,11 @@ class FinetunePlan:
     seed: int
     pretrained: bool
     pixels: PixelNormalisation | None = None
+    head: HeadName = DEFAULT_HEAD
+    head_depth: int | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    falls: bool = True
+    augmentation: AugmentationName = "all"
 
 
 def settle(
@@ -85,36 +96,55 @@ def settle(
     """
     recipe = PRESETS[choices.preset]
     neither = choices.steps is None and choices.minutes is None
-    steps = _steps_of_preset(recipe, examples) if neither else choices.steps
+    batch = choices.batch or recipe.batch
+    steps = _steps_of_preset(recipe, examples, batch) if neither else choices.steps
     # The simulated user's clicks differ in every step, so that the network does not overfit to a
     # few slices as soon as the automatic fine-tune does: the limit for each slice does not apply.
-    for_prompts = recipe.steps if neither else choices.steps
-    method: Method = (
-        choices.method if choices.method != "auto" else ("adapter" if pretrained else "vanilla")
-    )
-    rate = recipe.learning_rate if pretrained else _SCRATCH_RATE
+    for_prompts = (recipe.steps or steps) if neither else choices.steps
+    rate = recipe.learning_rate if pretrained or recipe.method else _SCRATCH_RATE
+    head = recipe.head if choices.head == "auto" else choices.head
     return FinetunePlan(
         backbone=choices.backbone,
-        method=method,
-        scope="encoder_decoder" if choices.scope == "auto" else choices.scope,
+        method=_method(choices, recipe, pretrained),
+        scope=_scope(choices, head),
         rank=choices.rank,
         input_size=_input_size(choices, examples, recipe.largest_input),
         steps=steps,
         prompt_steps=None if for_prompts is None else math.ceil(_PROMPT_STEPS * for_prompts),
         minutes=recipe.minutes if neither else choices.minutes,
-        batch=choices.batch or recipe.batch,
+        batch=batch,
         learning_rate=choices.learning_rate or rate,
         # Otherwise a short fine-tune would end before the warm-up does.
         warm_up=recipe.warm_up if steps is None else min(recipe.warm_up, max(1, steps // 10)),
-        weight_decay=0.1,
+        weight_decay=recipe.weight_decay,
         patience=recipe.patience,
         seed=choices.seed,
         pretrained=pretrained,
         pixels=pixels,
+        head=head,
+        head_depth=settled_depth(head, choices.head_depth or recipe.head_depth),
+        betas=recipe.betas,
+        falls=recipe.falls,
+        augmentation=recipe.augmentation,
     )
 
 
-def _steps_of_preset(recipe: Recipe, examples: TrainingSet) -> int:
+def _method(choices: FinetuneChoices, recipe: Recipe, pretrained: bool) -> Method:
+    if choices.method != "auto":
+        return choices.method
+    return recipe.method or ("adapter" if pretrained else "vanilla")
+
+
+def _scope(choices: FinetuneChoices, head: HeadName) -> Scope:
+    if choices.scope != "auto":
+        return choices.scope
+    return "decoder" if HEADS[head].alone else "encoder_decoder"
+
+
+def _steps_of_preset(recipe: Recipe, examples: TrainingSet, batch: int) -> int:
+    if recipe.steps is None:
+        assert recipe.epochs is not None
+        return recipe.epochs * math.ceil(len(examples.learnt_slices) / batch)
     if examples.labelled_volumes == 1 or recipe.steps_a_slice is None:
         return recipe.steps
     labelled = sum(each.is_labelled for each in examples.learnt_slices)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Preset = Literal["laptop", "study", "full"]
+from SAMFineTuneLib.adaptation.method import Method
+from SAMFineTuneLib.heads.names import DEFAULT_HEAD, HeadName
+from SAMFineTuneLib.networks.spec import PixelNormalisation
+
+Preset = Literal["laptop", "study", "full", "loramednet"]
+# What slices are changed by: everything that `slices.augmentation` knows, or the four changes of
+# LoRaMedNet.
+AugmentationName = Literal["all", "four"]
 
 # Learning rates: that of the published study for its recipe; that of LoRaMedNet, which is five
 # times as high, where there is time for hundreds of steps only.
@@ -21,7 +28,7 @@ class Recipe:
         summary: what it is for, in words for a list.
         costs: time and memory, in words that follow "costs".
         needs: hardware, in words that follow "needs".
-        steps: optimiser steps.
+        steps: optimiser steps; None where `epochs` says how many.
         steps_a_slice: upper limit of the steps for each labelled slice, where several volumes are
             learnt from; None for no such limit.
         minutes: time limit, None for none.
@@ -29,13 +36,22 @@ class Recipe:
         learning_rate: of a network that has learnt something before.
         largest_input: largest side of the square in pixels; None for that of the backbone.
         patience: validations without improvement until it stops; None for never.
-        warm_up: steps until the learning rate is reached.
+        warm_up: steps until the learning rate is reached; 1 for none.
+        epochs: how often each slice is drawn, on average; None where `steps` says how long.
+        method: of the adaptation; None for what suits the weights.
+        head: what is put on the encoder.
+        head_depth: of a head that has one.
+        pixels: how pixels are normalised; None for what suits the weights.
+        betas: of the optimiser, AdamW.
+        weight_decay: of the optimiser; with 0 it is Adam.
+        falls: whether the learning rate falls to zero, or stays as it is.
+        augmentation: how slices are changed.
     """
 
     summary: str
     costs: str
     needs: str
-    steps: int
+    steps: int | None
     steps_a_slice: int | None
     minutes: float | None
     batch: int
@@ -43,6 +59,15 @@ class Recipe:
     largest_input: int | None
     patience: int | None
     warm_up: int
+    epochs: int | None = None
+    method: Method | None = None
+    head: HeadName = DEFAULT_HEAD
+    head_depth: int | None = None
+    pixels: PixelNormalisation | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.1
+    falls: bool = True
+    augmentation: AugmentationName = "all"
 
 
 PRESETS: dict[Preset, Recipe] = {
@@ -93,5 +118,31 @@ PRESETS: dict[Preset, Recipe] = {
         largest_input=None,
         patience=6,
         warm_up=200,
+    ),
+    # Hu et al., "Adapting Segment Anything Models to Medical Imaging via Fine-Tuning without Domain
+    # Pretraining" (AAAI 2024): LoRA of rank 4 on query and value of every block of the encoder, the
+    # convolutional head of depth 4, Adam, no warm-up, 120 epochs.
+    "loramednet": Recipe(
+        summary="a few labelled volumes, as LoRaMedNet: low-rank updates of the encoder and a "
+        "convolutional head",
+        costs="120 epochs at full resolution",
+        needs="a GPU with 24 GB of memory for the networks of Segment Anything",
+        steps=None,
+        steps_a_slice=None,
+        minutes=None,
+        batch=4,
+        learning_rate=_SHORT_RATE,
+        largest_input=None,
+        patience=None,
+        warm_up=1,
+        epochs=120,
+        method="lora",
+        head="convnet",
+        head_depth=4,
+        pixels="unit",
+        betas=(0.5, 0.999),
+        weight_decay=0.0,
+        falls=False,
+        augmentation="four",
     ),
 }

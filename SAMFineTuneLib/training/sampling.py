@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
-from SAMFineTuneLib.slices.augmentation import SliceAugmentation
+from SAMFineTuneLib.slices.augmentation import SliceAugmentation, usual_augmentation
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation
 from SAMFineTuneLib.slices.pixels import channels_first, network_pixels
 from SAMFineTuneLib.slices.square import SquareFit
@@ -54,6 +54,7 @@ class SliceSampler:
         samples: how many samples will be drawn in all; decides whether a cache pays.
         cache_folder: where cached features go; None caches nothing.
         normalisation: of the intensities of all slices.
+        augment: makes the augmentation, from the side of the square and the normalisation.
     """
 
     def __init__(
@@ -64,13 +65,12 @@ class SliceSampler:
         samples: int,
         cache_folder: Path | None,
         normalisation: IntensityNormalisation,
+        augment: Callable[[int, IntensityNormalisation], SliceAugmentation] = usual_augmentation,
     ) -> None:
         self._network = segmenter.network
         self._slices = slices
         self._seed = seed
-        self._augmentation = SliceAugmentation(
-            self._network.input_size, normalisation=normalisation
-        )
+        self._augmentation = augment(self._network.input_size, normalisation)
         self._prefix = self._network.image_encoder.frozen_prefix() if cache_folder else 0
         self._cache: FeatureCache | None = None
         if self._prefix and cache_folder is not None:

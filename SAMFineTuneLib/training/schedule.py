@@ -19,6 +19,8 @@ _WARM_UP_TIME = 0.1
 class Schedule:
     """Warm-up, then a half cosine down to zero, over the steps or the time limit.
 
+    Where the plan's rate does not fall, it stays as it is after the warm-up.
+
     As long as the time suffices for all steps, it has no influence, so that the same seed gives
     the same model. Where it does not suffice, or no number of steps was given, the warm-up depends
     on the time: a slow network that makes only sixteen steps must not spend all of them on the
@@ -74,7 +76,7 @@ class Schedule:
 
     def learning_rate(self) -> float:
         """Learning rate of the next step."""
-        falling = 0.5 * (1 + math.cos(math.pi * self.progress))
+        falling = 0.5 * (1 + math.cos(math.pi * self.progress)) if self._plan.falls else 1.0
         return self._plan.learning_rate * self._warmth() * falling
 
     def _warmth(self) -> float:

@@ -20,9 +20,12 @@ class TrainedWeights:
         network: adapted, on its device.
         weight_decay: of tensors with two or more dimensions; biases, parameters of normalisation
             layers and other one-dimensional tensors have none.
+        betas: of AdamW's two means.
     """
 
-    def __init__(self, network: nn.Module, weight_decay: float) -> None:
+    def __init__(
+        self, network: nn.Module, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)
+    ) -> None:
         self._trained = {
             name: each for name, each in network.named_parameters() if each.requires_grad
         }
@@ -32,7 +35,8 @@ class TrainedWeights:
             [
                 {"params": decayed, "weight_decay": weight_decay},
                 {"params": others, "weight_decay": 0.0},
-            ]
+            ],
+            betas=betas,
         )
 
     def descend(self, loss: Tensor, learning_rate: float, step: int) -> None:

@@ -54,6 +54,8 @@ def _downsampling(channels_in: int, channels: int, blocks: int) -> nn.Sequential
 class StarterEncoder(StagedEncoder):
     """Image (B, 3, S, S) to embedding (B, 128, S/16, S/16) and skips at strides 4 and 8."""
 
+    skip_channels = (STRIDE_4_CHANNELS, STRIDE_8_CHANNELS)
+
     def __init__(self) -> None:
         super().__init__()
         self.stride2 = _downsampling(3, _STRIDE_2, blocks=1)
