@@ -18,6 +18,7 @@ from SAMFineTuneLib.cli.arguments import (
 )
 from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.cli.field_option import add_field, chosen_fields
+from SAMFineTuneLib.cli.place_options import add_places
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.jobs.schema import Example, FinetuneJob, make_job, read_examples
@@ -141,6 +142,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add_field(network, FinetuneJob, "method")
     add_field(network, FinetuneJob, "scope")
     add_field(network, FinetuneJob, "rank", metavar="R")
+    add_places(network)
     add_field(network, FinetuneJob, "input_size", metavar="auto|PIXELS")
 
 

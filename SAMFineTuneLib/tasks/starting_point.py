@@ -94,7 +94,7 @@ class StartingPoint:
         renew_context_decoder(network)
         context = context_of_slices(network, examples.learnt_slices, len(examples.labels) + 1)
         segmenter = AutomaticSegmenter(network, len(examples.labels), context)
-        adapt(network, plan.method, plan.scope, plan.rank)
+        adapt(network, plan.method, plan.scope, plan.rank, plan.places)
         return segmenter, sha256
 
     def fingerprint(self, checkpoint_sha256: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from SAMFineTuneLib.adaptation.places import USUAL_PLACES, Places, settled_places
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.networks.spec import PixelNormalisation
@@ -45,6 +46,7 @@ class FinetunePlan:
         seed: of all random numbers.
         pretrained: whether encoder and decoder start from weights that have learnt something.
         pixels: how pixels are normalised for these weights; None as usual for the backbone.
+        places: where adapters and low-rank updates go.
     """
 
     backbone: str
@@ -63,6 +65,7 @@ class FinetunePlan:
     seed: int
     pretrained: bool
     pixels: PixelNormalisation | None = None
+    places: Places = USUAL_PLACES
 
 
 def settle(
@@ -82,6 +85,9 @@ def settle(
         examples: what is learnt from; sizes and counts of slices decide what is left open.
         pretrained: whether encoder and decoder start from weights that have learnt something.
         pixels: how pixels are normalised for these weights; None as usual for the backbone.
+
+    Raises:
+        InputError: places that have no effect with the method or the scope.
     """
     recipe = PRESETS[choices.preset]
     neither = choices.steps is None and choices.minutes is None
@@ -92,11 +98,12 @@ def settle(
     method: Method = (
         choices.method if choices.method != "auto" else ("adapter" if pretrained else "vanilla")
     )
+    scope: Scope = "encoder_decoder" if choices.scope == "auto" else choices.scope
     rate = recipe.learning_rate if pretrained else _SCRATCH_RATE
     return FinetunePlan(
         backbone=choices.backbone,
         method=method,
-        scope="encoder_decoder" if choices.scope == "auto" else choices.scope,
+        scope=scope,
         rank=choices.rank,
         input_size=_input_size(choices, examples, recipe.largest_input),
         steps=steps,
@@ -111,6 +118,7 @@ def settle(
         seed=choices.seed,
         pretrained=pretrained,
         pixels=pixels,
+        places=settled_places(Places.of(choices), method, scope),
     )
 
 
