@@ -4,9 +4,12 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/__main__.py
   SAMFineTuneLib/adaptation/__init__.py
   SAMFineTuneLib/adaptation/adapter.py
+  SAMFineTuneLib/adaptation/chosen_sites.py
   SAMFineTuneLib/adaptation/lora.py
   SAMFineTuneLib/adaptation/method.py
   SAMFineTuneLib/adaptation/parameter_count.py
+  SAMFineTuneLib/adaptation/places.py
+  SAMFineTuneLib/adaptation/selected_parameters.py
   SAMFineTuneLib/adaptation/strategy.py
   SAMFineTuneLib/api.py
   SAMFineTuneLib/cli/__init__.py
@@ -20,6 +23,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/cli/finetune.py
   SAMFineTuneLib/cli/hardware.py
   SAMFineTuneLib/cli/models.py
+  SAMFineTuneLib/cli/place_options.py
   SAMFineTuneLib/cli/pretrain.py
   SAMFineTuneLib/cli/progress_display.py
   SAMFineTuneLib/cli/remedies.py
@@ -193,6 +197,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/prompt_phase.py
   SAMFineTuneLib/tasks/runners.py
   SAMFineTuneLib/tasks/starting_point.py
+  SAMFineTuneLib/tasks/strategy_card.py
   SAMFineTuneLib/tasks/volume_segmentation.py
   SAMFineTuneLib/tasks/worker.py
   SAMFineTuneLib/tensor_file.py

@@ -112,6 +112,18 @@ def _range(text: str) -> range:
     return range(int(text), int(text) + 1)
 
 
+def words_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """Reads some of the known words, with commas between."""
+
+    def read(text: str) -> list[str]:
+        words = [word.strip() for word in text.split(",")]
+        if not set(words) <= set(known) or len(set(words)) != len(words):
+            raise argparse.ArgumentTypeError(f"{text!r} is not some of {','.join(known)}")
+        return words
+
+    return read
+
+
 def names_of_labels(text: str) -> dict[int, str]:
     """Reads names of labels, such as 1=liver,2=spleen; names cannot contain a comma."""
     names: dict[int, str] = {}

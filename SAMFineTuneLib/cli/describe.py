@@ -6,8 +6,10 @@ import argparse
 from typing import Any
 
 from SAMFineTuneLib.adaptation.method import METHODS, SCOPES, Scope
+from SAMFineTuneLib.adaptation.places import METHOD_OF_FIELD, Places, settled_places
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_message, print_result
 from SAMFineTuneLib.cli.field_option import add_field
+from SAMFineTuneLib.cli.place_options import add_places
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.names import (
     DEFAULT_HEAD,
@@ -64,6 +66,7 @@ def add_to(commands: Commands) -> None:
         "--classes", type=int, default=1, metavar="N", help="labels to learn (default: 1)"
     )
     add_field(parser, FinetuneJob, "rank", metavar="R")
+    add_places(parser)
     parser.add_argument(
         "--input-size",
         type=int,
@@ -116,6 +119,7 @@ def _run(chosen: argparse.Namespace) -> int:
             "classes": chosen.classes,
             "rank": chosen.rank if chosen.method == "lora" else None,
             "input_size": size,
+            "places": _used_places(chosen),
             "total": rows[-1]["total"],
             "trainable": rows[-1]["trainable"],
             "parts": rows[:-1],
@@ -168,6 +172,12 @@ def _print_table(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _used_places(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Of the fields that say where adapters and updates go, those of the method."""
+    fields = Places.of(chosen).as_fields()
+    return {name: fields[name] for name, use in METHOD_OF_FIELD.items() if use[0] == chosen.method}
+
+
 def _count(chosen: argparse.Namespace) -> tuple[int, list[dict[str, Any]]]:
     """The input size in pixels, and a row for each part of the network, with the sum last."""
     from dataclasses import asdict
@@ -184,5 +194,6 @@ def _count(chosen: argparse.Namespace) -> tuple[int, list[dict[str, Any]]]:
     with torch.device("meta"):
         network = build(chosen.backbone, size)
         AutomaticSegmenter(network, chosen.classes, None, chosen.head, chosen.head_depth)
-        adapt(network, chosen.method, chosen.scope, chosen.rank)
+        places = settled_places(Places.of(chosen), chosen.method, chosen.scope)
+        adapt(network, chosen.method, chosen.scope, chosen.rank, places)
     return size, [asdict(row) for row in count(network)]

@@ -113,5 +113,6 @@ def _help(info: FieldInfo, more: str, told: Mapping[str, str], default: Any) -> 
     text += more
     # None, False and empty values are not shown, but the seed 0 is.
     if default or type(default) is int:
-        text += f" (default: {default})"
+        shown = ",".join(default) if isinstance(default, list) else default
+        text += f" (default: {shown})"
     return text.replace("%", "%%")

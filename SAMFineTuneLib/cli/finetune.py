@@ -18,6 +18,7 @@ from SAMFineTuneLib.cli.arguments import (
 )
 from SAMFineTuneLib.cli.execution import execute
 from SAMFineTuneLib.cli.field_option import add_field, chosen_fields
+from SAMFineTuneLib.cli.place_options import add_places
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.heads.names import HEADS
@@ -142,6 +143,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add_field(network, FinetuneJob, "method")
     add_field(network, FinetuneJob, "scope")
     add_field(network, FinetuneJob, "rank", metavar="R")
+    add_places(network)
     add_field(network, FinetuneJob, "input_size", metavar="auto|PIXELS")
     heads: dict[str, str] = {name: each.summary for name, each in HEADS.items()}
     add_field(network, FinetuneJob, "head", told=heads)

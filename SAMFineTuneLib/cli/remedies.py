@@ -80,6 +80,10 @@ REMEDIES: dict[str, tuple[str, ...]] = {
         "Check the network and try again, or get the file on another computer and either name it "
         "with --checkpoint or put it at {file} for backbone {backbone}",
     ),
+    "without_effect": (
+        "Choose --method {needed_method}, or leave out {option}",
+        "Choose --scope encoder_decoder, or leave out {option}",
+    ),
     "weights_missing": (
         "Fetch them with: python -m SAMFineTuneLib checkpoints get {backbone} ({megabytes} MB), or "
         "name the file with --checkpoint",

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from SAMFineTuneLib.adaptation.method import Method, Scope
+from SAMFineTuneLib.adaptation.places import PARTS
 from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import possible_path
@@ -103,6 +104,14 @@ def _check_merge(value: dict[int, Any]) -> dict[int, Any]:
     return value
 
 
+def _check_parts(value: object) -> object:
+    if not isinstance(value, list | tuple) or not value or not set(value) <= set(PARTS):
+        raise ValueError(f"must name some of {', '.join(PARTS)}")
+    if len(set(value)) != len(value):
+        raise ValueError("must not name a part twice")
+    return list(value)
+
+
 def _check_input_size(value: object) -> object:
     if value == "auto":
         return value
@@ -151,6 +160,15 @@ Extent = Annotated[tuple[int, int] | None, PlainValidator(_check_extent)]
 Merge = Annotated[dict[int, Literal["all"] | list[int]], AfterValidator(_check_merge)]
 OnTop = Annotated[list[str], PlainValidator(_check_on_top)]
 InputSize = Annotated[Literal["auto"] | int, PlainValidator(_check_input_size)]
+AdapterBlocks = Annotated[
+    Literal["auto", "first2last2", "all"] | list[int],
+    _numbers_or("auto", "first2last2", "all", minimum=0),
+]
+LoraBlocks = Annotated[
+    Literal["first2last2", "all"] | list[int], _numbers_or("first2last2", "all", minimum=0)
+]
+DecoderBlocks = Annotated[Literal["all", "none"] | list[int], _numbers_or("all", "none", minimum=0)]
+LoraParts = Annotated[list[str], PlainValidator(_check_parts)]
 Frame = Annotated[int, Field(ge=0)]
 Frames = Annotated[list[int], _numbers_or(minimum=0)]
 Series = Annotated[str, PlainValidator(_check_series)]
@@ -160,7 +178,7 @@ Axis = Literal["axial", "coronal", "sagittal"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 # The largest values that make sense: a fine-tune of a month, and batches for the largest GPUs.
 MOST_STEPS, MOST_MINUTES, LARGEST_BATCH = 10_000_000, 60.0 * 24 * 31, 512
-LARGEST_RANK = 256
+LARGEST_RANK, LARGEST_SCALE = 256, 1000.0
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 Minutes = Annotated[float, Field(gt=0, le=MOST_MINUTES, allow_inf_nan=False)]
 Batch = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
@@ -352,8 +370,9 @@ class FinetuneJob(_Record):
     method: Literal["auto", Method] = Field(
         "auto",
         description="what is trained: small adapters, low-rank updates, or (vanilla) the weights "
-        "themselves; auto: all weights for the starter network, whose decoder begins with random "
-        "weights, and adapters for the others",
+        "themselves; of these only the parameters of normalisation layers (norm) or the biases "
+        "(bias), beside the decoder's output layers; auto: all weights for the starter network, "
+        "whose decoder begins with random weights, and adapters for the others",
     )
     scope: Literal["auto", Scope] = Field(
         "auto",
@@ -416,6 +435,33 @@ class FinetuneJob(_Record):
         if self.head_depth is not None and self.initial_model is None and head != "convnet":
             raise ValueError(f'"head_depth" goes with the "head" convnet, not with {head}')
         return self
+
+    adapter_blocks: AdapterBlocks = Field(
+        "auto",
+        description="blocks of the image encoder that get adapters, counted from 0. first2last2: "
+        "the first two and the last two, as in the study; all: every block, its A*; auto: every "
+        "block of the starter network, which has 7, and first2last2 for the others",
+    )
+    lora_blocks: LoraBlocks = Field(
+        "all", description="blocks of the image encoder that get low-rank updates"
+    )
+    lora_parts: LoraParts = Field(
+        ["q", "v"],
+        description="the layers of each block, and of the mask decoder's, that get low-rank "
+        "updates: an attention's query, key, value and output projection, and both layers of an "
+        "MLP. The blocks of the starter network's encoder have two convolutions instead, which get "
+        "updates whatever the parts",
+    )
+    lora_scale: Annotated[float, Field(gt=0, le=LARGEST_SCALE, allow_inf_nan=False)] = Field(
+        1.0,
+        description="factor of the low-rank updates; elsewhere it is written as alpha / rank, so "
+        "that an alpha of 16 with rank 4 is a scale of 4",
+    )
+    decoder_adapters: DecoderBlocks = Field(
+        "all",
+        description="blocks of the mask decoder's two-way transformer that get adapters, counted "
+        "from 0; there are two",
+    )
 
     @model_validator(mode="after")
     def _examples_or_list(self) -> FinetuneJob:

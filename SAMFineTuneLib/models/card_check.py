@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from SAMFineTuneLib.adaptation.method import METHODS, SCOPES
+from SAMFineTuneLib.adaptation.places import DECODER_BLOCKS, ENCODER_BLOCKS, PARTS
 from SAMFineTuneLib.heads.names import HEAD_DEPTHS, HEAD_NAMES
 from SAMFineTuneLib.networks.spec import BACKBONES
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 _LARGEST_LABEL = 2**31 - 1
 _MOST_LABELS = 10_000
 _AXES = ("axial", "coronal", "sagittal", "widest")
-_LARGEST_RANK = 1024
+_LARGEST_RANK, _LARGEST_SCALE = 1024, 1e6
+# More than any network has.
+_MOST_BLOCKS = 1000
 _LONGEST_CURVE = 65_536
 # The values of an intensity curve are stored rounded.
 _ROUNDING = 1e-3
@@ -87,6 +90,29 @@ def _strategy_faults(strategy: Strategy, where: str) -> Iterator[str]:
             yield f"{where}.{name} is {_short(value)}, and should be one of {', '.join(known)}"
     if not 1 <= strategy.rank <= _LARGEST_RANK:
         yield f"{where}.rank is {_short(strategy.rank)}, and should be from 1 to {_LARGEST_RANK}"
+    yield from _place_faults(strategy, where)
+
+
+def _place_faults(strategy: Strategy, where: str) -> Iterator[str]:
+    for name, words in (
+        ("adapter_blocks", ("auto", *ENCODER_BLOCKS)),
+        ("lora_blocks", ENCODER_BLOCKS),
+        ("decoder_adapters", DECODER_BLOCKS),
+    ):
+        blocks = getattr(strategy, name)
+        if not (blocks in words if isinstance(blocks, str) else _are_blocks(blocks)):
+            rule = f"and should be {', '.join(words)} or numbers of blocks"
+            yield f"{where}.{name} is {_short(blocks)}, {rule}"
+    parts = strategy.lora_parts
+    if not parts or len(set(parts)) != len(parts) or not set(parts) <= set(PARTS):
+        yield f"{where}.lora_parts is {_short(parts)}, and should be some of {', '.join(PARTS)}"
+    if not 0 < strategy.lora_scale <= _LARGEST_SCALE:
+        yield f"{where}.lora_scale is {_short(strategy.lora_scale)}, and should be above 0"
+
+
+def _are_blocks(numbers: list[int]) -> bool:
+    known = all(0 <= number < _MOST_BLOCKS for number in numbers)
+    return bool(numbers) and known and len(set(numbers)) == len(numbers)
 
 
 def _head_faults(card: ModelCard) -> Iterator[str]:

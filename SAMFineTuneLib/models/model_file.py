@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from SAMFineTuneLib import __version__
+from SAMFineTuneLib.adaptation.places import USUAL_PLACES, Places
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.heads.names import DEFAULT_HEAD
@@ -43,7 +44,8 @@ FORMAT = "SAMFineTune tuned model"
 # The newest version that can be read. Version 1 has no weights for prompts. Version 3 is that of
 # models for colour images, for several images of a case, or for weights that take pixels otherwise
 # than usual for their backbone, with or without weights for prompts. Version 4 is that of models
-# with another head than the mask decoder, whatever else they have.
+# with another head than the mask decoder, or whose adaptation older programs do not know, such as
+# adapters in other blocks, whatever else they have.
 FORMAT_VERSION = 4
 _AUTOMATIC_VERSION, _PROMPTS_VERSION, _CHANNELS_VERSION, _HEADS_VERSION = 1, 2, 3, 4
 _PROMPTS = "prompts."
@@ -83,13 +85,28 @@ class LabelCard(BaseModel):
 
 
 class Strategy(BaseModel):
-    """How the network was adapted."""
+    """How the network was adapted; the places are those of `adaptation.places.Places`."""
 
     model_config = ConfigDict(extra="ignore")
 
     method: str
     scope: str
     rank: int
+    adapter_blocks: str | list[int] = "auto"
+    lora_blocks: str | list[int] = "all"
+    lora_parts: list[str] = Field(default_factory=lambda: ["q", "v"])
+    lora_scale: float = 1.0
+    decoder_adapters: str | list[int] = "all"
+
+    @property
+    def places(self) -> Places:
+        """Where adapters and low-rank updates are."""
+        return Places.of(self)
+
+    @property
+    def is_known_to_version_3(self) -> bool:
+        """Whether older programs know the method and would put its modules at these places."""
+        return self.method in ("vanilla", "adapter", "lora") and self.places == USUAL_PLACES
 
 
 class PromptCard(BaseModel):
@@ -203,7 +220,9 @@ def save_model(
 
 
 def _version_of(card: ModelCard) -> int:
-    if card.head != DEFAULT_HEAD:
+    strategies = [card.strategy, *([card.prompts.strategy] if card.prompts else [])]
+    known = all(each.is_known_to_version_3 for each in strategies)
+    if card.head != DEFAULT_HEAD or not known:
         return _HEADS_VERSION
     if card.normalisation.kind == "colour" or card.channels or card.pixels is not None:
         return _CHANNELS_VERSION
@@ -313,7 +332,7 @@ def load_prompted(
     network = _backbone_of(card, find_checkpoint)
     segmenter = PromptedSegmenter(network)
     strategy: Any = card.prompts.strategy
-    adapt_for_prompts(network, strategy.method, strategy.scope, strategy.rank)
+    adapt_for_prompts(network, strategy.method, strategy.scope, strategy.rank, strategy.places)
     _fill(path, segmenter, card, prefix=_PROMPTS)
     return segmenter.eval(), card, True
 
@@ -332,7 +351,7 @@ def _with_head(network: SamNetwork, card: ModelCard) -> AutomaticSegmenter:
     strategy: Any = card.strategy
     head: Any = card.head
     segmenter = AutomaticSegmenter(network, len(card.labels), None, head, card.head_depth)
-    adapt(network, strategy.method, strategy.scope, strategy.rank)
+    adapt(network, strategy.method, strategy.scope, strategy.rank, strategy.places)
     return segmenter
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from SAMFineTuneLib.networks.adaptation_sites import AdapterSite, LoraSite
+from SAMFineTuneLib.networks.adaptation_sites import AdapterSite, LoraSite, mlp_lora_sites
 from SAMFineTuneLib.networks.definitions import segment_anything_modeling
 from SAMFineTuneLib.networks.network import EMBEDDING_CHANNELS, PATCH_SIZE, SamNetwork
 from SAMFineTuneLib.networks.spec import BACKBONES
@@ -65,16 +65,24 @@ class SamVitEncoder(StagedEncoder):
         ]
 
     def adapter_sites(self) -> list[AdapterSite]:
-        """Attention and MLP of the first two and the last two blocks."""
+        """Attention and MLP of every block."""
         width = self.pos_embed.shape[-1]
-        chosen = [*self.blocks[:2], *self.blocks[-2:]]
-        return [AdapterSite(block, "attn", "attention", width) for block in chosen] + [
-            AdapterSite(block, "mlp", "mlp", width) for block in chosen
-        ]
+        numbered = list(enumerate(self.blocks))
+        return [
+            AdapterSite(block, "attn", "attention", width, block=number)
+            for number, block in numbered
+        ] + [AdapterSite(block, "mlp", "mlp", width, block=number) for number, block in numbered]
 
     def lora_sites(self) -> list[LoraSite]:
-        """Query and value of every block; all queries come first in the fused layer."""
-        return [LoraSite(block.attn, "qkv", fused_heads=1) for block in self.blocks]
+        """Attention and MLP of every block; all queries come first in the fused layer."""
+        sites: list[LoraSite] = []
+        for number, block in enumerate(self.blocks):
+            sites += [
+                LoraSite(block.attn, "qkv", fused_heads=1, part="qkv", block=number),
+                LoraSite(block.attn, "proj", part="o", block=number),
+                *mlp_lora_sites(block.mlp, ("lin1", "lin2"), number),
+            ]
+        return sites
 
     def _embed(self, images: Tensor) -> Tensor:
         x: Tensor = self.patch_embed(images)

@@ -49,12 +49,14 @@ class BackboneSpec:
         description: one line for a list.
         licence: SPDX identifier of the weights' licence.
         checkpoint: the official weights to download, or None.
-        bundled: the weights that come with the program, or None.
         normalisation: "sam": grey levels 0 … 255, from which each channel's mean is subtracted and
             which are divided by its deviation; "unit": zero mean and unit deviation of each image.
         default_input_size: side of the square input in pixels that the weights were trained at.
         landmark: name and shape of a tensor that no other backbone's checkpoint has.
         input_sizes: the sides that `build` accepts.
+        bundled: the weights that come with the program, or None.
+        usual_adapter_blocks: blocks of the image encoder that get adapters if nobody chooses. Cards
+            of older models rely on it, so that it must not change.
     """
 
     name: BackboneName
@@ -67,6 +69,7 @@ class BackboneSpec:
     landmark: tuple[str, tuple[int, ...]] | None = None
     input_sizes: range = range(256, 1025, 16)
     bundled: BundledWeights | None = None
+    usual_adapter_blocks: Literal["first2last2", "all"] = "first2last2"
 
 
 _POSITIONS = "image_encoder.pos_embed"
@@ -87,6 +90,8 @@ BACKBONES: dict[str, BackboneSpec] = {
                 "starter.safetensors",
                 "f4c8a7e2800f96a48012745ceace8090e5e421bda0c8b7dba251b6e318887061",
             ),
+            # There are few, and all are small.
+            usual_adapter_blocks="all",
         ),
         BackboneSpec(
             name="vit_t",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from SAMFineTuneLib.networks.adaptation_sites import AdapterSite, LoraSite
+from SAMFineTuneLib.networks.adaptation_sites import AdapterSite, LoraSite, mlp_lora_sites
 from SAMFineTuneLib.networks.definitions import mobile_sam_tiny_vit
 from SAMFineTuneLib.networks.network import PATCH_SIZE, SamNetwork
 from SAMFineTuneLib.networks.sam_vit import build_mask_decoder, build_prompt_encoder
@@ -64,19 +64,26 @@ class TinyVitEncoder(StagedEncoder):
         ]
 
     def adapter_sites(self) -> list[AdapterSite]:
-        """Attention and MLP of the first two and the last two transformer blocks."""
-        blocks = self._transformer_blocks()
-        chosen = [*blocks[:2], *blocks[-2:]]
-        return [AdapterSite(block, "attn", "attention", block.dim) for block in chosen] + [
-            AdapterSite(block, "mlp", "mlp", block.dim) for block in chosen
+        """Attention and MLP of every transformer block."""
+        numbered = list(enumerate(self._transformer_blocks()))
+        return [
+            AdapterSite(block, "attn", "attention", block.dim, block=number)
+            for number, block in numbered
+        ] + [
+            AdapterSite(block, "mlp", "mlp", block.dim, block=number) for number, block in numbered
         ]
 
     def lora_sites(self) -> list[LoraSite]:
-        """Query and value of every transformer block; the fused layer is ordered by head."""
-        return [
-            LoraSite(block.attn, "qkv", fused_heads=block.num_heads)
-            for block in self._transformer_blocks()
-        ]
+        """Attention and MLP of every transformer block; the fused layer is ordered by head."""
+        sites: list[LoraSite] = []
+        for number, block in enumerate(self._transformer_blocks()):
+            heads = block.num_heads
+            sites += [
+                LoraSite(block.attn, "qkv", fused_heads=heads, part="qkv", block=number),
+                LoraSite(block.attn, "proj", part="o", block=number),
+                *mlp_lora_sites(block.mlp, ("fc1", "fc2"), number),
+            ]
+        return sites
 
     def _transformer_blocks(self) -> list[Any]:
         return [block for layer in self.layers[1:] for block in layer.blocks]

@@ -7,8 +7,9 @@ from typing import Any
 from SAMFineTuneLib.evaluation.known_mean import mean_of_known
 from SAMFineTuneLib.evaluation.overlap import iou_of
 from SAMFineTuneLib.examples.training_set import TrainingSet
-from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
+from SAMFineTuneLib.models.model_file import LabelCard, ModelCard
 from SAMFineTuneLib.tasks.prompt_phase import TunedForPrompts
+from SAMFineTuneLib.tasks.strategy_card import strategy_of
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome
 from SAMFineTuneLib.training.held_out_distances import HeldOutDistances
 from SAMFineTuneLib.training.plan import FinetunePlan
@@ -38,7 +39,7 @@ def card_of(
     return ModelCard(
         backbone=plan.backbone,
         checkpoint_sha256=checkpoint_sha256,
-        strategy=Strategy(method=plan.method, scope=plan.scope, rank=plan.rank),
+        strategy=strategy_of(plan),
         labels=_labels(examples),
         axis=examples.axis,
         normalisation=examples.normalisation,

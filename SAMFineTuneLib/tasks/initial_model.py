@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from SAMFineTuneLib.adaptation.places import USUAL_PLACES, Places
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.example_labels import Label
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
@@ -55,10 +56,10 @@ class InitialModel:
         ]
 
     def with_its_strategy(self, job: FinetuneJob) -> FinetuneJob:
-        """The job with the method, scope, rank, input size and head that the model was tuned with.
+        """The job with the method, scope, rank, places, input size and head of the model.
 
         Raises:
-            InputError: the job asks for another method, scope, input size or head.
+            InputError: the job asks for another method, scope, place, input size or head.
         """
         tuned: dict[str, Any] = {
             "method": self.card.strategy.method,
@@ -77,7 +78,22 @@ class InitialModel:
                     code="other_strategy",
                     field=name,
                 )
-        return job.model_copy(update={**tuned, "rank": self.card.strategy.rank})
+        places = self._places(job)
+        return job.model_copy(update={**tuned, "rank": self.card.strategy.rank, **places})
+
+    def _places(self, job: FinetuneJob) -> dict[str, Any]:
+        """The places of the model's adaptation; a job may leave them out or name the same."""
+        own, chosen = self.card.strategy.places, Places.of(job)
+        for name, usual in vars(USUAL_PLACES).items():
+            tuned, wished = getattr(own, name), getattr(chosen, name)
+            if wished not in (usual, tuned):
+                raise InputError(
+                    f"{self.path.name} was tuned with other {name.replace('_', ' ')}",
+                    f"leave the {name.replace('_', ' ')} to the model, or start from the backbone",
+                    code="other_strategy",
+                    field=name,
+                )
+        return own.as_fields()
 
     def load(self, labels: Sequence[Label], backbone: str) -> AutomaticSegmenter:
         """Its network for automatic segmentation.

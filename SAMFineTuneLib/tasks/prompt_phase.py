@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
-from SAMFineTuneLib.models.model_file import PromptCard, Strategy
+from SAMFineTuneLib.models.model_file import PromptCard
 from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.tasks.starting_point import StartingPoint
+from SAMFineTuneLib.tasks.strategy_card import strategy_of, with_strategy
 from SAMFineTuneLib.training.fine_tuning import signature_of
 from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import FinetunePlan
@@ -113,20 +114,21 @@ class PromptPhase:
 
     def _adapted_network(self) -> tuple[PromptedSegmenter, FinetunePlan]:
         """The network and its plan; a network that is tuned for prompts keeps its adaptation."""
-        plan = plan_for_prompts(self.plan, self.start.is_pretrained, self.job.learning_rate)
+        job = self.job
+        pretrained = self.start.is_pretrained
+        plan = plan_for_prompts(self.plan, pretrained, job.learning_rate, job.method)
         initial = self.start.initial
         if initial is not None:
             segmenter, is_tuned = initial.load_prompted()
             if is_tuned:
                 assert initial.card.prompts is not None
-                strategy: dict[str, Any] = initial.card.prompts.strategy.model_dump()
-                return segmenter, replace(plan, **strategy)
+                return segmenter, with_strategy(plan, initial.card.prompts.strategy)
         else:
             network = build(plan.backbone, plan.input_size, plan.pixels)
             if self.start.weights is not None:
                 load_checkpoint(network, self.start.weights)
             segmenter = PromptedSegmenter(network)
-        adapt_for_prompts(segmenter.network, plan.method, plan.scope, plan.rank)
+        adapt_for_prompts(segmenter.network, plan.method, plan.scope, plan.rank, plan.places)
         return segmenter, plan
 
 
@@ -144,7 +146,7 @@ def _shortfalls(plan: FinetunePlan, outcome: PromptOutcome) -> list[str]:
 
 def _card(plan: FinetunePlan, outcome: PromptOutcome) -> PromptCard:
     return PromptCard(
-        strategy=Strategy(method=plan.method, scope=plan.scope, rank=plan.rank),
+        strategy=strategy_of(plan),
         training={
             "steps": outcome.steps,
             "planned_steps": plan.steps,

@@ -104,7 +104,7 @@ class StartingPoint:
         if plan.head == DEFAULT_HEAD:
             context = context_of_slices(network, examples.learnt_slices, structures + 1)
         segmenter = AutomaticSegmenter(network, structures, context, plan.head, plan.head_depth)
-        adapt(network, plan.method, plan.scope, plan.rank)
+        adapt(network, plan.method, plan.scope, plan.rank, plan.places)
         return segmenter, sha256
 
     def fingerprint(self, checkpoint_sha256: str | None) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+from SAMFineTuneLib.adaptation.places import ChoiceOfPlaces
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
 from SAMFineTuneLib.heads.names import HeadName
 from SAMFineTuneLib.training.presets import Preset
 
 
-class FinetuneChoices(Protocol):
+class FinetuneChoices(ChoiceOfPlaces, Protocol):
     """The choices of a fine-tune; None and "auto" leave a choice to the preset and the data.
 
     The record with these fields is `jobs.schema.FinetuneJob`, which describes them. Modules of

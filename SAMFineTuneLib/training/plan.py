@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from SAMFineTuneLib.adaptation.places import USUAL_PLACES, Places, settled_places
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.names import DEFAULT_HEAD, HEADS, HeadName, settled_depth
@@ -51,6 +52,7 @@ class FinetunePlan:
         betas: of AdamW.
         falls: whether the learning rate falls to zero, or stays as it is.
         augmentation: how slices are changed; see `training.presets`.
+        places: where adapters and low-rank updates go.
     """
 
     backbone: str
@@ -74,6 +76,7 @@ class FinetunePlan:
     betas: tuple[float, float] = (0.9, 0.999)
     falls: bool = True
     augmentation: AugmentationName = "all"
+    places: Places = USUAL_PLACES
 
 
 def settle(
@@ -93,6 +96,9 @@ def settle(
         examples: what is learnt from; sizes and counts of slices decide what is left open.
         pretrained: whether encoder and decoder start from weights that have learnt something.
         pixels: how pixels are normalised for these weights; None as usual for the backbone.
+
+    Raises:
+        InputError: places that have no effect with the method or the scope.
     """
     recipe = PRESETS[choices.preset]
     neither = choices.steps is None and choices.minutes is None
@@ -103,10 +109,11 @@ def settle(
     for_prompts = (recipe.steps or steps) if neither else choices.steps
     rate = recipe.learning_rate if pretrained or recipe.method else _SCRATCH_RATE
     head = recipe.head if choices.head == "auto" else choices.head
+    method, scope = _method(choices, recipe, pretrained), _scope(choices, head)
     return FinetunePlan(
         backbone=choices.backbone,
-        method=_method(choices, recipe, pretrained),
-        scope=_scope(choices, head),
+        method=method,
+        scope=scope,
         rank=choices.rank,
         input_size=_input_size(choices, examples, recipe.largest_input),
         steps=steps,
@@ -126,6 +133,7 @@ def settle(
         betas=recipe.betas,
         falls=recipe.falls,
         augmentation=recipe.augmentation,
+        places=settled_places(Places.of(choices), method, scope),
     )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
+from SAMFineTuneLib.adaptation.places import USUAL_PLACES
+from SAMFineTuneLib.adaptation.strategy import Method
 from SAMFineTuneLib.training.plan import FinetunePlan
 
 # Time limit as a share of the automatic fine-tune's: where the time limits the work, and where the
@@ -15,7 +18,10 @@ _STARTER_RATE = 5e-4
 
 
 def plan_for_prompts(
-    plan: FinetunePlan, pretrained: bool, chosen_rate: float | None
+    plan: FinetunePlan,
+    pretrained: bool,
+    chosen_rate: float | None,
+    chosen_method: Method | Literal["auto"] = "auto",
 ) -> FinetunePlan:
     """The plan of the second fine-tune.
 
@@ -23,19 +29,23 @@ def plan_for_prompts(
         plan: of the first one.
         pretrained: whether the network has learnt to answer prompts before.
         chosen_rate: the learning rate that the user chose; None for the default.
+        chosen_method: the method that the user chose. Without one, all weights of the starter
+            network train.
     """
     steps = plan.prompt_steps
     time = _TIME if steps is None else _GUARDING_TIME
     starter = plan.backbone == "starter"
+    whole = starter and chosen_method == "auto"
     rate = _STARTER_RATE if starter and pretrained else plan.learning_rate
     return replace(
         plan,
-        method="vanilla" if starter else plan.method,
-        scope="encoder_decoder" if starter else plan.scope,
+        method="vanilla" if whole else plan.method,
+        scope="encoder_decoder" if whole else plan.scope,
         steps=steps,
         minutes=None if plan.minutes is None else time * plan.minutes,
         learning_rate=chosen_rate or rate,
         warm_up=plan.warm_up if steps is None else min(plan.warm_up, max(1, steps // 10)),
         patience=None,
         pretrained=pretrained,
+        places=USUAL_PLACES if whole else plan.places,
     )

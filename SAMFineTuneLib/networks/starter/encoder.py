@@ -86,17 +86,17 @@ class StarterEncoder(StagedEncoder):
         return FeatureState(x, (*state.skips, x))
 
     def adapter_sites(self) -> list[AdapterSite]:
-        """Behind every residual block: there are few, and all are small."""
+        """Behind every residual block."""
         return [
-            AdapterSite(stage, name, "conv", block.conv1.in_channels)
-            for stage, name, block in self._residual_blocks()
+            AdapterSite(stage, name, "conv", block.conv1.in_channels, block=number)
+            for number, (stage, name, block) in enumerate(self._residual_blocks())
         ]
 
     def lora_sites(self) -> list[LoraSite]:
         """Both convolutions of every residual block, for want of query and value."""
         return [
-            LoraSite(block, name)
-            for _, _, block in self._residual_blocks()
+            LoraSite(block, name, block=number)
+            for number, (_, _, block) in enumerate(self._residual_blocks())
             for name in ("conv1", "conv2")
         ]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from SAMFineTuneLib.adaptation.adapter import Adapter, insert_adapters
-from SAMFineTuneLib.adaptation.lora import LoraQueryValue, LowRank, insert_lora
+from SAMFineTuneLib.adaptation.lora import LoraFusedAttention, LowRank, insert_lora
 from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.adaptation.strategy import METHODS, SCOPES, Method, Scope, adapt
 from SAMFineTuneLib.errors import InputError
@@ -59,9 +60,21 @@ def expected_to_train(name: str, method: Method, scope: Scope) -> bool:
     if part == "image_encoder" and scope == "decoder":
         assert not inserted
         return False
+    if rest.startswith(("head.", "norm_head.")):
+        assert not inserted
+        return False
     if method == "vanilla":
-        return not rest.startswith(("head.", "norm_head."))
-    return inserted or (part == "mask_decoder" and not rest.startswith("transformer."))
+        return True
+    if part == "mask_decoder" and not rest.startswith("transformer."):
+        return True
+    if method == "bias":
+        return rest.endswith(".bias")
+    return bool(NORM.search(rest)) if method == "norm" else inserted
+
+
+# Batch normalisation is called bn in TinyViT; its convolutions with one are Conv2d_BN. Of the two
+# necks the second and the fourth layer normalise.
+NORM = re.compile(r"(^|\.)(norm\w*|bn|neck\.[13])\.(weight|bias)$")
 
 
 @pytest.mark.parametrize(("method", "scope"), COMBINATIONS)
@@ -84,7 +97,7 @@ def test_starts_at_the_original_and_trains_what_it_should(
                     assert not parameter.any()
                     parameter.normal_(0, 0.02)
     masks, quality = outputs(network)
-    if method != "vanilla":
+    if method in ("adapter", "lora"):
         assert not torch.allclose(masks, before[0], atol=1e-4), "the new modules have no effect"
     (masks.square().mean() + quality.square().mean()).backward()
     for key, parameter in network.named_parameters():
@@ -121,6 +134,9 @@ def test_large_networks_adapt_on_the_meta_device(name: str, method: Method, scop
         ("vit_t", "adapter", "encoder_decoder", ["patch_embed", "layers.0"]),
         ("vit_t", "lora", "encoder_decoder", ["patch_embed", "layers.0"]),
         ("vit_t", "vanilla", "encoder_decoder", []),
+        ("vit_t", "norm", "encoder_decoder", []),
+        ("vit_b", "norm", "encoder_decoder", ["embedding"]),
+        ("vit_b", "bias", "encoder_decoder", []),
         ("vit_b", "adapter", "encoder_decoder", ["embedding"]),
         ("vit_b", "lora", "encoder_decoder", ["embedding"]),
         ("vit_b", "vanilla", "encoder_decoder", []),
@@ -200,7 +216,8 @@ def test_decoder_adapters_are_the_studys() -> None:
 def test_fused_update_reaches_query_and_value_of_each_head_only(heads: int) -> None:
     width, dim = 6, 10
     layer = nn.Linear(dim, 3 * heads * width)
-    updated = LoraQueryValue(copy.deepcopy(layer), heads, rank=2)
+    updated = LoraFusedAttention(copy.deepcopy(layer), heads, rank=2)
+    assert updated.query is not None and updated.value is not None
     nn.init.normal_(updated.query.up.weight)
     nn.init.normal_(updated.value.up.weight)
     x = torch.randn(2, 5, dim)
@@ -211,6 +228,7 @@ def test_fused_update_reaches_query_and_value_of_each_head_only(heads: int) -> N
     assert torch.equal(change[..., 1, :], torch.zeros_like(change[..., 1, :]))
     assert torch.allclose(change[..., 2, :].flatten(-2), value, atol=1e-5)
     assert query.any() and value.any()
+    assert updated.key is None
 
 
 def test_tiny_vit_update_changes_the_queries_that_its_attention_reads() -> None:
@@ -218,7 +236,8 @@ def test_tiny_vit_update_changes_the_queries_that_its_attention_reads() -> None:
     attention = network.image_encoder.get_submodule("layers.1.blocks.0.attn")
     adapt(network, "lora", "encoder_decoder")
     updated = attention.get_submodule("qkv")
-    assert isinstance(updated, LoraQueryValue) and updated.heads == 4
+    assert isinstance(updated, LoraFusedAttention) and updated.heads == 4
+    assert updated.query is not None
     nn.init.normal_(updated.query.up.weight)
     x = torch.randn(1, 49, 128)
     read: list[Tensor] = []
@@ -283,7 +302,9 @@ def test_convolutions_can_be_adapted() -> None:
 
 def test_misuse_is_refused() -> None:
     network = build("vit_t", 256)
-    with pytest.raises(InputError, match=r"unknown method 'full'.*vanilla, adapter, lora"):
+    with pytest.raises(
+        InputError, match=r"unknown method 'full'.*vanilla, adapter, lora, norm, bias"
+    ):
         adapt(network, "full", "decoder")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="unknown scope"):
         adapt(network, "lora", "encoder")  # type: ignore[arg-type]
