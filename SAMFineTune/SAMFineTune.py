@@ -36,7 +36,7 @@ from SAMFineTunePanel.jobs.finetune_request import FinetuneRequest, finetuneJob,
 from SAMFineTunePanel.jobs.job import Job
 from SAMFineTunePanel.jobs.result_import import segmentIDByName
 from SAMFineTunePanel.module_state import closeModuleState, theModuleState
-from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode, beginsAtRandom
+from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode, beginsAtRandom, strategyOf
 from SAMFineTunePanel.scene.node_kinds import requireOrientation, requireSegmentation, requireVolume
 from SAMFineTunePanel.scene.sample_data import registerSampleData
 from SAMFineTunePanel.scene.sequences import frameShown, numbersToIndexValues, sequenceOf
@@ -61,6 +61,13 @@ _SETTINGS = {
     "method": ("method", ""),
     "scope": ("scope", ""),
     "rank": ("rank", 0),
+    "head": ("head", "auto"),
+    "headDepth": ("head_depth", 0),
+    "adapterBlocks": ("adapter_blocks", "auto"),
+    "decoderAdapters": ("decoder_adapters", "all"),
+    "loraBlocks": ("lora_blocks", "all"),
+    "loraParts": ("lora_parts", ["q", "v"]),
+    "loraScale": ("lora_scale", 1.0),
     "inputSize": ("input_size", 0),
     "steps": ("steps", 0),
     "minutes": ("minutes", 0),
@@ -363,8 +370,10 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             progress: called with the Job whenever there is news.
             settings: preset, backbone, checkpoint, weightsKind (what the checkpoint was trained as: "sam", "medsam",
                 "sslsam", "supsam" or "own"), weights ("pretrained" or "random"), device, method, scope, rank,
-                inputSize, steps, minutes, batch, learningRate, seed, validation, prompts (True tunes a second set of
-                weights too, for corrections); those left out are chosen by the program.
+                head, headDepth, adapterBlocks, decoderAdapters, loraBlocks (each a word or numbers, such as "all" or
+                [0, 1]), loraParts (a list, such as ["q", "v"]), loraScale, inputSize, steps, minutes, batch,
+                learningRate, seed, validation, prompts (True tunes a second set of weights too, for corrections);
+                those left out are chosen by the program.
 
         Returns:
             The tuned model; without `blocking` the Job, whose `wait()` gives it.
@@ -758,9 +767,11 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
     def _finetuneRequest(self) -> FinetuneRequest:
         node = self.getParameterNode()
-        chosen = {name: getattr(node, name) for name in _SETTINGS if hasattr(node, name)}
-        chosen["prompts"] = node.tuneForPrompts
+        ofStrategy = {"method", "scope", "rank", "head", "headDepth", "adapterBlocks", "loraBlocks", "loraParts"}
+        others = [name for name in _SETTINGS if hasattr(node, name) and name not in ofStrategy]
         # What the panel shows as unused is not asked for.
+        chosen = {name: getattr(node, name) for name in others} | strategyOf(node)
+        chosen["prompts"] = node.tuneForPrompts
         if beginsAtRandom(node):
             chosen.update(weights="random", checkpoint="")
         if node.startFrom or not chosen["checkpoint"]:

@@ -70,6 +70,12 @@ class SAMFineTuneParameterNode:
     method: str = "auto"
     scope: str = "auto"
     rank: int = 4
+    head: str = "auto"
+    headDepth: int = 0
+    # Blocks of the image encoder, and the layers of these blocks with commas between them, as the library calls them.
+    adapterBlocks: str = "auto"
+    loraBlocks: str = "all"
+    loraParts: str = "q,v"
     inputSize: int = 0
     steps: int = 0
     minutes: float = 0.0
@@ -108,6 +114,26 @@ def parameterNodeOfScene() -> SAMFineTuneParameterNode | None:
     """What the scene remembers of the module; None where nobody has used it yet."""
     node = slicer.mrmlScene.GetSingletonNode("SAMFineTune", "vtkMRMLScriptedModuleNode")
     return SAMFineTuneParameterNode(node) if node is not None else None
+
+
+def strategyOf(node: SAMFineTuneParameterNode) -> dict[str, Any]:
+    """What the scene says of head and adaptation, by the logic's names, without what has no effect in it."""
+    strategy: dict[str, Any] = {"method": node.method, "scope": node.scope}
+    if node.method == "lora":
+        strategy["rank"] = node.rank
+    if node.startFrom:
+        # The tuned model says the rest.
+        return strategy
+    strategy["head"] = node.head
+    if node.head == "convnet":
+        strategy["headDepth"] = node.headDepth
+    if node.method == "lora":
+        strategy["loraParts"] = node.loraParts.split(",")
+    if node.method == "lora" and node.scope != "decoder":
+        strategy["loraBlocks"] = node.loraBlocks
+    if node.method == "adapter" and node.scope != "decoder":
+        strategy["adapterBlocks"] = node.adapterBlocks
+    return strategy
 
 
 def beginsAtRandom(node: SAMFineTuneParameterNode) -> bool:

@@ -35,3 +35,20 @@ def test_every_kind_of_weights_can_be_chosen(panel):
     box = panel.panel.model.ui.weightsKindComboBox
     offered = [box.itemData(number) for number in range(box.count)]
     assert offered == ["", *WEIGHTS_KINDS]
+
+
+def test_methods_scopes_heads_and_places_are_the_librarys(panel):
+    from SAMFineTunePanel.texts import strategy_text
+
+    from SAMFineTuneLib.adaptation.method import METHODS, SCOPES
+    from SAMFineTuneLib.adaptation.places import ENCODER_BLOCKS, PARTS
+    from SAMFineTuneLib.heads.names import HEAD_DEPTHS, HEAD_NAMES
+
+    assert set(strategy_text.methodTitles()) == {"auto", *METHODS}
+    assert set(strategy_text.scopeTitles()) == {"auto", *SCOPES}
+    assert list(strategy_text.headTitles()) == ["auto", *HEAD_NAMES]
+    assert list(strategy_text.headDepthTitles()) == [0, *HEAD_DEPTHS]
+    assert set(strategy_text.adapterBlockTitles()) == {"auto", *ENCODER_BLOCKS}
+    assert set(strategy_text.loraBlockTitles()) == set(ENCODER_BLOCKS)
+    parts = {each for text in strategy_text.loraPartTitles() for each in text.split(",")}
+    assert parts == set(PARTS)

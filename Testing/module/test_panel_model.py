@@ -178,6 +178,35 @@ def test_the_rank_is_for_lora_alone(section, process_events):
     process_events(lambda: section.ui.rankSpinBox.enabled)
 
 
+def test_places_and_depth_count_only_where_they_have_an_effect(section, panel, process_events):
+    ui, node = section.ui, section.parameterNode
+    section.update()
+    assert not ui.adapterBlocksComboBox.enabled and "Adapter" in ui.adapterBlocksComboBox.toolTip
+    assert not ui.loraPartsComboBox.enabled and not ui.headDepthComboBox.enabled
+    choose(ui.methodComboBox, "lora")
+    choose(ui.loraPartsComboBox, "q,k,v,o,mlp")
+    choose(ui.loraBlocksComboBox, "first2last2")
+    choose(ui.headComboBox, "convnet")
+    process_events(lambda: ui.loraPartsComboBox.enabled and ui.headDepthComboBox.enabled)
+    choose(ui.headDepthComboBox, 3)
+    wanted = {
+        "lora_parts": ["q", "k", "v", "o", "mlp"],
+        "lora_blocks": "first2last2",
+        "head": "convnet",
+        "head_depth": 3,
+    }
+    assert wanted.items() <= asked(panel).items()
+    # Without the encoder there are no blocks; a head without a depth has none; Adapter has no rank.
+    node.scope, node.head = "decoder", "linear"
+    assert (
+        not {"lora_blocks", "head_depth"} & set(asked(panel)) and asked(panel)["head"] == "linear"
+    )
+    node.scope, node.method, node.adapterBlocks = "auto", "adapter", "all"
+    assert asked(panel)["adapter_blocks"] == "all"
+    assert not {"rank", "lora_parts"} & set(asked(panel))
+    process_events(lambda: ui.adapterBlocksComboBox.enabled and not ui.loraPartsComboBox.enabled)
+
+
 def test_a_device_of_another_computer_stays_chosen(section, process_events):
     section.parameterNode.device = "cuda:3"
     process_events(lambda: section.ui.deviceComboBox.currentText == "cuda:3")

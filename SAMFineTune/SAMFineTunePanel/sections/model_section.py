@@ -17,6 +17,7 @@ from SAMFineTunePanel.sections.panel_section import (
     showProblem,
     showText,
 )
+from SAMFineTunePanel.sections.strategy_choices import StrategyChoices
 from SAMFineTunePanel.texts.backbone_text import backboneTitles, canBeFetched, weightsText
 from SAMFineTunePanel.texts.preset_text import presetTexts, presetTitles
 from SAMFineTunePanel.texts.sizes_and_times import sizeText
@@ -44,13 +45,11 @@ class ModelSection(PanelSection):
         self._preset = ComboBoxChoice(self.ui.presetComboBox, self, "preset")
         self._backbone = ComboBoxChoice(self.ui.backboneComboBox, self, "backbone")
         self._device = ComboBoxChoice(self.ui.deviceComboBox, self, "device")
-        self._method = ComboBoxChoice(self.ui.methodComboBox, self, "method")
-        self._scope = ComboBoxChoice(self.ui.scopeComboBox, self, "scope")
+        self._strategy = StrategyChoices(self.ui, self)
         self._inputSize = ComboBoxChoice(self.ui.inputSizeComboBox, self, "inputSize")
         self._weightsKind = ComboBoxChoice(self.ui.weightsKindComboBox, self, "weightsKind")
         self._startFrom = ComboBoxChoice(self.ui.startFromComboBox, self, "startFrom")
         self._spinBoxes = [
-            SpinBoxChoice(self.ui.rankSpinBox, self, "rank"),
             SpinBoxChoice(self.ui.stepsSpinBox, self, "steps"),
             SpinBoxChoice(self.ui.minutesSpinBox, self, "minutes"),
             SpinBoxChoice(self.ui.seedSpinBox, self, "seed"),
@@ -76,8 +75,6 @@ class ModelSection(PanelSection):
             self._preset,
             self._backbone,
             self._device,
-            self._method,
-            self._scope,
             self._inputSize,
             self._weightsKind,
             self._startFrom,
@@ -85,6 +82,7 @@ class ModelSection(PanelSection):
         ]
         for choice in choices:
             choice.update()
+        self._strategy.update()
         if self.ui.checkpointPathEdit.currentPath != self.parameterNode.checkpoint:
             wasBlocked = self.ui.checkpointPathEdit.blockSignals(True)
             self.ui.checkpointPathEdit.currentPath = self.parameterNode.checkpoint
@@ -149,17 +147,6 @@ class ModelSection(PanelSection):
         self.update()
 
     def _fillFixedChoices(self) -> None:
-        self._method.setItems(
-            [
-                ("auto", _("automatic")),
-                ("adapter", _("Adapter")),
-                ("lora", _("LoRA")),
-                ("vanilla", _("vanilla: all weights")),
-            ]
-        )
-        self._scope.setItems(
-            [("auto", _("automatic")), ("encoder_decoder", _("encoder and decoder")), ("decoder", _("decoder alone"))]
-        )
         self._weightsKind.setItems(
             [
                 ("", _("as usual for the backbone")),
@@ -225,8 +212,6 @@ class ModelSection(PanelSection):
 
     def _allowAdvanced(self) -> None:
         node = self.parameterNode
-        withoutRank = "" if node.method == "lora" else _("Only LoRA has a rank")
-        allow(self.ui.rankSpinBox, withoutRank, _("Size of LoRA's updates; the study used 4"))
         fromModel = _("The tuned model to start from says which") if node.startFrom else ""
         allow(self.ui.backboneComboBox, fromModel, _("The network that is tuned"))
         ofModel = _("The tuned model to start from has learnt already") if node.startFrom else ""
