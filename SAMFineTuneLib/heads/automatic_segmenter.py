@@ -39,7 +39,10 @@ class AutomaticSegmenter(nn.Module):
         network.prompt_encoder.requires_grad_(False)
 
     def decode(self, features: FeatureState) -> tuple[Tensor, Tensor]:
-        """Class logits (B, classes, S/4, S/4) and IoU predictions from the encoder's output."""
+        """Class logits (B, classes, s, s) and IoU predictions from the encoder's output.
+
+        The masks' side s is `network.mask_size`.
+        """
         prompts: Any = self.network.prompt_encoder
         dense = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
         logits, iou_predictions = self.network.mask_decoder(features, prompts.get_dense_pe(), dense)

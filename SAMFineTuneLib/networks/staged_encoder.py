@@ -15,8 +15,8 @@ class FeatureState(NamedTuple):
     """The state between two stages: everything that the later stages need.
 
     Before the first stage `x` is the image batch (B, 3, S, S). After the last one it is the
-    embedding (B, C, S/16, S/16), and `skips` are the high-resolution features, finest first.
-    Segment Anything's encoders have C = 256 and no skips.
+    embedding (B, C, S/p, S/p), where p is the backbone's patch size, and `skips` are the
+    high-resolution features, finest first. Segment Anything's encoders have C = 256 and no skips.
     """
 
     x: Tensor

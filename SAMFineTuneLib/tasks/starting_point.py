@@ -14,7 +14,7 @@ from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.networks.build import build
-from SAMFineTuneLib.networks.spec import PixelNormalisation
+from SAMFineTuneLib.networks.spec import PixelNormalisation, find
 from SAMFineTuneLib.networks.starter.network import renew_context_decoder
 from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.training.plan import FinetunePlan
@@ -54,8 +54,9 @@ class StartingPoint:
         return self.weights is not None or self.initial is not None
 
     def is_wholly_pretrained(self, backbone: str) -> bool:
-        """Whether the decoder has learnt something, too; the starter network's is a new one."""
-        return self.initial is not None or (self.weights is not None and backbone != "starter")
+        """Whether the decoder has learnt something, too, and is not a new one."""
+        renewed = find(backbone).renews_decoder
+        return self.initial is not None or (self.weights is not None and not renewed)
 
     def adapted_network(
         self,

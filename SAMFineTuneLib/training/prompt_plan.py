@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from SAMFineTuneLib.networks.spec import find
 from SAMFineTuneLib.training.plan import FinetunePlan
 
 # Time limit as a share of the automatic fine-tune's: where the time limits the work, and where the
@@ -11,7 +12,7 @@ from SAMFineTuneLib.training.plan import FinetunePlan
 # the preset laptop take 2 minutes.
 _TIME, _GUARDING_TIME = 0.5, 0.8
 # Learning rate of the starter network, whose weights for prompts are all pretrained and all train.
-_STARTER_RATE = 5e-4
+_WHOLE_RATE = 5e-4
 
 
 def plan_for_prompts(
@@ -26,12 +27,12 @@ def plan_for_prompts(
     """
     steps = plan.prompt_steps
     time = _TIME if steps is None else _GUARDING_TIME
-    starter = plan.backbone == "starter"
-    rate = _STARTER_RATE if starter and pretrained else plan.learning_rate
+    whole = find(plan.backbone).trains_whole_for_prompts
+    rate = _WHOLE_RATE if whole and pretrained else plan.learning_rate
     return replace(
         plan,
-        method="vanilla" if starter else plan.method,
-        scope="encoder_decoder" if starter else plan.scope,
+        method="vanilla" if whole else plan.method,
+        scope="encoder_decoder" if whole else plan.scope,
         steps=steps,
         minutes=None if plan.minutes is None else time * plan.minutes,
         learning_rate=chosen_rate or rate,
