@@ -292,6 +292,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/weights/official.py
   SAMFineTuneLib/weights/resumable_download.py
   SAMFineTuneLib/weights/weights_kind.py
+  SAMFineTuneLib/weights/wheel_download.py
   SAMFineTuneLib/worker/__init__.py
   SAMFineTuneLib/worker/ending.py
   SAMFineTuneLib/worker/environment.py

@@ -67,9 +67,7 @@ def adapt(
             part.requires_grad_(False)
 
 
-def _set_up(
-    network: SamNetwork, method: Method, scope: Scope, rank: int, places: Places
-) -> None:
+def _set_up(network: SamNetwork, method: Method, scope: Scope, rank: int, places: Places) -> None:
     if any(isinstance(module, Adapter | LowRank | LoraConv2d) for module in network.modules()):
         raise ValueError("the network is adapted already")
     network.requires_grad_(False)

@@ -66,7 +66,9 @@ def _list(chosen: argparse.Namespace) -> int:
     entries = list_checkpoints()
     for entry in entries:
         state = "here" if entry.present else "not here"
-        print_message(f"{entry.name:6} {entry.source.size / 1e6:7.0f} MB  {entry.licence}  {state}")
+        print_message(
+            f"{entry.name:11} {entry.source.size / 1e6:7.0f} MB  {entry.licence}  {state}"
+        )
     print_result(
         {"folder": cache_folder(), "checkpoints": [_as_fields(entry) for entry in entries]}
     )

@@ -46,7 +46,10 @@ class AutomaticSegmenter(nn.Module):
         return ClassMasks(*self.network.mask_decoder(features, prompts.get_dense_pe(), dense))
 
     def decode(self, features: FeatureState) -> tuple[Tensor, Tensor | None]:
-        """Class logits (B, classes, S/4, S/4) and IoU predictions, if any, likewise."""
+        """Class logits (B, classes, s, s) and IoU predictions, if any, likewise.
+
+        The masks' side s is `network.mask_size`.
+        """
         found = self.masks(features)
         return found.logits, found.iou_predictions
 

@@ -31,10 +31,10 @@ class PromptedSegmenter(nn.Module):
         return features
 
     def decode(self, features: FeatureState, prompts: PromptSet) -> tuple[Tensor, Tensor]:
-        """Mask logits (B, 1, S/4, S/4) and the predicted intersection over union (B, 1).
+        """Mask logits (B, 1, s, s) and the predicted intersection over union (B, 1).
 
-        Of the masks that Segment Anything's decoder gives this is the first, which is meant for
-        prompts that are not ambiguous.
+        The masks' side s is `network.mask_size`. Of the masks that Segment Anything's decoder gives
+        this is the first, which is meant for prompts that are not ambiguous.
         """
         if isinstance(self.network.mask_decoder, StarterMaskDecoder):
             return self._decode_together(features, prompts)

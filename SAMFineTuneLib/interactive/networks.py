@@ -35,9 +35,6 @@ from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.weights.official import file_sha256, load_checkpoint
 
 PROMPTED, AUTOMATIC = "prompted", "automatic"
-# Without a tuned model the starter network's input size follows the size of the slices, within the
-# range that it was trained for.
-_STARTER_SIZES = range(256, 513, 64)
 # Increased when a change of the program makes the same weights give other features.
 _FEATURES_VERSION = 1
 
@@ -107,9 +104,10 @@ def load_networks(settings: SessionSettings, longest_side: int) -> CorrectionNet
 def _untuned(
     settings: SessionSettings, longest_side: int, device: torch.device
 ) -> CorrectionNetworks:
-    size = find(settings.backbone).default_input_size
-    if settings.backbone == "starter":
-        size = next((each for each in _STARTER_SIZES if each >= longest_side), _STARTER_SIZES[-1])
+    spec = find(settings.backbone)
+    size, fitting = spec.default_input_size, spec.fitting_sizes
+    if fitting is not None:
+        size = next((each for each in fitting if each >= longest_side), fitting[-1])
     network = build(settings.backbone, size)
     loaded = load_checkpoint(network, find_weights(settings.backbone, settings.checkpoint))
     prompted = PromptedSegmenter(network).eval().to(device)

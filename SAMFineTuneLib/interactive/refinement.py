@@ -78,7 +78,7 @@ class RefinedMask:
     """A mask after zero or more prompts.
 
     Attributes:
-        logits: (1, 1, s, s) of the mask on the square, where s is a quarter of the square's side.
+        logits: (1, 1, s, s) of the mask on the square, s the side of the mask decoder's masks.
         mask: (rows, columns) bool on the slice's own pixels.
         confidence: the IoU of the mask that the network predicts, from 0 to 1.
     """
@@ -88,14 +88,20 @@ class RefinedMask:
     confidence: float
 
 
-def mask_logits(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:
-    """A mask (rows, columns) as a mask prompt (1, 1, s, s), s a quarter of the square's side."""
-    return (mask_shares(mask, fit) * 2 - 1) * _SURE
+def mask_logits(mask: NDArray[np.bool_], fit: SquareFit, side: int) -> Tensor:
+    """A mask (rows, columns) as a mask prompt (1, 1, side, side)."""
+    return (mask_shares(mask, fit, side) * 2 - 1) * _SURE
 
 
-def unrefined(mask: NDArray[np.bool_], fit: SquareFit) -> RefinedMask:
-    """A mask that is there before the first prompt."""
-    return RefinedMask(mask_logits(mask, fit), mask, 1.0)
+def unrefined(mask: NDArray[np.bool_], fit: SquareFit, side: int) -> RefinedMask:
+    """A mask that is there before the first prompt.
+
+    Args:
+        mask: (rows, columns).
+        fit: how the slice lies on the square.
+        side: of the mask decoder's masks.
+    """
+    return RefinedMask(mask_logits(mask, fit, side), mask, 1.0)
 
 
 def refine(
@@ -207,7 +213,8 @@ def _finest(
     changed = mask != _on_slice(before.logits, fit)
     if isinstance(newest, SquarePoint):
         changed[_pixel(newest, fit)] = True
-        finest = 4 * max(fit.rows / fit.rows_on_square, fit.columns / fit.columns_on_square)
+        stride = fit.size // before.logits.shape[-1]
+        finest = stride * max(fit.rows / fit.rows_on_square, fit.columns / fit.columns_on_square)
         changed |= _around(changed, _NEAR * finest) & (before.mask != newest.positive)
     return np.where(changed, mask, before.mask)
 

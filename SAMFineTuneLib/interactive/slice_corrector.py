@@ -197,7 +197,7 @@ class SliceCorrector:
             return None
         if start == "given":
             assert given is not None
-            return unrefined(given, self.fit)
+            return unrefined(given, self.fit, self._mask_size)
         if label is None:
             raise InputError(
                 "the tuned model's own mask was asked for, but no structure was named",
@@ -245,8 +245,12 @@ class SliceCorrector:
                 code="no_model",
             )
 
+    @property
+    def _mask_size(self) -> int:
+        return self.networks.prompted.network.mask_size
+
     def _empty(self) -> RefinedMask:
-        side = self.fit.size // 4
+        side = self._mask_size
         mask = np.zeros((self.fit.rows, self.fit.columns), dtype=bool)
         return RefinedMask(torch.full((1, 1, side, side), -4.0), mask, 1.0)
 

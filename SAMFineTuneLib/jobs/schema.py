@@ -31,7 +31,7 @@ from SAMFineTuneLib.files import possible_path
 from SAMFineTuneLib.heads.names import HEAD_DEPTHS, HeadName
 from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, SEGMENTATION_ENDINGS
 from SAMFineTuneLib.jobs.cases import MOST_IMAGES, case_apart, cases_apart
-from SAMFineTuneLib.networks.spec import BackboneName
+from SAMFineTuneLib.networks.spec import BACKBONES, BackboneName
 from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.training.presets import PRESETS, Preset
 from SAMFineTuneLib.weights.weights_kind import WeightsKind
@@ -115,8 +115,8 @@ def _check_parts(value: object) -> object:
 def _check_input_size(value: object) -> object:
     if value == "auto":
         return value
-    if type(value) is not int or not 256 <= value <= 1024 or value % 16:
-        raise ValueError('must be "auto" or a multiple of 16 from 256 to 1024')
+    if type(value) is not int or not 128 <= value <= 1024 or value % 16:
+        raise ValueError('must be "auto" or a multiple of 16 from 128 to 1024')
     return value
 
 
@@ -383,7 +383,9 @@ class FinetuneJob(_Record):
         4, description="rank of the low-rank updates"
     )
     input_size: InputSize = Field(
-        "auto", description="side of the network's square input in pixels, 256 to 1024"
+        "auto",
+        description="side of the network's square input in pixels: 256 to 1024, and 128 to 512 "
+        "for lite_medsam",
     )
     steps: Steps | None = Field(
         None,
@@ -462,6 +464,17 @@ class FinetuneJob(_Record):
         description="blocks of the mask decoder's two-way transformer that get adapters, counted "
         "from 0; there are two",
     )
+
+    @model_validator(mode="after")
+    def _size_of_backbone(self) -> FinetuneJob:
+        sizes = BACKBONES[self.backbone].input_sizes
+        # A model that is tuned further brings its own backbone and size.
+        if self.initial_model is None and self.input_size not in ("auto", *sizes):
+            raise ValueError(
+                f'"input_size" must be "auto" or, for backbone {self.backbone}, a multiple of '
+                f"{sizes.step} from {sizes[0]} to {sizes[-1]}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _examples_or_list(self) -> FinetuneJob:

@@ -11,10 +11,11 @@ from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.sam_vit import build_sam_vit
 from SAMFineTuneLib.networks.spec import PixelNormalisation, find
 from SAMFineTuneLib.networks.starter.network import build_starter
-from SAMFineTuneLib.networks.tiny_vit import build_tiny_vit
+from SAMFineTuneLib.networks.tiny_vit import build_lite_medsam, build_tiny_vit
 
 _BUILDERS: dict[str, Callable[[int], SamNetwork]] = {
     "starter": build_starter,
+    "lite_medsam": build_lite_medsam,
     "vit_t": build_tiny_vit,
     **{name: partial(build_sam_vit, name) for name in ("vit_b", "vit_l", "vit_h")},
 }

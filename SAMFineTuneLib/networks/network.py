@@ -11,7 +11,6 @@ from SAMFineTuneLib.networks.staged_encoder import StagedEncoder
 if TYPE_CHECKING:
     from SAMFineTuneLib.networks.spec import BackboneSpec
 
-PATCH_SIZE = 16
 EMBEDDING_CHANNELS = 256
 
 
@@ -24,8 +23,8 @@ class SamNetwork(nn.Module):
     Args:
         spec: the backbone's description; see `BackboneSpec`.
         input_size: side S of the square images in pixels.
-        image_encoder: (B, 3, S, S) to an embedding (B, C, S/16, S/16) and skips; C is 256 in
-            Segment Anything.
+        image_encoder: (B, 3, S, S) to an embedding (B, C, S/p, S/p) and skips, where p is the
+            spec's patch size; C is 256 in Segment Anything.
         prompt_encoder: Segment Anything's prompt encoder, built for the same S.
         mask_decoder: Segment Anything's mask decoder, or the head that replaces it.
         context_decoder: the backbone's second decoder, for the automatic task; None if there is one
@@ -56,5 +55,10 @@ class SamNetwork(nn.Module):
 
     @property
     def embedding_size(self) -> int:
-        """Side of the embedding, S/16."""
-        return self.input_size // PATCH_SIZE
+        """Side of the embedding."""
+        return self.input_size // self.spec.patch_size
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the masks that the decoders give and take."""
+        return self.input_size // self.spec.mask_stride

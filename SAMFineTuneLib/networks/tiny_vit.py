@@ -1,7 +1,11 @@
-"""MobileSAM's TinyViT at any input size.
+"""MobileSAM's TinyViT at any input size, and LiteMedSAM's, which keeps the full resolution longer.
 
 Definition: the `mobile_sam` package (Zhang et al. 2023, "Faster Segment Anything"; Wu et al. 2022,
 "TinyViT"). The package's own forward pass works at 1024 pixels only, the weights at any size.
+
+LiteMedSAM (the branch of that name of Ma et al. 2024, "Segment anything in medical images") has the
+same layers behind another stem: two 1 × 1 convolutions that do not reduce the image, so that an
+image of 256 pixels has the same embedding, 64 × 64, as one of 1024 pixels in MobileSAM.
 """
 
 from __future__ import annotations
@@ -14,9 +18,9 @@ from torch import Tensor, nn
 
 from SAMFineTuneLib.networks.adaptation_sites import AdapterSite, LoraSite, mlp_lora_sites
 from SAMFineTuneLib.networks.definitions import mobile_sam_tiny_vit
-from SAMFineTuneLib.networks.network import PATCH_SIZE, SamNetwork
+from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.sam_vit import build_mask_decoder, build_prompt_encoder
-from SAMFineTuneLib.networks.spec import BACKBONES
+from SAMFineTuneLib.networks.spec import BACKBONES, BackboneSpec
 from SAMFineTuneLib.networks.staged_encoder import Stage, StagedEncoder, on_features
 
 
@@ -27,18 +31,19 @@ class TinyVitEncoder(StagedEncoder):
     too small to estimate new ones.
 
     Args:
-        encoder: a TinyViT built for `input_size`; its parts become this module's. The
-            classification head, which no segmentation uses, comes along so that checkpoints fit.
-        input_size: side of the square images in pixels.
+        encoder: a TinyViT for these images; its parts become this module's. The classification
+            head, which no segmentation uses, comes along where the checkpoint has it.
+        side: of the embedding.
     """
 
-    def __init__(self, encoder: Any, input_size: int) -> None:
+    def __init__(self, encoder: Any, side: int) -> None:
         super().__init__()
-        self.side = input_size // PATCH_SIZE
+        self.side = side
         self.patch_embed = encoder.patch_embed
         self.layers = encoder.layers
-        self.norm_head = encoder.norm_head
-        self.head = encoder.head
+        if hasattr(encoder, "head"):
+            self.norm_head = encoder.norm_head
+            self.head = encoder.head
         self.neck = encoder.neck
         self.train(self.training)
 
@@ -126,11 +131,24 @@ def _use_current_biases(attention: nn.Module) -> None:
 
 def build_tiny_vit(input_size: int) -> SamNetwork:
     """The network `vit_t` with random weights for square images."""
-    device = torch.empty(0).device
+    return _network(BACKBONES["vit_t"], input_size, _definition(input_size))
+
+
+def build_lite_medsam(input_size: int) -> SamNetwork:
+    """The network `lite_medsam` with random weights for square images."""
+    # MobileSAM's stem reduces an image four times before the first layer, and this stem does not.
+    encoder = _definition(4 * input_size)
+    with torch.device("cpu"):
+        encoder.patch_embed.seq = _full_resolution_stem(encoder.patch_embed.seq)
+    del encoder.norm_head, encoder.head
+    return _network(BACKBONES["lite_medsam"], input_size, encoder)
+
+
+def _definition(image_size: int) -> Any:
     # The definition reads values of tensors while it is built, which tensors on "meta" do not have.
     with torch.device("cpu"):
-        encoder = mobile_sam_tiny_vit().TinyViT(
-            img_size=input_size,
+        return mobile_sam_tiny_vit().TinyViT(
+            img_size=image_size,
             in_chans=3,
             num_classes=1000,
             embed_dims=[64, 128, 160, 320],
@@ -145,10 +163,23 @@ def build_tiny_vit(input_size: int) -> SamNetwork:
             local_conv_size=3,
             layer_lr_decay=0.8,
         )
+
+
+def _full_resolution_stem(stem: nn.Sequential) -> nn.Sequential:
+    """The layers of MobileSAM's stem with 1 × 1 convolutions, of stride 1."""
+    normalised = mobile_sam_tiny_vit().Conv2d_BN
+    activation, last = stem[1], stem[2].c
+    assert isinstance(last, nn.Conv2d)
+    inner, width = last.in_channels, last.out_channels
+    return nn.Sequential(normalised(3, inner), activation, normalised(inner, width))
+
+
+def _network(spec: BackboneSpec, input_size: int, encoder: Any) -> SamNetwork:
+    device = torch.empty(0).device
     return SamNetwork(
-        BACKBONES["vit_t"],
+        spec,
         input_size,
-        TinyVitEncoder(encoder, input_size).to(device),
-        build_prompt_encoder(input_size),
+        TinyVitEncoder(encoder, input_size // spec.patch_size).to(device),
+        build_prompt_encoder(spec, input_size),
         build_mask_decoder(),
     )

@@ -24,6 +24,9 @@ from torch.nn import functional
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.slices.square import SquareFit, mask_shares
 
+# The regression works on a quarter of the square's side: finer features cost time and memory that a
+# linear map gains nothing from.
+_COARSER = 4
 # Width of the surroundings that are used, as a share of the square's side.
 _AROUND = 0.15
 # Ridge penalty, for features of unit variance.
@@ -34,7 +37,7 @@ _SURE = 4.0
 
 def feature_maps(state: FeatureState, size: int) -> Tensor:
     """All features of one slice, (C, s, s) float32 on the CPU, s = `size` / 4."""
-    side = size // 4
+    side = size // _COARSER
     return torch.cat([_at(side, each) for each in (state.x, *state.skips)]).cpu()
 
 
@@ -64,7 +67,7 @@ class FeatureSums:
             mask: (rows, columns), not empty.
             fit: of the slice on the square.
         """
-        shares = mask_shares(mask, fit)[0, 0]
+        shares = mask_shares(mask, fit, features.shape[-1])[0, 0]
         # Where a structure is smaller than a pixel, the pixel that it fills most counts as inside.
         shares = shares / shares.max()
         distance = ndimage.distance_transform_edt((shares < 0.1).numpy())

@@ -27,12 +27,14 @@ _CUT, _ADDED = 0.25, 0.25
 _STRENGTHS = (2.0, 8.0)
 
 
-def corrupted_masks(masks: Tensor, random: RandomSource) -> Tensor:
-    """Logits (B, 1, S/4, S/4) of corrupted masks, in the form in which mask prompts are given.
+def corrupted_masks(masks: Tensor, random: RandomSource, stride: int = STRIDE) -> Tensor:
+    """Logits (B, 1, s, s) of corrupted masks, in the form in which mask prompts are given.
 
     Args:
         masks: (B, S, S) bool, the true masks, none empty.
         random: source of all random numbers.
+        stride: of the backbone's masks, s = S / `stride`. The errors do not depend on it: they are
+            made at stride 4.
     """
     batch, side = len(masks), masks.shape[-1] // STRIDE
     share = functional.avg_pool2d(masks[:, None].float(), STRIDE)
@@ -54,7 +56,10 @@ def corrupted_masks(masks: Tensor, random: RandomSource) -> Tensor:
     logits = strength * (2 * wrong[:, None].float() - 1)
     soft = functional.avg_pool2d(logits, 3, stride=1, padding=1, count_include_pad=False)
     softened = (random.each_between(0, 1, batch) < 0.5) & (soft > 0).flatten(1).any(1)
-    return torch.where(softened[:, None, None, None], soft, logits)
+    logits = torch.where(softened[:, None, None, None], soft, logits)
+    if stride == STRIDE:
+        return logits
+    return functional.interpolate(logits, (masks.shape[-1] // stride,) * 2, mode="bilinear")
 
 
 def _displaced(places: Tensor, random: RandomSource) -> Tensor:

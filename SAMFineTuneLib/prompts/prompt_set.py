@@ -21,7 +21,8 @@ class PromptSet:
             half-integers.
         labels: (B, N) POSITIVE, NEGATIVE or PADDING.
         boxes: (B, 4) left, top, right, bottom in the same pixels; NaN in an image without a box.
-        mask: (B, 1, S/4, S/4) logits of the previous mask, None before there is one.
+        mask: (B, 1, s, s) logits of the previous mask, s the network's mask size; None before there
+            is one.
     """
 
     points: Tensor

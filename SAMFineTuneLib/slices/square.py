@@ -113,10 +113,16 @@ class SquareFit:
         return mask[y][:, x]
 
 
-def mask_shares(mask: NDArray[np.bool_], fit: SquareFit) -> Tensor:
-    """Share of each pixel (1, 1, s, s) of the mask decoder that a mask (rows, columns) fills."""
+def mask_shares(mask: NDArray[np.bool_], fit: SquareFit, side: int) -> Tensor:
+    """Share of each pixel (1, 1, side, side) of a coarser square that a mask (rows, columns) fills.
+
+    Args:
+        mask: on the slice.
+        fit: how the slice lies on the square.
+        side: of the coarser square, such as that of the mask decoder; it divides that of the fit.
+    """
     square = fit.mask_to_square(torch.from_numpy(np.ascontiguousarray(mask)).int()).float()
-    return F.avg_pool2d(square[None, None], 4)
+    return F.avg_pool2d(square[None, None], fit.size // side)
 
 
 def square_positions(size: int) -> Tensor:

@@ -61,8 +61,9 @@ class StartingPoint:
         return self.weights is not None or self.initial is not None
 
     def is_wholly_pretrained(self, backbone: str) -> bool:
-        """Whether the decoder has learnt something, too; the starter network's is a new one."""
-        return self.initial is not None or (self.weights is not None and backbone != "starter")
+        """Whether the decoder has learnt something, too, and is not a new one."""
+        renewed = find(backbone).renews_decoder
+        return self.initial is not None or (self.weights is not None and not renewed)
 
     def adapted_network(
         self,

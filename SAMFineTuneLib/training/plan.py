@@ -9,7 +9,7 @@ from SAMFineTuneLib.adaptation.places import USUAL_PLACES, Places, settled_place
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.names import DEFAULT_HEAD, HEADS, HeadName, settled_depth
-from SAMFineTuneLib.networks.spec import PixelNormalisation
+from SAMFineTuneLib.networks.spec import PixelNormalisation, find
 from SAMFineTuneLib.training.choices import FinetuneChoices
 from SAMFineTuneLib.training.presets import PRESETS, AugmentationName, Recipe
 
@@ -20,10 +20,8 @@ _SCRATCH_RATE = 1e-3
 # decoder that knows prompts already, and a step, with several rounds of prompts, takes longer.
 _PROMPT_STEPS = 0.375
 
-# Sides of the square input in pixels: the smallest one, the step between sizes, the size that
-# Segment Anything was trained at, and the largest at which a feature of the starter network still
-# covers enough of a structure.
-_SMALLEST_INPUT, _INPUT_STEP, _SAM_INPUT, _STARTER_INPUT = 256, 64, 1024, 512
+# Sides of the square input in pixels: the smallest one, and the step between sizes.
+_SMALLEST_INPUT, _INPUT_STEP = 256, 64
 
 
 @dataclass(frozen=True)
@@ -163,13 +161,12 @@ def _input_size(choices: FinetuneChoices, examples: TrainingSet, largest: int | 
     """The smallest size that shows every pixel of a slice, within the backbone's range."""
     if choices.input_size != "auto":
         return choices.input_size
-    if choices.backbone == "starter":
-        ceiling = min(largest or _STARTER_INPUT, _STARTER_INPUT)
-    elif largest is None:
+    spec = find(choices.backbone)
+    if spec.fitting_sizes is None and largest is None:
         # The published study did so too, whatever the size of the slices.
-        return _SAM_INPUT
-    else:
-        ceiling = largest
+        return spec.default_input_size
+    own = spec.fitting_sizes[-1] if spec.fitting_sizes else spec.default_input_size
+    ceiling = min(largest or own, own)
     longest = max(max(each.shape) for each in examples.slices)
     fitting = -(-longest // _INPUT_STEP) * _INPUT_STEP
     return min(max(_SMALLEST_INPUT, fitting), ceiling)

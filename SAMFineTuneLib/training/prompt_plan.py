@@ -7,6 +7,7 @@ from typing import Literal
 
 from SAMFineTuneLib.adaptation.places import USUAL_PLACES
 from SAMFineTuneLib.adaptation.strategy import Method
+from SAMFineTuneLib.networks.spec import find
 from SAMFineTuneLib.training.plan import FinetunePlan
 
 # Time limit as a share of the automatic fine-tune's: where the time limits the work, and where the
@@ -14,7 +15,7 @@ from SAMFineTuneLib.training.plan import FinetunePlan
 # the preset laptop take 2 minutes.
 _TIME, _GUARDING_TIME = 0.5, 0.8
 # Learning rate of the starter network, whose weights for prompts are all pretrained and all train.
-_STARTER_RATE = 5e-4
+_WHOLE_RATE = 5e-4
 
 
 def plan_for_prompts(
@@ -34,9 +35,9 @@ def plan_for_prompts(
     """
     steps = plan.prompt_steps
     time = _TIME if steps is None else _GUARDING_TIME
-    starter = plan.backbone == "starter"
-    whole = starter and chosen_method == "auto"
-    rate = _STARTER_RATE if starter and pretrained else plan.learning_rate
+    all_weights = find(plan.backbone).trains_whole_for_prompts
+    whole = all_weights and chosen_method == "auto"
+    rate = _WHOLE_RATE if all_weights and pretrained else plan.learning_rate
     return replace(
         plan,
         method="vanilla" if whole else plan.method,

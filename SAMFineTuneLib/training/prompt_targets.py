@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from SAMFineTuneLib.prompts.components import random_component
 from SAMFineTuneLib.prompts.corrupted_masks import corrupted_masks
+from SAMFineTuneLib.prompts.prompt_maps import STRIDE
 from SAMFineTuneLib.prompts.prompt_set import PADDING, PromptSet
 from SAMFineTuneLib.prompts.simulated import (
     boxes_around,
@@ -62,9 +63,17 @@ def prompts_on_nothing(masks: Tensor, random: RandomSource) -> PromptSet:
     return first_prompts(masks, boxed, _JITTER, random.each_between(0, 1, *masks.shape))
 
 
-def prompts_on_corrupted_masks(masks: Tensor, random: RandomSource) -> PromptSet:
-    """For each mask (B, S, S) a corrupted one, and a click, a box or nothing to correct it."""
-    corrupted = corrupted_masks(masks, random)
+def prompts_on_corrupted_masks(
+    masks: Tensor, random: RandomSource, stride: int = STRIDE
+) -> PromptSet:
+    """For each mask (B, S, S) a corrupted one, and a click, a box or nothing to correct it.
+
+    Args:
+        masks: none empty.
+        random: source of all random numbers.
+        stride: of the backbone's masks.
+    """
+    corrupted = corrupted_masks(masks, random, stride)
     found = functional.interpolate(corrupted, masks.shape[-2:], mode="bilinear")[:, 0] > 0
     kind = random.each_between(0, 1, len(masks))
     points, labels = correcting_points(found, masks, 0.5 * random.each_between(0, 1, *masks.shape))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -263,7 +264,9 @@ class PromptTuning:
         """Mean over slices that start without a mask and slices that start from a corrupted one."""
         from_mask = random.each_between(0, 1, len(masks)) < _FROM_MASK
         total = torch.zeros((), device=masks.device)
-        starts = ((~from_mask, prompts_on_nothing), (from_mask, prompts_on_corrupted_masks))
+        stride = self._segmenter.network.spec.mask_stride
+        on_corrupted = partial(prompts_on_corrupted_masks, stride=stride)
+        starts = ((~from_mask, prompts_on_nothing), (from_mask, on_corrupted))
         for group, start in starts:
             if group.any():
                 own = masks[group]

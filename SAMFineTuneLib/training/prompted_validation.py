@@ -101,7 +101,7 @@ def _scores_on(
 def _answers(
     segmenter: PromptedSegmenter, features: FeatureState, true: Tensor, prompts: PromptSet
 ) -> Iterator[Tensor]:
-    """Logits (B, 1, S/4, S/4) after the prompts, then after each further correcting click."""
+    """Logits (B, 1, s, s) after the prompts, then after each further correcting click."""
     nowhere = torch.zeros(true.shape, device=true.device)
     while True:
         with autocast(true.device):

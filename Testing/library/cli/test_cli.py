@@ -355,7 +355,7 @@ def test_checkpoints_list_and_clear(shell_here: Shell, tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert told["folder"] == str(tmp_path / "cache")
     names = {entry["name"]: entry for entry in told["checkpoints"]}
-    assert set(names) == {"vit_t", "vit_b", "vit_l", "vit_h"}
+    assert set(names) == {"lite_medsam", "vit_t", "vit_b", "vit_l", "vit_h"}
     file = Path(names["vit_t"]["path"])
     file.parent.mkdir(parents=True)
     file.write_bytes(b"0" * 1000)

@@ -37,6 +37,7 @@ BRIGHT = LABELS.array == 5
 SLICE = 6
 # A slice four times as fine as the mask decoder's pixels.
 FINE = SquareFit(256, 256, (1.0, 1.0), 256)
+SIDE = 64
 
 
 # Rounds with a decoder that a test makes up
@@ -46,7 +47,7 @@ class Decoder:
     """Answers one mask of the square's quarter, and keeps what it was asked."""
 
     def __init__(self, mask: Mask, overlap: float = 0.8) -> None:
-        self.answer = mask_logits(mask, FINE)
+        self.answer = mask_logits(mask, FINE, SIDE)
         self.overlap = overlap
         self.asked: list[PromptSet] = []
 
@@ -70,7 +71,7 @@ def click(row: float, column: float, positive: bool = True) -> SquarePoint:
 
 def corrected(given: Mask, seen: Mask, prompts: Sequence[SquarePrompt]) -> Mask:
     """What becomes of a given mask when the network sees another one."""
-    decoder, now = Decoder(seen), unrefined(given, FINE)
+    decoder, now = Decoder(seen), unrefined(given, FINE, SIDE)
     for count in range(1, len(prompts) + 1):
         now = refine(decoder, FINE, prompts[:count], now, keep=True)
     return now.mask
@@ -116,7 +117,7 @@ def test_clicks_are_obeyed_even_if_the_network_sees_otherwise() -> None:
                 row, column = map(int, generator.integers(0, 256, 2))
                 for positive in (True, False):
                     prompt = click(row, column, positive)
-                    now = None if start is None else unrefined(start, FINE)
+                    now = None if start is None else unrefined(start, FINE, SIDE)
                     found = refine(Decoder(seen), FINE, [prompt], now, keep=start is not None)
                     assert found.mask[row, column] == positive
 
@@ -133,7 +134,7 @@ def test_a_later_click_is_obeyed_without_undoing_an_earlier_one_close_by() -> No
     for seen in (square(), square((0, 256, 0, 256)), GIVEN):
         prompts = [click(100, 119), click(100, 123, positive=False), click(96, 122)]
         for start in (None, GIVEN):
-            now = None if start is None else unrefined(start, FINE)
+            now = None if start is None else unrefined(start, FINE, SIDE)
             for count in range(1, 4):
                 now = refine(Decoder(seen), FINE, prompts[:count], now, keep=start is not None)
             assert now is not None
@@ -153,7 +154,7 @@ def test_a_click_changes_nothing_to_the_opposite_of_what_it_says() -> None:
 def test_negative_clicks_alone_come_with_a_point_in_the_middle_of_the_mask() -> None:
     decoder = Decoder(GIVEN)
     prompts = [click(60, 60, positive=False)]
-    refine(decoder, FINE, prompts, unrefined(GIVEN, FINE), keep=True)
+    refine(decoder, FINE, prompts, unrefined(GIVEN, FINE, SIDE), keep=True)
     (asked,) = decoder.asked
     assert asked.labels.tolist() == [[POSITIVE, NEGATIVE]]
     column, row = (int(at) for at in asked.points[0, 0])
@@ -161,7 +162,7 @@ def test_negative_clicks_alone_come_with_a_point_in_the_middle_of_the_mask() -> 
     assert asked.mask is not None and asked.mask.shape == (1, 1, 64, 64)
     # Where there is nothing there is no middle, and none is implied beside a positive click.
     for start, given in ((square(), prompts), (GIVEN, [*prompts, click(90, 90)])):
-        refine(decoder, FINE, given, unrefined(start, FINE), keep=True)
+        refine(decoder, FINE, given, unrefined(start, FINE, SIDE), keep=True)
         assert asked.labels.shape[1] == 2 and decoder.asked[-1].labels.shape[1] == len(given)
 
 
@@ -204,13 +205,13 @@ def test_the_confidence_is_a_share(told: float, confidence: float) -> None:
 def test_a_click_deep_in_what_is_wrong_says_that_a_mask_is_far_off(
     prompt: SquarePrompt, is_far: bool
 ) -> None:
-    before = unrefined(square((40, 120, 40, 120)), FINE)
+    before = unrefined(square((40, 120, 40, 120)), FINE, SIDE)
     assert is_far_off(before, prompt, FINE.size) == is_far
 
 
 @pytest.mark.parametrize("positive", [True, False])
 def test_any_click_says_so_where_nothing_or_everything_is_set(positive: bool) -> None:
-    before = unrefined(np.full((256, 256), not positive), FINE)
+    before = unrefined(np.full((256, 256), not positive), FINE, SIDE)
     for place in (30, 128):
         assert is_far_off(before, click(place, place, positive), FINE.size)
 
@@ -360,8 +361,8 @@ def test_a_tuned_models_mask_is_kept_while_it_is_nearly_right(
     side = session.fit.size // 4
     own, other = np.zeros((2, 48, 48), bool)
     own[4:20, 4:20], other[4:20, 26:42] = True, True
-    logits = mask_logits(own, session.fit)
-    answer = mask_logits(other, session.fit), torch.tensor([[0.9]])
+    logits = mask_logits(own, session.fit, side)
+    answer = mask_logits(other, session.fit, side), torch.tensor([[0.9]])
     monkeypatch.setattr(session, "model_logits", lambda number, label: logits)
     monkeypatch.setattr(session, "decode", lambda number, prompts: answer)
     assert logits.shape[-1] == side

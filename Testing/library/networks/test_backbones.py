@@ -194,7 +194,7 @@ def test_unsuitable_sizes_and_names_are_refused() -> None:
 
 
 def test_registry_is_complete() -> None:
-    assert set(BACKBONES) == {"starter", "vit_t", "vit_b", "vit_l", "vit_h"}
+    assert set(BACKBONES) == {"starter", "lite_medsam", "vit_t", "vit_b", "vit_l", "vit_h"}
     for name, spec in BACKBONES.items():
         assert spec.name == name
         assert spec.default_input_size in spec.input_sizes

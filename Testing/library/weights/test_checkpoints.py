@@ -446,7 +446,8 @@ def test_clear_frees_what_was_downloaded_and_nothing_else(server: Server, cache:
 
 
 def test_backbones_without_download_say_so(cache: Path) -> None:
-    assert {cached.name for cached in list_checkpoints()} == {"vit_t", "vit_b", "vit_l", "vit_h"}
+    fetched = {"lite_medsam", "vit_t", "vit_b", "vit_l", "vit_h"}
+    assert {cached.name for cached in list_checkpoints()} == fetched
     with pytest.raises(InputError, match="no backbone 'vit_x'"):
         get_checkpoint("vit_x")
     if BACKBONES["starter"].checkpoint is None:
