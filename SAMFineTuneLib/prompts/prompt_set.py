@@ -22,12 +22,15 @@ class PromptSet:
         labels: (B, N) POSITIVE, NEGATIVE or PADDING.
         boxes: (B, 4) left, top, right, bottom in the same pixels; NaN in an image without a box.
         mask: (B, 1, S/4, S/4) logits of the previous mask, None before there is one.
+        further_boxes: (B, M, 4) boxes around further regions of the same structure, in the same
+            pixels; NaN where there are fewer. None where no image has any.
     """
 
     points: Tensor
     labels: Tensor
     boxes: Tensor
     mask: Tensor | None = None
+    further_boxes: Tensor | None = None
 
     @classmethod
     def none(cls, batch: int, device: torch.device | None = None) -> PromptSet:
@@ -50,14 +53,16 @@ class PromptSet:
             torch.cat([self.labels, labels[:, None]], dim=1),
             self.boxes,
             self.mask,
+            self.further_boxes,
         )
 
     def of_image(self, number: int) -> PromptSet:
         """The prompts of one image of the batch, as a batch of one."""
         own = slice(number, number + 1)
         mask = None if self.mask is None else self.mask[own]
-        return PromptSet(self.points[own], self.labels[own], self.boxes[own], mask)
+        further = None if self.further_boxes is None else self.further_boxes[own]
+        return PromptSet(self.points[own], self.labels[own], self.boxes[own], mask, further)
 
     def with_mask(self, mask: Tensor | None) -> PromptSet:
         """These prompts with another previous mask."""
-        return PromptSet(self.points, self.labels, self.boxes, mask)
+        return PromptSet(self.points, self.labels, self.boxes, mask, self.further_boxes)
