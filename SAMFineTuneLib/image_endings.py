@@ -32,6 +32,11 @@ def names_a_picture(path: Path) -> bool:
     return path.name.lower().endswith(PICTURE_ENDINGS)
 
 
+def names_a_volume(path: Path) -> bool:
+    """Whether a file has the ending of a format that volumes are read from."""
+    return path.name.lower().endswith(_VOLUME_ENDINGS)
+
+
 def volume_stem(path: Path) -> str:
     """The name of a volume's file or folder without the ending of its format."""
     for ending in _VOLUME_ENDINGS:

@@ -25,6 +25,10 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/cli/models.py
   SAMFineTuneLib/cli/place_options.py
   SAMFineTuneLib/cli/pretrain.py
+  SAMFineTuneLib/cli/pretrain_labelled.py
+  SAMFineTuneLib/cli/pretrain_masked.py
+  SAMFineTuneLib/cli/pretrain_synthetic.py
+  SAMFineTuneLib/cli/pretraining_options.py
   SAMFineTuneLib/cli/progress_display.py
   SAMFineTuneLib/cli/remedies.py
   SAMFineTuneLib/cli/run.py
@@ -62,6 +66,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/examples/loading.py
   SAMFineTuneLib/examples/opened_example.py
   SAMFineTuneLib/examples/prepared_slices.py
+  SAMFineTuneLib/examples/read_ahead.py
   SAMFineTuneLib/examples/training_set.py
   SAMFineTuneLib/files.py
   SAMFineTuneLib/geometry/__init__.py
@@ -152,22 +157,47 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/prediction/uncertainty.py
   SAMFineTuneLib/prediction/volume_prediction.py
   SAMFineTuneLib/pretraining/__init__.py
-  SAMFineTuneLib/pretraining/anatomy.py
-  SAMFineTuneLib/pretraining/appearance.py
-  SAMFineTuneLib/pretraining/context_task.py
-  SAMFineTuneLib/pretraining/episode.py
   SAMFineTuneLib/pretraining/interruption.py
-  SAMFineTuneLib/pretraining/plan.py
+  SAMFineTuneLib/pretraining/labelled/__init__.py
+  SAMFineTuneLib/pretraining/labelled/data_sets.py
+  SAMFineTuneLib/pretraining/labelled/objects.py
+  SAMFineTuneLib/pretraining/labelled/plan.py
+  SAMFineTuneLib/pretraining/labelled/run.py
+  SAMFineTuneLib/pretraining/labelled/training.py
+  SAMFineTuneLib/pretraining/masked/__init__.py
+  SAMFineTuneLib/pretraining/masked/autoencoder.py
+  SAMFineTuneLib/pretraining/masked/batches.py
+  SAMFineTuneLib/pretraining/masked/image_files.py
+  SAMFineTuneLib/pretraining/masked/in_place.py
+  SAMFineTuneLib/pretraining/masked/patches.py
+  SAMFineTuneLib/pretraining/masked/plan.py
+  SAMFineTuneLib/pretraining/masked/reconstruction_picture.py
+  SAMFineTuneLib/pretraining/masked/run.py
+  SAMFineTuneLib/pretraining/masked/training.py
+  SAMFineTuneLib/pretraining/masked/unlabelled_slices.py
+  SAMFineTuneLib/pretraining/masked/visible_patches.py
   SAMFineTuneLib/pretraining/processes.py
-  SAMFineTuneLib/pretraining/prompt_task.py
   SAMFineTuneLib/pretraining/run.py
   SAMFineTuneLib/pretraining/saved.py
-  SAMFineTuneLib/pretraining/training.py
+  SAMFineTuneLib/pretraining/schedule.py
+  SAMFineTuneLib/pretraining/starting_weights.py
+  SAMFineTuneLib/pretraining/synthetic/__init__.py
+  SAMFineTuneLib/pretraining/synthetic/anatomy.py
+  SAMFineTuneLib/pretraining/synthetic/appearance.py
+  SAMFineTuneLib/pretraining/synthetic/context_task.py
+  SAMFineTuneLib/pretraining/synthetic/episode.py
+  SAMFineTuneLib/pretraining/synthetic/plan.py
+  SAMFineTuneLib/pretraining/synthetic/prompt_task.py
+  SAMFineTuneLib/pretraining/synthetic/run.py
+  SAMFineTuneLib/pretraining/synthetic/starter_weights.py
+  SAMFineTuneLib/pretraining/synthetic/training.py
+  SAMFineTuneLib/pretraining/weights_file.py
   SAMFineTuneLib/prompts/__init__.py
   SAMFineTuneLib/prompts/components.py
   SAMFineTuneLib/prompts/corrupted_masks.py
   SAMFineTuneLib/prompts/prompt_maps.py
   SAMFineTuneLib/prompts/prompt_set.py
+  SAMFineTuneLib/prompts/region_prompts.py
   SAMFineTuneLib/prompts/simulated.py
   SAMFineTuneLib/random_source.py
   SAMFineTuneLib/slices/__init__.py

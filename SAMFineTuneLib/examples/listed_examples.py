@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -34,6 +31,7 @@ from SAMFineTuneLib.examples.prepared_slices import (
     prepared,
     renumbered,
 )
+from SAMFineTuneLib.examples.read_ahead import read_ahead
 from SAMFineTuneLib.examples.training_set import WIDEST, ListedData, TrainingSet
 from SAMFineTuneLib.slices.intensity import (
     IntensityNormalisation,
@@ -274,28 +272,12 @@ def _read_all(
 ) -> Iterator[tuple[ListedPair, _Read | InputError]]:
     """The rows in their order, a few read ahead in threads, or why they cannot be read."""
 
-    def read(pair: ListedPair) -> _Read | InputError:
-        try:
-            case = read_listed_case(pair, normalisation, merge)
-            window = normalisation.window_for(case.sample)
-            return case, PreparedCase(prepared(case.slices, window), window, case.spacing)
-        except InputError as error:
-            return error
+    def read(pair: ListedPair) -> _Read:
+        case = read_listed_case(pair, normalisation, merge)
+        window = normalisation.window_for(case.sample)
+        return case, PreparedCase(prepared(case.slices, window), window, case.spacing)
 
-    threads = min(8, os.cpu_count() or 1)
-    waiting: deque[tuple[ListedPair, Future[_Read | InputError]]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
-    try:
-        for pair in pairs:
-            waiting.append((pair, pool.submit(read, pair)))
-            if len(waiting) > 2 * threads:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return read_ahead(pairs, read)
 
 
 def _refuse_absent(wanted: Sequence[int], present: Sequence[int], path: Path) -> None:

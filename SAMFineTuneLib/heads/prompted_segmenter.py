@@ -85,10 +85,16 @@ class PromptedSegmenter(nn.Module):
             tokens.append(encoder._embed_points(points, labels, pad=not boxed))
         if boxed:
             tokens.append(encoder._embed_boxes(prompts.boxes - 0.5))
+        if prompts.further_boxes is not None:
+            given_boxes = ~prompts.further_boxes[0].isnan().any(1)
+            corners = encoder._embed_boxes(prompts.further_boxes[0][given_boxes] - 0.5)
+            tokens.append(corners.reshape(1, -1, encoder.embed_dim))
         return torch.cat(tokens, dim=1)
 
     def _tokens(self, prompts: PromptSet) -> Tensor:
         """The tokens (B, N + 3, C): points, padding, and the two corners of a box.
+
+        There are two more for each further box.
 
         In an image without a box, the tokens for a missing point stand for the corners. The prompt
         encoder takes positions for indices and adds half a pixel, which is subtracted here because
@@ -96,9 +102,18 @@ class PromptedSegmenter(nn.Module):
         """
         encoder: Any = self.network.prompt_encoder
         points = encoder._embed_points(prompts.points - 0.5, prompts.labels, pad=True)
-        corners = encoder._embed_boxes(prompts.boxes.nan_to_num() - 0.5)
+        boxes = [prompts.boxes]
+        if prompts.further_boxes is not None:
+            boxes += prompts.further_boxes.unbind(1)
+        return torch.cat([points, *(self._corners(each) for each in boxes)], 1)
+
+    def _corners(self, boxes: Tensor) -> Tensor:
+        """The tokens (B, 2, C) of the corners of boxes (B, 4)."""
+        encoder: Any = self.network.prompt_encoder
+        corners = encoder._embed_boxes(boxes.nan_to_num() - 0.5)
         absent = encoder.not_a_point_embed.weight.expand_as(corners)
-        return torch.cat([points, torch.where(prompts.boxed[:, None, None], corners, absent)], 1)
+        given = ~boxes.isnan().any(1)
+        return torch.where(given[:, None, None], corners, absent)
 
     def _dense(self, prompts: PromptSet, embedding: Tensor) -> Tensor:
         encoder: Any = self.network.prompt_encoder

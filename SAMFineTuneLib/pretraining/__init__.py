@@ -1,1 +1,1 @@
-"""Starter weights: synthetic images, and the training of the starter network on them."""
+"""Weights to start a fine-tune from: made of synthetic, of unlabelled, or of labelled images."""

@@ -54,6 +54,14 @@ class ProcessGroup:
         distributed.all_reduce(flag)
         return bool(flag.item() > 0)
 
+    def largest(self, here: float) -> float:
+        """The largest of the numbers of all processes; all processes must call it."""
+        if self.size == 1:
+            return here
+        number = torch.tensor([here], device=self._device)
+        distributed.all_reduce(number, distributed.ReduceOp.MAX)
+        return float(number.item())
+
     def close(self) -> None:
         """Leaves the group of processes."""
         if self.size > 1:

@@ -24,12 +24,20 @@ def draw_maps(prompts: PromptSet, side: int) -> Tensor:
     positive, negative = (
         _largest(discs, prompts.labels == label) for label in (POSITIVE, NEGATIVE)
     )
-    left, top, right, bottom = (each[:, None, None] for each in prompts.boxes.unbind(1))
-    x, y = axis[None, None, :], axis[None, :, None]
-    # The coordinates of a missing box are NaN. Comparisons with NaN are false, so its map is empty.
-    box = ((x >= left) & (x <= right) & (y >= top) & (y <= bottom)).float()
+    box = _filled(prompts.boxes, axis)
+    if prompts.further_boxes is not None:
+        for boxes in prompts.further_boxes.unbind(1):
+            box = torch.maximum(box, _filled(boxes, axis))
     mask = torch.zeros_like(box) if prompts.mask is None else prompts.mask[:, 0].sigmoid() - 0.5
     return torch.stack([positive, negative, box, mask.to(box.dtype)], dim=1)
+
+
+def _filled(boxes: Tensor, axis: Tensor) -> Tensor:
+    """(B, side, side), 1 within the boxes (B, 4)."""
+    left, top, right, bottom = (each[:, None, None] for each in boxes.unbind(1))
+    x, y = axis[None, None, :], axis[None, :, None]
+    # The coordinates of a missing box are NaN. Comparisons with NaN are false, so its map is empty.
+    return ((x >= left) & (x <= right) & (y >= top) & (y <= bottom)).float()
 
 
 def _discs(points: Tensor, axis: Tensor, radius: float) -> Tensor:

@@ -23,12 +23,15 @@ class PromptSet:
         boxes: (B, 4) left, top, right, bottom in the same pixels; NaN in an image without a box.
         mask: (B, 1, s, s) logits of the previous mask, s the network's mask size; None before there
             is one.
+        further_boxes: (B, M, 4) boxes around further regions of the same structure, in the same
+            pixels; NaN where there are fewer. None where no image has any.
     """
 
     points: Tensor
     labels: Tensor
     boxes: Tensor
     mask: Tensor | None = None
+    further_boxes: Tensor | None = None
 
     @classmethod
     def none(cls, batch: int, device: torch.device | None = None) -> PromptSet:
@@ -51,14 +54,16 @@ class PromptSet:
             torch.cat([self.labels, labels[:, None]], dim=1),
             self.boxes,
             self.mask,
+            self.further_boxes,
         )
 
     def of_image(self, number: int) -> PromptSet:
         """The prompts of one image of the batch, as a batch of one."""
         own = slice(number, number + 1)
         mask = None if self.mask is None else self.mask[own]
-        return PromptSet(self.points[own], self.labels[own], self.boxes[own], mask)
+        further = None if self.further_boxes is None else self.further_boxes[own]
+        return PromptSet(self.points[own], self.labels[own], self.boxes[own], mask, further)
 
     def with_mask(self, mask: Tensor | None) -> PromptSet:
         """These prompts with another previous mask."""
-        return PromptSet(self.points, self.labels, self.boxes, mask)
+        return PromptSet(self.points, self.labels, self.boxes, mask, self.further_boxes)

@@ -1,15 +1,48 @@
-"""Suppresses the lines that ITK and its libraries print when images are read and written."""
+"""Suppresses the lines that ITK and its libraries print when images are read and written.
+
+What is changed for it belongs to the whole process, and files are read in several threads: the
+first thread that enters changes it, and the last one that leaves puts it back.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import SimpleITK as sitk
 
 _SHEARED = "ITK_NIFTI_SFORM_PERMISSIVE"
+
+
+class _SharedChange:
+    """A change of the process that holds while any thread is within it.
+
+    Args:
+        make: makes the change, and returns what puts it back.
+    """
+
+    def __init__(self, make: Callable[[], Callable[[], None]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._within = 0
+        self._undo: Callable[[], None] | None = None
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        with self._lock:
+            if not self._within:
+                self._undo = self._make()
+            self._within += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._within -= 1
+                if not self._within and self._undo is not None:
+                    self._undo()
 
 
 @contextmanager
@@ -18,16 +51,8 @@ def itk_quiet() -> Iterator[None]:
 
     The libraries below ITK write to the file descriptor itself, so the descriptor is redirected.
     """
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    kept = _discard_stderr()
-    try:
+    with _QUIET.entered():
         yield
-    finally:
-        if kept is not None:
-            os.dup2(kept, 2)
-            os.close(kept)
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 @contextmanager
@@ -36,15 +61,35 @@ def sheared_nifti_allowed() -> Iterator[None]:
 
     ITK straightens such axes, so the geometry that it gives for a NIfTI file must not be used.
     """
+    with _SHEARED_ALLOWED.entered():
+        yield
+
+
+def _make_quiet() -> Callable[[], None]:
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    kept = _discard_stderr()
+
+    def undo() -> None:
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+    return undo
+
+
+def _allow_sheared() -> Callable[[], None]:
     before = os.environ.get(_SHEARED)
     os.environ[_SHEARED] = "YES"
-    try:
-        yield
-    finally:
+
+    def undo() -> None:
         if before is None:
-            del os.environ[_SHEARED]
+            os.environ.pop(_SHEARED, None)
         else:
             os.environ[_SHEARED] = before
+
+    return undo
 
 
 def _discard_stderr() -> int | None:
@@ -59,3 +104,7 @@ def _discard_stderr() -> int | None:
     os.dup2(nothing, 2)
     os.close(nothing)
     return kept
+
+
+_QUIET = _SharedChange(_make_quiet)
+_SHEARED_ALLOWED = _SharedChange(_allow_sheared)

@@ -47,7 +47,7 @@ from safetensors import safe_open
 
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.build import build
-from SAMFineTuneLib.pretraining.saved import CARD_KEY
+from SAMFineTuneLib.pretraining.synthetic.starter_weights import CARD_KEY
 from SAMFineTuneLib.weights.choice import find_weights
 from SAMFineTuneLib.weights.official import load_checkpoint
 from SAMFineTuneLib.worker.json_text import write_json

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.pretraining.plan import PretrainingPlan
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
-from SAMFineTuneLib.pretraining.training import Pretraining
+from SAMFineTuneLib.pretraining.synthetic.plan import PretrainingPlan
+from SAMFineTuneLib.pretraining.synthetic.training import Pretraining
 
 CPU = torch.device("cpu")
 # Six images a step.

@@ -127,7 +127,9 @@ def test_the_second_file_of_an_mhd_counts(
         ("models", "import", "PATH"),
         ("run", "PATH"),
         ("serve", "PATH"),
-        ("pretrain", "prompts", "--folder", "PATH", "--output", "w.safetensors"),
+        ("pretrain", "synthetic", "--folder", "PATH", "--output", "w.safetensors"),
+        ("pretrain", "mae", "--images", "PATH", "--folder", "f", "--output", "w.safetensors"),
+        ("pretrain", "prompts", "--list", "PATH", "--folder", "f", "--output", "w.safetensors"),
     ],
     ids=" ".join,
 )

@@ -29,13 +29,15 @@ from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.starter.encoder import give_initial_scale
 from SAMFineTuneLib.pretraining import saved
-from SAMFineTuneLib.pretraining import training as training_module
-from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
-from SAMFineTuneLib.pretraining.plan import PretrainingPlan
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
-from SAMFineTuneLib.pretraining.run import run_pretraining
-from SAMFineTuneLib.pretraining.saved import load_state, save_state, save_weights
-from SAMFineTuneLib.pretraining.training import Pretraining
+from SAMFineTuneLib.pretraining.saved import load_state, save_state
+from SAMFineTuneLib.pretraining.synthetic import starter_weights
+from SAMFineTuneLib.pretraining.synthetic import training as training_module
+from SAMFineTuneLib.pretraining.synthetic.episode import Episode, draw_episode
+from SAMFineTuneLib.pretraining.synthetic.plan import PretrainingPlan
+from SAMFineTuneLib.pretraining.synthetic.run import run_pretraining
+from SAMFineTuneLib.pretraining.synthetic.starter_weights import CARD_KEY, save_weights
+from SAMFineTuneLib.pretraining.synthetic.training import Pretraining
 from SAMFineTuneLib.random_source import RandomSource
 from Testing.support.pretraining_runs import CPU, QUICKLY, TINY, WITHOUT_EFFECT, started, weights_of
 from Testing.support.repository import REPOSITORY
@@ -153,7 +155,7 @@ def test_weights_that_cannot_be_written_are_told_and_leave_nothing(
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(saved, "save_file", full)
+    monkeypatch.setattr(starter_weights, "save_file", full)
     with pytest.raises(InputError, match=r"cannot write .*w\.safetensors"):
         save_weights(tmp_path / "w.safetensors", network, {})
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
@@ -253,7 +255,7 @@ _TELLING = """
 import hashlib, json, os, sys
 from pathlib import Path
 from SAMFineTuneLib import cli
-from SAMFineTuneLib.pretraining import training
+from SAMFineTuneLib.pretraining.synthetic import training
 
 inner = training.Pretraining.run
 
@@ -279,7 +281,7 @@ class TwoProcesses:
         (folder / "told").mkdir()
         self._folder = folder
         self._output = folder / "w.safetensors"
-        self.words = ["pretrain", "prompts", "--steps", "2", *QUICKLY]
+        self.words = ["pretrain", "synthetic", "--steps", "2", *QUICKLY]
         self.words += ["--folder", str(folder / "run"), "--output", str(self._output)]
         self.environment = {"TOLD": str(folder / "told"), "OMP_NUM_THREADS": "1"}
 
@@ -308,7 +310,7 @@ class TwoProcesses:
         assert first["weights"] == second["weights"]
         assert first["loss"] != second["loss"], "but each saw images of its own"
         with safe_open(self._output, "pt") as file:
-            card = json.loads(file.metadata()[saved.CARD_KEY])
+            card = json.loads(file.metadata()[CARD_KEY])
         assert card["stages"][0]["processes"] == 2
 
 

@@ -18,6 +18,8 @@ from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.pretraining import run as run_module
 from SAMFineTuneLib.pretraining import saved
 from SAMFineTuneLib.pretraining.saved import load_state, save_state
+from SAMFineTuneLib.pretraining.synthetic import run as synthetic_run
+from SAMFineTuneLib.pretraining.synthetic.starter_weights import CARD_KEY, read_weights
 from SAMFineTuneLib.weights.official import load_checkpoint
 from Testing.support.pretraining_runs import QUICKLY
 
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Shell:
-    """`pretrain prompts` in this process."""
+    """`pretrain synthetic` in this process."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self._folder, self._capsys = folder, capsys
@@ -37,7 +39,7 @@ class Shell:
         """Exit code, standard output, standard error."""
         place = ["--folder", folder or self._folder / "run"]
         given = [] if "--output" in words else ["--output", self._folder / "w.safetensors"]
-        command = ["pretrain", "prompts", *place, *given, *QUICKLY, *words]
+        command = ["pretrain", "synthetic", *place, *given, *QUICKLY, *words]
         self._capsys.readouterr()
         code = cli.main([str(each) for each in command])
         return (code, *self._capsys.readouterr())
@@ -89,7 +91,7 @@ def _check_weights(output: Path, folder: Path) -> None:
     """Half precision, with a card, and the running average of the training."""
     assert output.stat().st_size <= 12e6
     with safe_open(output, "pt") as file:
-        card = json.loads(file.metadata()[saved.CARD_KEY])
+        card = json.loads(file.metadata()[CARD_KEY])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert {each.dtype for each in tensors.values()} == {torch.float16}
     assert card["licence"] == "Apache-2.0" and "synthetic" in card["data"]
@@ -146,15 +148,15 @@ def test_a_training_begins_with_earlier_weights(shell: Shell, tmp_path: Path) ->
     """Their images count on, their stages stay in the card, and what they lack is new."""
     earlier = tmp_path / "earlier.safetensors"
     assert shell("--output", earlier, "--steps", 1, "--seed", 3)[0] == 0
-    tensors, card = saved.read_weights(earlier)
+    tensors, card = read_weights(earlier)
     older = {name: each for name, each in tensors.items() if ".blocks16." not in name}
-    save_file(older, earlier, metadata={saved.CARD_KEY: json.dumps(card)})
+    save_file(older, earlier, metadata={CARD_KEY: json.dumps(card)})
     output = tmp_path / "later.safetensors"
     words = ("--initial", earlier, "--output", output, "--seed", 4)
     code, out, err = shell(*words, "--steps", 1, folder=tmp_path / "second")
     assert code == 0 and json.loads(out)["images"] == 12
     assert err.startswith("starting from earlier.safetensors, 6 images; 14 tensors are new")
-    later, card = saved.read_weights(output)
+    later, card = read_weights(output)
     assert [stage["plan"]["seed"] for stage in card["stages"]] == [3, 4]
     assert (card["images"], card["seed"]) == (12, 4) and set(later) == set(tensors)
     # One tiny step from there, not from random weights.
@@ -174,7 +176,7 @@ def test_what_are_no_weights_is_refused_as_a_beginning(shell: Shell, tmp_path: P
     assert f"there is no file {absent}" in shell.refusal("--initial", absent)
     for path in (other, empty):
         assert f"{path} holds no weights of the starter" in shell.refusal("--initial", path)
-    save_file({"x": torch.zeros(2)}, other, metadata={saved.CARD_KEY: "{}"})
+    save_file({"x": torch.zeros(2)}, other, metadata={CARD_KEY: "{}"})
     assert "does not fit the starter network" in shell.refusal("--initial", other)
 
 
@@ -229,7 +231,7 @@ def test_places_that_cannot_be_written_are_refused_before_the_training(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the training has begun")
 
-    monkeypatch.setattr(run_module, "run_pretraining", never)
+    monkeypatch.setattr(synthetic_run, "run_pretraining", never)
     (tmp_path / "file").touch()
     (tmp_path / "folder.safetensors").mkdir()
     output = tmp_path / "file" / "w.safetensors"
@@ -246,8 +248,8 @@ def test_a_device_that_is_not_there_is_refused(shell: Shell) -> None:
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        cli.main(["pretrain", "--help"])
+        cli.main(["pretrain", "synthetic", "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert "python -m SAMFineTuneLib pretrain prompts" in text.split("example", 1)[1]
+    assert "python -m SAMFineTuneLib pretrain synthetic" in text.split("example", 1)[1]
     assert all(len(line) <= 100 for line in text.splitlines())

@@ -15,9 +15,9 @@ from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.networks.starter.context_decoder import ClassContext, ContextMaskDecoder
 from SAMFineTuneLib.networks.starter.network import build_starter
 from SAMFineTuneLib.networks.starter.refining_block import RefiningBlock
-from SAMFineTuneLib.pretraining.context_task import context_loss
-from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
-from SAMFineTuneLib.pretraining.prompt_task import Rounds, choose_masks, prompt_loss
+from SAMFineTuneLib.pretraining.synthetic.context_task import context_loss
+from SAMFineTuneLib.pretraining.synthetic.episode import Episode, draw_episode
+from SAMFineTuneLib.pretraining.synthetic.prompt_task import Rounds, choose_masks, prompt_loss
 from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 from SAMFineTuneLib.training.mask_loss import mask_loss, thinned

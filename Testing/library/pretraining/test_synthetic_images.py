@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.pretraining import appearance
-from SAMFineTuneLib.pretraining import episode as episodes_module
-from SAMFineTuneLib.pretraining.anatomy import Anatomy, AnatomyDrawing
-from SAMFineTuneLib.pretraining.appearance import draw_images
-from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
+from SAMFineTuneLib.pretraining.synthetic import appearance
+from SAMFineTuneLib.pretraining.synthetic import episode as episodes_module
+from SAMFineTuneLib.pretraining.synthetic.anatomy import Anatomy, AnatomyDrawing
+from SAMFineTuneLib.pretraining.synthetic.appearance import draw_images
+from SAMFineTuneLib.pretraining.synthetic.episode import Episode, draw_episode
 from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.slices.square import square_positions
 

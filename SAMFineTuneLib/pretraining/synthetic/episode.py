@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.pretraining.anatomy import Anatomy, AnatomyDrawing
-from SAMFineTuneLib.pretraining.appearance import draw_images
+from SAMFineTuneLib.pretraining.synthetic.anatomy import Anatomy, AnatomyDrawing
+from SAMFineTuneLib.pretraining.synthetic.appearance import draw_images
 from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.slices.square import square_positions
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.staged_encoder import chosen
 from SAMFineTuneLib.networks.starter.network import build_starter, set_input_size
-from SAMFineTuneLib.pretraining.context_task import context_loss
-from SAMFineTuneLib.pretraining.episode import Episode, draw_episode
-from SAMFineTuneLib.pretraining.plan import PretrainingPlan
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
-from SAMFineTuneLib.pretraining.prompt_task import Rounds, choose_masks, prompt_loss
+from SAMFineTuneLib.pretraining.synthetic.context_task import context_loss
+from SAMFineTuneLib.pretraining.synthetic.episode import Episode, draw_episode
+from SAMFineTuneLib.pretraining.synthetic.plan import PretrainingPlan
+from SAMFineTuneLib.pretraining.synthetic.prompt_task import Rounds, choose_masks, prompt_loss
+from SAMFineTuneLib.pretraining.synthetic.starter_weights import save_weights
 from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 
@@ -51,6 +53,14 @@ class PretrainingReport:
     context_dsc: float
     prompt_dsc: float
     corrected_dsc: float
+
+    def line(self) -> str:
+        """The progress in words."""
+        return (
+            f"step {self.step}, {self.images} images, {self.seconds:.0f} s: "
+            f"loss {self.loss:.3f}, DSC in context {self.context_dsc:.3f}, "
+            f"prompted {self.prompt_dsc:.3f}, corrected {self.corrected_dsc:.3f}"
+        )
 
 
 class Pretraining:
@@ -85,6 +95,18 @@ class Pretraining:
         self._recent: dict[str, float] = {}
 
     @property
+    def must_stay(self) -> tuple[str, ...]:
+        """With another seed the random numbers would begin anew.
+
+        All other settings may change from stage to stage, such as larger images at the end.
+        """
+        return ("seed",)
+
+    def settings(self) -> dict[str, Any]:
+        """All settings, for the card."""
+        return asdict(self.plan)
+
+    @property
     def averaged(self) -> SamNetwork:
         """The network with the running average of its weights, better than the last ones."""
         network = self._average.module
@@ -116,6 +138,17 @@ class Pretraining:
             "average": self._average.state_dict(),
             "optimiser": self._optimiser.state_dict(),
         }
+
+    def save(self, path: Path, stages: list[dict[str, Any]]) -> None:
+        """Writes the averaged weights, with a card that names the stages of the training."""
+        card = {
+            "stages": stages,
+            "seed": self.plan.seed,
+            "steps": self.step,
+            "images": self.images,
+            "hours": round(self.seconds / 3600, 2),
+        }
+        save_weights(path, self.averaged, card)
 
     def start_from(self, tensors: Mapping[str, Tensor], images: int, seconds: float) -> list[str]:
         """Starts from the weights of an earlier training, with a new optimiser.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from SAMFineTuneLib.pretraining.anatomy import Anatomy
+from SAMFineTuneLib.pretraining.synthetic.anatomy import Anatomy
 from SAMFineTuneLib.random_source import RandomSource
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.networks.starter.context_decoder import ContextMaskDecoder
-from SAMFineTuneLib.pretraining.episode import Episode
+from SAMFineTuneLib.pretraining.synthetic.episode import Episode
 from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.training.loss import PartialLabelLoss
 from SAMFineTuneLib.training.mask_loss import thinned

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
-from SAMFineTuneLib.pretraining.episode import Episode
+from SAMFineTuneLib.pretraining.synthetic.episode import Episode
 from SAMFineTuneLib.prompts.components import random_component
 from SAMFineTuneLib.prompts.simulated import first_prompts
 from SAMFineTuneLib.random_source import RandomSource

@@ -1,0 +1,1 @@
+"""Pre-training without labels: masked parts of images are reconstructed."""
