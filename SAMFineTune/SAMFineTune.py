@@ -36,7 +36,7 @@ from SAMFineTunePanel.jobs.finetune_request import FinetuneRequest, finetuneJob,
 from SAMFineTunePanel.jobs.job import Job
 from SAMFineTunePanel.jobs.result_import import segmentIDByName
 from SAMFineTunePanel.module_state import closeModuleState, theModuleState
-from SAMFineTunePanel.parameter_node import Example, SAMFineTuneParameterNode, beginsAtRandom, strategyOf
+from SAMFineTunePanel.parameter_node import STRATEGY, Example, SAMFineTuneParameterNode, beginsAtRandom, strategyOf
 from SAMFineTunePanel.scene.node_kinds import requireOrientation, requireSegmentation, requireVolume
 from SAMFineTunePanel.scene.sample_data import registerSampleData
 from SAMFineTunePanel.scene.sequences import frameShown, numbersToIndexValues, sequenceOf
@@ -76,6 +76,7 @@ _SETTINGS = {
     "seed": ("seed", None),
     "validation": ("validation", ""),
     "prompts": ("prompts", False),
+    "promptMode": ("prompt_mode", "correction"),
 }
 
 
@@ -372,8 +373,9 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
                 "sslsam", "supsam" or "own"), weights ("pretrained" or "random"), device, method, scope, rank,
                 head, headDepth, adapterBlocks, decoderAdapters, loraBlocks (each a word or numbers, such as "all" or
                 [0, 1]), loraParts (a list, such as ["q", "v"]), loraScale, inputSize, steps, minutes, batch,
-                learningRate, seed, validation, prompts (True tunes a second set of weights too, for corrections);
-                those left out are chosen by the program.
+                learningRate, seed, validation, prompts (True tunes a second set of weights too, for corrections),
+                promptMode ("correction", or the study's "box", "point" or "mixed"); those left out are chosen by the
+                program.
 
         Returns:
             The tuned model; without `blocking` the Job, whose `wait()` gives it.
@@ -767,8 +769,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
 
     def _finetuneRequest(self) -> FinetuneRequest:
         node = self.getParameterNode()
-        ofStrategy = {"method", "scope", "rank", "head", "headDepth", "adapterBlocks", "loraBlocks", "loraParts"}
-        others = [name for name in _SETTINGS if hasattr(node, name) and name not in ofStrategy]
+        others = [name for name in _SETTINGS if hasattr(node, name) and name not in STRATEGY]
         # What the panel shows as unused is not asked for.
         chosen = {name: getattr(node, name) for name in others} | strategyOf(node)
         chosen["prompts"] = node.tuneForPrompts

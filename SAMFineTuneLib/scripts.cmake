@@ -195,6 +195,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/prompts/__init__.py
   SAMFineTuneLib/prompts/components.py
   SAMFineTuneLib/prompts/corrupted_masks.py
+  SAMFineTuneLib/prompts/mode.py
   SAMFineTuneLib/prompts/prompt_maps.py
   SAMFineTuneLib/prompts/prompt_set.py
   SAMFineTuneLib/prompts/region_prompts.py
@@ -233,6 +234,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tensor_file.py
   SAMFineTuneLib/training/__init__.py
   SAMFineTuneLib/training/choices.py
+  SAMFineTuneLib/training/drawn_validation.py
   SAMFineTuneLib/training/eager_adamw.py
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py

@@ -85,6 +85,8 @@ class SAMFineTuneParameterNode:
     randomWeights: bool = False
     # Whether a second set of weights is tuned, for points and boxes.
     tuneForPrompts: bool = True
+    # Which simulated prompts these weights learn from, as the library calls it.
+    promptMode: str = "correction"
 
     applyModel: str = ""
     applyVolumes: list[vtkMRMLScalarVolumeNode]
@@ -116,11 +118,19 @@ def parameterNodeOfScene() -> SAMFineTuneParameterNode | None:
     return SAMFineTuneParameterNode(node) if node is not None else None
 
 
+# The parameters that `strategyOf` passes on where they have an effect.
+STRATEGY = frozenset(
+    ("method", "scope", "rank", "promptMode", "head", "headDepth", "adapterBlocks", "loraBlocks", "loraParts")
+)
+
+
 def strategyOf(node: SAMFineTuneParameterNode) -> dict[str, Any]:
-    """What the scene says of head and adaptation, by the logic's names, without what has no effect in it."""
+    """What the scene says of head, adaptation and prompts, by the logic's names, without what has no effect in it."""
     strategy: dict[str, Any] = {"method": node.method, "scope": node.scope}
     if node.method == "lora":
         strategy["rank"] = node.rank
+    if node.tuneForPrompts:
+        strategy["promptMode"] = node.promptMode
     if node.startFrom:
         # The tuned model says the rest.
         return strategy

@@ -154,6 +154,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("how it is trained")
     add_field(training, FinetuneJob, "output", metavar="M.safetensors")
     add_field(training, FinetuneJob, "prompts")
+    add_field(training, FinetuneJob, "prompt_mode")
     add_field(training, FinetuneJob, "steps", metavar="N")
     add_field(training, FinetuneJob, "minutes", metavar="M")
     add_field(training, FinetuneJob, "batch", metavar="B")

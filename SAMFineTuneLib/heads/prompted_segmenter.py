@@ -36,6 +36,15 @@ class PromptedSegmenter(nn.Module):
         The masks' side s is `network.mask_size`. Of the masks that Segment Anything's decoder gives
         this is the first, which is meant for prompts that are not ambiguous.
         """
+        logits, iou_predictions = self.decode_all(features, prompts)
+        return logits[:, :1], iou_predictions[:, :1]
+
+    def decode_all(self, features: FeatureState, prompts: PromptSet) -> tuple[Tensor, Tensor]:
+        """All masks that the decoder gives: logits (B, M, s, s) and IoU predictions (B, M).
+
+        Segment Anything's gives four: one for prompts that are not ambiguous, and three, from large
+        to small, for prompts that may mean a part or the whole. The starter's gives one.
+        """
         if isinstance(self.network.mask_decoder, StarterMaskDecoder):
             return self._decode_together(features, prompts)
         # Segment Anything's decoder takes several sets of prompts at once, but only of one image.
@@ -57,12 +66,12 @@ class PromptedSegmenter(nn.Module):
         return logits, iou_predictions
 
     def _decode_one(self, embedding: Tensor, prompts: PromptSet) -> tuple[Tensor, Tensor]:
-        logits, iou_predictions = self.network.mask_decoder(
+        decoder: Any = self.network.mask_decoder
+        logits, iou_predictions = decoder.predict_masks(
             image_embeddings=embedding,
             image_pe=self._positions(embedding),
             sparse_prompt_embeddings=self._official_tokens(prompts),
             dense_prompt_embeddings=self._dense(prompts, embedding),
-            multimask_output=False,
         )
         return logits, iou_predictions
 

@@ -32,6 +32,7 @@ from SAMFineTuneLib.heads.names import HEAD_DEPTHS, HeadName
 from SAMFineTuneLib.image_endings import IMAGE_ENDINGS, SEGMENTATION_ENDINGS
 from SAMFineTuneLib.jobs.cases import MOST_IMAGES, case_apart, cases_apart
 from SAMFineTuneLib.networks.spec import BACKBONES, BackboneName
+from SAMFineTuneLib.prompts.mode import PromptMode
 from SAMFineTuneLib.slices.slice_knowledge import SliceKnowledge
 from SAMFineTuneLib.training.presets import PRESETS, Preset
 from SAMFineTuneLib.weights.weights_kind import WeightsKind
@@ -464,6 +465,19 @@ class FinetuneJob(_Record):
         description="blocks of the mask decoder's two-way transformer that get adapters, counted "
         "from 0; there are two",
     )
+    prompt_mode: PromptMode = Field(
+        "correction",
+        description="which simulated prompts the copy for points and boxes learns from, and is "
+        "measured with. correction: a box or a point, and further clicks into the error, from "
+        "nothing or from a wrong mask; box, point, mixed: as in the study, for each connected "
+        "region of a structure a box, a point, or one of them at random, and no clicks after",
+    )
+
+    @model_validator(mode="after")
+    def _mode_of_prompts(self) -> FinetuneJob:
+        if self.prompt_mode != "correction" and not self.prompts:
+            raise ValueError('"prompt_mode" goes with "prompts"')
+        return self
 
     @model_validator(mode="after")
     def _size_of_backbone(self) -> FinetuneJob:

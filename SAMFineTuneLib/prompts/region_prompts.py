@@ -7,13 +7,14 @@ Mazurowski et al. 2023.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
+from SAMFineTuneLib.prompts.mode import DrawnMode
 from SAMFineTuneLib.prompts.prompt_set import PADDING, POSITIVE, PromptSet
 from SAMFineTuneLib.prompts.simulated import jittered
 from SAMFineTuneLib.random_source import RandomSource
@@ -23,8 +24,6 @@ _JITTER = 0.1
 _BOXED = 0.5
 # The largest regions, at most; a speckled mask would have hundreds of prompts.
 _MOST_REGIONS = 16
-
-PromptMode = Literal["mixed", "box", "point"]
 
 
 class RegionPrompts(NamedTuple):
@@ -39,9 +38,7 @@ class RegionPrompts(NamedTuple):
     masks: Tensor
 
 
-def region_prompts(
-    masks: Tensor, random: RandomSource, mode: PromptMode = "mixed"
-) -> RegionPrompts:
+def region_prompts(masks: Tensor, random: RandomSource, mode: DrawnMode = "mixed") -> RegionPrompts:
     """A box or a point for each connected region of each mask.
 
     Args:
@@ -73,7 +70,7 @@ def region_prompts(
 
 
 def _prompts_of(
-    mask: np.ndarray, random: RandomSource, mode: PromptMode
+    mask: np.ndarray, random: RandomSource, mode: DrawnMode
 ) -> tuple[list[tuple[float, float]], list[tuple[float, ...]], np.ndarray]:
     """Points (x, y), tight boxes, and the regions (S, S) that they are of."""
     parts, _ = ndimage.label(mask)

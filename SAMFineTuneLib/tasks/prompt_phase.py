@@ -22,7 +22,7 @@ from SAMFineTuneLib.training.loop import Watch
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.prompt_plan import plan_for_prompts
 from SAMFineTuneLib.training.prompt_tuning import PromptOutcome, PromptTuning
-from SAMFineTuneLib.training.prompted_validation import measure_prompted
+from SAMFineTuneLib.training.prompted_validation import measure_with_prompts
 from SAMFineTuneLib.training.shortfall import few_steps
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 from SAMFineTuneLib.weights.official import load_checkpoint
@@ -84,7 +84,9 @@ class PromptPhase:
         segmenter.to(device)
         _log_plan(segmenter, plan, events)
         held_out = self.held_out.labelled_held_out(self.examples.slices)
-        before = measure_prompted(segmenter, held_out, watch.check)
+        before = measure_with_prompts(
+            segmenter, held_out, plan.prompt_mode, watch.check, with_oracle=True
+        )
         tuning = PromptTuning(
             segmenter,
             self.examples,
@@ -101,6 +103,7 @@ class PromptPhase:
         if outcome.measured:
             measured = {
                 "measured_with": _MEASURED_WITH,
+                "mode": plan.prompt_mode,
                 **outcome.measured,
                 "before_tuning": before,
                 # Where it is true, the figures are those of the weights before the held-out slices
@@ -154,6 +157,7 @@ def _card(plan: FinetunePlan, outcome: PromptOutcome) -> PromptCard:
             "batch": plan.batch,
             "learning_rate": plan.learning_rate,
             "seed": plan.seed,
+            "prompt_mode": plan.prompt_mode,
             "ending": outcome.ending,
             "share_of_what_was_learnt": outcome.share,
         },

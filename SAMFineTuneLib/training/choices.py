@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from SAMFineTuneLib.adaptation.places import ChoiceOfPlaces
 from SAMFineTuneLib.adaptation.strategy import Method, Scope
 from SAMFineTuneLib.heads.names import HeadName
+from SAMFineTuneLib.prompts.mode import PromptMode
 from SAMFineTuneLib.training.presets import Preset
 
 
@@ -68,3 +69,7 @@ class FinetuneChoices(ChoiceOfPlaces, Protocol):
     @property
     def head_depth(self) -> int | None:
         """Depth of a head that has one."""
+
+    @property
+    def prompt_mode(self) -> PromptMode:
+        """Which simulated prompts the tuning for prompts learns from."""

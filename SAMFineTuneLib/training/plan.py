@@ -10,6 +10,7 @@ from SAMFineTuneLib.adaptation.strategy import Method, Scope
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.names import DEFAULT_HEAD, HEADS, HeadName, settled_depth
 from SAMFineTuneLib.networks.spec import PixelNormalisation, find
+from SAMFineTuneLib.prompts.mode import PromptMode
 from SAMFineTuneLib.training.choices import FinetuneChoices
 from SAMFineTuneLib.training.presets import PRESETS, AugmentationName, Recipe
 
@@ -51,6 +52,7 @@ class FinetunePlan:
         falls: whether the learning rate falls to zero, or stays as it is.
         augmentation: how slices are changed; see `training.presets`.
         places: where adapters and low-rank updates go.
+        prompt_mode: which simulated prompts the tuning for prompts learns from.
     """
 
     backbone: str
@@ -75,6 +77,7 @@ class FinetunePlan:
     falls: bool = True
     augmentation: AugmentationName = "all"
     places: Places = USUAL_PLACES
+    prompt_mode: PromptMode = "correction"
 
 
 def settle(
@@ -132,6 +135,7 @@ def settle(
         falls=recipe.falls,
         augmentation=recipe.augmentation,
         places=settled_places(Places.of(choices), method, scope),
+        prompt_mode=choices.prompt_mode,
     )
 
 

@@ -32,26 +32,33 @@ _JITTER = 0.1
 _CLICKED, _BOXED_OVER_MASK = 0.5, 0.2
 
 
-def choose_structures(target: Tensor, known: Tensor, random: RandomSource) -> Tensor:
+def choose_structures(
+    target: Tensor, known: Tensor, random: RandomSource, one_part: float = _ONE_PART
+) -> Tensor:
     """A random structure of each slice, (B, S, S) bool; all false where the slice shows none.
 
     Args:
         target: (B, S, S) class numbers.
         known: (B, classes) bool, background first.
         random: chooses the structure, and the part of it.
+        one_part: how often a single connected part of the structure is taken.
     """
     # Components are found on the CPU whatever the device is.
     numbers, known_classes = target.cpu().numpy(), known.cpu().numpy()
-    chosen = [_structure(*each, random) for each in zip(numbers, known_classes, strict=True)]
+    chosen = [
+        _structure(*each, random, one_part) for each in zip(numbers, known_classes, strict=True)
+    ]
     return torch.from_numpy(np.stack(chosen)).to(target.device)
 
 
-def _structure(target: np.ndarray, known: np.ndarray, random: RandomSource) -> np.ndarray:
+def _structure(
+    target: np.ndarray, known: np.ndarray, random: RandomSource, one_part: float
+) -> np.ndarray:
     present = [each for each in np.unique(target) if each > 0 and known[each]]
     if not present:
         return np.zeros(target.shape, dtype=bool)
     mask: np.ndarray = target == present[random.whole(0, len(present) - 1)]
-    if random.happens(_ONE_PART):
+    if random.happens(one_part):
         part = random_component(mask, _SMALLEST, random)
         return part if part.any() else mask
     return mask

@@ -4,7 +4,8 @@ The study that the project follows tunes one network for each of the two tasks, 
 network for both is worse at each (Gu et al., MELBA 2025:006). Its simulated prompt is a jittered
 box or a point well inside a random object. Here further clicks into the error of the previous mask
 follow, with that mask as the mask prompt, as in the training of Segment Anything. Half of the
-slices start from a corrupted mask, because users correct masks.
+slices start from a corrupted mask, because users correct masks. The study's own prompts, all given
+at once, can be chosen instead (`FinetunePlan.prompt_mode`).
 
 Where all weights train, the result is interpolated between the initial and the learnt weights
 (`weight_interpolation`).
@@ -24,8 +25,10 @@ from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
+from SAMFineTuneLib.prompts.region_prompts import region_prompts
 from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.training.loop import Ending, TrainingLoop, Watch, device_of
+from SAMFineTuneLib.training.mask_loss import mask_loss
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.prompt_rounds import loss_of_rounds
 from SAMFineTuneLib.training.prompt_targets import (
@@ -33,7 +36,7 @@ from SAMFineTuneLib.training.prompt_targets import (
     prompts_on_corrupted_masks,
     prompts_on_nothing,
 )
-from SAMFineTuneLib.training.prompted_validation import measure_prompted
+from SAMFineTuneLib.training.prompted_validation import measure_with_prompts
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.slice_pool import SlicePool
 from SAMFineTuneLib.training.trained_weights import TrainedWeights
@@ -163,7 +166,7 @@ class PromptTuning:
         """The loss of rounds of simulated prompts; None where no slice shows a structure."""
         batch = self._sampler.batch(self._pool, self._plan.batch, step)
         random = RandomSource((self._plan.seed, 4, step), self._device)
-        masks = choose_structures(batch.target, batch.known, random)
+        masks = self._structures(batch.target, batch.known, random)
         shown = masks.flatten(1).any(1)
         # Augmentation may shift the only structure of a slice out of the square.
         if not shown.any():
@@ -252,15 +255,34 @@ class PromptTuning:
         held_out = self._split.labelled_held_out(self._slices)
         if most is not None and len(held_out) > most:
             held_out = [held_out[each * len(held_out) // most] for each in range(most)]
-        return measure_prompted(self._segmenter, held_out, self._check_cancelled)
+        mode = self._plan.prompt_mode
+        return measure_with_prompts(self._segmenter, held_out, mode, self._check_cancelled)
 
     def _worth(self) -> float:
-        """Quality of the network with its present weights, after one and after three clicks."""
+        """Quality of the network with its present weights, by the prompts that it is tuned for."""
+        mode = self._plan.prompt_mode
+        by = ("1 click", "3 clicks") if mode == "correction" else (mode,)
         measured = self._measured(_MOST_TO_CHOOSE_BY)
         # Nothing is measured where all held-out structures are smaller than a pixel of the square.
-        return measured.get("1 click", 0.0) + measured.get("3 clicks", 0.0)
+        return sum(measured.get(name, 0.0) for name in by)
+
+    def _structures(self, target: Tensor, known: Tensor, random: RandomSource) -> Tensor:
+        if self._plan.prompt_mode == "correction":
+            return choose_structures(target, known, random)
+        # Each region of a structure gets its own prompt.
+        return choose_structures(target, known, random, one_part=0.0)
 
     def _loss(self, features: FeatureState, masks: Tensor, random: RandomSource) -> Tensor:
+        mode = self._plan.prompt_mode
+        if mode == "correction":
+            return self._loss_of_corrections(features, masks, random)
+        drawn = region_prompts(masks, random, mode)
+        logits, iou_predictions = self._segmenter.decode(features, drawn.prompts)
+        return mask_loss(logits, iou_predictions, drawn.masks)[0]
+
+    def _loss_of_corrections(
+        self, features: FeatureState, masks: Tensor, random: RandomSource
+    ) -> Tensor:
         """Mean over slices that start without a mask and slices that start from a corrupted one."""
         from_mask = random.each_between(0, 1, len(masks)) < _FROM_MASK
         total = torch.zeros((), device=masks.device)

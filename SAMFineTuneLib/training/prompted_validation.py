@@ -20,6 +20,7 @@ from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.prediction.slice_prediction import embed
 from SAMFineTuneLib.prompts.components import largest_component
+from SAMFineTuneLib.prompts.mode import PromptMode
 from SAMFineTuneLib.prompts.prompt_set import POSITIVE, PromptSet
 from SAMFineTuneLib.prompts.simulated import (
     boxes_around,
@@ -28,6 +29,7 @@ from SAMFineTuneLib.prompts.simulated import (
     points_within,
 )
 from SAMFineTuneLib.slices.square import SquareFit
+from SAMFineTuneLib.training.drawn_validation import measure_drawn
 
 _CLICKS = 3
 # Standard deviation of the displacement of a box's sides, as a share of its width and height, as in
@@ -59,6 +61,23 @@ def measure_prompted(
         for name, scores in _scores_on(segmenter, each, number).items():
             found.setdefault(name, []).extend(scores)
     return {name: float(np.mean(scores)) for name, scores in found.items()}
+
+
+def measure_with_prompts(
+    segmenter: PromptedSegmenter,
+    slices: Sequence[LabelledSlice],
+    mode: PromptMode,
+    check: Callable[[], None] = lambda: None,
+    with_oracle: bool = False,
+) -> dict[str, float]:
+    """Mean DSC by prompt, with the prompts that the network is tuned for.
+
+    See `measure_prompted`, and `measure_drawn` for the study's prompts, which can be measured with
+    the oracle.
+    """
+    if mode == "correction":
+        return measure_prompted(segmenter, slices, check)
+    return measure_drawn(segmenter, slices, mode, check, with_oracle)
 
 
 @torch.inference_mode()

@@ -43,10 +43,12 @@ def test_methods_scopes_heads_and_places_are_the_librarys(panel):
     from SAMFineTuneLib.adaptation.method import METHODS, SCOPES
     from SAMFineTuneLib.adaptation.places import ENCODER_BLOCKS, PARTS
     from SAMFineTuneLib.heads.names import HEAD_DEPTHS, HEAD_NAMES
+    from SAMFineTuneLib.prompts.mode import PROMPT_MODES
 
     assert set(strategy_text.methodTitles()) == {"auto", *METHODS}
     assert set(strategy_text.scopeTitles()) == {"auto", *SCOPES}
     assert list(strategy_text.headTitles()) == ["auto", *HEAD_NAMES]
+    assert list(strategy_text.promptModeTitles()) == list(PROMPT_MODES)
     assert list(strategy_text.headDepthTitles()) == [0, *HEAD_DEPTHS]
     assert set(strategy_text.adapterBlockTitles()) == {"auto", *ENCODER_BLOCKS}
     assert set(strategy_text.loraBlockTitles()) == set(ENCODER_BLOCKS)

@@ -202,7 +202,11 @@ def test_places_and_depth_count_only_where_they_have_an_effect(section, panel, p
         not {"lora_blocks", "head_depth"} & set(asked(panel)) and asked(panel)["head"] == "linear"
     )
     node.scope, node.method, node.adapterBlocks = "auto", "adapter", "all"
-    assert asked(panel)["adapter_blocks"] == "all"
+    assert asked(panel)["adapter_blocks"] == "all" and "prompt_mode" not in asked(panel)
+    node.promptMode = "box"
+    assert asked(panel)["prompt_mode"] == "box"
+    node.tuneForPrompts = False
+    assert "prompt_mode" not in asked(panel)
     assert not {"rank", "lora_parts"} & set(asked(panel))
     process_events(lambda: ui.adapterBlocksComboBox.enabled and not ui.loraPartsComboBox.enabled)
 

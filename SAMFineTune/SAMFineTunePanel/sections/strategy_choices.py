@@ -15,6 +15,7 @@ from SAMFineTunePanel.texts.strategy_text import (
     loraBlockTitles,
     loraPartTitles,
     methodTitles,
+    promptModeTitles,
     scopeTitles,
 )
 from SAMFineTunePanel.widgets.parameter_choices import ComboBoxChoice, ShowsParameters, SpinBoxChoice
@@ -44,6 +45,7 @@ class StrategyChoices:
             self._list(ui.adapterBlocksComboBox, "adapterBlocks", adapterBlockTitles()),
             self._list(ui.loraBlocksComboBox, "loraBlocks", loraBlockTitles()),
             self._list(ui.loraPartsComboBox, "loraParts", loraPartTitles()),
+            self._list(ui.promptModeComboBox, "promptMode", promptModeTitles()),
         ]
         self._rank = SpinBoxChoice(ui.rankSpinBox, section, "rank")
 
@@ -62,12 +64,14 @@ class StrategyChoices:
     def _allow(self, node: SAMFineTuneParameterNode) -> None:
         ui = self._ui
         ofModel = _("The tuned model to start from says which") if node.startFrom else ""
+        untuned = "" if node.tuneForPrompts else _("No weights for points and boxes are tuned")
         notLora = "" if node.method == "lora" else _("Choose the method LoRA first")
         notAdapter = "" if node.method == "adapter" else _("Choose the method Adapter first")
         noEncoder = _("Only the decoder learns") if node.scope == "decoder" else ""
         withoutRank = "" if node.method == "lora" else _("Only LoRA has a rank")
         withoutDepth = "" if node.head == "convnet" else _("Only the head of convolutions has a depth")
         allow(ui.rankSpinBox, withoutRank, _("Size of LoRA's updates; the study used 4"))
+        allow(ui.promptModeComboBox, untuned, _("The simulated points and boxes that these weights learn from"))
         allow(ui.headComboBox, ofModel, _("What is put on the image encoder and finds the structures"))
         allow(ui.headDepthComboBox, ofModel or withoutDepth, _("Number of blocks of convolutions; LoRaMedNet has 4"))
         allow(

@@ -40,6 +40,16 @@ def headDepthTitles() -> dict[int, str]:
     return {0: _("automatic"), 2: "2", 3: "3", 4: "4"}
 
 
+def promptModeTitles() -> dict[str, str]:
+    """Which simulated prompts the weights for corrections learn from."""
+    return {
+        "correction": _("as in a correction"),
+        "mixed": _("a box or a point a region (the study's)"),
+        "box": _("a box a region (the study's)"),
+        "point": _("a point a region (the study's)"),
+    }
+
+
 def adapterBlockTitles() -> dict[str, str]:
     """Blocks of the image encoder that get adapters."""
     return {"auto": _("automatic"), "first2last2": _("first two and last two"), "all": _("all")}
