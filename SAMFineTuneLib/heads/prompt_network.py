@@ -19,8 +19,9 @@ Otherwise here:
   that a pixel belongs to the structure with the largest logit above it.
 * They scale the mask of each image to 0 … 1 by its smallest and its largest logit; here a sigmoid
   does, whose threshold does not depend on the image.
-* The starter's decoder also takes prompts as maps and, without any, tokens that stand for their
-  absence; it gets empty maps and these tokens.
+* The starter's decoder takes prompts as maps too (`prompts.prompt_maps`), and answers a dense
+  embedding alone only weakly. For it the network gives both, the maps at their own resolution and
+  from -1 to 1. It also gets the tokens that stand there for the absence of points and boxes.
 """
 
 from __future__ import annotations
@@ -42,15 +43,16 @@ _WIDTHS = (32, 64, 128, 192)
 _ABSENT_TOKENS = 3
 
 
-class DenseEmbeddings(nn.Module):
-    """A convolutional encoder-decoder from an image to dense embeddings.
+class PromptMaker(nn.Module):
+    """A convolutional encoder-decoder from an image to dense embeddings, and to maps.
 
     Args:
         channels: C of an embedding.
         count: how many embeddings.
+        maps: how many maps for each; 0 for none.
     """
 
-    def __init__(self, channels: int, count: int) -> None:
+    def __init__(self, channels: int, count: int, maps: int) -> None:
         super().__init__()
         self.count = count
         before = (3, *_WIDTHS[:-1])
@@ -58,18 +60,39 @@ class DenseEmbeddings(nn.Module):
             nn.Sequential(*_convolution(own, width, stride=2), ResidualBlock(width))
             for own, width in zip(before, _WIDTHS, strict=True)
         )
-        finer, coarse = _WIDTHS[-2:]
-        self.up = nn.Sequential(*_convolution(finer + coarse, finer), ResidualBlock(finer))
-        self.last = nn.Conv2d(finer, channels * count, 1)
+        steps = [*zip(_WIDTHS[:0:-1], _WIDTHS[-2::-1], strict=True)]
+        self.up = nn.ModuleList(
+            nn.Sequential(*_convolution(coarse + finer, finer), ResidualBlock(finer))
+            for coarse, finer in (steps if maps else steps[:1])
+        )
+        self.embeddings = nn.Conv2d(_WIDTHS[-2], channels * count, 1)
+        self.maps = nn.Conv2d(_WIDTHS[0], maps * count, 1) if maps else None
 
-    def forward(self, images: Tensor, side: int) -> Tensor:
-        """(B, 3, s, s) to (B, count, C, side, side), from -1 to 1."""
-        x, finer = images, images
+    def forward(self, images: Tensor, side: int) -> tuple[Tensor, Tensor | None]:
+        """Prompts for images (B, 3, s, s), all from -1 to 1.
+
+        Args:
+            images: s is half the side of the backbone's input.
+            side: of the embedding.
+
+        Returns:
+            (B, count, C, side, side), and the maps, if any, (B, count, maps, s/2, s/2).
+        """
+        levels = []
+        x = images
         for stage in self.down:
-            x, finer = stage(x), x
-        x = torch.cat([finer, _resized(x, finer.shape[-1])], dim=1)
-        found = torch.tanh(self.last(_resized(self.up(x), side)))
-        return found.unflatten(1, (self.count, -1))
+            x = stage(x)
+            levels.append(x)
+        outputs = []
+        for stage, finer in zip(self.up, levels[-2::-1], strict=False):
+            x = stage(torch.cat([_resized(x, finer.shape[-1]), finer], dim=1))
+            outputs.append(x)
+        dense = self._of_structures(self.embeddings(_resized(outputs[0], side)))
+        maps = None if self.maps is None else self._of_structures(self.maps(outputs[-1]))
+        return dense, maps
+
+    def _of_structures(self, x: Tensor) -> Tensor:
+        return torch.tanh(x).unflatten(1, (self.count, -1))
 
 
 class PromptNetwork(nn.Module):
@@ -83,9 +106,10 @@ class PromptNetwork(nn.Module):
     def __init__(self, network: SamNetwork, structures: int) -> None:
         super().__init__()
         absent = network.prompt_encoder.get_parameter("not_a_point_embed.weight").detach()
-        with absent.device:
-            self.prompt_network = DenseEmbeddings(absent.shape[1], structures)
         self.decoder = network.mask_decoder
+        maps = PROMPT_MAPS if isinstance(self.decoder, StarterMaskDecoder) else 0
+        with absent.device:
+            self.prompt_network = PromptMaker(absent.shape[1], structures, maps)
         self.no_prompt: Tensor
         self.register_buffer("no_prompt", absent.clone())
 
@@ -107,9 +131,11 @@ class PromptNetwork(nn.Module):
         """The masks of the classes; see `Head`. The dense prompt is not used."""
         *skips, image = features.skips
         own = FeatureState(features.x, tuple(skips))
-        dense = self.prompt_network(image, features.x.shape[-1])
-        together = isinstance(self.decoder, StarterMaskDecoder)
-        masks = (self._starter_masks if together else self._masks)(own, positions, dense)
+        dense, maps = self.prompt_network(image, features.x.shape[-1])
+        if maps is None:
+            masks = self._masks(own, positions, dense)
+        else:
+            masks = self._starter_masks(own, positions, dense, maps)
         background = torch.zeros_like(masks[:, :1])
         return ClassMasks(torch.cat([background, masks], dim=1))
 
@@ -128,20 +154,22 @@ class PromptNetwork(nn.Module):
         ]
         return torch.stack(found)
 
-    def _starter_masks(self, features: FeatureState, positions: Tensor, dense: Tensor) -> Tensor:
+    def _starter_masks(
+        self, features: FeatureState, positions: Tensor, dense: Tensor, maps: Tensor
+    ) -> Tensor:
         """The same of the starter's decoder, which takes a batch of one structure each."""
         batch, count = dense.shape[:2]
         repeated = FeatureState(
             features.x.repeat_interleave(count, dim=0),
             tuple(each.repeat_interleave(count, dim=0) for each in features.skips),
         )
-        side = features.skips[0].shape[-1]
+        maps = _resized(maps.flatten(0, 1), features.skips[0].shape[-1])
         logits, _ = self.decoder(
             repeated,
             positions,
             self.no_prompt.expand(batch * count, _ABSENT_TOKENS, -1),
             dense.flatten(0, 1),
-            dense.new_zeros(batch * count, PROMPT_MAPS, side, side),
+            maps,
         )
         found: Tensor = logits[:, 0].unflatten(0, (batch, count))
         return found

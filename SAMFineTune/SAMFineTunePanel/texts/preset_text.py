@@ -14,6 +14,7 @@ def presetTitles() -> dict[str, str]:
         "laptop": _("Laptop: a few slices, without a GPU"),
         "study": _("Study: a few slices, thoroughly"),
         "full": _("Full: a whole data set"),
+        "loramednet": _("LoRaMedNet: a few labelled volumes, with a GPU"),
     }
 
 
@@ -28,5 +29,9 @@ def presetTexts() -> dict[str, str]:
         "full": _(
             "Costs up to 20000 steps, which is hours, and ends when held-out volumes no longer improve. Needs a GPU "
             "with more memory than Study, since a step takes four times as many slices."
+        ),
+        "loramednet": _(
+            "Costs 120 epochs at full resolution. Needs a GPU with 24 GB of memory for the networks of Segment "
+            "Anything."
         ),
     }

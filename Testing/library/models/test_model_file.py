@@ -18,6 +18,7 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.models import model_file
 from SAMFineTuneLib.models.model_file import (
+    FORMAT_VERSION,
     LabelCard,
     ModelCard,
     PromptCard,
