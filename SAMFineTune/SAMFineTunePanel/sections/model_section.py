@@ -155,6 +155,8 @@ class ModelSection(PanelSection):
                 ("adapter", _("Adapter")),
                 ("lora", _("LoRA")),
                 ("vanilla", _("vanilla: all weights")),
+                ("norm", _("normalisation layers")),
+                ("bias", _("biases")),
             ]
         )
         self._scope.setItems(

@@ -113,7 +113,7 @@ def is_blind(key: str) -> bool:
     return key.endswith("k_proj.bias")
 
 
-@pytest.mark.parametrize(("method", "scope"), COMBINATIONS)
+@pytest.mark.parametrize(("method", "scope"), COMBINATIONS[:6])
 @pytest.mark.parametrize("name", ["vit_l", "vit_h"])
 def test_large_networks_adapt_on_the_meta_device(name: str, method: Method, scope: Scope) -> None:
     with torch.device("meta"):
@@ -302,7 +302,9 @@ def test_convolutions_can_be_adapted() -> None:
 
 def test_misuse_is_refused() -> None:
     network = build("vit_t", 256)
-    with pytest.raises(InputError, match=r"unknown method 'full'.*vanilla, adapter, lora, norm, bias"):
+    with pytest.raises(
+        InputError, match=r"unknown method 'full'.*vanilla, adapter, lora, norm, bias"
+    ):
         adapt(network, "full", "decoder")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="unknown scope"):
         adapt(network, "lora", "encoder")  # type: ignore[arg-type]

@@ -183,9 +183,9 @@ def rewritten(source: Path, target: Path, **changes: Any) -> Path:
 
 
 def test_a_newer_format_is_refused(starter_model: Any, tmp_path: Path) -> None:
-    newer = rewritten(starter_model[0], tmp_path / "newer.safetensors", format_version=4)
+    newer = rewritten(starter_model[0], tmp_path / "newer.safetensors", format_version=5)
     error = refusal(newer)
-    assert error.code == "newer_format" and "version 4" in error.message
+    assert error.code == "newer_format" and "version 5" in error.message
     assert "update" in error.remedy
 
 
