@@ -24,7 +24,8 @@ d. The study also trains TinyViT's convolution layer (0.11).
 e. TinyViT's classification head (0.32), which segmentation never calls, stays frozen; and f.
 f. The prompt encoder (0.006), which gets no prompts to learn from, stays frozen.
 
-Of its A*, adapters in every block, the study gives no numbers. Here they are 100.83 / 7.86 for ViT-B.
+Of its A*, adapters in every block, the study gives no numbers. Here they are 100.83 / 7.86 for
+ViT-B.
 """
 
 from __future__ import annotations

@@ -444,6 +444,11 @@ class FinetuneJob(_Record):
         description="blocks of the mask decoder's two-way transformer that get adapters, counted "
         "from 0; there are two",
     )
+    tensorboard: FilePath | None = Field(
+        None,
+        description="also write loss, validation DSC and learning rate of the steps to this "
+        "folder, for TensorBoard",
+    )
 
     @model_validator(mode="after")
     def _examples_or_list(self) -> FinetuneJob:

@@ -55,6 +55,10 @@ def _trainable(options: tuple[str, ...], more: list[str]) -> float:
     return float(described.result["trainable"]) / 1e6
 
 
+def _mean(scores: list[float | None]) -> float:
+    return float(np.mean([score for score in scores if score is not None]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_data_option(parser)
@@ -83,12 +87,7 @@ def main() -> None:
                 scores_of_volume(found, read_labelmap(data / "labels" / each), "axial")
                 for found, each in zip(run.segmentations, unseen, strict=True)
             ]
-        means = [
-            float(
-                np.mean([score for each in scores if (score := each[f"{part}, whole"]) is not None])
-            )
-            for part in STRUCTURES
-        ]
+        means = [_mean([each[f"{part}, whole"] for each in scores]) for part in STRUCTURES]
         trainable = _trainable(STRATEGIES[name], chosen.options)
         rows.append([name, *means, float(np.mean(means)), trainable, float(np.mean(seconds))])
     print(markdown(["strategy", *STRUCTURES, "mean", "million parameters", "seconds"], rows))
