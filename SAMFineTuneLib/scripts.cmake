@@ -229,6 +229,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/runners.py
   SAMFineTuneLib/tasks/starting_point.py
   SAMFineTuneLib/tasks/strategy_card.py
+  SAMFineTuneLib/tasks/tensorboard_log.py
   SAMFineTuneLib/tasks/volume_segmentation.py
   SAMFineTuneLib/tasks/worker.py
   SAMFineTuneLib/tensor_file.py

@@ -19,9 +19,13 @@ a. The study trains adapters alone; here the class tokens and output layers (0.6
 b. Each of the study's blocks holds a third adapter, which its two-dimensional networks never call.
 c. The study takes TinyViT's layers for blocks and so adapts all eight blocks of its layers 1 and 2;
    here, as in the other backbones, the first two and the last two transformer blocks are adapted.
+   With `adapter_blocks` 0 to 7 the adapters have the study's 0.32.
 d. The study also trains TinyViT's convolution layer (0.11).
 e. TinyViT's classification head (0.32), which segmentation never calls, stays frozen; and f.
 f. The prompt encoder (0.006), which gets no prompts to learn from, stays frozen.
+
+Of its A*, adapters in every block, the study gives no numbers. Here they are 100.83 / 7.86 for
+ViT-B.
 """
 
 from __future__ import annotations

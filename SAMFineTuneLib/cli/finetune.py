@@ -160,6 +160,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add_field(training, FinetuneJob, "batch", metavar="B")
     add_field(training, FinetuneJob, "learning_rate", metavar="R")
     add_field(training, FinetuneJob, "validation")
+    add_field(training, FinetuneJob, "tensorboard", metavar="FOLDER")
     add_field(training, FinetuneJob, "seed", metavar="SEED")
     add_field(training, FinetuneJob, "device", metavar="auto|cpu|cuda|mps")
     training.add_argument(

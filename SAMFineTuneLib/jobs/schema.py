@@ -472,6 +472,11 @@ class FinetuneJob(_Record):
         "nothing or from a wrong mask; box, point, mixed: as in the study, for each connected "
         "region of a structure a box, a point, or one of them at random, and no clicks after",
     )
+    tensorboard: FilePath | None = Field(
+        None,
+        description="also write loss, validation DSC and learning rate of the steps to this "
+        "folder, for TensorBoard",
+    )
 
     @model_validator(mode="after")
     def _mode_of_prompts(self) -> FinetuneJob:

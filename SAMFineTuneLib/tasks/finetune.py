@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.tasks.list_progress import rows_progress
 from SAMFineTuneLib.tasks.prompt_phase import PromptPhase, TunedForPrompts
 from SAMFineTuneLib.tasks.starting_point import StartingPoint, weights_to_start_from
+from SAMFineTuneLib.tasks.tensorboard_log import TensorBoardLog
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
 from SAMFineTuneLib.training.plan import FinetunePlan, settle
 from SAMFineTuneLib.training.preview import PreviewWriter
@@ -42,6 +43,18 @@ def run_finetune(
         InputError: anything in the job that cannot be used.
         Cancelled: the user asked to stop; a checkpoint remains.
     """
+    tensorboard = TensorBoardLog(job.tensorboard) if job.tensorboard is not None else None
+    with closing(tensorboard) if tensorboard is not None else nullcontext():
+        return _finetune(job, folder, events, control, tensorboard)
+
+
+def _finetune(
+    job: FinetuneJob,
+    folder: JobFolder,
+    events: EventWriter,
+    control: Control,
+    tensorboard: TensorBoardLog | None,
+) -> dict[str, Any]:
     device = choose_device(job.device)
     require_writable_file(job.output)
     weights = weights_to_start_from(job)
@@ -59,9 +72,8 @@ def run_finetune(
     segmenter.to(device)
     held_out = _split(job, examples, plan, events)
     log_plan(plan, examples, held_out, segmenter, device, events)
-    watch = watch_of(
-        events, control, PreviewWriter(folder.preview_folder, examples, held_out, events.preview)
-    )
+    preview = PreviewWriter(folder.preview_folder, examples, held_out, events.preview)
+    watch = watch_of(events, control, preview, tensorboard)
     checkpoints, fingerprint = folder.checkpoint_folder, start.fingerprint(checkpoint_sha256)
     signature = signature_of(plan, examples, fingerprint)
     tuning = FineTuning(segmenter, examples, held_out, plan, checkpoints, signature, watch)

@@ -16,6 +16,7 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.names import DEFAULT_HEAD
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.models.measured_text import measured_in_words
+from SAMFineTuneLib.tasks.tensorboard_log import TensorBoardLog
 from SAMFineTuneLib.training.loop import ProgressReport, Watch
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.preview import PreviewWriter
@@ -25,22 +26,32 @@ from SAMFineTuneLib.worker.events import EventWriter
 _PROGRESS_EVERY_S = 0.5
 
 
-def watch_of(events: EventWriter, control: Control, preview: PreviewWriter) -> Watch:
+def watch_of(
+    events: EventWriter,
+    control: Control,
+    preview: PreviewWriter,
+    tensorboard: TensorBoardLog | None = None,
+) -> Watch:
     """Connects a fine-tune with the events and the control files of its job."""
     last = 0.0
 
     def report(progress: ProgressReport) -> None:
         nonlocal last
+        if tensorboard is not None:
+            tensorboard.report(progress)
         done = progress.step >= progress.steps
         if done or time.monotonic() - last >= _PROGRESS_EVERY_S:
             last = time.monotonic()
-            events.progress(**asdict(progress))
+            fields = asdict(progress)
+            del fields["learning_rate"]
+            events.progress(**fields)
 
     return Watch(
         report=report,
         validated=preview.write,
         check=control.raise_if_cancelled,
         finish=control.finish_requested,
+        measured=tensorboard.measured if tensorboard is not None else Watch.measured,
     )
 
 

@@ -20,6 +20,7 @@ from SAMFineTuneLib.models.model_file import (
     load_prompted,
     read_card,
 )
+from SAMFineTuneLib.networks.spec import find
 from SAMFineTuneLib.weights.choice import find_weights
 
 
@@ -86,7 +87,7 @@ class InitialModel:
         own, chosen = self.card.strategy.places, Places.of(job)
         for name, usual in vars(USUAL_PLACES).items():
             tuned, wished = getattr(own, name), getattr(chosen, name)
-            if wished not in (usual, tuned):
+            if wished != usual and wished != (self._usual_blocks if tuned == "auto" else tuned):
                 raise InputError(
                     f"{self.path.name} was tuned with other {name.replace('_', ' ')}",
                     f"leave the {name.replace('_', ' ')} to the model, or start from the backbone",
@@ -94,6 +95,10 @@ class InitialModel:
                     field=name,
                 )
         return own.as_fields()
+
+    @property
+    def _usual_blocks(self) -> str:
+        return find(self.card.backbone).usual_adapter_blocks
 
     def load(self, labels: Sequence[Label], backbone: str) -> AutomaticSegmenter:
         """Its network for automatic segmentation.

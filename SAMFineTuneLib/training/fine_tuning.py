@@ -225,6 +225,7 @@ class FineTuning:
         self._state.history.append(
             {"step": step, "loss": self._state.recent_loss, "validation_dsc": mean}
         )
+        self._watch.measured(step, mean)
         better = mean is not None and mean > self._state.best.get("mean", _WORST)
         if mean is not None and (better or not self._chooses):
             self._state.best = {

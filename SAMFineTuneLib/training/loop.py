@@ -34,7 +34,10 @@ Ending = Literal["complete", "time limit", "early stop", "finished on request"]
 
 @dataclass(frozen=True)
 class ProgressReport:
-    """The progress of a fine-tune; `validation_dsc` is the latest one, None before the first."""
+    """The progress of a fine-tune.
+
+    `validation_dsc` is the latest one, None before the first; `learning_rate` is that of this step.
+    """
 
     step: int
     steps: int
@@ -42,6 +45,7 @@ class ProgressReport:
     eta_s: float | None
     loss: float
     validation_dsc: float | None
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,14 @@ class Watch:
             best ones so far.
         check: called between steps; may raise to stop without a result.
         finish: returns whether to stop now and keep the best weights.
+        measured: called with the step and the mean DSC after every validation.
     """
 
     report: Callable[[ProgressReport], None] = lambda report: None
     validated: Callable[[AutomaticSegmenter, int], None] = lambda segmenter, step: None
     check: Callable[[], None] = lambda: None
     finish: Callable[[], bool] = lambda: False
+    measured: Callable[[int, float | None], None] = lambda step, dsc: None
 
 
 class Task(Protocol):
@@ -176,8 +182,9 @@ class TrainingLoop:
     def _step(self, task: Task) -> None:
         step = self.schedule.step
         loss = task.loss_of_step(step)
+        rate = self.schedule.learning_rate()
         if loss is not None:
-            self.trained.descend(loss, self.schedule.learning_rate(), step + 1)
+            self.trained.descend(loss, rate, step + 1)
             self._note(loss.item())
         self.schedule.step = step + 1
         self._watch.report(
@@ -188,6 +195,7 @@ class TrainingLoop:
                 eta_s=self.schedule.remaining_s,
                 loss=self.state.recent_loss,
                 validation_dsc=task.latest_validation(),
+                learning_rate=rate,
             )
         )
 

@@ -113,7 +113,7 @@ def is_blind(key: str) -> bool:
     return key.endswith("k_proj.bias")
 
 
-@pytest.mark.parametrize(("method", "scope"), COMBINATIONS)
+@pytest.mark.parametrize(("method", "scope"), COMBINATIONS[:6])
 @pytest.mark.parametrize("name", ["vit_l", "vit_h"])
 def test_large_networks_adapt_on_the_meta_device(name: str, method: Method, scope: Scope) -> None:
     with torch.device("meta"):

@@ -18,7 +18,6 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.models import model_file
 from SAMFineTuneLib.models.model_file import (
-    FORMAT_VERSION,
     LabelCard,
     ModelCard,
     PromptCard,
@@ -184,11 +183,9 @@ def rewritten(source: Path, target: Path, **changes: Any) -> Path:
 
 
 def test_a_newer_format_is_refused(starter_model: Any, tmp_path: Path) -> None:
-    newer = rewritten(
-        starter_model[0], tmp_path / "newer.safetensors", format_version=FORMAT_VERSION + 1
-    )
+    newer = rewritten(starter_model[0], tmp_path / "newer.safetensors", format_version=5)
     error = refusal(newer)
-    assert error.code == "newer_format" and f"version {FORMAT_VERSION + 1}" in error.message
+    assert error.code == "newer_format" and "version 5" in error.message
     assert "update" in error.remedy
 
 
