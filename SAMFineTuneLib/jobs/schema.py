@@ -432,13 +432,6 @@ class FinetuneJob(_Record):
         "loramednet, and else 2",
     )
 
-    @model_validator(mode="after")
-    def _depth_of_a_head_that_has_one(self) -> FinetuneJob:
-        head = PRESETS[self.preset].head if self.head == "auto" else self.head
-        if self.head_depth is not None and self.initial_model is None and head != "convnet":
-            raise ValueError(f'"head_depth" goes with the "head" convnet, not with {head}')
-        return self
-
     adapter_blocks: AdapterBlocks = Field(
         "auto",
         description="blocks of the image encoder that get adapters, counted from 0. first2last2: "
@@ -477,6 +470,13 @@ class FinetuneJob(_Record):
         description="also write loss, validation DSC and learning rate of the steps to this "
         "folder, for TensorBoard",
     )
+
+    @model_validator(mode="after")
+    def _depth_of_a_head_that_has_one(self) -> FinetuneJob:
+        head = PRESETS[self.preset].head if self.head == "auto" else self.head
+        if self.head_depth is not None and self.initial_model is None and head != "convnet":
+            raise ValueError(f'"head_depth" goes with the "head" convnet, not with {head}')
+        return self
 
     @model_validator(mode="after")
     def _mode_of_prompts(self) -> FinetuneJob:

@@ -86,6 +86,26 @@ def test_a_job_gives_both_sets_and_says_what_they_are_worth(
     assert away[0] < away[1], "nearer to the earlier model than to the backbone"
 
 
+def test_the_studys_prompts_are_learnt_from_and_measured_with(
+    shell: Shell, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    ended = shell(*options(pair, tmp_path / "m.safetensors", "--prompt-mode", "box"))
+    assert ended.code == 0, ended.err
+    prompted = ended.result["metrics"]["prompted"]
+    assert prompted["mode"] == "box" and 0 < prompted["box"] <= 1
+    # The starter gives one mask, so that there is none to choose by the truth.
+    assert set(prompted["before_tuning"]) == {"box"}
+    assert ended.result["prompts"]["training"]["prompt_mode"] == "box"
+
+
+def test_a_mode_of_prompts_without_prompts_is_refused(
+    shell: Shell, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    files = ("--volume", pair[0], "--segmentation", pair[1], "--output", tmp_path / "m.safetensors")
+    ended = shell("finetune", *files, "--prompt-mode", "box")
+    assert ended.code == 2 and "goes with" in ended.err
+
+
 def test_an_interrupted_second_part_does_not_lose_the_first(
     shell: Shell, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
