@@ -60,6 +60,7 @@ benchmark: $(READY)
 	$(RUN) -m Testing.benchmarks.zero_shot --data $(DATA)
 	$(RUN) -m Testing.benchmarks.few_shot --data $(DATA)
 	$(RUN) -m Testing.benchmarks.correction --data $(DATA)
+	$(RUN) -m Testing.benchmarks.heads --data $(DATA)
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

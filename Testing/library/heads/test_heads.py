@@ -48,7 +48,7 @@ def test_names_choices_and_descriptions_are_the_same() -> None:
     assert [settled_depth(name, None) for name in HEAD_NAMES] == [None, None, 2, None, None, None]
 
 
-def two_slices() -> tuple[Tensor, Tensor]:
+def two_slices(structures: int = STRUCTURES) -> tuple[Tensor, Tensor]:
     """Images (2, 3, S, S) with a bright disc and a dark square each, and their class numbers."""
     generator = torch.Generator().manual_seed(5)
     images = 0.3 * torch.randn(2, 1, SIDE, SIDE, generator=generator)
@@ -59,22 +59,24 @@ def two_slices() -> tuple[Tensor, Tensor]:
         target[number, 8 + row // 2 : 32 + row // 2, 40:60] = 2
     images[:, 0][target == 1] += 2
     images[:, 0][target == 2] -= 2
-    return images.expand(-1, 3, -1, -1), target
+    return images.expand(-1, 3, -1, -1), target.where(target <= structures, 0)
 
 
-def starter(head: HeadName, pretrained: bool = False) -> AutomaticSegmenter:
+def starter(
+    head: HeadName, structures: int = STRUCTURES, pretrained: bool = False
+) -> AutomaticSegmenter:
     torch.manual_seed(1)
     network = build("starter", SIDE)
     if pretrained:
         load_checkpoint(network, find_weights("starter", None))
-    return AutomaticSegmenter(network, STRUCTURES, head=head)
+    return AutomaticSegmenter(network, structures, head=head)
 
 
-def dsc(logits: Tensor, target: Tensor) -> list[float]:
+def dsc(logits: Tensor, target: Tensor, structures: int) -> list[float]:
     fine = functional.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
     found = fine.argmax(1)
     scores = []
-    for number in range(1, STRUCTURES + 1):
+    for number in range(1, structures + 1):
         both = ((found == number) & (target == number)).sum()
         scores.append(float(2 * both / ((found == number).sum() + (target == number).sum())))
     return scores
@@ -82,24 +84,28 @@ def dsc(logits: Tensor, target: Tensor) -> list[float]:
 
 @pytest.mark.parametrize("head", HEAD_NAMES)
 def test_a_head_learns_two_slices_by_heart_on_a_frozen_encoder(head: HeadName) -> None:
-    segmenter = starter(head, pretrained=True)
+    # The frozen decoder behind the prompt network is run once for each structure.
+    structures = 1 if head == "prompt_network" else STRUCTURES
+    segmenter = starter(head, structures, pretrained=True)
     adapt(segmenter.network, "vanilla", "decoder")
-    images, target = two_slices()
-    known = torch.ones(2, STRUCTURES + 1, dtype=torch.bool)
+    images, target = two_slices(structures)
+    known = torch.ones(2, structures + 1, dtype=torch.bool)
     with torch.no_grad():
         features = segmenter.network.image_encoder(images)
     trained = [each for each in segmenter.parameters() if each.requires_grad]
     optimiser = EagerAdamW(trained, 3e-3)
     loss_of = HeadLoss(HEADS[head].loss)
-    for step in range(120):
+    reached = 0.0
+    for _ in range(100):
         found = segmenter.masks(features)
-        if step % 5 == 4 and min(dsc(found.logits, target)) > 0.96:
+        reached = min(dsc(found.logits, target, structures))
+        if reached > 0.95:
             break
         loss = loss_of(found, target, known)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert min(dsc(segmenter.masks(features).logits, target)) > 0.95
+    assert reached > 0.95
 
 
 @pytest.mark.parametrize("head", HEAD_NAMES)

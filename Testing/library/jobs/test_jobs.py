@@ -212,9 +212,13 @@ def test_several_volumes_need_a_folder(tmp_path: Path) -> None:
 
 def test_backbones_and_sizes_are_those_of_the_registry() -> None:
     assert set(get_args(BackboneName)) == set(BACKBONES)
-    for size in (256, 272, 1024):
-        assert make_job(FinetuneJob, finetune_fields(input_size=size)).input_size == size
-        assert all(size in spec.input_sizes for spec in BACKBONES.values())
+    for name, spec in BACKBONES.items():
+        for size in (spec.input_sizes[0], 272, spec.input_sizes[-1]):
+            job = make_job(FinetuneJob, finetune_fields(backbone=name, input_size=size))
+            assert job.input_size == size
+        larger = spec.input_sizes[-1] + 16
+        with pytest.raises(InputError, match="input_size"):
+            make_job(FinetuneJob, finetune_fields(backbone=name, input_size=larger))
 
 
 def test_examples_take_their_own_choice_before_the_shared_one(tmp_path: Path) -> None:
