@@ -164,6 +164,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/pretraining/labelled/plan.py
   SAMFineTuneLib/pretraining/labelled/run.py
   SAMFineTuneLib/pretraining/labelled/training.py
+  SAMFineTuneLib/pretraining/listed_names.py
   SAMFineTuneLib/pretraining/masked/__init__.py
   SAMFineTuneLib/pretraining/masked/autoencoder.py
   SAMFineTuneLib/pretraining/masked/batches.py

@@ -76,6 +76,17 @@ REMEDIES: dict[str, tuple[str, ...]] = {
         'or choose one of them, as --labels {label} ("labels"); or take them apart in 3D Slicer',
     ),
     "several_series": ("Choose one by its number or its UID with --series",),
+    "nothing_held_out": (
+        "Add images to the lists, or name others to measure on with --validation-list",
+    ),
+    "starting_weights_missing": (
+        "Fetch them with: python -m SAMFineTuneLib checkpoints get {backbone} ({megabytes} MB), or "
+        "begin with --weights random or --weights FILE",
+    ),
+    "too_few_images": ("Give more images, or take --batch {batch} and --accumulate 1",),
+    "unreadable_image": (
+        "Take the file away, or go on without files that cannot be read with --skip-unreadable",
+    ),
     "unreachable": (
         "Check the network and try again, or get the file on another computer and either name it "
         "with --checkpoint or put it at {file} for backbone {backbone}",

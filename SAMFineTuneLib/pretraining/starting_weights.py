@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.spec import PixelNormalisation, find
@@ -48,5 +49,22 @@ class StartingWeights:
         network = build(self.backbone, input_size, self.pixels)
         if self.kind == "random":
             return network, {"kind": "random"}
-        loaded = load_checkpoint(network, find_weights(self.backbone, self.file))
+        loaded = load_checkpoint(network, self._path())
         return network, {"kind": self.kind, "file": loaded.path.name, "sha256": loaded.sha256}
+
+    def _path(self) -> Path:
+        try:
+            return find_weights(self.backbone, self.file)
+        except InputError as error:
+            # A fine-tune names these weights by other options.
+            if error.code == "weights_missing":
+                raise InputError(
+                    error.message,
+                    error.remedy,
+                    code="starting_weights_missing",
+                    backbone=self.backbone,
+                    megabytes=error.facts["megabytes"],
+                ) from error
+            if error.code == "no_such_checkpoint":
+                raise InputError(error.message, error.remedy, code="no_such_file") from error
+            raise

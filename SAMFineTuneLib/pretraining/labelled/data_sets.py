@@ -10,6 +10,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.listed_examples import Expected, ListSource, load_list
 from SAMFineTuneLib.examples.training_set import LabelledSlice, TrainingSet
 from SAMFineTuneLib.pretraining.labelled.plan import LabelledChoices
+from SAMFineTuneLib.pretraining.listed_names import names_beside_the_list
 from SAMFineTuneLib.slices.augmentation import SliceAugmentation
 from SAMFineTuneLib.training.validation_split import split
 
@@ -63,7 +64,8 @@ def load_data_sets(
 
     def load(path: Path, number: int, kind: str) -> TrainingSet:
         source = ListSource(path, skip_unreadable=choices.skip_unreadable)
-        return load_list(source, folder / f"{kind}{number}", {}, check, report, Expected())
+        with names_beside_the_list():
+            return load_list(source, folder / f"{kind}{number}", {}, check, report, Expected())
 
     learnt: list[LearntSlice] = []
     measured: list[tuple[str, list[LabelledSlice]]] = []
@@ -87,7 +89,7 @@ def load_data_sets(
     if not learnt or not measured:
         raise InputError(
             "the lists have too few labelled slices to hold some out",
-            "Add images to the lists, or name others with --validation-list",
+            "Add images to the lists, or name others to measure on",
             code="nothing_held_out",
         )
     return DataSets(learnt, measured, remarks)

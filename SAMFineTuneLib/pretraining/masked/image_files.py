@@ -9,6 +9,7 @@ from pathlib import Path
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.image_list import read_image_list
 from SAMFineTuneLib.image_endings import names_a_volume
+from SAMFineTuneLib.pretraining.listed_names import names_beside_the_list
 from SAMFineTuneLib.volumes.dicom.folder import Series, find_series_below
 
 # In pairs of files, the header is the image.
@@ -76,7 +77,8 @@ def find_images(source: Path) -> FoundImages:
 
 
 def _listed(source: Path) -> FoundImages:
-    listed = read_image_list(source, columns=1)
+    with names_beside_the_list():
+        listed = read_image_list(source, columns=1)
     files = [
         ImageFile(each.image.path, each.image.path.name, each.image.size, each.image.changed)
         for each in listed.pairs

@@ -118,14 +118,17 @@ def _slices(
 def _require_enough(plan: MaskedPlan, processes: int) -> None:
     if plan.slices >= plan.step_slices:
         return
-    parts = [f"--batch {plan.batch}", f"--accumulate {plan.accumulate}"]
+    parts = [f"a batch of {plan.batch}"]
+    if plan.accumulate > 1:
+        parts.append(f"{plan.accumulate} batches")
     if processes > 1:
         parts.append(f"{processes} processes")
     raise InputError(
         f"the images have {counted(plan.slices, 'slice')}, fewer than the {plan.step_slices} of "
         f"a step ({' x '.join(parts)})",
-        f"Give more images, or take --batch {max(1, plan.slices // processes)} and --accumulate 1",
+        "Give more images, or take smaller steps",
         code="too_few_images",
+        batch=max(1, plan.slices // processes),
     )
 
 

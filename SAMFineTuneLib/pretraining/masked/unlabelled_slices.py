@@ -147,7 +147,7 @@ def _prepare(
 def _unreadable(file: ImageFile, error: InputError) -> InputError:
     return InputError(
         f"{file.name}: {error.message}",
-        "Take the file away, or go on without files that cannot be read with --skip-unreadable",
+        "Take the file away, or go on without files that cannot be read",
         code="unreadable_image",
     )
 

@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_named_and_skipped_only_when_asked(tmp_path: Path
     (images / "torn.nii.gz").write_bytes((images / "good.nii.gz").read_bytes()[:200])
     with pytest.raises(InputError, match=r"torn\.nii\.gz") as refused:
         prepared(images, tmp_path / "slices")
-    assert "--skip-unreadable" in refused.value.remedy
+    assert refused.value.code == "unreadable_image"
     shapes, told = prepared(images, tmp_path / "slices", skip=True)
     assert len(shapes) == 3 and any("skipped: torn.nii.gz" in each for each in told)
 
@@ -221,7 +221,8 @@ def test_weights_are_made_and_the_same_command_goes_on(
 
 def test_fewer_slices_than_a_step_takes_are_refused(shell: Shell, images: Path) -> None:
     line = shell.refusal("--images", images, "--batch", 2, "--accumulate", 4)
-    assert "2 slices, fewer than the 8 of a step (--batch 2 x --accumulate 4)" in line
+    assert "2 slices, fewer than the 8 of a step (a batch of 2 x 4 batches)" in line
+    assert "--batch 2 and --accumulate 1" in line
 
 
 def test_weights_of_another_backbone_are_refused(
@@ -234,3 +235,12 @@ def test_weights_of_another_backbone_are_refused(
         line = shell.refusal("--images", images, "--weights", words)
         assert "does not fit backbone starter" in line
     assert "no checkpoint file" in shell.refusal("--images", images, "--weights", "nowhere.pth")
+
+
+def test_official_weights_that_were_not_fetched_are_told_of(
+    shell: Shell, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAMFINETUNE_CACHE", str(tmp_path / "cache"))
+    line = shell.refusal("--images", images, "--backbone", "vit_t", "--input-size", 256)
+    assert "weights of vit_t are not on this computer" in line
+    assert "checkpoints get vit_t" in line and "--weights random" in line
