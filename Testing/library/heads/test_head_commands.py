@@ -48,3 +48,12 @@ def test_a_prompt_network_is_tuned_tuned_further_and_applied(
     assert "Leave out --head, or go without --initial-model" in other.err
     depth = shell("finetune", *data, "--head", "vit", "--head-depth", 3, "--output", second)
     assert depth.code == 2 and "--head-depth goes with the --head convnet" in depth.err
+
+
+def test_describe_refuses_a_depth_that_none_has(shell: Shell) -> None:
+    for words, said in (
+        (("--head", "linear", "--head-depth", 3), "--head-depth goes with --head convnet"),
+        (("--head", "convnet", "--head-depth", 7), "Give 2 to 4"),
+    ):
+        refused = shell("describe", *words)
+        assert refused.code == 2 and said in refused.err
