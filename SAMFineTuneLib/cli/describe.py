@@ -79,6 +79,7 @@ def add_to(commands: Commands) -> None:
         FinetuneJob,
         "head",
         choices=HEAD_NAMES,
+        metavar="HEAD",
         default=DEFAULT_HEAD,
         help="what finds the structures: "
         + "; ".join(f"{name}, {summary}" for name, summary in heads.items())

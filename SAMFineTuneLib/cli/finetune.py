@@ -146,7 +146,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add_places(network)
     add_field(network, FinetuneJob, "input_size", metavar="auto|PIXELS")
     heads: dict[str, str] = {name: each.summary for name, each in HEADS.items()}
-    add_field(network, FinetuneJob, "head", told=heads)
+    add_field(network, FinetuneJob, "head", told=heads, metavar="auto|HEAD")
     add_field(network, FinetuneJob, "head_depth", metavar="D")
 
 
