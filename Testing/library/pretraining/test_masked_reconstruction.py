@@ -139,15 +139,14 @@ def test_masked_pixels_are_not_seen_and_only_the_encoder_trains(kind: str) -> No
     assert before.keys() == network.state_dict().keys()
 
 
-@pytest.mark.parametrize("kind", ["vit", "starter"])
-def test_an_image_is_learnt_by_heart(kind: str) -> None:
-    autoencoder = built(kind).train()
+def test_an_image_is_learnt_by_heart() -> None:
+    autoencoder = built("vit").train()
     columns = torch.arange(SIZE) / 6
     images = (columns.sin()[None] * columns.cos()[:, None]).expand(1, 3, -1, -1).clone()
     masked = images_and_masks(1)[1]
     optimiser = torch.optim.AdamW(decayed_groups(autoencoder.parameters(), 0.05), lr=6e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(15):
         loss = reconstruction_loss(autoencoder(images, masked), patches_of(images, 16), masked)
         optimiser.zero_grad()
         loss.backward()
@@ -226,8 +225,8 @@ class NoisyBatches(UnlabelledBatches):
 
 def training(steps: int) -> tuple[MaskedPretraining, NoisyBatches]:
     weights = StartingWeights("starter", "random")
-    choices = MaskedChoices(Path("images"), weights, epochs=1, batch=2, accumulate=2)
-    plan = settle(choices, SIZE, 16, 4 * steps, 1)
+    choices = MaskedChoices(Path("images"), weights, epochs=1, batch=1, accumulate=2)
+    plan = settle(choices, SIZE, 16, 2 * steps, 1)
     batches = NoisyBatches()
     plan = replace(plan, learning_rate=1e-3)
     processes = ProcessGroup(torch.device("cpu"))
@@ -237,14 +236,14 @@ def training(steps: int) -> tuple[MaskedPretraining, NoisyBatches]:
 def test_training_goes_on_from_a_state_as_if_it_had_not_stopped() -> None:
     whole, batches = training(3)
     whole.run(lambda report: False)
-    assert batches.drawn == list(range(12)), "each slice once, two batches a step"
+    assert batches.drawn == list(range(6)), "each slice once, two batches a step"
     first, _ = training(3)
     first.run(lambda report: report.step == 2)
     resumed, batches = training(3)
     resumed.restore(copy.deepcopy(first.state()))
     reports = []
     resumed.run(lambda report: bool(reports.append(report)))
-    assert [(each.step, each.images, each.epoch) for each in reports] == [(3, 12, 1.0)]
+    assert [(each.step, each.images, each.epoch) for each in reports] == [(3, 6, 1.0)]
     assert reports[0].loss == whole.report().loss
     expected = whole.autoencoder.state_dict()
     for name, each in resumed.autoencoder.state_dict().items():
