@@ -124,15 +124,16 @@ def shell(capsys: pytest.CaptureFixture[str], folder: Path, *words: object) -> t
 
 
 def test_weights_are_made_from_two_lists(
-    lists: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = ("--list", lists[0], "--list", lists[1], "--batch", 5, "--epochs", 1)
+    lists = [data_set(tmp_path / name, 2) for name in ("one", "two")]
+    named = ("--list", lists[0], "--list", lists[1], "--batch", 2, "--epochs", 1)
     code, out, err = shell(capsys, tmp_path, *named)
     assert code == 0, err
     result = json.loads(out)
     assert (result["step"], result["epoch"]) == (1, 1.0)
     assert result["best_dsc"] == result["validation_dsc"]
-    assert "5 labelled slices of 2 data sets; 2 measured on" in err
+    assert "2 labelled slices of 2 data sets; 2 measured on" in err
     load_checkpoint(build("starter", 256), tmp_path / "w.safetensors")
 
 

@@ -175,8 +175,8 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Two slices."""
-    write_volume(tmp_path / "images" / "a.nii.gz", noise(2, 24, 24))
+    """A single slice."""
+    write_volume(tmp_path / "images" / "a.nii.gz", noise(1, 24, 24))
     return tmp_path / "images"
 
 
@@ -184,16 +184,29 @@ def test_weights_are_made_and_the_same_command_goes_on(
     shell: Shell, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "_SHOWN", 1)
+    monkeypatch.setattr(run, "_PICTURES", 1)
     words = ("--images", images, "--batch", 1, "--lr", 0.01)
     code, out, err = shell(*words, "--epochs", 1)
     assert code == 0
     result = json.loads(out)
-    assert (result["step"], result["images"], result["epoch"]) == (2, 2, 1.0)
-    assert "2 slices of 1 image" in err
+    assert (result["step"], result["images"], result["epoch"]) == (1, 1, 1.0)
+    assert "1 slice of 1 image" in err
     folder = tmp_path / "run"
     with Image.open(folder / "reconstruction_1.png") as picture:
         # A row of three images of 256 pixels, with gaps.
         assert picture.size == (3 * 260, 260)
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        card = json.loads(file.metadata()[CARD_KEY])
+    told = [card[name] for name in ("kind", "backbone", "steps", "slices")]
+    assert told == ["mae", "starter", 1, 1]
+    assert card["begun_with"]["kind"] == "official"
+
+    code, out, err = shell(*words, "--epochs", 2)
+    assert code == 0 and json.loads(out)["step"] == 2
+    assert "going on at step 1" in err
+    state = load_state(folder)
+    assert state is not None and [each["from_step"] for each in state["stages"]] == [0, 1]
+    # The rate of the very first step is 0, as in the original.
     official, found = build("starter", 256), build("starter", 256)
     load_checkpoint(official, Path(cli.__file__).parents[1] / "weights" / "starter.safetensors")
     # The strict loading of a fine-tune.
@@ -204,25 +217,14 @@ def test_weights_are_made_and_the_same_command_goes_on(
     }
     assert all(same[name] for name in same if not name.startswith("image_encoder."))
     assert not any(same[name] for name in same if name.startswith("image_encoder."))
-    with safe_open(tmp_path / "w.safetensors", "pt") as file:
-        card = json.loads(file.metadata()[CARD_KEY])
-    told = [card[name] for name in ("kind", "backbone", "steps", "slices")]
-    assert told == ["mae", "starter", 2, 2]
-    assert card["begun_with"]["kind"] == "official"
-
-    code, out, err = shell(*words, "--epochs", 2)
-    assert code == 0 and json.loads(out)["step"] == 4
-    assert "going on at step 2" in err
-    state = load_state(folder)
-    assert state is not None and [each["from_step"] for each in state["stages"]] == [0, 2]
     refused = shell.refusal(*words, "--seed", 3)
     assert "seed 0 there, 3 here" in refused
 
 
 def test_fewer_slices_than_a_step_takes_are_refused(shell: Shell, images: Path) -> None:
     line = shell.refusal("--images", images, "--batch", 2, "--accumulate", 4)
-    assert "2 slices, fewer than the 8 of a step (a batch of 2 x 4 batches)" in line
-    assert "--batch 2 and --accumulate 1" in line
+    assert "1 slice, fewer than the 8 of a step (a batch of 2 x 4 batches)" in line
+    assert "--batch 1 and --accumulate 1" in line
 
 
 def test_weights_of_another_backbone_are_refused(

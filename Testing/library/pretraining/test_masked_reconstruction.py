@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.networks.starter.network import build_starter
 from SAMFineTuneLib.networks.tiny_vit import build_tiny_vit
 from SAMFineTuneLib.pretraining.masked.autoencoder import MaskedAutoencoder, square_side
-from SAMFineTuneLib.pretraining.masked.batches import crop_positions
+from SAMFineTuneLib.pretraining.masked.batches import UnlabelledBatches, crop_positions
 from SAMFineTuneLib.pretraining.masked.in_place import InPlaceAutoencoder
 from SAMFineTuneLib.pretraining.masked.patches import (
     draw_masks,
@@ -31,9 +33,13 @@ from SAMFineTuneLib.pretraining.masked.patches import (
     reconstruction_loss,
     with_statistics_of,
 )
+from SAMFineTuneLib.pretraining.masked.plan import MaskedChoices, settle
 from SAMFineTuneLib.pretraining.masked.reconstruction_picture import reconstructions
+from SAMFineTuneLib.pretraining.masked.training import MaskedPretraining
 from SAMFineTuneLib.pretraining.masked.visible_patches import VisiblePatchAutoencoder
+from SAMFineTuneLib.pretraining.processes import ProcessGroup
 from SAMFineTuneLib.pretraining.schedule import decayed_groups, warm_up_cosine
+from SAMFineTuneLib.pretraining.starting_weights import StartingWeights
 from SAMFineTuneLib.slices.square import SquareFit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -133,15 +139,14 @@ def test_masked_pixels_are_not_seen_and_only_the_encoder_trains(kind: str) -> No
     assert before.keys() == network.state_dict().keys()
 
 
-@pytest.mark.parametrize("kind", ["vit", "starter"])
-def test_an_image_is_learnt_by_heart(kind: str) -> None:
-    autoencoder = built(kind).train()
+def test_an_image_is_learnt_by_heart() -> None:
+    autoencoder = built("vit").train()
     columns = torch.arange(SIZE) / 6
     images = (columns.sin()[None] * columns.cos()[:, None]).expand(1, 3, -1, -1).clone()
     masked = images_and_masks(1)[1]
     optimiser = torch.optim.AdamW(decayed_groups(autoencoder.parameters(), 0.05), lr=6e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(15):
         loss = reconstruction_loss(autoencoder(images, masked), patches_of(images, 16), masked)
         optimiser.zero_grad()
         loss.backward()
@@ -204,3 +209,54 @@ def test_crops_lie_within_the_slice() -> None:
         if side <= 1:
             assert y.max() <= 0 + 1e-3, "the slice covers the upper half of the square"
     assert 4 < mirrored < 16
+
+
+class NoisyBatches(UnlabelledBatches):
+    """Random images, which depend on their place in the training alone."""
+
+    def __init__(self) -> None:
+        self.drawn: list[int] = []
+
+    def draw(self, first: int, count: int) -> Tensor:
+        self.drawn += range(first, first + count)
+        generator = torch.Generator().manual_seed(first)
+        return torch.randn(count, 3, SIZE, SIZE, generator=generator)
+
+
+def training(steps: int) -> tuple[MaskedPretraining, NoisyBatches]:
+    weights = StartingWeights("starter", "random")
+    choices = MaskedChoices(Path("images"), weights, epochs=1, batch=1, accumulate=2)
+    plan = settle(choices, SIZE, 16, 2 * steps, 1)
+    batches = NoisyBatches()
+    plan = replace(plan, learning_rate=1e-3)
+    processes = ProcessGroup(torch.device("cpu"))
+    return MaskedPretraining(plan, built("starter"), batches, processes, {}), batches
+
+
+def test_training_goes_on_from_a_state_as_if_it_had_not_stopped() -> None:
+    whole, batches = training(3)
+    whole.run(lambda report: False)
+    assert batches.drawn == list(range(6)), "each slice once, two batches a step"
+    first, _ = training(3)
+    first.run(lambda report: report.step == 2)
+    resumed, batches = training(3)
+    resumed.restore(copy.deepcopy(first.state()))
+    reports = []
+    resumed.run(lambda report: bool(reports.append(report)))
+    assert [(each.step, each.images, each.epoch) for each in reports] == [(3, 6, 1.0)]
+    assert reports[0].loss == whole.report().loss
+    expected = whole.autoencoder.state_dict()
+    for name, each in resumed.autoencoder.state_dict().items():
+        assert torch.equal(each, expected[name]), name
+
+
+def test_time_ends_the_training_and_brings_the_rate_down() -> None:
+    timed, _ = training(1000)
+    timed.plan = replace(timed.plan, minutes=1.0)
+    timed._seconds = 31.5
+    assert timed.progress == pytest.approx(0.525)
+    timed.run(lambda report: True)
+    assert timed.report().learning_rate == pytest.approx(5e-4)
+    timed._seconds = 60.0
+    timed.run(lambda report: False)
+    assert timed.step == 1
