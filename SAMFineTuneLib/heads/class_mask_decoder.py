@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from SAMFineTuneLib.networks.adaptation_sites import (
     AdapterSite,
@@ -28,7 +29,8 @@ _TOKEN_NOISE = 0.02
 class ClassMaskDecoder(nn.Module):
     """A mask decoder with one mask token and one output layer for each class.
 
-    Its transformer and upscaling are those of Segment Anything's decoder.
+    Its transformer and upscaling are those of Segment Anything's decoder. A linear map of the
+    embedding is added to the logits; it is zero until `begin_with` sets it.
 
     Args:
         decoder: the mask decoder whose parts are used, with its pretrained weights.
@@ -47,6 +49,9 @@ class ClassMaskDecoder(nn.Module):
             copy.deepcopy(decoder.output_hypernetworks_mlps[0]) for _ in range(classes)
         )
         self.iou_prediction_head = _resized_output(decoder.iou_prediction_head, classes)
+        tokens = self.mask_tokens.weight
+        self.linear_weight = nn.Parameter(torch.zeros_like(tokens))
+        self.linear_bias = nn.Parameter(torch.zeros_like(tokens[:, 0]))
 
     def adapter_sites(self) -> list[AdapterSite]:
         """The two-way transformer's adapter sites."""
@@ -90,7 +95,24 @@ class ClassMaskDecoder(nn.Module):
             dim=1,
         )
         logits = torch.einsum("bkc,bchw->bkhw", filters, upscaled)
+        linear = torch.einsum("kc,bchw->bkhw", self.linear_weight, embedding)
+        linear = linear + self.linear_bias[:, None, None]
+        logits = logits + functional.interpolate(linear, logits.shape[-2:], mode="bilinear")
         return logits, self.iou_prediction_head(tokens_out[:, 0])
+
+    @torch.no_grad()
+    def begin_with(self, weight: Tensor, bias: Tensor) -> None:
+        """Sets the linear map from the embedding to the logits.
+
+        At first the masks of all classes are nearly the same, which a softmax over the classes
+        ignores, so this map alone decides.
+
+        Args:
+            weight: (classes, C).
+            bias: (classes,).
+        """
+        self.linear_weight.copy_(weight)
+        self.linear_bias.copy_(bias)
 
 
 def _class_tokens(tokens: nn.Embedding, classes: int) -> nn.Embedding:

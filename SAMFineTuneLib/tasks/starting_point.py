@@ -17,6 +17,7 @@ from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.spec import PixelNormalisation, find
 from SAMFineTuneLib.networks.starter.network import renew_context_decoder
 from SAMFineTuneLib.tasks.initial_model import InitialModel
+from SAMFineTuneLib.training.class_start import begin_with_slices
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.slice_context import context_of_slices
 from SAMFineTuneLib.weights.choice import find_weights
@@ -95,6 +96,7 @@ class StartingPoint:
         renew_context_decoder(network)
         context = context_of_slices(network, examples.learnt_slices, len(examples.labels) + 1)
         segmenter = AutomaticSegmenter(network, len(examples.labels), context)
+        begin_with_slices(network, examples.learnt_slices)
         adapt(network, plan.method, plan.scope, plan.rank)
         return segmenter, sha256
 
