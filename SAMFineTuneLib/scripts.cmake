@@ -236,6 +236,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tensor_file.py
   SAMFineTuneLib/training/__init__.py
   SAMFineTuneLib/training/choices.py
+  SAMFineTuneLib/training/class_start.py
   SAMFineTuneLib/training/drawn_validation.py
   SAMFineTuneLib/training/eager_adamw.py
   SAMFineTuneLib/training/feature_cache.py

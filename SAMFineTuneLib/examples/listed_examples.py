@@ -33,6 +33,7 @@ from SAMFineTuneLib.examples.prepared_slices import (
 )
 from SAMFineTuneLib.examples.read_ahead import read_ahead
 from SAMFineTuneLib.examples.training_set import WIDEST, ListedData, TrainingSet
+from SAMFineTuneLib.networks.spec import GreyCurve
 from SAMFineTuneLib.slices.intensity import (
     IntensityNormalisation,
     VoxelSample,
@@ -74,11 +75,15 @@ class ListSource(NamedTuple):
 
 @dataclass(frozen=True)
 class Expected:
-    """What a fine-tune that starts from a tuned model keeps of it; nothing for a new one."""
+    """What a fine-tune that starts from a tuned model keeps of it; nothing for a new one.
+
+    `curve` is how the backbone takes grey levels, for a normalisation that is found on the images.
+    """
 
     normalisation: IntensityNormalisation | None = None
     labels: Sequence[Label] = ()
     model: str = ""
+    curve: GreyCurve = "equalised"
 
 
 def load_list(
@@ -111,7 +116,7 @@ def load_list(
     if source.validation is not None:
         validation = read_image_list(source.validation, source.images)
     measured = [validation.pairs[at] for at in evenly_spread(len(validation.pairs), MOST_VALIDATED)]
-    fingerprint = _fingerprint(source, training.pairs, measured, expected.normalisation)
+    fingerprint = _fingerprint(source, training.pairs, measured, expected)
     if (about_prepared(folder) or {}).get("fingerprint") != fingerprint:
         _prepare(source, [training.pairs, measured], folder, fingerprint, check, report, expected)
     about = about_prepared(folder) or {}
@@ -174,12 +179,13 @@ def _fingerprint(
     source: ListSource,
     training: Sequence[ListedPair],
     measured: Sequence[ListedPair],
-    normalisation: IntensityNormalisation | None,
+    expected: Expected,
 ) -> str:
     """Text that differs where another list, a changed file or another choice was read."""
     content = hashlib.sha256()
     content.update(repr((sorted((source.merge or {}).items()), source.skip_unreadable)).encode())
-    content.update((normalisation.model_dump_json() if normalisation else "").encode())
+    normalisation = expected.normalisation
+    content.update((normalisation.model_dump_json() if normalisation else expected.curve).encode())
     for pairs in (training, measured):
         content.update(f"{len(pairs)} rows\n".encode())
         for each in pairs:
@@ -199,7 +205,7 @@ def _prepare(
     expected: Expected,
 ) -> None:
     """Reads all files and writes their slices."""
-    normalisation = expected.normalisation or _normalisation_of(lists[0], check)
+    normalisation = expected.normalisation or _normalisation_of(lists[0], check, expected.curve)
     labels = ListedLabels()
     remarks: dict[str, None] = {}
     axes: set[str] = set()
@@ -246,7 +252,7 @@ def _prepare(
 
 
 def _normalisation_of(
-    pairs: Sequence[ListedPair], check: Callable[[], None]
+    pairs: Sequence[ListedPair], check: Callable[[], None], curve: GreyCurve
 ) -> IntensityNormalisation:
     """The normalisation that fits a sample of the images; each still gets a window of its own."""
     samples: list[VoxelSample] = []
@@ -260,8 +266,8 @@ def _normalisation_of(
         step = max(1, sample.values.size // _SHARED_SAMPLE) | 1
         samples.append(sample._replace(values=sample.values[::step]))
     if not samples:
-        return IntensityNormalisation(kind="percentiles")
-    return find_normalisation(samples)
+        return IntensityNormalisation(kind="percentiles", curve=curve)
+    return find_normalisation(samples, curve)
 
 
 _Read = tuple[ListedCase, PreparedCase]

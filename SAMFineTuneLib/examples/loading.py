@@ -17,6 +17,7 @@ from SAMFineTuneLib.examples.example_warnings import warnings_of_examples
 from SAMFineTuneLib.examples.kept_slices import most_kept_without_structure
 from SAMFineTuneLib.examples.opened_example import OpenedExample, open_example, read_labels
 from SAMFineTuneLib.examples.training_set import WIDEST, LabelledSlice, TrainingSet
+from SAMFineTuneLib.networks.spec import GreyCurve
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation, find_normalisation
 from SAMFineTuneLib.volumes import Labelmap
 from SAMFineTuneLib.volumes.decoded_once import decoded_once
@@ -29,6 +30,7 @@ def load_examples(
     normalisation: IntensityNormalisation | None = None,
     tuned: Sequence[Label] = (),
     model: str = "",
+    curve: GreyCurve = "equalised",
 ) -> TrainingSet:
     """Reads the examples and cuts them into slices.
 
@@ -45,6 +47,7 @@ def load_examples(
             examples.
         tuned: the labels of that model.
         model: the name of that model in messages.
+        curve: how the backbone takes grey levels, for a normalisation that is found here.
 
     Raises:
         InputError: a file that cannot be used, a label that is absent, labels that contradict
@@ -56,7 +59,7 @@ def load_examples(
     labels, numbers = numbered.labels, numbered.numbers
     refuse_absent_labels(opened, numbers)
     _require_equally_many_images(opened)
-    normalisation = normalisation or find_normalisation([each.sample for each in opened])
+    normalisation = normalisation or find_normalisation([each.sample for each in opened], curve)
     # A volume with several segmentations is one volume, and is held out as a whole.
     volumes = list(dict.fromkeys(each.volume for each in opened))
     slices = [

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from SAMFineTuneLib.heads.two_way_head import (
     TwoWayHead,
@@ -25,7 +26,8 @@ from SAMFineTuneLib.networks.staged_encoder import FeatureState
 class ClassMaskDecoder(TwoWayHead):
     """A mask decoder with one mask token and one output layer for each class.
 
-    Its transformer and upscaling are those of Segment Anything's decoder.
+    Its transformer and upscaling are those of Segment Anything's decoder. A linear map of the
+    embedding is added to the logits; it is zero until `begin_with` sets it.
 
     Args:
         decoder: the mask decoder whose parts are used, with its pretrained weights.
@@ -45,6 +47,9 @@ class ClassMaskDecoder(TwoWayHead):
             copy.deepcopy(decoder.output_hypernetworks_mlps[0]) for _ in range(classes)
         )
         self.iou_prediction_head = resized_output(decoder.iou_prediction_head, classes)
+        tokens = self.mask_tokens.weight
+        self.linear_weight = nn.Parameter(torch.zeros_like(tokens))
+        self.linear_bias = nn.Parameter(torch.zeros_like(tokens[:, 0]))
 
     def forward(
         self, features: FeatureState, positions: Tensor, dense_prompt: Tensor
@@ -75,7 +80,24 @@ class ClassMaskDecoder(TwoWayHead):
             dim=1,
         )
         logits = torch.einsum("bkc,bchw->bkhw", filters, upscaled)
+        linear = torch.einsum("kc,bchw->bkhw", self.linear_weight, features.x)
+        linear = linear + self.linear_bias[:, None, None]
+        logits = logits + functional.interpolate(linear, logits.shape[-2:], mode="bilinear")
         return logits, self.iou_prediction_head(tokens_out[:, 0])
+
+    @torch.no_grad()
+    def begin_with(self, weight: Tensor, bias: Tensor) -> None:
+        """Sets the linear map from the embedding to the logits.
+
+        At first the masks of all classes are nearly the same, which a softmax over the classes
+        ignores, so this map alone decides.
+
+        Args:
+            weight: (classes, C).
+            bias: (classes,).
+        """
+        self.linear_weight.copy_(weight)
+        self.linear_bias.copy_(bias)
 
 
 def class_tokens(tokens: nn.Embedding, classes: int) -> nn.Embedding:

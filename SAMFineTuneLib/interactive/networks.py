@@ -130,7 +130,8 @@ class SliceEncoders:
         self._networks = networks
         self._stack = stack
         sample = sample_voxels(volume)
-        normalisation = networks.normalisation or find_normalisation([sample])
+        curve = networks.prompted.network.spec.grey_curve
+        normalisation = networks.normalisation or find_normalisation([sample], curve)
         self._window: PixelWindow = normalisation.window_for(sample)
         rows, columns = stack.slice_shape
         size = networks.prompted.network.input_size

@@ -43,11 +43,14 @@ if TYPE_CHECKING:
 FORMAT = "SAMFineTune tuned model"
 # The newest version that can be read. Version 1 has no weights for prompts. Version 3 is that of
 # models for colour images, for several images of a case, or for weights that take pixels otherwise
-# than usual for their backbone, with or without weights for prompts. Version 4 is that of models
-# with another head than the mask decoder, or whose adaptation older programs do not know, such as
+# than usual for their backbone, with or without weights for prompts. Version 4 is that of models of
+# Segment Anything's family, whose class decoders have a linear map, of straight grey curves, with
+# another head than the mask decoder, or whose adaptation older programs do not know, such as
 # adapters in other blocks, whatever else they have.
 FORMAT_VERSION = 4
 _AUTOMATIC_VERSION, _PROMPTS_VERSION, _CHANNELS_VERSION, _HEADS_VERSION = 1, 2, 3, 4
+# The tensors that class decoders have since version 4; without them they are zero.
+_LINEAR_MAP = ("mask_decoder.linear_weight", "mask_decoder.linear_bias")
 _PROMPTS = "prompts."
 # Parameters: more than MobileSAM has, and less than a ViT-B.
 _MOST_BUILT_IN_MEMORY = 20_000_000
@@ -202,8 +205,8 @@ def save_model(
 
     if (prompted is None) != (card.prompts is None):
         raise ValueError("the card and the networks do not agree on weights for prompts")
-    card = card.model_copy(update={"format_version": _version_of(card)})
     kept = dict(_kept_tensors(segmenter, card))
+    card = card.model_copy(update={"format_version": _version_of(card, kept)})
     _require_described(kept, card, segmenter)
     if prompted is not None:
         kept |= {_PROMPTS + name: each for name, each in _kept_tensors(prompted, card)}
@@ -219,10 +222,12 @@ def save_model(
         ) from error
 
 
-def _version_of(card: ModelCard) -> int:
+def _version_of(card: ModelCard, kept: Mapping[str, Tensor]) -> int:
     strategies = [card.strategy, *([card.prompts.strategy] if card.prompts else [])]
     known = all(each.is_known_to_version_3 for each in strategies)
-    if card.head != DEFAULT_HEAD or not known:
+    linear = any(name.endswith(_LINEAR_MAP) for name in kept)
+    straight = card.normalisation.curve == "straight"
+    if card.head != DEFAULT_HEAD or linear or straight or not known:
         return _HEADS_VERSION
     if card.normalisation.kind == "colour" or card.channels or card.pixels is not None:
         return _CHANNELS_VERSION
@@ -420,6 +425,8 @@ def _fill(path: Path, network: nn.Module, card: ModelCard, prefix: str) -> None:
     own = network.state_dict()
     floating = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     needed = {name for name, _ in _kept_tensors(network, card)}
+    if card.format_version < _HEADS_VERSION:
+        needed = {name for name in needed if not name.endswith(_LINEAR_MAP)}
     for name in sorted(needed ^ set(tensors)):
         what = "lacks" if name in needed else "holds an unknown tensor"
         raise _unreadable(path, f"does not fit its own card: it {what} {prefix}{name}")

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.networks.spec import GreyCurve
 
 if TYPE_CHECKING:
     from SAMFineTuneLib.volumes import Volume
@@ -23,6 +24,11 @@ _PEAK = 1.1
 # Largest share of voxels below air in a CT, beside padding; reconstruction and metal cause them.
 _BELOW_AIR = 0.02
 _PERCENTILES = (0.5, 99.5)
+# The window of soft tissues in Hounsfield units, level 40 and width 400, as radiologists look at
+# them and as MedSAM was trained. LiteMedSAM on a CT of ten organs, DSC from a jittered and from a
+# tight box: 0.819 and 0.918; with a straight line between percentiles 0.767 and 0.856, with the
+# curve that is half equalised 0.753 and 0.857.
+_SOFT_TISSUES = (-160.0, 240.0)
 # Share of the window by which equal values may differ after rounding in other units.
 _ROUNDING = 1e-9
 # Number of voxels that suffices for percentiles; a volume can have a billion.
@@ -170,6 +176,8 @@ class IntensityNormalisation(BaseModel):
         kind: as above.
         window: of calibrated images.
         further: how the second and further images of a case are normalised.
+        curve: how grey levels rise within a window; "equalised" as `_curve` says. With a straight
+            line, the window of calibrated images is that of soft tissues.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -177,6 +185,7 @@ class IntensityNormalisation(BaseModel):
     kind: Literal["calibrated", "percentiles", "colour"]
     window: IntensityWindow | None = None
     further: tuple[IntensityNormalisation, ...] = ()
+    curve: GreyCurve = "equalised"
 
     @property
     def images(self) -> int:
@@ -195,26 +204,37 @@ class IntensityNormalisation(BaseModel):
             return ChannelWindows((_colour_window(sample),) * 3)
         images, samples = (self, *self.further), (sample, *sample.further)
         windows = tuple(
-            image.window or _percentile_window([own])
+            image.window or _percentile_window([own], image.curve)
             for image, own in zip(images, samples, strict=True)
         )
         return windows[0] if len(windows) == 1 else ChannelWindows(windows)
 
 
-def find_normalisation(samples: Sequence[VoxelSample]) -> IntensityNormalisation:
-    """The normalisation that fits the example volumes, which have equally many images."""
+def find_normalisation(
+    samples: Sequence[VoxelSample], curve: GreyCurve = "equalised"
+) -> IntensityNormalisation:
+    """The normalisation that fits the example volumes, which have equally many images.
+
+    Args:
+        samples: of the volumes.
+        curve: that of the backbone.
+    """
     if any(sample.is_colour for sample in samples):
         return IntensityNormalisation(kind="colour")
-    first = _grey_normalisation(samples)
+    first = _grey_normalisation(samples, curve)
     images = zip(*(sample.further for sample in samples), strict=True)
-    further = tuple(_grey_normalisation(each) for each in images)
+    further = tuple(_grey_normalisation(each, curve) for each in images)
     return first.model_copy(update={"further": further})
 
 
-def _grey_normalisation(samples: Sequence[VoxelSample]) -> IntensityNormalisation:
-    if all(_is_calibrated(sample) for sample in samples):
-        return IntensityNormalisation(kind="calibrated", window=_percentile_window(samples))
-    return IntensityNormalisation(kind="percentiles")
+def _grey_normalisation(samples: Sequence[VoxelSample], curve: GreyCurve) -> IntensityNormalisation:
+    if not all(_is_calibrated(sample) for sample in samples):
+        return IntensityNormalisation(kind="percentiles", curve=curve)
+    if curve == "straight":
+        window = _window(_values(samples), *_SOFT_TISSUES, curve)
+    else:
+        window = _percentile_window(samples, curve)
+    return IntensityNormalisation(kind="calibrated", window=window, curve=curve)
 
 
 def _is_calibrated(sample: VoxelSample) -> bool:
@@ -256,18 +276,26 @@ def _colour_window(sample: VoxelSample) -> IntensityWindow:
     )
 
 
-def _percentile_window(samples: Sequence[VoxelSample]) -> IntensityWindow:
-    values = np.concatenate([sample.values for sample in samples])
+def _values(samples: Sequence[VoxelSample]) -> np.ndarray:
+    return np.concatenate([sample.values for sample in samples])
+
+
+def _percentile_window(samples: Sequence[VoxelSample], curve: GreyCurve) -> IntensityWindow:
+    values = _values(samples)
     low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
     if not high > low:
         # Nearly all voxels have one value, as with a tiny object on a uniform background.
         low, high = float(values.min()), float(values.max())
-    curve = _curve(values, low, high)
-    levels = _levels(values, low, high, curve)
+    return _window(values, low, high, curve)
+
+
+def _window(values: np.ndarray, low: float, high: float, curve: GreyCurve) -> IntensityWindow:
+    rising = (0.0, 1.0) if curve == "straight" else _curve(values, low, high)
+    levels = _levels(values, low, high, rising)
     return IntensityWindow(
         low=low,
         high=high,
-        curve=curve,
+        curve=rising,
         mean=float(levels.mean()),
         standard_deviation=max(float(levels.std()), 1e-3),
     )

@@ -18,6 +18,7 @@ from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.models.model_file import ModelCard, save_model
+from SAMFineTuneLib.networks.spec import find
 from SAMFineTuneLib.tasks.finetune_card import card_of, with_prompts
 from SAMFineTuneLib.tasks.finetune_events import log_measured, log_plan, watch_of
 from SAMFineTuneLib.tasks.initial_model import InitialModel
@@ -161,7 +162,12 @@ def _examples(
     if job.image_list is not None:
         return _listed(job, job.image_list, initial, folder, events, control)
     if initial is None:
-        return load_examples(job.examples, job.label_names, control.raise_if_cancelled)
+        return load_examples(
+            job.examples,
+            job.label_names,
+            control.raise_if_cancelled,
+            curve=find(job.backbone).grey_curve,
+        )
     # A tuned network keeps the normalisation and the label numbers that it was tuned with.
     return load_examples(
         job.examples,
@@ -181,7 +187,7 @@ def _listed(
     events: EventWriter,
     control: Control,
 ) -> TrainingSet:
-    expected = Expected()
+    expected = Expected(curve=find(job.backbone).grey_curve)
     if initial is not None:
         _require_one_image(initial)
         expected = Expected(initial.card.normalisation, initial.labels, initial.path.name)

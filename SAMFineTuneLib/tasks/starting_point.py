@@ -18,6 +18,7 @@ from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.spec import PixelNormalisation, find
 from SAMFineTuneLib.networks.starter.network import renew_context_decoder
 from SAMFineTuneLib.tasks.initial_model import InitialModel
+from SAMFineTuneLib.training.class_start import begin_with_slices
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.presets import PRESETS
 from SAMFineTuneLib.training.slice_context import context_of_slices
@@ -105,6 +106,7 @@ class StartingPoint:
         if plan.head == DEFAULT_HEAD:
             context = context_of_slices(network, examples.learnt_slices, structures + 1)
         segmenter = AutomaticSegmenter(network, structures, context, plan.head, plan.head_depth)
+        begin_with_slices(network, examples.learnt_slices)
         adapt(network, plan.method, plan.scope, plan.rank, plan.places)
         return segmenter, sha256
 

@@ -35,6 +35,29 @@ def context_of_slices(
     decoder = network.context_decoder
     if not isinstance(decoder, ContextMaskDecoder):
         return None
+    device = next(network.parameters()).device
+    features, masks = embedded_slices(network, slices, classes)
+    state: FeatureState = joined(features, device)
+    prompts: Any = network.prompt_encoder
+    positions = prompts.pe_layer(state.x.shape[-2:])[None]
+    return decoder.form_context(state, positions, torch.stack(masks).to(device))
+
+
+@torch.no_grad()
+def embedded_slices(
+    network: SamNetwork, slices: Sequence[LabelledSlice], classes: int
+) -> tuple[list[FeatureState], list[Tensor]]:
+    """Some slices of each class, embedded one by one, and where each class is known to be.
+
+    Args:
+        network: on its device.
+        slices: the labelled and empty slices; of many, an evenly spread selection is used.
+        classes: background included.
+
+    Returns:
+        What the encoder gives for each slice; and masks (classes, S, S) of each on the CPU. Pixels
+        of which it is not known what they show are in no mask.
+    """
     chosen = [slices[number] for number in _spread_over_classes(slices, classes)]
     device = next(network.parameters()).device
     features, masks = [], []
@@ -47,10 +70,7 @@ def context_of_slices(
         target = fit.mask_to_square(torch.from_numpy(each.target))
         masks.append(_class_masks(target, each.known))
     _remove_uncertain_background(masks, [each.known for each in chosen])
-    state: FeatureState = joined(features, device)
-    prompts: Any = network.prompt_encoder
-    positions = prompts.pe_layer(state.x.shape[-2:])[None]
-    return decoder.form_context(state, positions, torch.stack(masks).to(device))
+    return features, masks
 
 
 def _spread_over_classes(slices: Sequence[LabelledSlice], classes: int) -> list[int]:

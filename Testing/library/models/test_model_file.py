@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,6 +125,29 @@ def test_a_model_from_random_weights_comes_back_whole(starter_model: Any) -> Non
     assert card.format_version == 1, "older programs read it"
     assert "torch" in card.versions
     assert list(path.parent.iterdir()) == [path], "no part file is left"
+
+
+def test_a_model_of_an_older_program_has_no_linear_map(
+    lora_model: Any, official_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, segmenter = lora_model
+    assert read_card(path).format_version == 4
+    tensors = {name: each for name, each in load_file(path).items() if "linear_" not in name}
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["samfinetune"])
+    del header["normalisation"]["curve"]
+    for version in (1, 4):
+        text = json.dumps({**header, "format_version": version})
+        save_file(tensors, tmp_path / f"{version}.safetensors", metadata={"samfinetune": text})
+    loaded, _ = load_model(tmp_path / "1.safetensors", lambda card: official_files[0])
+    as_then = copy.deepcopy(segmenter)
+    with torch.no_grad():
+        for name, parameter in as_then.named_parameters():
+            if "mask_decoder.linear_" in name:
+                parameter.zero_()
+    assert torch.equal(output_of(loaded), output_of(as_then))
+    with pytest.raises(InputError, match=r"lacks .*linear_bias"):
+        load_model(tmp_path / "4.safetensors", lambda card: official_files[0])
 
 
 def test_a_model_from_a_checkpoint_holds_changed_tensors_alone(
