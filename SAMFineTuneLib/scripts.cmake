@@ -78,6 +78,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/heads/automatic_segmenter.py
   SAMFineTuneLib/heads/class_mask_decoder.py
   SAMFineTuneLib/heads/context_class_decoder.py
+  SAMFineTuneLib/heads/prompted_from_tensors.py
   SAMFineTuneLib/heads/prompted_segmenter.py
   SAMFineTuneLib/image_endings.py
   SAMFineTuneLib/interactive/__init__.py
@@ -116,6 +117,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/models/measured_text.py
   SAMFineTuneLib/models/model_file.py
   SAMFineTuneLib/models/name.py
+  SAMFineTuneLib/models/onnx_export.py
   SAMFineTuneLib/networks/__init__.py
   SAMFineTuneLib/networks/adaptation_sites.py
   SAMFineTuneLib/networks/build.py
