@@ -90,6 +90,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/heads/multimask_decoder.py
   SAMFineTuneLib/heads/names.py
   SAMFineTuneLib/heads/prompt_network.py
+  SAMFineTuneLib/heads/prompted_from_tensors.py
   SAMFineTuneLib/heads/prompted_segmenter.py
   SAMFineTuneLib/heads/two_way_head.py
   SAMFineTuneLib/heads/vit_head.py
@@ -130,6 +131,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/models/measured_text.py
   SAMFineTuneLib/models/model_file.py
   SAMFineTuneLib/models/name.py
+  SAMFineTuneLib/models/onnx_export.py
   SAMFineTuneLib/networks/__init__.py
   SAMFineTuneLib/networks/adaptation_sites.py
   SAMFineTuneLib/networks/build.py

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import asdict
 from typing import Any
 
 from SAMFineTuneLib.cli.arguments import Commands, add_command, print_message, print_result
+from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
 from SAMFineTuneLib.models.library import (
     TunedModel,
@@ -20,6 +22,7 @@ from SAMFineTuneLib.models.library import (
 from SAMFineTuneLib.models.measured_text import measured_in_words
 from SAMFineTuneLib.models.name import SUFFIX
 from SAMFineTuneLib.user_folders import models_folder
+from SAMFineTuneLib.worker.standard_output import output_on_errors
 
 _COMMAND = "  python -m SAMFineTuneLib models"
 _DESCRIPTION = """\
@@ -77,11 +80,40 @@ def add_to(commands: Commands) -> None:
         "export",
         _export,
         "copy a model to a file",
-        "Copy a model to a file, for another computer or another person.",
-        f"{_COMMAND} export liver /media/stick/liver.safetensors",
+        "Copy a model to a file, for another computer or another person; or write its network as "
+        "an ONNX file, for programs without PyTorch. The ONNX file is checked against PyTorch, and "
+        "its metadata say what goes in and what comes out.",
+        f"{_COMMAND} export liver /media/stick/liver.safetensors\n"
+        f"{_COMMAND} export liver --onnx liver.onnx",
     )
-    _add_name(export)
-    export.add_argument("file", metavar="FILE", help="a file that does not exist yet, or a folder")
+    export.add_argument(
+        "name",
+        metavar="NAME",
+        help="the model's name, as list shows it; with --onnx also the file of a tuned model",
+    )
+    export.add_argument(
+        "file", nargs="?", metavar="FILE", help="a file that does not exist yet, or a folder"
+    )
+    export.add_argument(
+        "--onnx",
+        type=path_from_text,
+        metavar="FILE.onnx",
+        help="instead: write the automatic network to this file, which does not exist yet "
+        "(packages onnx and onnxruntime)",
+    )
+    export.add_argument(
+        "--prompted",
+        action="store_true",
+        help="with --onnx: the network for points and boxes, of a model that has weights for "
+        "prompts",
+    )
+    export.add_argument(
+        "--checkpoint",
+        type=path_from_text,
+        metavar="FILE",
+        help="with --onnx: the weights of the backbone that the model was tuned from, if they are "
+        "not in the cache",
+    )
     bring = add_command(
         actions,
         "import",
@@ -119,12 +151,43 @@ def _delete(chosen: argparse.Namespace) -> int:
 
 
 def _export(chosen: argparse.Namespace) -> int:
+    if (chosen.onnx is None) == (chosen.file is None):
+        raise InputError(
+            "models export takes either FILE or --onnx FILE.onnx",
+            "Give one of the two",
+            code="usage",
+        )
+    if chosen.onnx is not None:
+        return _export_onnx(chosen)
+    if chosen.prompted or chosen.checkpoint is not None:
+        raise InputError(
+            "--prompted and --checkpoint go with --onnx", "Give --onnx as well", code="usage"
+        )
     model = find_model(chosen.name)
     target = path_from_text(chosen.file)
     # A path that ends in a separator names a folder, which is made if it does not exist.
     if chosen.file.endswith(("/", os.sep)):
         target = target / f"{model.name}{SUFFIX}"
     print_result({"name": model.name, "file": export_model(model, target)})
+    return 0
+
+
+def _export_onnx(chosen: argparse.Namespace) -> int:
+    from SAMFineTuneLib.models.onnx_export import export_onnx
+    from SAMFineTuneLib.weights.choice import find_weights
+
+    model, file = path_from_text(chosen.name), chosen.onnx.expanduser().absolute()
+    if not (model.name.lower().endswith(SUFFIX) and model.is_file()):
+        model = find_model(chosen.name).path
+    with output_on_errors():
+        exported = export_onnx(
+            model,
+            file,
+            lambda card: find_weights(card.backbone, chosen.checkpoint),
+            chosen.prompted,
+        )
+    print_message(f"{exported.file}: {exported.task} network, checked against PyTorch")
+    print_result(asdict(exported))
     return 0
 
 

@@ -10,8 +10,8 @@ from SAMFineTuneLib.networks.spec import PixelNormalisation
 from SAMFineTuneLib.slices.intensity import PixelWindow
 
 # Segment Anything's channel statistics, for values from 0 to 255.
-_SAM_MEAN = (123.675, 116.28, 103.53)
-_SAM_DEVIATION = (58.395, 57.12, 57.375)
+SAM_MEAN = (123.675, 116.28, 103.53)
+SAM_DEVIATION = (58.395, 57.12, 57.375)
 
 
 def channels_first(image: np.ndarray) -> Tensor:
@@ -46,8 +46,8 @@ def network_pixels(image: Tensor, window: PixelWindow, normalisation: PixelNorma
         return _three((image - mean) / deviation)
     if normalisation == "zero_to_one":
         return _three(image)
-    mean = torch.tensor(_SAM_MEAN)[:, None, None]
-    deviation = torch.tensor(_SAM_DEVIATION)[:, None, None]
+    mean = torch.tensor(SAM_MEAN)[:, None, None]
+    deviation = torch.tensor(SAM_DEVIATION)[:, None, None]
     return (_three(image) * 255.0 - mean) / deviation
 
 
