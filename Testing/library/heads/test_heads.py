@@ -146,8 +146,9 @@ class OnePatch(StagedEncoder):
 
 @pytest.mark.parametrize("head", HEAD_NAMES)
 def test_a_head_fits_the_decoder_of_segment_anything(head: HeadName) -> None:
+    spec = find("vit_b")
     network = SamNetwork(
-        find("vit_b"), SIDE, OnePatch(), build_prompt_encoder(SIDE), build_mask_decoder()
+        spec, SIDE, OnePatch(), build_prompt_encoder(spec, SIDE), build_mask_decoder()
     )
     segmenter = AutomaticSegmenter(network, STRUCTURES, head=head)
     with torch.no_grad():

@@ -67,7 +67,7 @@ def small_vit() -> SamNetwork:
         BACKBONES["vit_b"],
         SIZE,
         SamVitEncoder(encoder),
-        build_prompt_encoder(SIZE),
+        build_prompt_encoder(BACKBONES["vit_b"], SIZE),
         build_mask_decoder(),
     )
 

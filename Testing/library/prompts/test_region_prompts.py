@@ -123,7 +123,7 @@ def test_decoders_take_several_boxes_of_an_image(kind: str) -> None:
             BACKBONES["vit_b"],
             SIZE,
             StarterEncoder(),
-            build_prompt_encoder(SIZE),
+            build_prompt_encoder(BACKBONES["vit_b"], SIZE),
             build_mask_decoder(),
         )
     segmenter = PromptedSegmenter(network).eval()
