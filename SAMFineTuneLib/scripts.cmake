@@ -80,6 +80,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/geometry/shape_interpolation.py
   SAMFineTuneLib/hardware.py
   SAMFineTuneLib/heads/__init__.py
+  SAMFineTuneLib/heads/automatic_from_tensors.py
   SAMFineTuneLib/heads/automatic_segmenter.py
   SAMFineTuneLib/heads/build.py
   SAMFineTuneLib/heads/class_mask_decoder.py

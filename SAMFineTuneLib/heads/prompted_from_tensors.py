@@ -39,13 +39,15 @@ class PromptedFromTensors(nn.Module):
     def forward(
         self, image: Tensor, points: Tensor, labels: Tensor, box: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Mask logits (1, 1, S/4, S/4) and the predicted intersection over union (1, 1).
+        """Mask logits (1, 1, s, s) and the predicted intersection over union (1, 1).
 
         Args:
             image: (1, 3, S, S), normalised.
             points: (1, N, 2) as in `PromptSet`, N from 1.
             labels: (1, N); PADDING for a point that is none.
             box: (1, 4) as in `PromptSet`; NaN for none.
+
+        The masks' side s is `network.mask_size`.
         """
         features = self.network.image_encoder(image)
         encoder: Any = self.network.prompt_encoder

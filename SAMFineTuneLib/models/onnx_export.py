@@ -25,6 +25,8 @@ SUFFIX = ".onnx"
 TOLERANCE = 1e-4
 _PACKAGES = ("onnx", "onnxruntime")
 _OPSET = 17
+# It makes the image smaller without aliasing, which PyTorch does not write into ONNX files.
+_NOT_IN_ONNX = ("prompt_network",)
 # The format's own limit for one file, in bytes, with a margin for all that is no tensor.
 _LARGEST_FILE = 2_000_000_000
 
@@ -67,6 +69,8 @@ def export_onnx(
             the network is too large for the format, or the file exists or cannot be written.
     """
     _require_packages()
+    import torch
+
     card = read_card(model)
     _require_new(file)
     if prompted and card.prompts is None:
@@ -75,13 +79,22 @@ def export_onnx(
             "fine-tune with weights for prompts, or export the automatic network",
             code="no_prompt_weights",
         )
+    if not prompted and card.head in _NOT_IN_ONNX:
+        raise InputError(
+            f"the head {card.head} has an operation that ONNX files cannot hold",
+            "fine-tune with another head to export the model",
+            code="head_not_in_onnx",
+        )
     network, names, results = _network(model, card, find_checkpoint, prompted)
     _require_small(network, card)
     samples = _samples(card, prompted)
+    with torch.no_grad():
+        # Some heads predict no intersection over union.
+        results = results[: len(network(*samples[0]))]
     try:
         with written_whole(file) as unfinished:
             _write(network, samples[0], names, results, unfinished)
-            _describe(unfinished, card, prompted)
+            _describe(unfinished, card, prompted, results)
             difference = max(_difference(network, each, names, unfinished) for each in samples)
             if not difference <= TOLERANCE:
                 raise InputError(
@@ -139,12 +152,13 @@ def _network(
     find_checkpoint: Callable[[ModelCard], Path],
     prompted: bool,
 ) -> tuple[nn.Module, Sequence[str], Sequence[str]]:
-    """The network with the names of its inputs and outputs."""
-    if not prompted:
-        segmenter = load_model(model, find_checkpoint, card=card)[0]
-        return segmenter, ("image",), ("logits", "iou_predictions")
+    """The network with the names of its inputs and of the outputs that it may have."""
+    from SAMFineTuneLib.heads.automatic_from_tensors import AutomaticFromTensors
     from SAMFineTuneLib.heads.prompted_from_tensors import PromptedFromTensors
 
+    if not prompted:
+        segmenter = AutomaticFromTensors(load_model(model, find_checkpoint, card=card)[0]).eval()
+        return segmenter, ("image",), ("logits", "iou_predictions")
     answering = PromptedFromTensors(load_prompted(model, find_checkpoint, card)[0]).eval()
     return answering, ("image", "points", "point_labels", "box"), ("logits", "iou_prediction")
 
@@ -229,22 +243,31 @@ def _difference(
     )
 
 
-def _describe(path: Path, card: ModelCard, prompted: bool) -> None:
+def _describe(path: Path, card: ModelCard, prompted: bool, results: Sequence[str]) -> None:
     """Writes into the file what its numbers mean."""
     import onnx
 
     model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, description_of(card, prompted))
+    onnx.helper.set_model_props(model, description_of(card, prompted, results))
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
 
-def description_of(card: ModelCard, prompted: bool) -> dict[str, str]:
-    """The metadata of the file: what goes in and what comes out, and the card as JSON."""
+def description_of(
+    card: ModelCard, prompted: bool, results: Sequence[str] | None = None
+) -> dict[str, str]:
+    """The metadata of the file: what goes in and what comes out, and the card as JSON.
+
+    Args:
+        card: the model's card.
+        prompted: whether the network is the one for prompts.
+        results: names of the outputs; None for all.
+    """
     from SAMFineTuneLib.slices.pixels import SAM_DEVIATION, SAM_MEAN
 
     size = card.input_size
-    quarter = f"{size // 4} x {size // 4}"
+    masks = size // find(card.backbone).mask_stride
+    side = f"{masks}, {masks}"
     image = (
         f"float32 (1, 3, {size}, {size}): a slice whose intensities are mapped to 0 ... 1 by "
         "intensity_normalisation, resampled bilinearly so that its longer side in mm fills the "
@@ -253,7 +276,7 @@ def description_of(card: ModelCard, prompted: bool) -> dict[str, str]:
     )
     inputs = {"image": image}
     outputs = {
-        "logits": f"float32 (1, classes, {quarter}) of the whole square, background first; the "
+        "logits": f"float32 (1, classes, {side}) of the whole square, background first; the "
         "class of a pixel is that of the largest logit, after bilinear interpolation to the slice",
         "iou_predictions": "float32 (1, classes): predicted intersection over union",
     }
@@ -265,7 +288,7 @@ def description_of(card: ModelCard, prompted: bool) -> dict[str, str]:
             "box": "float32 (1, 4): left, top, right, bottom in the same pixels; NaN for none",
         }
         outputs = {
-            "logits": f"float32 (1, 1, {quarter}) of the whole square; above 0 is the structure",
+            "logits": f"float32 (1, 1, {side}) of the whole square; above 0 is the structure",
             "iou_prediction": "float32 (1, 1): predicted intersection over union",
         }
     kind = card.pixels or find(card.backbone).normalisation
@@ -283,7 +306,7 @@ def description_of(card: ModelCard, prompted: bool) -> dict[str, str]:
         "program": f"SAMFineTune {__version__}",
         "task": "prompted" if prompted else "automatic",
         "inputs": inputs,
-        "outputs": outputs,
+        "outputs": {name: told for name, told in outputs.items() if name in (results or outputs)},
         "intensity_normalisation": card.normalisation.model_dump(),
         "pixel_normalisation": pixels,
         "labels": [] if prompted else [background, *labels],

@@ -80,6 +80,10 @@ def test_what_cannot_be_exported_is_refused(
         with pytest.raises(InputError) as refused:
             export_onnx(source, tmp_path / file, lambda card: model, prompted=True)
         assert refused.value.code == code
+    monkeypatch.setattr(onnx_export, "_NOT_IN_ONNX", read_card(model).head)
+    with pytest.raises(InputError, match="has an operation that ONNX files cannot hold"):
+        export_onnx(model, tmp_path / "new.onnx", lambda card: model)
+    monkeypatch.setattr(onnx_export, "_NOT_IN_ONNX", ())
     monkeypatch.setattr(onnx_export, "_LARGEST_FILE", 1000)
     with pytest.raises(InputError, match="an ONNX file holds 2 GB at most"):
         export_onnx(model, tmp_path / "new.onnx", lambda card: model)
@@ -97,6 +101,9 @@ def test_the_file_tells_what_its_numbers_mean(model: Path) -> None:
     assert json.loads(told["intensity_normalisation"])["window"]["low"] == -100
     assert "(1, 3, 64, 64)" in json.loads(told["inputs"])["image"]
     assert json.loads(description_of(card, prompted=True)["labels"]) == []
+    only = description_of(card, prompted=False, results=["logits"])
+    assert list(json.loads(only["outputs"])) == ["logits"]
+    assert "(1, classes, 16, 16)" in json.loads(only["outputs"])["logits"]
     sam = description_of(card.model_copy(update={"pixels": "sam"}), prompted=False)
     assert json.loads(sam["pixel_normalisation"])["mean"] == [123.675, 116.28, 103.53]
 
