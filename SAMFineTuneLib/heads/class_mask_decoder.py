@@ -81,6 +81,6 @@ class ClassMaskDecoder(TwoWayHead):
 def class_tokens(tokens: nn.Embedding, classes: int) -> nn.Embedding:
     """One token for each class, each a copy of the decoder's first one with a little noise."""
     copies = noisy_copies(tokens.weight[:1], classes)[:, 0]
-    created = nn.Embedding(*copies.shape, device=copies.device)
+    created = nn.Embedding(classes, copies.shape[1], device=copies.device)
     created.weight = nn.Parameter(copies)
     return created
