@@ -102,7 +102,7 @@ class ClassMaskDecoder(TwoWayHead):
 
 def class_tokens(tokens: nn.Embedding, classes: int) -> nn.Embedding:
     """One token for each class, each a copy of the decoder's first one with a little noise."""
-    single = tokens.weight[:1]
-    created = nn.Embedding(classes, single.shape[1], device=single.device)
-    created.weight = nn.Parameter(noisy_copies(single, classes)[:, 0])
+    copies = noisy_copies(tokens.weight[:1], classes)[:, 0]
+    created = nn.Embedding(classes, copies.shape[1], device=copies.device)
+    created.weight = nn.Parameter(copies)
     return created

@@ -79,7 +79,7 @@ def noisy_copies(tensor: Tensor, count: int) -> Tensor:
     single = tensor.detach()[None]
     spread = single.std() if single.numel() > 1 else single.abs()
     noise = torch.randn(count, *tensor.shape, device=tensor.device)
-    return single + _NOISE * spread * noise
+    return single + noise * _NOISE * spread
 
 
 def resized_output(mlp: Any, outputs: int) -> nn.Module:
