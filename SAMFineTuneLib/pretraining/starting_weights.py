@@ -35,6 +35,12 @@ class StartingWeights:
         kind = None if self.file is None else cast(WeightsKind, self.kind)
         return pixels_of(kind) or find(self.backbone).normalisation
 
+    @property
+    def kind_of_result(self) -> str:
+        """The KIND by which a fine-tune takes weights that were trained on from these."""
+        usual = self.pixels == find(self.backbone).normalisation
+        return "own" if usual else self.kind
+
     def side(self, chosen: int | None) -> int:
         """The chosen side of the square input, otherwise that of the backbone."""
         return chosen or find(self.backbone).default_input_size

@@ -57,6 +57,11 @@ def starting_options(backbone: str) -> list[str]:
     return [] if present.get(backbone, True) else ["--weights", "random"]
 
 
+def method_options(backbone: str) -> list[str]:
+    """The same method in both columns: random weights are tuned whole, not by adapters."""
+    return ["--method", "vanilla"] if starting_options(backbone) else []
+
+
 def pretrained(backbone: str, images: Sequence[Path], minutes: float, folder: Path) -> Path:
     """Weights after so many minutes."""
     listed = folder / "images.csv"
@@ -102,6 +107,7 @@ def main() -> None:
             print(f"{backbone}: {minutes} minutes on {len(images)} images …", file=sys.stderr)
             weights = pretrained(backbone, images, minutes, folder)
             network = ["--backbone", backbone, "--input-size", str(_SIZE), *more]
+            network += method_options(backbone)
             starts = {
                 "without": [*network, *starting_options(backbone)],
                 "with": [*network, "--initial-weights", f"own:{weights}"],

@@ -35,7 +35,7 @@ from SAMFineTuneLib.training.mask_loss import mask_loss
 from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks import hippocampus
 from Testing.benchmarks.few_shot import TASKS
-from Testing.benchmarks.masked_pretraining import starting_options
+from Testing.benchmarks.masked_pretraining import method_options, starting_options
 from Testing.benchmarks.pretrained_starts import scores_from, table_of
 from Testing.benchmarks.process_cost import command, run_command
 from Testing.benchmarks.shared_images import add_data_option
@@ -127,6 +127,7 @@ def main() -> None:
             folder,
         )
         network = ["--backbone", chosen.backbone, "--input-size", str(_SIZE), *more]
+        network += method_options(chosen.backbone)
         starts = {
             "without": [*network, *start],
             "with": [*network, "--initial-weights", f"own:{output}"],

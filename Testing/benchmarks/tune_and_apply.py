@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def tune_and_apply(
         return run_command(
             command(
                 *("apply", "--model", model, *named, "--output", output / job, *more),
-                *("--job", folder / job),
+                *("--job", folder / job, *_weights_in(options)),
             ),
             folder,
         )
@@ -88,6 +89,17 @@ def tune_and_apply(
     kept = [word for labels in drawn for word in ("--drawn", labels)]
     with_drawn = _segmentations(apply("apply-drawn", *kept)) if drawn else []
     return TunedRun(tuned, applied, _segmentations(applied), with_drawn)
+
+
+def _weights_in(options: Sequence[str]) -> list[str]:
+    """`--checkpoint` of the weights that a fine-tune was told of by their kind.
+
+    Where a tuned model keeps only what changed, the rest comes from this file.
+    """
+    for option, value in pairwise(options):
+        if option == "--initial-weights":
+            return ["--checkpoint", value.partition(":")[2]]
+    return []
 
 
 def _segmentations(applied: CommandCost) -> list[Labelmap]:

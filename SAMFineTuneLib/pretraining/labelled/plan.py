@@ -7,7 +7,7 @@ from pathlib import Path
 
 from SAMFineTuneLib.pretraining.starting_weights import StartingWeights
 
-# Steps until the learning rate is reached, as in the study.
+# Steps until the learning rate is reached, and AdamW's weight decay, as in the study's code.
 WARM_UP_STEPS = 200
 WEIGHT_DECAY = 0.1
 

@@ -38,7 +38,8 @@ def run_labelled(
         say: called with a line about the progress from time to time.
 
     Returns:
-        The progress; None in all processes but the first.
+        The progress, and how a fine-tune is told of the weights; None in all processes but the
+            first.
 
     Raises:
         InputError: no such device; lists or weights that cannot be used; a state that is damaged or
@@ -70,7 +71,8 @@ def run_labelled(
                 f"{counted(len(choices.lists), 'data set')}; {held_out} measured on"
             )
         training = LabelledPretraining(plan, network.to(device), data, processes, start)
-        return run_in_folder(
+        found = run_in_folder(
             training,
             Run(folder, output, processes, interruption, say, log_every_s=_LOG_EVERY_S),
         )
+    return found and {**found, "initial_weights": f"{choices.weights.kind_of_result}:{output}"}

@@ -62,10 +62,10 @@ def find_images(source: Path) -> FoundImages:
     # Files that are no images, such as notes, lie in such folders as well.
     paths = [path for path in sorted(source.rglob("*")) if path.is_file()]
     named = [path for path in paths if _is_image(path)]
-    segmentations = [path for path in named if path.name.lower().endswith(_SEGMENTATION)]
+    segmentations = [path for path in named if _is_segmentation(path)]
     if segmentations:
         remarks.append(_left_out(segmentations, source))
-    files = [_stamped(path, source) for path in named if path not in set(segmentations)]
+    files = [_stamped(path, source) for path in named if not _is_segmentation(path)]
     found = [*files, *_of_series(series, source, remarks)]
     if not found:
         raise InputError(
@@ -95,6 +95,10 @@ def _is_image(path: Path) -> bool:
         if name.endswith(pixels):
             return not path.with_name(path.name[: -len(pixels)] + header).exists()
     return True
+
+
+def _is_segmentation(path: Path) -> bool:
+    return path.name.lower().endswith(_SEGMENTATION)
 
 
 def _stamped(path: Path, below: Path) -> ImageFile:

@@ -15,7 +15,7 @@ from SAMFineTuneLib.examples.image_list import evenly_spread
 from SAMFineTuneLib.examples.prepared_slices import PreparedSlices
 from SAMFineTuneLib.pretraining.interruption import Interruption
 from SAMFineTuneLib.pretraining.masked.autoencoder import build_autoencoder
-from SAMFineTuneLib.pretraining.masked.batches import UnlabelledBatches
+from SAMFineTuneLib.pretraining.masked.batches import BatchesAhead, UnlabelledBatches
 from SAMFineTuneLib.pretraining.masked.image_files import find_images
 from SAMFineTuneLib.pretraining.masked.plan import MaskedChoices, MaskedPlan, settle
 from SAMFineTuneLib.pretraining.masked.reconstruction_picture import (
@@ -54,7 +54,8 @@ def run_masked(
         say: called with a line about the progress from time to time.
 
     Returns:
-        The progress; None in all processes but the first.
+        The progress, and how a fine-tune is told of the weights; None in all processes but the
+            first.
 
     Raises:
         InputError: no such device; images or weights that cannot be used; fewer slices than a step
@@ -73,9 +74,10 @@ def run_masked(
         plan = settle(choices, side, autoencoder.patch, len(store), processes.size)
         _require_enough(plan, processes.size)
         batches = UnlabelledBatches(store, side, choices.weights.pixels, plan.seed)
-        training = MaskedPretraining(plan, autoencoder, batches, processes, start)
+        ahead = BatchesAhead(batches, plan.batch * processes.size, device.type != "cpu")
+        training = MaskedPretraining(plan, autoencoder, ahead, processes, start)
         pictures = _Pictures(training, batches, len(store), folder)
-        return run_in_folder(
+        found = run_in_folder(
             training,
             Run(
                 folder,
@@ -87,6 +89,7 @@ def run_masked(
                 after_step=pictures.after_step,
             ),
         )
+    return found and {**found, "initial_weights": f"{choices.weights.kind_of_result}:{output}"}
 
 
 def _slices(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.pretraining.masked.autoencoder import MaskedAutoencoder
-from SAMFineTuneLib.pretraining.masked.batches import UnlabelledBatches
+from SAMFineTuneLib.pretraining.masked.batches import BatchesAhead
 from SAMFineTuneLib.pretraining.masked.patches import (
     draw_masks,
     patches_of,
@@ -79,7 +79,7 @@ class MaskedPretraining:
         self,
         plan: MaskedPlan,
         autoencoder: MaskedAutoencoder,
-        batches: UnlabelledBatches,
+        batches: BatchesAhead,
         processes: ProcessGroup,
         start: dict[str, Any],
     ) -> None:

@@ -189,6 +189,7 @@ def test_weights_are_made_and_the_same_command_goes_on(
     code, out, err = shell(*words, "--epochs", 1)
     assert code == 0
     result = json.loads(out)
+    assert result["initial_weights"] == f"own:{tmp_path / 'w.safetensors'}"
     assert (result["step"], result["images"], result["epoch"]) == (1, 1, 1.0)
     assert "1 slice of 1 image" in err
     folder = tmp_path / "run"

@@ -12,6 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from SAMFineTuneLib.examples.prepared_slices import (
+    PreparedCase,
+    PreparedSlice,
+    PreparedSlices,
+    PreparedWriter,
+)
 from SAMFineTuneLib.networks.definitions import segment_anything_modeling
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.sam_vit import (
@@ -23,7 +29,11 @@ from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.networks.starter.network import build_starter
 from SAMFineTuneLib.networks.tiny_vit import build_tiny_vit
 from SAMFineTuneLib.pretraining.masked.autoencoder import MaskedAutoencoder, square_side
-from SAMFineTuneLib.pretraining.masked.batches import UnlabelledBatches, crop_positions
+from SAMFineTuneLib.pretraining.masked.batches import (
+    BatchesAhead,
+    UnlabelledBatches,
+    crop_positions,
+)
 from SAMFineTuneLib.pretraining.masked.in_place import InPlaceAutoencoder
 from SAMFineTuneLib.pretraining.masked.patches import (
     draw_masks,
@@ -40,6 +50,7 @@ from SAMFineTuneLib.pretraining.masked.visible_patches import VisiblePatchAutoen
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
 from SAMFineTuneLib.pretraining.schedule import decayed_groups, warm_up_cosine
 from SAMFineTuneLib.pretraining.starting_weights import StartingWeights
+from SAMFineTuneLib.slices.intensity import ChannelWindows, IntensityWindow
 from SAMFineTuneLib.slices.square import SquareFit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -211,7 +222,7 @@ def test_crops_lie_within_the_slice() -> None:
     assert 4 < mirrored < 16
 
 
-class NoisyBatches(UnlabelledBatches):
+class NoisyBatches(BatchesAhead):
     """Random images, which depend on their place in the training alone."""
 
     def __init__(self) -> None:
@@ -260,3 +271,24 @@ def test_time_ends_the_training_and_brings_the_rate_down() -> None:
     timed._seconds = 60.0
     timed.run(lambda report: False)
     assert timed.step == 1
+
+
+def test_batches_are_the_same_when_they_are_drawn_ahead(tmp_path: Path) -> None:
+    window = IntensityWindow(low=0, high=255, mean=0.5, standard_deviation=0.2)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 20, 30, 3), np.uint8)
+    nothing = np.zeros((0, 0), np.uint8)
+    slices = [PreparedSlice(number, each, nothing, []) for number, each in enumerate(pixels)]
+    with PreparedWriter(tmp_path / "slices") as writer:
+        writer.add(PreparedCase(slices, ChannelWindows((window,) * 3), (1.0, 1.0)))
+        writer.finish({})
+    store = PreparedSlices(tmp_path / "slices")
+    batches = UnlabelledBatches(store, SIZE, "unit", 0)
+    plain, ahead = (BatchesAhead(batches, 4, each) for each in (False, True))
+    drawn = [plain.draw(first, 2) for first in (0, 4, 8)]
+    assert drawn[0].shape == (2, 3, SIZE, SIZE) and not torch.equal(drawn[0], drawn[1])
+    for first, expected in zip((0, 4, 8), drawn, strict=True):
+        assert torch.equal(ahead.draw(first, 2), expected)
+    colours = batches.whole([3])[0, :, : int(SIZE * 20 / 30)]
+    assert not torch.equal(colours[0], colours[2]), "colours stay"
+    seen = [int(batches._order_in(0)[number]) for number in range(5)]
+    assert sorted(seen) == [0, 1, 2, 3, 4]
