@@ -351,8 +351,11 @@ def test_mr_volumes_have_windows_of_their_own() -> None:
 def test_straight_lines_keep_proportions_and_show_soft_tissues_of_a_ct() -> None:
     ct = sampled(noise(40, 300), "CT")
     window = find_normalisation([ct], "straight").window_for(ct)
-    levels = window.apply(np.array([-1000.0, -160.0, 40.0, 140.0, 240.0, 2000.0]))
-    assert levels == pytest.approx([0, 0, 0.5, 0.75, 1, 1])
+    levels = window.apply(np.array([-2000.0, -160.0, 40.0, 140.0, 240.0, 3000.0]))
+    assert levels == pytest.approx([0, 0.1, 0.5, 0.7, 0.9, 1], abs=0.02)
+    # Lung and bone remain visible.
+    lung, bone = window.apply(np.array([-500.0, 600.0]))
+    assert 0.01 < lung < 0.1 and 0.9 < bone < 0.99
     mr = sampled(noise(200, 30), "MR")
     normalisation = find_normalisation([mr], "straight")
     own = normalisation.window_for(mr)
