@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
+from SAMFineTuneLib.networks.spec import PixelNormalisation
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.slices.intensity import IntensityWindow
 from SAMFineTuneLib.slices.pixels import network_pixels
@@ -32,7 +33,10 @@ class EmbeddedVolume:
         self._segmenter = segmenter
         self._fit = fit_of(volume, segmenter.network.input_size)
         self._place = {number: place for place, number in enumerate(volume.images)}
-        images = [on_square(image, volume.window, self._fit) for image in volume.images.values()]
+        images = [
+            on_square(image, volume.window, self._fit, segmenter.network.spec.normalisation)
+            for image in volume.images.values()
+        ]
         batches = torch.stack(images).split(_BATCH)
         self._features = joined([segmenter.encode(each) for each in batches], torch.device("cpu"))
 
@@ -51,6 +55,11 @@ def fit_of(volume: TargetVolume, size: int) -> SquareFit:
     return SquareFit(rows, columns, volume.spacing, size)
 
 
-def on_square(image: NDArray[np.float32], window: IntensityWindow, fit: SquareFit) -> Tensor:
-    """Grey levels (rows, columns) to (3, S, S) as the starter network expects them."""
-    return network_pixels(fit.image_to_square(torch.from_numpy(image)), window, "unit")
+def on_square(
+    image: NDArray[np.float32],
+    window: IntensityWindow,
+    fit: SquareFit,
+    normalisation: PixelNormalisation = "unit",
+) -> Tensor:
+    """Grey levels (rows, columns) to (3, S, S) as a backbone expects them."""
+    return network_pixels(fit.image_to_square(torch.from_numpy(image)), window, normalisation)

@@ -31,6 +31,7 @@ class TargetScore:
         filled_box: of the jittered box itself, filled.
         clicks: after 1, 2, … clicks.
         box: after the jittered box and 0, 1, … clicks.
+        tight_box: after the box around the target, edge to edge.
     """
 
     data_set: str
@@ -41,6 +42,7 @@ class TargetScore:
     filled_box: float
     clicks: list[float]
     box: list[float]
+    tight_box: float
 
     @property
     def clicks_to_good(self) -> int:
@@ -79,6 +81,7 @@ def score_volume(segmenter: PromptedSegmenter, volume: TargetVolume) -> Iterator
         filled = dice_of(user.filled_boxes(), user.truth)
         clicks = _dsc(user, islice(user.clicks(), _CLICKS))
         box = _dsc(user, islice(user.box_and_clicks(), max(_CORRECTIONS_SHOWN) + 1))
+        tight = dice_of(user.in_tight_boxes(), user.truth)
         for place, target in enumerate(targets):
             yield TargetScore(
                 volume.data_set,
@@ -89,6 +92,7 @@ def score_volume(segmenter: PromptedSegmenter, volume: TargetVolume) -> Iterator
                 float(filled[place]),
                 clicks[:, place].tolist(),
                 box[:, place].tolist(),
+                float(tight[place]),
             )
 
 

@@ -79,6 +79,12 @@ class SimulatedUser:
         none = PromptSet.none(len(self.boxes))
         return self._prompt(PromptSet(none.points, none.labels, self.boxes))
 
+    def in_tight_boxes(self) -> Tensor:
+        """The masks (B, rows, columns) from the boxes around the structures, edge to edge."""
+        none = PromptSet.none(len(self.boxes))
+        boxes = boxes_around(self._square)
+        return self.masks(self.logits(PromptSet(none.points, none.labels, boxes)))
+
     def filled_boxes(self) -> Tensor:
         """The masks (B, rows, columns) of a network that knows nothing but the box."""
         fit = self._fit

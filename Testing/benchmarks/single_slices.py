@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from SAMFineTuneLib.geometry.axes import axis_name
 from SAMFineTuneLib.geometry.drawn_axis import widest_axis
+from SAMFineTuneLib.networks.spec import GreyCurve
 from SAMFineTuneLib.slices.intensity import IntensityWindow, find_normalisation, sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Geometry, labelmap_onto, read_labelmap, read_volume
@@ -113,8 +114,13 @@ def _hippocampi(folder: Path) -> Iterator[Source]:
         yield Source(folder.name, image, folder / "labels" / image.name, HIPPOCAMPUS)
 
 
-def read_targets(source: Source) -> TargetVolume:
-    """The volume's slices with something to point at."""
+def read_targets(source: Source, curve: GreyCurve = "equalised") -> TargetVolume:
+    """The volume's slices with something to point at.
+
+    Args:
+        source: the volume and its labels.
+        curve: how grey levels rise within its window.
+    """
     volume = read_volume(source.image)
     labelmap = labelmap_onto(read_labelmap(source.labels), volume.geometry)
     axis = cut_along(volume.geometry)
@@ -127,7 +133,7 @@ def read_targets(source: Source) -> TargetVolume:
         for number, mask in _evenly_spaced(_components(labels, wanted, source.least_pixels))
     ]
     sample = sample_voxels(volume)
-    window = find_normalisation([sample]).window_for(sample)
+    window = find_normalisation([sample], curve).window_for(sample)
     shown = sorted({target.slice for target in targets})
     levels = {number: window.apply(images[number]) for number in shown}
     return TargetVolume(source.data_set, name, levels, images.pixel_spacing, window, targets)

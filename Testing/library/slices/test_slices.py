@@ -14,6 +14,7 @@ from SAMFineTuneLib.geometry.axes import AXIS_NAMES, array_axis, axis_name
 from SAMFineTuneLib.geometry.drawn_axis import widest_axis
 from SAMFineTuneLib.slices.intensity import (
     IntensityNormalisation,
+    IntensityWindow,
     VoxelSample,
     find_normalisation,
     sample_voxels,
@@ -345,6 +346,25 @@ def test_mr_volumes_have_windows_of_their_own() -> None:
         assert scaled.mean() == pytest.approx(0.5, abs=0.05)
     again = IntensityNormalisation.model_validate_json(normalisation.model_dump_json())
     assert again == normalisation
+
+
+def test_straight_lines_keep_proportions_and_show_soft_tissues_of_a_ct() -> None:
+    ct = sampled(noise(40, 300), "CT")
+    window = find_normalisation([ct], "straight").window_for(ct)
+    levels = window.apply(np.array([-2000.0, -160.0, 40.0, 140.0, 240.0, 3000.0]))
+    assert levels == pytest.approx([0, 0.1, 0.5, 0.7, 0.9, 1], abs=0.02)
+    # Lung and bone remain visible.
+    lung, bone = window.apply(np.array([-500.0, 600.0]))
+    assert 0.01 < lung < 0.1 and 0.9 < bone < 0.99
+    mr = sampled(noise(200, 30), "MR")
+    normalisation = find_normalisation([mr], "straight")
+    own = normalisation.window_for(mr)
+    assert isinstance(own, IntensityWindow) and own.curve == (0.0, 1.0)
+    # The card keeps the curve for other volumes; without it the curve is that of older models.
+    kept = normalisation.model_dump()
+    assert IntensityNormalisation.model_validate(kept).window_for(mr) == own
+    del kept["curve"]
+    assert IntensityNormalisation.model_validate(kept).window_for(mr) != own
 
 
 def test_ct_and_mr_together_are_normalised_one_by_one() -> None:
