@@ -92,15 +92,17 @@ def adapt_for_prompts(
     scope: Scope,
     rank: int = DEFAULT_RANK,
     places: Places = USUAL_PLACES,
+    prompt_encoder_fixed: bool = False,
 ) -> None:
     """As `adapt`, for a network that finds masks from prompts with its own decoder.
 
-    With vanilla the prompt encoder trains too; with the other methods it stays frozen. A decoder
-    for the automatic task, if the backbone has one, is removed: the network is for prompts alone.
+    With vanilla the prompt encoder trains too, unless `prompt_encoder_fixed` says otherwise, as in
+    the published study; with the other methods it stays frozen. A decoder for the automatic task,
+    if the backbone has one, is removed: the network is for prompts alone.
     """
     network.context_decoder = None
     adapt(network, method, scope, rank, places)
-    if method == "vanilla":
+    if method == "vanilla" and not prompt_encoder_fixed:
         network.prompt_encoder.requires_grad_(True)
 
 

@@ -16,6 +16,7 @@ from SAMFineTuneLib.adaptation.method import METHODS, SCOPES
 from SAMFineTuneLib.adaptation.places import DECODER_BLOCKS, ENCODER_BLOCKS, PARTS
 from SAMFineTuneLib.heads.names import HEAD_DEPTHS, HEAD_NAMES
 from SAMFineTuneLib.networks.spec import BACKBONES
+from SAMFineTuneLib.prompts.mode import PROMPT_MODES
 
 if TYPE_CHECKING:
     from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
@@ -74,6 +75,9 @@ def _faults(card: ModelCard) -> Iterator[str]:
     yield from _strategy_faults(card.strategy, "strategy")
     if card.prompts is not None:
         yield from _strategy_faults(card.prompts.strategy, "prompts.strategy")
+        if card.prompts.mode not in PROMPT_MODES:
+            rule = f"and should be one of {', '.join(PROMPT_MODES)}"
+            yield f"prompts.mode is {_short(card.prompts.mode)}, {rule}"
     yield from _label_faults(card.labels)
     yield from _channel_faults(card)
     yield from _normalisation_faults(card.normalisation)

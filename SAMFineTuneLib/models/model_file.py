@@ -118,12 +118,19 @@ class PromptCard(BaseModel):
     Attributes:
         strategy: how the network was adapted.
         training: steps, batch and the like.
+        mode: which simulated prompts it learnt from; see `prompts.mode`.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     strategy: Strategy
     training: dict[str, Any] = Field(default_factory=dict)
+    mode: str = "correction"
+
+    @property
+    def prompt_encoder_fixed(self) -> bool:
+        """Whether the prompt encoder stayed as it was whatever the method, as in the study."""
+        return self.mode != "correction"
 
 
 class ModelCard(BaseModel):
@@ -227,7 +234,8 @@ def _version_of(card: ModelCard, kept: Mapping[str, Tensor]) -> int:
     known = all(each.is_known_to_version_3 for each in strategies)
     linear = any(name.endswith(_LINEAR_MAP) for name in kept)
     straight = card.normalisation.curve == "straight"
-    if card.head != DEFAULT_HEAD or linear or straight or not known:
+    drawn = card.prompts is not None and card.prompts.mode != "correction"
+    if card.head != DEFAULT_HEAD or linear or straight or drawn or not known:
         return _HEADS_VERSION
     if card.normalisation.kind == "colour" or card.channels or card.pixels is not None:
         return _CHANNELS_VERSION
@@ -337,7 +345,14 @@ def load_prompted(
     network = _backbone_of(card, find_checkpoint)
     segmenter = PromptedSegmenter(network)
     strategy: Any = card.prompts.strategy
-    adapt_for_prompts(network, strategy.method, strategy.scope, strategy.rank, strategy.places)
+    adapt_for_prompts(
+        network,
+        strategy.method,
+        strategy.scope,
+        strategy.rank,
+        strategy.places,
+        card.prompts.prompt_encoder_fixed,
+    )
     _fill(path, segmenter, card, prefix=_PROMPTS)
     return segmenter.eval(), card, True
 

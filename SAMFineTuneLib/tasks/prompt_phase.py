@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,14 @@ import torch
 
 from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.adaptation.strategy import adapt_for_prompts
+from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.models.model_file import PromptCard
 from SAMFineTuneLib.networks.build import build
+from SAMFineTuneLib.prompts.mode import PromptMode
+from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.tasks.starting_point import StartingPoint
 from SAMFineTuneLib.tasks.strategy_card import strategy_of, with_strategy
 from SAMFineTuneLib.training.fine_tuning import signature_of
@@ -125,14 +128,42 @@ class PromptPhase:
             segmenter, is_tuned = initial.load_prompted()
             if is_tuned:
                 assert initial.card.prompts is not None
-                return segmenter, with_strategy(plan, initial.card.prompts.strategy)
+                plan = with_strategy(plan, initial.card.prompts.strategy)
+                return segmenter, replace(plan, prompt_mode=_mode_of(initial, plan))
         else:
             network = build(plan.backbone, plan.input_size, plan.pixels)
             if self.start.weights is not None:
                 load_checkpoint(network, self.start.weights)
             segmenter = PromptedSegmenter(network)
-        adapt_for_prompts(segmenter.network, plan.method, plan.scope, plan.rank, plan.places)
+        adapt_for_prompts(
+            segmenter.network,
+            plan.method,
+            plan.scope,
+            plan.rank,
+            plan.places,
+            prompt_encoder_fixed=plan.prompt_mode != "correction",
+        )
         return segmenter, plan
+
+
+def _mode_of(initial: InitialModel, plan: FinetunePlan) -> PromptMode:
+    """The prompts that the model's weights for prompts were tuned for, and are tuned further for.
+
+    Raises:
+        InputError: the plan asks for others.
+    """
+    assert initial.card.prompts is not None
+    # What a card names has been checked when it was read.
+    own: Any = initial.card.prompts.mode
+    if plan.prompt_mode not in ("correction", own):
+        raise InputError(
+            f"the weights for prompts of {initial.path.name} were tuned with prompt mode {own}, "
+            f"not {plan.prompt_mode}",
+            "leave the prompt mode to the model, or start from the backbone",
+            code="other_strategy",
+        )
+    mode: PromptMode = own
+    return mode
 
 
 def _log_plan(segmenter: PromptedSegmenter, plan: FinetunePlan, events: EventWriter) -> None:
@@ -157,8 +188,8 @@ def _card(plan: FinetunePlan, outcome: PromptOutcome) -> PromptCard:
             "batch": plan.batch,
             "learning_rate": plan.learning_rate,
             "seed": plan.seed,
-            "prompt_mode": plan.prompt_mode,
             "ending": outcome.ending,
             "share_of_what_was_learnt": outcome.share,
         },
+        mode=plan.prompt_mode,
     )

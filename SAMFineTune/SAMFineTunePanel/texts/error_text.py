@@ -65,7 +65,7 @@ def panelRemedies() -> dict[str, str]:
         "other_backbone": _("Choose the backbone {backbone} under Model, or another model"),
         "other_checkpoint": _("Name the weights that it was tuned from under Model, Advanced"),
         "other_labels": _("Choose examples of the same structures, or start from the backbone"),
-        "other_strategy": _("Leave method, scope and input size under Advanced to the program"),
+        "other_strategy": _("Leave method, scope, head, prompts and input size under Advanced to the program"),
         "package_missing": _('Type in Slicer\'s Python console: slicer.util.pip_install("{packages}")'),
         "unreachable": _(
             "Check the network and try again, or get the file on another computer and name it under Advanced"

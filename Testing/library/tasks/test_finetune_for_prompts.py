@@ -95,7 +95,16 @@ def test_the_studys_prompts_are_learnt_from_and_measured_with(
     assert prompted["mode"] == "box" and 0 < prompted["box"] <= 1
     # The starter gives one mask, so that there is none to choose by the truth.
     assert set(prompted["before_tuning"]) == {"box"}
-    assert ended.result["prompts"]["training"]["prompt_mode"] == "box"
+    own = ended.result["prompts"]
+    assert own["mode"] == "box" and own["training"]["share_of_what_was_learnt"] == 1
+    # The prompt encoder stays as it was.
+    untouched = PromptedSegmenter(build("starter", 64))
+    load_checkpoint(untouched.network, find_weights("starter", None))
+    segmenter, _, tuned = load_prompted(tmp_path / "m.safetensors", starter_path)
+    assert tuned
+    began, learnt = dict(untouched.named_parameters()), dict(segmenter.named_parameters())
+    moved = {name for name, each in learnt.items() if not torch.equal(each, began[name])}
+    assert moved and not any("prompt_encoder" in name for name in moved)
 
 
 def test_a_mode_of_prompts_without_prompts_is_refused(

@@ -36,6 +36,7 @@ from SAMFineTuneLib.interactive.protocol import (
 from SAMFineTuneLib.models.model_file import load_model, load_prompted
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.pretraining import saved
+from SAMFineTuneLib.pretraining.synthetic import starter_weights
 from SAMFineTuneLib.tensor_file import tensors_of
 from SAMFineTuneLib.training import feature_cache
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache
@@ -88,9 +89,9 @@ def test_models_and_weights_that_are_cut_off_are_refused(
             read_tensors(cut(path, share))
         assert refused.value.code == "checkpoint_damaged" and name in refused.value.message
     starter = tmp_path / "starter.safetensors"
-    save_file(weights, starter, {saved.CARD_KEY: "{}"})
+    save_file(weights, starter, {starter_weights.CARD_KEY: "{}"})
     with pytest.raises(InputError, match=r"starter\.safetensors holds no weights"):
-        saved.read_weights(cut(starter, share))
+        starter_weights.read_weights(cut(starter, share))
 
 
 def test_tensors_stay_when_their_file_is_cut_off_later(model: Path, tmp_path: Path) -> None:

@@ -408,12 +408,12 @@ def test_held_out_slices_join_where_they_are_too_few_to_choose_by(
     run = Run(examples, tmp_path, steps=5, kind=Asked)
     measured: list[float] = []
 
-    def measure(segmenter: PromptedSegmenter, slices: list[LabelledSlice], check: Any) -> Any:
+    def measure(segmenter: PromptedSegmenter, slices: list[LabelledSlice], *more: Any) -> Any:
         assert [each.number for each in slices] == HELD_OUT.validation
         measured.append(len(run.reports))
         return {"box": 0.5, "1 click": 0.6, "3 clicks": 0.7}
 
-    monkeypatch.setattr(prompt_tuning, "measure_prompted", measure)
+    monkeypatch.setattr(prompt_tuning, "measure_with_prompts", measure)
     outcome = run.tuning.run()
     assert outcome.measured["3 clicks"] == 0.7
     steps = run.tuning.learnt_from  # type: ignore[attr-defined]
@@ -439,7 +439,7 @@ def test_where_enough_is_held_out_it_says_how_much_to_keep(
         score = worth.get(next(shares), 0.3)
         return {"box": 1 - score, "1 click": score, "3 clicks": score}
 
-    monkeypatch.setattr(prompt_tuning, "measure_prompted", measure)
+    monkeypatch.setattr(prompt_tuning, "measure_with_prompts", measure)
     outcome = run.tuning.run()
     assert outcome.share == 0.75 and outcome.measured["1 click"] == 0.3
     run.tuning.save()
@@ -455,7 +455,7 @@ def test_where_nothing_held_out_can_be_pointed_at_it_goes_half_way(
     examples: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(validation_split, "_ENOUGH_TO_CHOOSE", 3)
-    monkeypatch.setattr(prompt_tuning, "measure_prompted", lambda *arguments: {})
+    monkeypatch.setattr(prompt_tuning, "measure_with_prompts", lambda *arguments: {})
     outcome = Run(examples, tmp_path).tuning.run()
     assert outcome.share == 0.5 and outcome.measured == {} and not outcome.held_out_joined
 
