@@ -102,7 +102,7 @@ def test_labelled_slices_become_a_model_that_segments(
     torch.save(build("lite_medsam", SIZE).state_dict(), tmp_path / "own.pth")
     weights = ("--checkpoint", tmp_path / "own.pth")
     tuned = shell(
-        *("finetune", "--volume", image, "--segmentation", labels, "--output", model, "--prompts"),
+        *("finetune", "--volume", image, "--segmentation", labels, "--output", model),
         *("--backbone", "lite_medsam", *weights, "--scope", "decoder", "--steps", 1, "--batch", 1),
     )
     assert tuned.code == 0, tuned.err

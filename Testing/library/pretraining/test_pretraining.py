@@ -321,6 +321,7 @@ def two(tmp_path: Path) -> TwoProcesses:
     return TwoProcesses(tmp_path)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network_and_tell_one_result(
     two: TwoProcesses,
     tmp_path: Path,

@@ -278,6 +278,7 @@ class Run:
         return [each.detach().clone() for each in self.segmenter.parameters()]
 
 
+@pytest.mark.slow
 def test_tuning_teaches_what_is_wanted(examples: TrainingSet, tmp_path: Path) -> None:
     """A click on a part that no edge ends gives the whole before, and the part after."""
     # With smaller images the starter finds nothing at a click before it is tuned.
