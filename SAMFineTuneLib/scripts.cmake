@@ -259,6 +259,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/sampling.py
   SAMFineTuneLib/training/schedule.py
   SAMFineTuneLib/training/shortfall.py
+  SAMFineTuneLib/training/shown_structures.py
   SAMFineTuneLib/training/slice_context.py
   SAMFineTuneLib/training/slice_pool.py
   SAMFineTuneLib/training/trained_weights.py

@@ -10,17 +10,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
-from SAMFineTuneLib.networks.staged_encoder import chosen
-from SAMFineTuneLib.prediction.slice_prediction import embed
 from SAMFineTuneLib.prompts.mode import DrawnMode
 from SAMFineTuneLib.prompts.region_prompts import region_prompts
 from SAMFineTuneLib.random_source import RandomSource
-from SAMFineTuneLib.slices.square import SquareFit
+from SAMFineTuneLib.training.shown_structures import shown_structures
 
 ORACLE = "oracle"
 
@@ -59,31 +56,16 @@ def measure_drawn(
 def _scores_on(
     segmenter: PromptedSegmenter, shown: LabelledSlice, mode: DrawnMode, seed: int, oracle: bool
 ) -> dict[str, list[float]]:
-    fit = SquareFit(*shown.shape, shown.spacing, segmenter.network.input_size)
-    structures = [torch.from_numpy(shown.target == each) for each in sorted(shown.classes)]
-    squares = [fit.mask_to_square(each.int()) > 0 for each in structures]
-    # A structure that is smaller than a pixel of the square cannot be pointed at.
-    pairs = [pair for pair in zip(structures, squares, strict=True) if pair[1].any()]
-    if not pairs:
+    structures = [shown.target == each for each in sorted(shown.classes)]
+    asked = shown_structures(segmenter, shown, structures)
+    if asked is None:
         return {}
-    device = next(segmenter.parameters()).device
-    truth = torch.stack([each for each, _ in pairs]).to(device)
-    square = torch.stack([each for _, each in pairs]).to(device)
-    features = embed(segmenter.network, [shown.image], shown.window, shown.spacing)
-    # All structures share the features of the one image.
-    features = chosen(features, torch.zeros(len(pairs), dtype=torch.long, device=device))
-    drawn = region_prompts(square, RandomSource((7, seed), device), mode)
+    device = asked.square.device
+    drawn = region_prompts(asked.square, RandomSource((7, seed), device), mode)
     with autocast(device):
-        every = segmenter.decode_all(features, drawn.prompts)[0]
-    dsc = _dsc(fit, every, truth)
+        logits, _ = segmenter.decode_all(asked.features, drawn.prompts)
+    dsc = asked.dsc(logits)
     scores: dict[str, list[float]] = {mode: dsc[:, 0].tolist()}
-    if oracle and every.shape[1] > 1:
+    if oracle and logits.shape[1] > 1:
         scores[ORACLE] = dsc.amax(1).tolist()
     return scores
-
-
-def _dsc(fit: SquareFit, logits: Tensor, true: Tensor) -> Tensor:
-    """DSC (B, masks) of logits (B, masks, s, s) with masks (B, rows, columns), none empty."""
-    found = fit.logits_to_slice(logits.float()) > 0
-    both = (found & true[:, None]).sum((2, 3))
-    return 2 * both / (found.sum((2, 3)) + true.sum((1, 2))[:, None])

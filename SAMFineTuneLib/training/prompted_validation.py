@@ -17,8 +17,7 @@ from torch.nn import functional
 from SAMFineTuneLib.device import autocast
 from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
-from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
-from SAMFineTuneLib.prediction.slice_prediction import embed
+from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.prompts.components import largest_component
 from SAMFineTuneLib.prompts.mode import PromptMode
 from SAMFineTuneLib.prompts.prompt_set import POSITIVE, PromptSet
@@ -28,8 +27,8 @@ from SAMFineTuneLib.prompts.simulated import (
     jittered,
     points_within,
 )
-from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.training.drawn_validation import measure_drawn
+from SAMFineTuneLib.training.shown_structures import shown_structures
 
 _CLICKS = 3
 # Standard deviation of the displacement of a box's sides, as a share of its width and height, as in
@@ -84,31 +83,22 @@ def measure_with_prompts(
 def _scores_on(
     segmenter: PromptedSegmenter, shown: LabelledSlice, seed: int
 ) -> dict[str, list[float]]:
-    target = shown.target
-    parts = [largest_component(target == each) for each in sorted(shown.classes)]
-    fit = SquareFit(*shown.shape, shown.spacing, segmenter.network.input_size)
-    squares = [fit.mask_to_square(torch.from_numpy(part).int()) > 0 for part in parts]
-    # A part that is smaller than a pixel of the square cannot be pointed at.
-    pairs = [pair for pair in zip(parts, squares, strict=True) if pair[1].any()]
-    if not pairs:
+    parts = [largest_component(shown.target == each) for each in sorted(shown.classes)]
+    asked = shown_structures(segmenter, shown, parts)
+    if asked is None:
         return {}
-    device = next(segmenter.parameters()).device
-    truth = torch.from_numpy(np.stack([part for part, _ in pairs])).to(device)
-    square = torch.stack([each for _, each in pairs]).to(device)
-    features = embed(segmenter.network, [shown.image], shown.window, shown.spacing)
-    # All structures share the features of the one image.
-    features = chosen(features, torch.zeros(len(pairs), dtype=torch.long, device=device))
+    square, count = asked.square, len(asked.square)
+    device = square.device
 
     def dsc_in_rounds(prompts: PromptSet, rounds: int) -> list[list[float]]:
-        answers = islice(_answers(segmenter, features, square, prompts), rounds)
-        masks = [fit.logits_to_slice(logits)[:, 0] > 0 for logits in answers]
-        return [_dsc(mask, truth).tolist() for mask in masks]
+        answers = islice(_answers(segmenter, asked.features, square, prompts), rounds)
+        return [asked.dsc(logits)[:, 0].tolist() for logits in answers]
 
-    none = PromptSet.none(len(pairs), device)
-    noise = np.random.default_rng(seed).standard_normal((len(pairs), 4))
+    none = PromptSet.none(count, device)
+    noise = np.random.default_rng(seed).standard_normal((count, 4))
     boxes = jittered(boxes_around(square), _JITTER, torch.from_numpy(noise).float().to(device))
     points, _ = points_within(square, torch.zeros(square.shape, device=device))
-    click = none.with_points(points, torch.full((len(pairs),), POSITIVE, device=device))
+    click = none.with_points(points, torch.full((count,), POSITIVE, device=device))
     clicks = dsc_in_rounds(click, _CLICKS)
     return {
         "box": dsc_in_rounds(PromptSet(none.points, none.labels, boxes), 1)[0],
@@ -130,9 +120,3 @@ def _answers(
         found = functional.interpolate(logits, true.shape[-2:], mode="bilinear")[:, 0] > 0
         click = correcting_points(found, true, nowhere)
         prompts = prompts.with_mask(logits).with_points(*click)
-
-
-def _dsc(found: Tensor, true: Tensor) -> Tensor:
-    """DSC (B,) of masks (B, rows, columns); no true mask is empty."""
-    both = (found & true).sum((1, 2))
-    return 2 * both / (found.sum((1, 2)) + true.sum((1, 2)))

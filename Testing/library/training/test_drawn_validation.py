@@ -15,7 +15,7 @@ from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.prompts.prompt_set import POSITIVE, PromptSet
-from SAMFineTuneLib.training import drawn_validation
+from SAMFineTuneLib.training import shown_structures
 from SAMFineTuneLib.training.drawn_validation import measure_drawn
 from Testing.support.training_slices import a_slice
 
@@ -49,7 +49,7 @@ class TwoMasks(nn.Module):
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     state = FeatureState(torch.zeros(1, 1, 2, 2))
-    monkeypatch.setattr(drawn_validation, "embed", lambda *arguments: state)
+    monkeypatch.setattr(shown_structures, "embed", lambda *arguments: state)
     return Seen([])
 
 
