@@ -29,7 +29,8 @@ from SAMFineTuneLib.examples.listed_examples import Expected, ListSource, load_l
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.pretraining.labelled.objects import plain_object
 from SAMFineTuneLib.pretraining.starting_weights import StartingWeights
-from SAMFineTuneLib.prompts.region_prompts import PromptMode, region_prompts
+from SAMFineTuneLib.prompts.mode import DrawnMode
+from SAMFineTuneLib.prompts.region_prompts import region_prompts
 from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.training.mask_loss import mask_loss
 from SAMFineTuneLib.worker.json_text import write_json
@@ -78,14 +79,14 @@ def prompted_scores(weights: StartingWeights, data: Path, folder: Path, most: in
     )
     segmenter = PromptedSegmenter(weights.network(_SIZE)[0]).eval()
     shown = [each for each in examples.slices if each.is_labelled]
-    scores: dict[str, list[float]] = {mode: [] for mode in get_args(PromptMode)}
+    scores: dict[str, list[float]] = {mode: [] for mode in get_args(DrawnMode)}
     for number in range(most):
         random = RandomSource((0, number))
         found = plain_object(shown[number % len(shown)], _SIZE, weights.pixels, random)
         if not found.mask.any():
             continue
         features = segmenter.encode(found.image[None])
-        for mode in get_args(PromptMode):
+        for mode in get_args(DrawnMode):
             drawn = region_prompts(found.mask[None], RandomSource((1, number)), mode)
             logits, predictions = segmenter.decode(features, drawn.prompts)
             scores[mode].append(float(mask_loss(logits, predictions, drawn.masks)[1]))
@@ -143,7 +144,7 @@ def main() -> None:
             name: prompted_scores(each, chosen.data, folder, objects)
             for name, each in weights.items()
         }
-        modes = get_args(PromptMode)
+        modes = get_args(DrawnMode)
         print("\nWith prompts that are drawn from the true masks:\n")
         print(markdown(["DSC", *modes], [[name, *row] for name, row in prompted.items()]))
     if chosen.json:
