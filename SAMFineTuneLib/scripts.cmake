@@ -160,6 +160,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/prediction/uncertainty.py
   SAMFineTuneLib/prediction/volume_prediction.py
   SAMFineTuneLib/pretraining/__init__.py
+  SAMFineTuneLib/pretraining/finite_loss.py
   SAMFineTuneLib/pretraining/interruption.py
   SAMFineTuneLib/pretraining/labelled/__init__.py
   SAMFineTuneLib/pretraining/labelled/data_sets.py
@@ -266,6 +267,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/training_state.py
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py
+  SAMFineTuneLib/training/weight_decay.py
   SAMFineTuneLib/training/weight_interpolation.py
   SAMFineTuneLib/user_folders.py
   SAMFineTuneLib/volumes/__init__.py

@@ -11,10 +11,10 @@ from SAMFineTuneLib.cli.pretraining_options import (
     add_places,
     count,
     positive,
+    require_places,
 )
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import path_from_text
-from SAMFineTuneLib.jobs.folder import require_writable, require_writable_file
 
 _DESCRIPTION = """\
 Train image encoder and mask decoder on several labelled data sets, as the study's SupSAM was: one
@@ -94,12 +94,9 @@ def _run(chosen: argparse.Namespace) -> int:
         )
     from SAMFineTuneLib.pretraining.labelled.plan import LabelledChoices
     from SAMFineTuneLib.pretraining.labelled.run import run_labelled
-    from SAMFineTuneLib.pretraining.saved import STATE_FILE
     from SAMFineTuneLib.pretraining.starting_weights import StartingWeights
 
-    # Checked now, and not only after days of training.
-    require_writable(chosen.folder / STATE_FILE)
-    require_writable_file(chosen.output)
+    require_places(chosen)
     found = run_labelled(
         LabelledChoices(
             lists=tuple(chosen.lists),

@@ -11,9 +11,9 @@ from SAMFineTuneLib.cli.pretraining_options import (
     add_places,
     count,
     positive,
+    require_places,
 )
 from SAMFineTuneLib.files import path_from_text
-from SAMFineTuneLib.jobs.folder import require_writable, require_writable_file
 
 _DESCRIPTION = """\
 Train the image encoder on unlabelled images (He et al. 2022, masked autoencoders): 75 % of each
@@ -83,12 +83,9 @@ def add_to(kinds: Commands) -> None:
 def _run(chosen: argparse.Namespace) -> int:
     from SAMFineTuneLib.pretraining.masked.plan import MaskedChoices
     from SAMFineTuneLib.pretraining.masked.run import run_masked
-    from SAMFineTuneLib.pretraining.saved import STATE_FILE
     from SAMFineTuneLib.pretraining.starting_weights import StartingWeights
 
-    # Checked now, and not only after days of training.
-    require_writable(chosen.folder / STATE_FILE)
-    require_writable_file(chosen.output)
+    require_places(chosen)
     found = run_masked(
         MaskedChoices(
             images=chosen.images,

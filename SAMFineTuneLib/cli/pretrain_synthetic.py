@@ -11,10 +11,10 @@ from SAMFineTuneLib.cli.pretraining_options import (
     checked_number,
     count,
     positive,
+    require_places,
     share,
 )
 from SAMFineTuneLib.files import path_from_text
-from SAMFineTuneLib.jobs.folder import require_writable, require_writable_file
 
 _DESCRIPTION = """\
 Train the starter network from random weights, on synthetic images alone: to find structures from
@@ -77,13 +77,10 @@ def add_to(kinds: Commands) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from SAMFineTuneLib.pretraining.saved import STATE_FILE
     from SAMFineTuneLib.pretraining.synthetic.plan import PretrainingPlan
     from SAMFineTuneLib.pretraining.synthetic.run import run_pretraining
 
-    # Checked now, and not only after days of training.
-    require_writable(chosen.folder / STATE_FILE)
-    require_writable_file(chosen.output)
+    require_places(chosen)
     plan = PretrainingPlan(
         steps=chosen.steps,
         episodes=chosen.episodes,

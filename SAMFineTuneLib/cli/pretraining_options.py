@@ -10,6 +10,7 @@ from typing import Any
 
 from SAMFineTuneLib.cli.arguments import kind_and_file
 from SAMFineTuneLib.files import path_from_text
+from SAMFineTuneLib.jobs.folder import require_writable, require_writable_file
 from SAMFineTuneLib.jobs.schema import MOST_MINUTES
 from SAMFineTuneLib.networks.spec import BACKBONES
 from SAMFineTuneLib.weights.weights_kind import WEIGHTS_KINDS
@@ -78,6 +79,18 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder", type=path_from_text, required=True, help="where the state and the log are kept"
     )
+
+
+def require_places(chosen: argparse.Namespace) -> None:
+    """Checks that the state and the weights can be written, and not only after days of training.
+
+    Raises:
+        InputError: one of them cannot.
+    """
+    from SAMFineTuneLib.pretraining.saved import STATE_FILE
+
+    require_writable(chosen.folder / STATE_FILE)
+    require_writable_file(chosen.output)
 
 
 def add_computing(parser: argparse.ArgumentParser) -> None:

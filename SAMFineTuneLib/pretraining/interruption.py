@@ -36,6 +36,11 @@ class Interruption:
             signal.signal(number, handler)
         self._before.clear()
 
+    def check(self) -> None:
+        """Raises KeyboardInterrupt where a stop is asked for, for work that leaves no state."""
+        if self.asked:
+            raise KeyboardInterrupt
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         self.__exit__(None, None, None)

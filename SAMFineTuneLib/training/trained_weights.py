@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.training.eager_adamw import EagerAdamW
+from SAMFineTuneLib.training.weight_decay import decayed_groups
 
 _LARGEST_GRADIENT = 1.0
 
@@ -18,8 +19,7 @@ class TrainedWeights:
 
     Args:
         network: adapted, on its device.
-        weight_decay: of tensors with two or more dimensions; biases, parameters of normalisation
-            layers and other one-dimensional tensors have none.
+        weight_decay: of tensors with two or more dimensions; see `decayed_groups`.
         betas: of AdamW's two means.
     """
 
@@ -29,15 +29,8 @@ class TrainedWeights:
         self._trained = {
             name: each for name, each in network.named_parameters() if each.requires_grad
         }
-        decayed = [each for each in self._trained.values() if each.ndim > 1]
-        others = [each for each in self._trained.values() if each.ndim <= 1]
-        self._optimiser = EagerAdamW(
-            [
-                {"params": decayed, "weight_decay": weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            betas=betas,
-        )
+        groups = decayed_groups(self._trained.values(), weight_decay)
+        self._optimiser = EagerAdamW(groups, betas=betas)
 
     def descend(self, loss: Tensor, learning_rate: float, step: int) -> None:
         """One optimiser step.

@@ -49,18 +49,15 @@ def run_labelled(
     device = choose_device(device_name)
     processes = ProcessGroup(device)
     with alone_in(folder, processes), Interruption() as interruption:
-
-        def check() -> None:
-            if interruption.asked:
-                raise KeyboardInterrupt
-
         # The same numbers in every process.
         torch.manual_seed(choices.seed)
         side = choices.weights.side(choices.input_size)
         network, start = choices.weights.network(side)
         # Each process has prepared slices of its own, so that none waits for another.
         own = _SLICES if processes.is_first else f"{_SLICES}{processes.rank}"
-        data = load_data_sets(choices, folder / own, side, check, lambda done, total: None)
+        data = load_data_sets(
+            choices, folder / own, side, interruption.check, lambda done, total: None
+        )
         plan = settle(choices, side, len(data.learnt), processes.size)
         if processes.is_first:
             for each in data.remarks:

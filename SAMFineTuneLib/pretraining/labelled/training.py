@@ -6,7 +6,6 @@ shows one random object, with a box or a point for each of its regions.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.networks.network import SamNetwork
 from SAMFineTuneLib.networks.spec import PixelNormalisation
+from SAMFineTuneLib.pretraining.finite_loss import require_finite
 from SAMFineTuneLib.pretraining.labelled.data_sets import DataSets
 from SAMFineTuneLib.pretraining.labelled.objects import (
     ObjectOnSquare,
@@ -29,11 +28,11 @@ from SAMFineTuneLib.pretraining.labelled.objects import (
 )
 from SAMFineTuneLib.pretraining.labelled.plan import WEIGHT_DECAY, LabelledPlan
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
-from SAMFineTuneLib.pretraining.schedule import decayed_groups
 from SAMFineTuneLib.pretraining.weights_file import write_weights
 from SAMFineTuneLib.prompts.region_prompts import region_prompts
 from SAMFineTuneLib.random_source import RandomSource
 from SAMFineTuneLib.training.mask_loss import mask_loss, thinned
+from SAMFineTuneLib.training.weight_decay import decayed_groups
 
 # Decay of the running means that are reported.
 _RECENT = 0.95
@@ -231,12 +230,7 @@ class LabelledPretraining:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
             logits, predictions = self._segmenter.decode(self._segmenter.encode(images), prompts)
         loss, dsc = mask_loss(logits, predictions, thinned(meant, random))
-        if not math.isfinite(float(loss.detach())):
-            raise InputError(
-                f"the loss is not a number any more at step {self.step + 1}",
-                "Lower the learning rate",
-                code="diverged",
-            )
+        require_finite(float(loss.detach()), self.step)
         return loss, dsc
 
     def _positions(self) -> list[int]:

@@ -99,10 +99,6 @@ def _slices(
     interruption: Interruption,
     say: Callable[[str], None],
 ) -> PreparedSlices:
-    def check() -> None:
-        if interruption.asked:
-            raise KeyboardInterrupt
-
     def report(done: int, total: int) -> None:
         if done % _REPORTED_IMAGES == 0 and done:
             say(f"{done} of {total} images read")
@@ -110,8 +106,10 @@ def _slices(
     found = find_images(choices.images)
     place = folder / _SLICES
     if not processes.is_first:
-        return wait_for_slices(found, place, choices.skip_unreadable, check)
-    store, remarks = prepared_slices(found, place, choices.skip_unreadable, check, report)
+        return wait_for_slices(found, place, choices.skip_unreadable, interruption.check)
+    store, remarks = prepared_slices(
+        found, place, choices.skip_unreadable, interruption.check, report
+    )
     for each in remarks:
         say(each)
     say(f"{counted(len(store), 'slice')} of {counted(store.cases, 'image')}")

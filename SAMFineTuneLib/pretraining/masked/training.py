@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.pretraining.finite_loss import require_finite
 from SAMFineTuneLib.pretraining.masked.autoencoder import MaskedAutoencoder
 from SAMFineTuneLib.pretraining.masked.batches import BatchesAhead
 from SAMFineTuneLib.pretraining.masked.patches import (
@@ -29,8 +29,9 @@ from SAMFineTuneLib.pretraining.masked.plan import (
     MaskedPlan,
 )
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
-from SAMFineTuneLib.pretraining.schedule import decayed_groups, warm_up_cosine
+from SAMFineTuneLib.pretraining.schedule import warm_up_cosine
 from SAMFineTuneLib.pretraining.weights_file import write_weights
+from SAMFineTuneLib.training.weight_decay import decayed_groups
 
 # Decay of the running mean that is reported.
 _RECENT = 0.95
@@ -186,12 +187,7 @@ class MaskedPretraining:
             loss = self._loss(part)
             (loss / plan.accumulate).backward()
             total += float(loss.detach()) / plan.accumulate
-        if not math.isfinite(total):
-            raise InputError(
-                f"the loss is not a number any more at step {self.step + 1}",
-                "Lower the learning rate",
-                code="diverged",
-            )
+        require_finite(total, self.step)
         trained = [each for each in self.autoencoder.parameters() if each.requires_grad]
         self._processes.average_gradients(trained)
         self._optimiser.step()

@@ -48,10 +48,11 @@ from SAMFineTuneLib.pretraining.masked.reconstruction_picture import reconstruct
 from SAMFineTuneLib.pretraining.masked.training import MaskedPretraining
 from SAMFineTuneLib.pretraining.masked.visible_patches import VisiblePatchAutoencoder
 from SAMFineTuneLib.pretraining.processes import ProcessGroup
-from SAMFineTuneLib.pretraining.schedule import decayed_groups, warm_up_cosine
+from SAMFineTuneLib.pretraining.schedule import warm_up_cosine
 from SAMFineTuneLib.pretraining.starting_weights import StartingWeights
 from SAMFineTuneLib.slices.intensity import ChannelWindows, IntensityWindow
 from SAMFineTuneLib.slices.square import SquareFit
+from SAMFineTuneLib.training.weight_decay import decayed_groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
