@@ -5,6 +5,10 @@ PYTHON ?= python3
 # The release that the tests run with. Any build will do, with or without CUDA.
 TORCH ?= torch==2.13.0
 
+# Python's compiled files are kept, whatever the shell says: tests start some hundred processes, and each
+# would compile the program anew, a second and a half instead of half a one.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
@@ -64,3 +68,4 @@ benchmark: $(READY)
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find SAMFineTune SAMFineTuneLib Testing -name __pycache__ -prune -exec rm -r {} +

@@ -18,6 +18,7 @@ import pytest
 from Testing.host import boot, dialogs, errors, load_module
 from Testing.support import correction_workers, job_workers
 from Testing.support.repository import MODULE
+from Testing.support.time_limits import PATIENCE_S
 
 HARDWARE = {
     "processors": 2,
@@ -140,9 +141,9 @@ def layout_manager(slicer_app: Any) -> Any:
 
 @pytest.fixture
 def process_events(slicer_app: Any) -> Callable[..., None]:
-    """Lets Qt work until a condition holds: `process_events(lambda: job.isFinished, 60)`."""
+    """Lets Qt work until a condition holds: `process_events(lambda: job.isFinished)`."""
 
-    def process(until: Callable[[], Any] = lambda: True, timeout_s: float = 10.0) -> None:
+    def process(until: Callable[[], Any] = lambda: True, timeout_s: float = PATIENCE_S) -> None:
         end = time.monotonic() + timeout_s
         slicer_app.app.processEvents()
         while not until():

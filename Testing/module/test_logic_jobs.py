@@ -6,7 +6,6 @@ A pretended worker does those jobs whose work is of no account, and real ones th
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +14,12 @@ import psutil
 import pytest
 
 from Testing.support import job_workers
+from Testing.support.time_limits import PATIENCE_S, within
 
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
 # Far more than a test waits for.
 ENDLESS = 100_000
-# A worker loads the network's packages before its first step; beside another one on a slow machine
-# that takes half a minute.
-START_S = 60
 # What a network has learnt before is of no account here, nor whether its weights can be had.
 UNTAUGHT = {"weights": "random"}
 
@@ -91,7 +88,7 @@ def test_cancel_while_the_inputs_are_written(logic, phantom):
 def test_finish_now_keeps_the_best(pretended_worker, logic, phantom, process_events):
     job = endless(logic, phantom, name="early")
     assert not job.canFinishNow
-    process_events(passes(job, 5), START_S)
+    process_events(passes(job, 5))
     assert job.canFinishNow
     job.finishNow()
     model = job.wait()
@@ -128,13 +125,13 @@ def test_a_fine_tune_outlives_the_scene_and_keeps_nothing_of_it(
         return endless(logic, nodes, name="outlived")
 
     job = begin()
-    process_events(passes(job, 2), START_S)
+    process_events(passes(job, 2))
     slicer.mrmlScene.Clear(0)
     process_events()
     gc.collect()
     assert freed == {"Phantom", "Labels"} and job.state == "running"
     step = job.step
-    process_events(passes(job, step), START_S)
+    process_events(passes(job, step))
     job.finishNow()
     assert job.wait().name == "outlived" and job_folders() == []
     logic.deleteModel(job.result)
@@ -151,11 +148,11 @@ def test_closing_the_scene_stops_what_needs_it(model, logic, phantom, process_ev
 
     volume, _truth = makeVolume()
     job = logic.apply(model, volume, blocking=False)
-    process_events(lambda: job.state == "running", 10)
+    process_events(lambda: job.state == "running")
     processes = family(job.processID)
     slicer.mrmlScene.Clear(0)
-    process_events(lambda: job.isFinished, 5)
-    assert job.state == "cancelled" and not psutil.wait_procs(processes, timeout=1)[1]
+    process_events(lambda: job.isFinished)
+    assert job.state == "cancelled" and not psutil.wait_procs(processes, timeout=PATIENCE_S)[1]
     assert job_folders() == [] and slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
 
 
@@ -181,22 +178,21 @@ def test_closing_slicer_stops_a_fine_tune_that_can_be_resumed(
     import slicer
 
     job = endless(logic, phantom, name="later")
-    process_events(passes(job, 2), START_S)
+    process_events(passes(job, 2))
     processes = family(job.processID)
-    started = time.monotonic()
-    slicer.app.aboutToQuit.emit()
-    assert time.monotonic() - started < 3
-    assert not psutil.wait_procs(processes, timeout=1)[1]
+    with within(3, "closing Slicer"):
+        slicer.app.aboutToQuit.emit()
+    assert not psutil.wait_procs(processes, timeout=PATIENCE_S)[1]
     assert job.state == "cancelled" and job.resumable
     [interrupted] = logic.interruptedFineTunes()
     assert interrupted.folder == job.folder and interrupted.output.stem == "later"
     resumed = logic.resume(interrupted)
     # One that is resumed needs nothing of the scene, from its start on.
     slicer.mrmlScene.Clear(0)
-    process_events(passes(resumed, 0), START_S)
+    process_events(passes(resumed, 0))
     assert resumed.step >= job.step
     resumed.cancel()
-    process_events(lambda: resumed.isFinished, 5)
+    process_events(lambda: resumed.isFinished)
     assert logic.interruptedFineTunes() == [] and job_folders() == []
 
 
@@ -205,16 +201,16 @@ def test_closing_slicer_leaves_nothing_of_other_jobs(model, logic, phantom, proc
     logic.cleanup()
     assert job.state == "cancelled" and job_folders() == []
     job = endless(logic, phantom)
-    process_events(passes(job, 2), START_S)
+    process_events(passes(job, 2))
     # The user has asked for its end.
     job.cancel()
     logic.cleanup()
     assert job.isFinished and job_folders() == []
     job = logic.apply(model, phantom[0], blocking=False)
-    process_events(lambda: job.state == "running", 10)
+    process_events(lambda: job.state == "running")
     processes = family(job.processID)
     logic.cleanup()
-    assert job.state == "cancelled" and not psutil.wait_procs(processes, timeout=1)[1]
+    assert job.state == "cancelled" and not psutil.wait_procs(processes, timeout=PATIENCE_S)[1]
     assert job_folders() == []
 
 
@@ -223,10 +219,10 @@ def test_a_worker_killed_in_the_middle_is_resumed(pretended_worker, logic, phant
     from SAMFineTuneLib.jobs.folder import JobFolder
 
     job = endless(logic, phantom, name="resumed")
-    process_events(JobFolder(job.folder).has_checkpoint, 60)
+    process_events(JobFolder(job.folder).has_checkpoint)
     reached = job.step
     psutil.Process(job.processID).kill()
-    process_events(lambda: job.isFinished, 10)
+    process_events(lambda: job.isFinished)
     assert job.state == "failed" and job.resumable and "ended without a result" in job.errorMessage
     [interrupted] = logic.interruptedFineTunes()
     assert interrupted.labels == ["ellipsoid"] and interrupted.step >= reached
@@ -234,7 +230,7 @@ def test_a_worker_killed_in_the_middle_is_resumed(pretended_worker, logic, phant
     interrupted.output.parent.mkdir(parents=True, exist_ok=True)
     interrupted.output.write_bytes(b"another model")
     resumed = logic.resume(interrupted)
-    process_events(passes(resumed, 0), START_S)
+    process_events(passes(resumed, 0))
     assert resumed.step > reached * 0.8
     resumed.finishNow()
     model = resumed.wait()
@@ -248,9 +244,9 @@ def test_a_worker_that_dies_before_its_first_checkpoint(
     pretended_worker, logic, phantom, process_events
 ):
     job = endless(logic, phantom)
-    process_events(passes(job, 2), START_S)
+    process_events(passes(job, 2))
     psutil.Process(job.processID).kill()
-    process_events(lambda: job.isFinished, 10)
+    process_events(lambda: job.isFinished)
     assert job.state == "failed" and not job.resumable
     assert logic.interruptedFineTunes() == [] and job_folders() == []
 
@@ -338,9 +334,9 @@ def test_a_volume_removed_while_it_is_segmented(model, logic, phantom, process_e
 
     volume = phantom[0]
     job = logic.apply(model, volume, blocking=False)
-    process_events(lambda: job.state == "running", 10)
+    process_events(lambda: job.state == "running")
     slicer.mrmlScene.RemoveNode(volume)
-    process_events(lambda: job.isFinished, START_S)
+    process_events(lambda: job.isFinished)
     assert job.state == "failed" and "Phantom was removed from the scene" in job.errorMessage
     assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 1
 
@@ -437,7 +433,7 @@ def test_an_import_that_ends_early_leaves_nothing_behind(model, logic, phantom, 
         job.addListener(
             lambda job, event, disturb=disturb: disturb(job) if job.state == "importing" else None
         )
-        process_events(lambda job=job: job.isFinished, START_S)
+        process_events(lambda job=job: job.isFinished)
         assert job.state == state
         assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == [labels]
         assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == [volume]
@@ -459,7 +455,7 @@ def test_a_result_that_is_in_the_scene_stays_while_files_are_deleted(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JobFolder, "remove_in_parts", ended_meanwhile)
-        process_events(lambda: job.isFinished, START_S)
+        process_events(lambda: job.isFinished)
     (result,) = job.result
     assert job.state == "done" and result.GetSegmentation().GetNumberOfSegments() == 1
     assert not job.folder.exists()

@@ -434,7 +434,7 @@ def test_a_worker_that_dies_is_told_in_the_section(section, monkeypatch, process
     section.ui.startButton.click()
     wait_until_idle(section.correction, process_events)
     click(section, 20, 30)
-    process_events(lambda: not section.correction.session.isOpen, 20)
+    process_events(lambda: not section.correction.session.isOpen)
     assert "RuntimeError: pretended" in section.ui.errorLabel.text
     process_events(lambda: section.ui.startButton.enabled)
     pretend(monkeypatch)

@@ -172,7 +172,7 @@ def test_painting_is_seen_once_the_hand_rests(section, example, labels, ct, proc
     liver = labels.GetSegmentation().GetSegmentIdBySegmentName("liver")
     more = painted((*LIVER, 16), (4, 14), (4, 14)).astype(np.uint8)
     slicer.util.updateSegmentBinaryLabelmapFromArray(more, labels, liver, ct)
-    process_events(lambda: cells(section)[0][3] == "4", 3)
+    process_events(lambda: cells(section)[0][3] == "4")
     assert ">16</a>" in section.ui.labelledLabel.text
 
 

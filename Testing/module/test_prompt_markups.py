@@ -13,6 +13,7 @@ from Testing.support.scene_builders import (
     box,
     placement,
 )
+from Testing.support.time_limits import require_faster
 
 SHAPE = (9, 60, 60)
 
@@ -514,7 +515,7 @@ def test_a_new_mask_costs_slicer_little(correction, markups, settle, process_eve
             time.sleep(0.002)
     preview.remove()
     window.show()
-    assert np.median(seconds) < 0.05
+    require_faster(float(np.median(seconds)), 0.05, "what Slicer adds to a new mask")
 
 
 def test_views_are_drawn_anew_for_another_mask_only(correction, settle):

@@ -15,19 +15,17 @@ import psutil
 import pytest
 
 from Testing.support import correction_workers, job_workers
-from Testing.support.heartbeat import Heartbeat, require_no_hold_up
+from Testing.support.heartbeat import LONGEST_HOLD_UP, Heartbeat
 from Testing.support.own_process import run_script
 from Testing.support.processor_speed import slowness
 from Testing.support.scene_builders import add_segmentation, add_volume, box, placement
+from Testing.support.time_limits import PATIENCE_S, require_faster, within
 
 pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("module", "scene")]
 
 # 100 MB of int16: a CT of the trunk at 1.5 mm.
 SHAPE = (200, 512, 512)
 LABELLED = (40, 80, 100, 120, 160)
-# A worker loads the network's packages before its first step; on a slow machine that takes half a
-# minute.
-START_S = 60
 
 OPEN_THE_PANEL = """
 import sys, time
@@ -74,20 +72,13 @@ def trunk() -> tuple[Any, dict[str, np.ndarray]]:
 
 def test_the_panel_opens_within_a_second_without_torch() -> None:
     """Then it fills itself without holding Slicer up; one import is the longest wait."""
-    measured = []
-    for _attempt in range(3):
-        printed = run_script(OPEN_THE_PANEL)
-        *times, errors, loaded = printed.strip().splitlines()[-1].split(" ")
-        assert [errors, loaded] == ["[]", "[]"]
-        processor = slowness()
-        took, filled, longest = (float(each) / processor for each in times)
-        measured.append(f"{took:.2f} s to open, {filled:.2f} s to fill, held up {longest:.2f} s")
-        print(measured[-1])
-        if took < 1.0 and filled < 2.0 and longest < 0.25:
-            return
-        # Another program may have had the processors.
-        time.sleep(2)
-    pytest.fail(f"the panel took {measured}")
+    printed = run_script(OPEN_THE_PANEL)
+    *times, errors, loaded = printed.strip().splitlines()[-1].split(" ")
+    assert [errors, loaded] == ["[]", "[]"]
+    took, filled, longest = (float(each) / slowness() for each in times)
+    require_faster(took, 1.0, "opening the panel")
+    require_faster(filled, 2.0, "filling the panel")
+    require_faster(longest, 0.25, "the longest hold-up meanwhile")
 
 
 def test_a_real_fine_tune_answers_soon_and_is_gone_soon(
@@ -105,42 +96,37 @@ def test_a_real_fine_tune_answers_soon_and_is_gone_soon(
     labels = labelSlices(volume, truth)
     fine_tune = panel.panel.fineTune.ui
 
-    def measure() -> dict[str, float]:
-        panel.exit()
-        fine_tune.chartButton.checked = False
-        process_events()
-        beat = Heartbeat()
-        started = time.monotonic()
-        # So few steps that a validation, which brings a picture, comes after each of the first.
-        job = logic.fineTune(
-            volume, labels, steps=60, inputSize=256, weights="random", blocking=False
-        )
-        process_events(lambda: job.step > 0, START_S)
-        first, starting = time.monotonic() - started, beat.longest
-        # A view that is shown for the first time takes longer, whatever is in it.
-        panel.enter()
-        fine_tune.chartButton.click()
-        process_events(lambda: fine_tune.previewLabel.visible and len(job.losses) > 3, START_S)
-        beat.forget()
-        step = job.step
-        process_events(lambda: job.step > step + 5, START_S)
-        assert job.etaSeconds > 0 and job.losses and job.state == "running"
-        assert fine_tune.progressBar.visible and fine_tune.statusLabel.text.startswith("Step")
+    panel.exit()
+    process_events()
+    beat = Heartbeat()
+    started = time.monotonic()
+    # So few steps that a validation, which brings a picture, comes after each of the first.
+    job = logic.fineTune(volume, labels, steps=60, inputSize=256, weights="random", blocking=False)
+    process_events(lambda: job.step > 0)
+    first, starting = time.monotonic() - started, beat.longest
+    # A view that is shown for the first time takes longer, whatever is in it.
+    panel.enter()
+    fine_tune.chartButton.click()
+    process_events(lambda: fine_tune.previewLabel.visible and len(job.losses) > 3)
+    beat.forget()
+    step = job.step
+    process_events(lambda: job.step > step + 5)
+    assert job.etaSeconds > 0 and job.losses and job.state == "running"
+    assert fine_tune.progressBar.visible and fine_tune.statusLabel.text.startswith("Step")
 
-        worker = psutil.Process(job.processID)
-        processes = [worker, *worker.children(recursive=True)]
-        started = time.monotonic()
+    worker = psutil.Process(job.processID)
+    processes = [worker, *worker.children(recursive=True)]
+    with within(3, "cancelling"):
         job.cancel()
-        process_events(lambda: job.isFinished, 5)
-        _gone, left = psutil.wait_procs(processes, timeout=max(0, 3 - (time.monotonic() - started)))
-        ending, held_up = time.monotonic() - started, beat.stop()
-        print(f"first progress after {first:.1f} s")
-        assert not left and ending < 3 and job.state == "cancelled" and not job.resumable
-        assert list(jobs_folder().iterdir()) == [] and logic.models() == []
-        assert first < 10 * slowness()
-        return {"start": starting, "later": held_up}
-
-    require_no_hold_up(measure)
+        process_events(lambda: job.isFinished)
+        psutil.wait_procs(processes, timeout=PATIENCE_S)
+    later = beat.stop()
+    assert not any(each.is_running() for each in processes)
+    assert job.state == "cancelled" and not job.resumable
+    assert list(jobs_folder().iterdir()) == [] and logic.models() == []
+    require_faster(first / slowness(), 10, "the first progress")
+    require_faster(starting, LONGEST_HOLD_UP, "the longest hold-up at the start")
+    require_faster(later, LONGEST_HOLD_UP, "the longest hold-up later")
 
 
 def test_jobs_with_a_large_volume(
@@ -157,22 +143,18 @@ def test_jobs_with_a_large_volume(
     logic.exampleSlices(logic.getParameterNode().examples[0])
     list(importingLibraryParts())
 
-    def measure() -> dict[str, float]:
-        beat = Heartbeat()
-        job = logic.fineTune(
-            volume, labels, steps=10, inputSize=256, weights="random", blocking=False
-        )
-        process_events(lambda: job.isFinished, 120)
-        fine_tune = beat.stop()
-        assert job.state == "done", job.errorMessage
-        beat = Heartbeat()
-        job = logic.apply(job.result, volume, uncertainty=True, blocking=False)
-        process_events(lambda: job.isFinished, 120)
-        apply = beat.stop()
-        assert job.state == "done", job.errorMessage
-        return {"fine-tune": fine_tune, "apply": apply}
-
-    require_no_hold_up(measure)
+    beat = Heartbeat()
+    job = logic.fineTune(volume, labels, steps=10, inputSize=256, weights="random", blocking=False)
+    process_events(lambda: job.isFinished)
+    fine_tune = beat.stop()
+    assert job.state == "done", job.errorMessage
+    beat = Heartbeat()
+    job = logic.apply(job.result, volume, uncertainty=True, blocking=False)
+    process_events(lambda: job.isFinished)
+    apply = beat.stop()
+    assert job.state == "done", job.errorMessage
+    require_faster(fine_tune, LONGEST_HOLD_UP, "the longest hold-up while it is learnt from")
+    require_faster(apply, LONGEST_HOLD_UP, "the longest hold-up while it is segmented")
 
 
 def test_a_correction_reads_a_large_volume(
@@ -196,7 +178,8 @@ def test_a_correction_reads_a_large_volume(
         correction.addPoint(ras(correction, 200, 300, number))
         correction_workers.wait_until_idle(correction, process_events)
     correction.accept()
-    assert beat.stop() < 0.25 and correction.session.accepted == {61}
+    require_faster(beat.stop(), 0.25, "the longest hold-up")
+    assert correction.session.accepted == {61}
     correction.endForClosing()
     assert correction_workers.session_folders() == []
 
@@ -219,5 +202,4 @@ def test_a_slice_of_a_large_segmentation_is_written_at_once() -> None:
         edit = write(volume, segmentation, mask, place)
         seconds.append(time.perf_counter() - started)
         assert edit.changedVoxels > 100_000
-    print(f"median {np.median(seconds) * 1e3:.0f} ms, longest {max(seconds) * 1e3:.0f} ms")
-    assert np.median(seconds) < 0.06
+    require_faster(float(np.median(seconds)), 0.06, "writing a slice")

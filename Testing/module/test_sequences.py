@@ -333,7 +333,7 @@ def test_a_cancelled_apply_leaves_nothing(logic, heart, model, process_events, m
         return make(sequence, frame)
 
     monkeypatch.setattr(sequence_import, "_emptyItem", cancelled_at_the_third)
-    process_events(lambda: job.isFinished, 60)
+    process_events(lambda: job.isFinished)
     assert job.state == "cancelled" and made == list(TIMES[:3])
     after = node_ids()
     assert after == before and browser.GetNumberOfSynchronizedSequenceNodes(True) == 1
@@ -346,7 +346,7 @@ def test_what_is_removed_meanwhile_is_said(logic, heart, model, process_events, 
 
     volume, browser = heart
     job = logic.apply(model, volume, frames="all", blocking=False)
-    process_events(lambda: job.state == "running", 60)
+    process_events(lambda: job.state == "running")
     sequence = browser.GetMasterSequenceNode()
     if what == "frame":
         sequence.RemoveDataNodeAtValue(TIMES[1])
@@ -430,7 +430,7 @@ def test_the_panel_shows_frames_and_offers_all(panel, heart, labels, model, proc
     apply.allFramesCheckBox.click()
     process_events(lambda: apply.applyButton.enabled and not apply.segmentationSelector.enabled)
     apply.applyButton.click()
-    process_events(lambda: panel.logic.job.isFinished, 60)
+    process_events(lambda: panel.logic.job.isFinished)
     assert apply.statusLabel.text == "Done: Heart heart."
     process_events(lambda: apply.undoButton.enabled)
     browser.SetSelectedItemNumber(2)

@@ -63,7 +63,7 @@ def desktop(module, scene, process_events):
     job = desktop.panel._logic.job
     if job is not None and not job.isFinished:
         job.cancel()
-        process_events(lambda: job.isFinished, 5)
+        process_events(lambda: job.isFinished)
 
 
 def truth() -> np.ndarray:
@@ -102,7 +102,7 @@ def test_from_the_sample_to_a_segmented_head(desktop):
     desktop.picture("examples", panel.examples)
 
     # The model.
-    desktop.wait(lambda: panel._logic.hardware is not None, 30)
+    desktop.wait(lambda: panel._logic.hardware is not None)
     model.advancedGroupBox.collapsed = False
     model.stepsSpinBox.value = STEPS
     if not IS_WITH_PICTURES:
@@ -115,10 +115,10 @@ def test_from_the_sample_to_a_segmented_head(desktop):
     desktop.click(tune.startButton)
     job = panel._logic.job
     assert not tune.startButton.enabled and "at work" in tune.startButton.toolTip
-    desktop.wait(lambda: job.step > 0, 120)
+    desktop.wait(lambda: job.step > 0)
     worker = psutil.Process(job.processID)
     desktop.click(tune.cancelButton)
-    desktop.wait(lambda: job.isFinished, 5)
+    desktop.wait(lambda: job.isFinished)
     assert not worker.is_running() and "ancelled" in tune.statusLabel.text
 
     # Fine-tune to the end; everything is shown while it runs.

@@ -45,7 +45,7 @@ def run(process_events, tmp_path, monkeypatch):
         events, outcomes = [], []
         worker = worker_process.WorkerProcess(tmp_path, events.append, outcomes.append)
         worker.start()
-        process_events(lambda: outcomes, 20)
+        process_events(lambda: outcomes)
         return events, outcomes[0]
 
     return run

@@ -26,12 +26,11 @@ def session_folders() -> list:
     return list(found)
 
 
-def wait_until_idle(correction, process_events: Callable[..., None], timeout_s: float = 20) -> None:
+def wait_until_idle(correction, process_events: Callable[..., None]) -> None:
     """Wait until the session is ready and nothing is being looked for."""
     process_events(
         lambda: (
             not correction.session.isOpen
             or (correction.session.state == "ready" and not correction.isWorking)
-        ),
-        timeout_s,
+        )
     )

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-
-import pytest
 
 # Longer than this, a window feels frozen; in seconds.
 LONGEST_HOLD_UP = 0.1
-_ATTEMPTS = 3
 
 
 class Heartbeat:
@@ -35,22 +31,3 @@ class Heartbeat:
     def stop(self) -> float:
         self._timer.stop()
         return self.longest
-
-
-def require_no_hold_up(measure: Callable[[], Mapping[str, float]]) -> None:
-    """Fails where Slicer is held up too long in each of three attempts.
-
-    Another program may have had the processors or the disk in one of them; what holds Slicer up
-    itself does so every time.
-
-    Args:
-        measure: makes one attempt, and gives the longest hold-ups by what was done, in seconds.
-    """
-    attempts = []
-    for _attempt in range(_ATTEMPTS):
-        longest = measure()
-        attempts.append(", ".join(f"{what} {each * 1000:.0f} ms" for what, each in longest.items()))
-        print(f"longest hold-up: {attempts[-1]}")
-        if max(longest.values()) < LONGEST_HOLD_UP:
-            return
-    pytest.fail(f"Slicer was held up: {'; '.join(attempts)}")

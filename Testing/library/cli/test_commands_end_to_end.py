@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from SAMFineTuneLib.worker.events import Progress, parse_line
 from Testing.support.in_process import Ended, Shell, shell_of
 from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
+from Testing.support.time_limits import until
 
 # Steps that are over before a cancelled worker is ended by force.
 QUICK_STEPS = ("--batch", "1", "--scope", "decoder")
@@ -58,15 +57,6 @@ def ended(process: subprocess.Popen[str], timeout_s: float = 120) -> Ended:
 
 def run(*words: object, cache: Path) -> Ended:
     return ended(start(*words, cache=cache))
-
-
-def until(found: Callable[[], Any], seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("it did not happen")
 
 
 @pytest.fixture

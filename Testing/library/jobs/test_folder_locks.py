@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from SAMFineTuneLib.worker import lock_file
 from SAMFineTuneLib.worker.events import ErrorEvent, parse_line
 from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import head
+from Testing.support.time_limits import PATIENCE_S, until
 
 FAKE_WORKER = REPOSITORY / "Testing" / "support" / "fake_worker.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
@@ -270,14 +271,6 @@ def job(tmp_path: Path) -> Path:
     return folder
 
 
-def until(found: Callable[[], Any], seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-    return value
-
-
 def test_a_second_worker_leaves_the_first_ones_job_alone(
     job: Path, started: list[subprocess.Popen[str]]
 ) -> None:
@@ -287,7 +280,7 @@ def test_a_second_worker_leaves_the_first_ones_job_alone(
     until(lambda: folder.worker_at_work() == first.pid and folder.events_file.exists())
     second = WorkerProcess(job, command=fake("done", job))
     second.start()
-    outcome = second.wait(30)
+    outcome = second.wait(PATIENCE_S)
     assert outcome is not None and outcome.error is not None and outcome.exit_code == 2
     assert outcome.error.code == "job_running" and str(first.pid) in outcome.error.message
     events = [parse_line(line) for line in folder.events_file.read_text("utf-8").splitlines()]
@@ -295,10 +288,10 @@ def test_a_second_worker_leaves_the_first_ones_job_alone(
     # What is asked in the meantime is asked of the first one.
     psutil.Process(first.pid).suspend()
     folder.finish_file.touch()
-    assert start(started, fake("done", job)).wait(60) == 2
+    assert start(started, fake("done", job)).wait(PATIENCE_S) == 2
     assert folder.finish_file.exists()
     psutil.Process(first.pid).resume()
-    assert first.wait(60) == 0
+    assert first.wait(PATIENCE_S) == 0
     assert not folder.lock_file.exists() and not folder.finish_file.exists()
 
 
@@ -310,7 +303,7 @@ def test_the_lock_goes_however_a_job_ends(
     if behaviour == "long_step":
         until(lambda: JobFolder(job).worker_at_work() == process.pid)
         tell(process, "cancel")
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
     assert not JobFolder(job).lock_file.exists()
 
 
@@ -359,7 +352,7 @@ def test_a_second_worker_is_refused_until_the_first_has_gone(
     assert isinstance(failure, Failure)
     assert failure.code == "session_running" and failure.id is None and failure.remedy
     assert f"process {first.pid} is serving the session" in failure.message
-    assert refused.wait(30) == 2
+    assert refused.wait(PATIENCE_S) == 2
     assert (found == before).all()
     tell(first, LookAt(id=2, slice=3).model_dump_json())
     until_type(first, Answer)
@@ -369,7 +362,7 @@ def test_a_second_worker_is_refused_until_the_first_has_gone(
     tell(first, Close().model_dump_json())
     assert isinstance(until_type(second, Ready, Failure), Ready)
     tell(second, Close().model_dump_json())
-    assert second.wait(30) == 0 and not (session / SERVER_LOCK_FILE).exists()
+    assert second.wait(PATIENCE_S) == 0 and not (session / SERVER_LOCK_FILE).exists()
     assert JobFolder(session).worker_at_work() == os.getpid()
     JobFolder(session).unlock()
 

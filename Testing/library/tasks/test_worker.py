@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from SAMFineTuneLib.jobs.schema import EvaluateJob, FinetuneJob, make_job, write
 from SAMFineTuneLib.worker.events import ErrorEvent, Event, Log, Progress, Result, parse_line
 from Testing.support.in_process import run_here
 from Testing.support.repository import REPOSITORY
+from Testing.support.time_limits import PATIENCE_S, until, within
 
 FAKE_WORKER = REPOSITORY / "Testing" / "support" / "fake_worker.py"
 POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -67,7 +68,7 @@ class Client:
         self.worker = WorkerProcess(folder, self.events.append, **options)
         self.worker.start()
 
-    def wait(self, timeout_s: float = 30) -> Outcome:
+    def wait(self, timeout_s: float = PATIENCE_S) -> Outcome:
         outcome = self.worker.wait(timeout_s)
         if outcome is None:
             self.worker.end_now()
@@ -79,16 +80,6 @@ class Client:
 
     def until_progress(self) -> Progress:
         return until(lambda: next(iter(self.of_type(Progress)), None))
-
-
-def until(found: Callable[[], Any], seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = found()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError("it did not happen")
 
 
 def gone(pid: int) -> bool:
@@ -127,7 +118,7 @@ def test_a_done_job_tells_its_progress_and_result(job: Path) -> None:
 @POSIX_ONLY
 def test_foreign_prints_become_logs_and_break_no_line(job: Path) -> None:
     process = run_directly("noisy", job, subprocess.DEVNULL)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     told = [json.loads(line) for line in out.splitlines()]
     messages = [event["message"] for event in told if event["type"] == "log"]
@@ -152,7 +143,7 @@ def test_events_can_go_to_a_file(job: Path) -> None:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            timeout=30,
+            timeout=PATIENCE_S,
         )
         file.seek(0)
         told = [json.loads(line) for line in file]
@@ -190,7 +181,7 @@ def test_failures_have_one_line_and_a_code(
 def test_a_fault_s_exit_code_is_that_of_the_process(job: Path) -> None:
     for behaviour, exit_code in (("fault", 1), ("refuse", 2)):
         process = run_directly(behaviour, job, subprocess.DEVNULL)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == exit_code
         assert [json.loads(line)["type"] for line in out.splitlines()] == ["error"]
         assert len(err.splitlines()) == 1
@@ -216,10 +207,9 @@ def test_the_real_command_without_a_folder_makes_none(tmp_path: Path) -> None:
 def test_cancel_between_steps(job: Path) -> None:
     client = Client("loop", job)
     client.until_progress()
-    began = time.monotonic()
-    client.worker.cancel()
-    outcome = client.wait()
-    assert time.monotonic() - began < 3
+    with within(3, "cancelling"):
+        client.worker.cancel()
+        outcome = client.wait()
     assert outcome.exit_code == 3
     assert outcome.error is not None
     assert outcome.error.code == "cancelled"
@@ -231,14 +221,13 @@ def test_cancel_during_a_long_step_leaves_no_process(job: Path, way: str) -> Non
     process = run_directly("long_step", job, subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     child = json.loads(process.stdout.readline())["step"]
-    began = time.monotonic()
-    if way == "file":
-        (job / "cancel").touch()
-    else:
-        process.stdin.write("cancel\n")
-        process.stdin.flush()
-    out, _ = process.communicate(timeout=30)
-    assert time.monotonic() - began < 3
+    with within(3, "cancelling"):
+        if way == "file":
+            (job / "cancel").touch()
+        else:
+            process.stdin.write("cancel\n")
+            process.stdin.flush()
+        out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3
     assert json.loads(out.splitlines()[-1])["code"] == "cancelled"
     assert gone(child)
@@ -257,10 +246,9 @@ def test_a_worker_that_ignores_everything_is_ended_with_its_children(job: Path) 
     client = Client("", job, command=[sys.executable, "-c", deaf], grace_s=0.5)
     child = client.until_progress().step
     pid = client.worker.pid
-    began = time.monotonic()
-    client.worker.cancel()
-    assert client.wait().exit_code == 3
-    assert time.monotonic() - began < 3
+    with within(3, "ending a worker that ignores everything"):
+        client.worker.cancel()
+        assert client.wait().exit_code == 3
     assert gone(child)
     assert gone(pid)
     assert not (job / "cancel").exists()
@@ -290,7 +278,7 @@ def test_finish_early_keeps_the_result(job: Path, way: str) -> None:
         client.worker._transport.write("finish")
     else:
         client.worker.finish_early()
-    outcome = client.wait(10)
+    outcome = client.wait()
     assert outcome.exit_code == 0
     assert outcome.result is not None
     assert outcome.result["finished_early"] is True
@@ -304,7 +292,7 @@ def test_closed_standard_input_is_not_a_cancel(job: Path) -> None:
     time.sleep(0.5)
     assert process.poll() is None
     (job / "finish").touch()
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert json.loads(out.splitlines()[-1])["type"] == "result"
 
@@ -359,7 +347,7 @@ def test_a_worker_that_hangs_after_its_result_is_ended(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("SAMFineTuneLib.jobs.client.EXIT_GRACE_S", 0.5)
-    outcome = Client("hang_at_end", job).wait(15)
+    outcome = Client("hang_at_end", job).wait()
     assert (outcome.exit_code, outcome.result) == (0, {"done": True})
 
 
@@ -370,7 +358,7 @@ def test_a_fault_of_the_listener_is_raised_by_wait(job: Path) -> None:
     worker = WorkerProcess(job, listen, command=command("done", job))
     worker.start()
     with pytest.raises(LookupError, match="listener"):
-        worker.wait(30)
+        worker.wait(PATIENCE_S)
 
 
 def test_the_job_ends_when_its_client_has_vanished(job: Path) -> None:
@@ -398,7 +386,8 @@ def test_the_job_ends_when_its_client_has_vanished(job: Path) -> None:
     child = json.loads(events.read_text(encoding="utf-8").splitlines()[0])["step"]
     client.kill()
     client.communicate()
-    until(lambda: gone(worker) and gone(child), 6)
+    with within(6, "ending the job of a client that has gone"):
+        until(lambda: gone(worker) and gone(child))
 
 
 @POSIX_ONLY
@@ -408,7 +397,7 @@ def test_signals_cancel(job: Path, number: str) -> None:
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(getattr(signal, number))
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3
 
 

@@ -45,7 +45,7 @@ def test_a_second_death_closes_the_session_in_words(opened, nodes, process_event
     before = held(segmentation, "liver", volume)
     correction = opened("die_always")
     correction.addPoint(ras(correction, 25, 20, 4))
-    process_events(lambda: not correction.session.isOpen, 20)
+    process_events(lambda: not correction.session.isOpen)
     assert (
         "RuntimeError: pretended" in correction.status.problem
         and "closed" in correction.status.problem
@@ -90,7 +90,7 @@ def test_a_folder_that_is_removed_ends_the_session_at_the_next_death(opened, pro
     for folder in session_folders():
         shutil.rmtree(folder)
     correction.addPoint(ras(correction, 25, 20, 4))
-    process_events(lambda: not correction.session.isOpen, 20)
+    process_events(lambda: not correction.session.isOpen)
     assert "folder was removed" in correction.status.problem
 
 
