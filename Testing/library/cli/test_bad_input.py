@@ -506,7 +506,7 @@ def run(*words: object, cache: Path) -> Ended:
     environment = {
         **os.environ,
         "SAMFINETUNE_CACHE": str(cache),
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(REPOSITORY),
     }
     done = subprocess.run(

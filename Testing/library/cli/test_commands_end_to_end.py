@@ -34,7 +34,7 @@ def environment(cache: Path) -> dict[str, str]:
     return {
         **os.environ,
         "SAMFINETUNE_CACHE": str(cache),
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(REPOSITORY),
     }
 
