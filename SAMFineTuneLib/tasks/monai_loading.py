@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NOT_NEEDED = ("pandas", "sklearn", "matplotlib", "scipy.signal")
+_NOT_NEEDED = ("pandas", "sklearn", "matplotlib", "scipy.signal", "torch.utils.tensorboard")
 
 
 def load_monai() -> None:
