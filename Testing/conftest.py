@@ -67,10 +67,9 @@ def small_inputs() -> Iterator[None]:
     tests of what does not depend on the size.
     """
     from SAMFineTuneLib.networks.spec import BACKBONES
-    from SAMFineTuneLib.training import plan
 
     with pytest.MonkeyPatch.context() as patch:
         for name, spec in BACKBONES.items():
-            patch.setitem(BACKBONES, name, replace(spec, input_sizes=range(64, 1025, 16)))
-        patch.setattr(plan, "_SMALLEST_INPUT", 64)
+            smaller = replace(spec, input_sizes=range(64, 1025, 16), smallest_tuned_input=64)
+            patch.setitem(BACKBONES, name, smaller)
         yield

@@ -56,7 +56,12 @@ class Outcome:
 
 
 def run_in_this_process(path: Path, arguments: list[str], printed: Path) -> None:
-    """Runs one file's tests and ends the process; what is printed goes into a file."""
+    """Runs one file's tests and ends the process; what is printed goes into a file.
+
+    Temporary files go into that file's folder: a process of multiprocessing ends without deleting
+    its own.
+    """
+    tempfile.tempdir = os.environ["TMPDIR"] = str(printed.parent)
     with printed.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

@@ -27,7 +27,8 @@ class ClassMaskDecoder(TwoWayHead):
     """A mask decoder with one mask token and one output layer for each class.
 
     Its transformer and upscaling are those of Segment Anything's decoder. A linear map of the
-    embedding is added to the logits; it is zero until `begin_with` sets it.
+    embedding and of the place in the square is added to the logits; it is zero until `begin_with`
+    sets it.
 
     Args:
         decoder: the mask decoder whose parts are used, with its pretrained weights.
@@ -48,7 +49,7 @@ class ClassMaskDecoder(TwoWayHead):
         )
         self.iou_prediction_head = resized_output(decoder.iou_prediction_head, classes)
         tokens = self.mask_tokens.weight
-        self.linear_weight = nn.Parameter(torch.zeros_like(tokens))
+        self.linear_weight = nn.Parameter(torch.zeros_like(tokens).repeat(1, 2))
         self.linear_bias = nn.Parameter(torch.zeros_like(tokens[:, 0]))
 
     def forward(
@@ -80,20 +81,22 @@ class ClassMaskDecoder(TwoWayHead):
             dim=1,
         )
         logits = torch.einsum("bkc,bchw->bkhw", filters, upscaled)
-        linear = torch.einsum("kc,bchw->bkhw", self.linear_weight, features.x)
+        by_content, by_place = self.linear_weight.chunk(2, dim=1)
+        linear = torch.einsum("kc,bchw->bkhw", by_content, features.x)
+        linear = linear + torch.einsum("kc,bchw->bkhw", by_place, positions)
         linear = linear + self.linear_bias[:, None, None]
         logits = logits + functional.interpolate(linear, logits.shape[-2:], mode="bilinear")
         return logits, self.iou_prediction_head(tokens_out[:, 0])
 
     @torch.no_grad()
     def begin_with(self, weight: Tensor, bias: Tensor) -> None:
-        """Sets the linear map from the embedding to the logits.
+        """Sets the linear map from the embedding and the places to the logits.
 
         At first the masks of all classes are nearly the same, which a softmax over the classes
         ignores, so this map alone decides.
 
         Args:
-            weight: (classes, C).
+            weight: (classes, 2C), of the embedding's channels, then of the positional encoding's.
             bias: (classes,).
         """
         self.linear_weight.copy_(weight)

@@ -20,6 +20,11 @@ from SAMFineTuneLib.networks.staged_encoder import FeatureState
 CACHE_BYTES = 4 * 1024**3
 _FEWEST_VARIANTS = 4
 _MOST_VARIANTS = 32
+# Where time is limited, computing the features takes this share of it at most, as long as that
+# gives each slice so many variants: a network whose slice takes seconds would otherwise compute new
+# variants to the end, and make a step for every batch of them.
+_SHARE_OF_TIME = 0.4
+_VARIANTS_AT_ANY_PRICE = 8
 
 
 class CachedSample(NamedTuple):
@@ -140,7 +145,13 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(nearest).free
 
 
-def worthwhile_variants(example: CachedSample, slices: int, samples: int, free_bytes: int) -> int:
+def worthwhile_variants(
+    example: CachedSample,
+    slices: int,
+    samples: int,
+    free_bytes: int,
+    in_the_time: float = math.inf,
+) -> int:
     """How many variants of each slice to cache; 0 where a cache is not worthwhile.
 
     It is worthwhile if each variant is drawn more than once, and if enough variants fit on the
@@ -151,9 +162,11 @@ def worthwhile_variants(example: CachedSample, slices: int, samples: int, free_b
         slices: how many slices there are.
         samples: how many samples the fine-tune will draw in all.
         free_bytes: free space on the disk; at most half of it is taken.
+        in_the_time: how many samples can be computed in the time of the fine-tune.
     """
     tensors = (example.state.x, *example.state.skips)
     size = sum(2 * tensor.numel() for tensor in tensors) + 4 * example.target.numel()
     fitting = min(CACHE_BYTES, free_bytes // 2) // (size * slices)
-    variants = int(min(_MOST_VARIANTS, fitting, math.ceil(samples / slices / 2)))
+    soon = max(_VARIANTS_AT_ANY_PRICE, _SHARE_OF_TIME * in_the_time / slices)
+    variants = int(min(_MOST_VARIANTS, fitting, math.ceil(samples / slices / 2), soon))
     return variants if variants >= _FEWEST_VARIANTS else 0

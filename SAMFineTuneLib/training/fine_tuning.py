@@ -118,6 +118,7 @@ class FineTuning:
             cache_folder=folder / "features",
             normalisation=examples.normalisation,
             augment=_AUGMENTATIONS[plan.augmentation],
+            minutes=plan.minutes,
         )
 
     @property

@@ -21,8 +21,8 @@ _SCRATCH_RATE = 1e-3
 # decoder that knows prompts already, and a step, with several rounds of prompts, takes longer.
 _PROMPT_STEPS = 0.375
 
-# Sides of the square input in pixels: the smallest one, and the step between sizes.
-_SMALLEST_INPUT, _INPUT_STEP = 256, 64
+# Pixels between the sides of the square input that are chosen from.
+_INPUT_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -173,4 +173,4 @@ def _input_size(choices: FinetuneChoices, examples: TrainingSet, largest: int | 
     ceiling = min(largest or own, own)
     longest = max(max(each.shape) for each in examples.slices)
     fitting = -(-longest // _INPUT_STEP) * _INPUT_STEP
-    return min(max(_SMALLEST_INPUT, fitting), ceiling)
+    return min(max(spec.smallest_tuned_input, fitting), ceiling)

@@ -136,6 +136,7 @@ class PromptTuning:
             samples=plan.batch * (plan.steps or 10**6),
             cache_folder=folder / "prompt_features",
             normalisation=examples.normalisation,
+            minutes=plan.minutes,
         )
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +57,8 @@ class SliceSampler:
         cache_folder: where cached features go; None caches nothing.
         normalisation: of the intensities of all slices.
         augment: makes the augmentation, from the side of the square and the normalisation.
+        minutes: time limit of the fine-tune, None for none; where computing features takes much of
+            it, each slice has fewer variants.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class SliceSampler:
         cache_folder: Path | None,
         normalisation: IntensityNormalisation,
         augment: Callable[[int, IntensityNormalisation], SliceAugmentation] = usual_augmentation,
+        minutes: float | None = None,
     ) -> None:
         self._network = segmenter.network
         self._slices = slices
@@ -74,8 +79,12 @@ class SliceSampler:
         self._prefix = self._network.image_encoder.frozen_prefix() if cache_folder else 0
         self._cache: FeatureCache | None = None
         if self._prefix and cache_folder is not None:
+            began = time.monotonic()
             example = self._compute(0, self._draw_seed(0, 0))
-            variants = worthwhile_variants(example, len(slices), samples, free_bytes(cache_folder))
+            each_s = time.monotonic() - began
+            in_the_time = math.inf if minutes is None else 60 * minutes / each_s
+            free = free_bytes(cache_folder)
+            variants = worthwhile_variants(example, len(slices), samples, free, in_the_time)
             if variants:
                 self._cache = FeatureCache(cache_folder, example, len(slices), variants)
             else:

@@ -209,3 +209,7 @@ def test_the_cache_keeps_samples_apart(tmp_path: Path) -> None:
     assert worthwhile_variants(sample(0), slices=10, samples=10**6, free_bytes=2**40) == 32
     assert worthwhile_variants(sample(0), slices=10, samples=40, free_bytes=2**40) == 0
     assert worthwhile_variants(sample(0), slices=10, samples=10**6, free_bytes=10_000) == 0
+    # Two fifths of the time are twenty variants of each slice, and then two, which are too few.
+    plenty = {"slices": 10, "samples": 10**6, "free_bytes": 2**40}
+    assert worthwhile_variants(sample(0), **plenty, in_the_time=500) == 20
+    assert worthwhile_variants(sample(0), **plenty, in_the_time=50) == 8

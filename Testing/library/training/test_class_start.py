@@ -53,7 +53,7 @@ def test_a_network_finds_a_labelled_square_before_the_first_step() -> None:
     pixels = torch.from_numpy(image).float().expand(1, 3, 64, 64)
     with torch.no_grad():
         found = segmenter.eval()(pixels)[0].argmax(1)[0].numpy() == 1
-        network.mask_decoder.begin_with(torch.zeros(2, 256), torch.zeros(2))
+        network.mask_decoder.begin_with(torch.zeros(2, 512), torch.zeros(2))
         without = segmenter(pixels)[0].argmax(1)[0].numpy() == 1
     dsc, before = (
         2 * (each & (target == 1)).sum() / (each.sum() + 576) for each in (found, without)

@@ -248,3 +248,10 @@ def test_few_slices_of_several_volumes_are_learnt_in_fewer_steps_and_prompts_in_
 def test_the_input_shows_every_pixel_within_bounds(side: int, expected: int) -> None:
     examples = training_set([a_slice({1, 2}, side=side)])
     assert settle(choices_of(), examples, False).input_size == expected
+
+
+@pytest.mark.parametrize(("side", "expected"), [(35, 128), (129, 192), (300, 256)])
+def test_a_slow_network_has_small_inputs_for_small_slices(side: int, expected: int) -> None:
+    examples = training_set([a_slice({1, 2}, side=side)])
+    chosen = choices_of(backbone="lite_medsam")
+    assert settle(chosen, examples, True).input_size == expected
