@@ -127,7 +127,8 @@ def apply(
         volume: a volume, or its file or DICOM folder, or the files of all images of a case.
         batch: number of slices at a time; memory grows with it.
         largest_component: keep only the largest connected region of each label.
-        frame: which frame of a file with an axis of time, counted from 0; None if it has none.
+        frame: which frame of a file with an axis of time, counted from 0; None if it has none, and
+            for a volume, which is read as one frame.
 
     Returns:
         Labels on the grid of the volume, with their names and colours.
@@ -152,6 +153,12 @@ def evaluate(
 
 def _volume_of(volume: Volume | FilePath | Sequence[FilePath], frame: int | None) -> Volume:
     if isinstance(volume, Volume):
+        if frame is not None:
+            raise InputError(
+                f"frame {frame} is asked for of a volume, which has no axis of time",
+                "Give the file, or read that frame with read_volume(file, frame=number)",
+                code="no_frames",
+            )
         return volume
     if isinstance(volume, str | os.PathLike):
         return read_volume(volume, frame=frame)

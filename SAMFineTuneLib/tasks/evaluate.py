@@ -166,7 +166,21 @@ def _report(
     for remark in remarks:
         events.warning(remark)
     reference = replace(reference, names={**reference.names, **job.label_names})
-    return evaluate(prediction, reference, labels, job.slices, job.axis, job.tolerance_mm)
+    try:
+        return evaluate(prediction, reference, labels, job.slices, job.axis, job.tolerance_mm)
+    except InputError as error:
+        if error.code != "other_size":
+            raise
+        # It speaks of a mask and its image, and names no file.
+        raise InputError(
+            f"{predicted.name} has {_size(prediction)} voxels, and {true.name} {_size(reference)}",
+            error.remedy,
+            code="other_size",
+        ) from error
+
+
+def _size(labelmap: Labelmap) -> str:
+    return " x ".join(str(each) for each in labelmap.geometry.size)
 
 
 def _read_pair(

@@ -71,6 +71,8 @@ def test_a_film_frame_by_frame(tuned: tuple[Path, Path, Path, list[str]], tmp_pa
     back = sft.read_labelmap(tmp_path / "found.seq.nrrd", frame=2)
     assert (back.array == found[2].array).all() and back.names == found[2].names
     assert sft.read_time(tmp_path / "found.seq.nrrd").step == time.step
+    with pytest.raises(sft.InputError, match="frame 1 is asked for of a volume"):
+        sft.apply(model, sft.read_volume(path, frame=0), frame=1)
     with pytest.raises(sft.InputError, match="3 frames"):
         sft.apply(model, path)
     moved = replace(found[1], geometry=replace(found[1].geometry, origin=(1.0, 2.0, 3.0)))

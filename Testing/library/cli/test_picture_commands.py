@@ -135,3 +135,12 @@ def test_masks_that_do_not_fit(shell: Shell, tmp_path: Path) -> None:
         ended = learnt(shell, tmp_path, (picture, wrong))
         assert ended.code == 2 and len(ended.error_lines) == 1, ended.err
         assert all(word in ended.error_lines[0] for word in words), ended.err
+
+
+def test_masks_of_other_sizes_are_not_compared(shell: Shell, tmp_path: Path) -> None:
+    _, mask = pair(tmp_path, 3)
+    wider = tmp_path / "wider.png"
+    Image.fromarray(np.pad(MASKS[3], ((0, 0), (0, 8)))).save(wider)
+    ended = shell("evaluate", "--prediction", wider, "--reference", mask)
+    assert ended.code == 2 and len(ended.error_lines) == 1
+    assert "wider.png has 56 x 40 x 1 voxels, and mask3.png 48 x 40 x 1" in ended.err
