@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from SAMFineTuneLib.device import choose_device
+from SAMFineTuneLib.device import choose_device, ready_to_predict
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.evaluation.report import Report
 from SAMFineTuneLib.evaluation.report import evaluate as _measure
@@ -108,8 +108,7 @@ def load_model(
     segmenter, card = model_file.load_model(
         Path(path), lambda card: find_weights(card.backbone, weights)
     )
-    segmenter.to(choose_device(device))
-    return LoadedModel(segmenter, card)
+    return LoadedModel(ready_to_predict(segmenter, choose_device(device)), card)
 
 
 def apply(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
+from torch import nn
 
 from SAMFineTuneLib.errors import InputError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def choose_device(requested: str) -> torch.device:
@@ -38,6 +43,24 @@ def _absent(name: str, reason: str) -> InputError:
         "compute on the CPU, or have the device chosen automatically",
         code="device_absent",
     )
+
+
+def ready_to_predict(network: Network, device: torch.device) -> Network:
+    """Puts a network in eval mode and on a device, in the fastest order of memory there.
+
+    On a CPU, convolutions without gradients are faster where the channels of a pixel lie side by
+    side: the starter takes 0.8 of the time, TinyViTs take 0.9 (`Testing.benchmarks.memory_order`).
+    Their gradients are slower in that order, and so a fine-tune keeps the usual one.
+
+    Args:
+        network: changed in place.
+        device: to compute on.
+    """
+    network.eval().to(device)
+    if device.type == "cpu":
+        # torch's own types do not know this argument of modules.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from SAMFineTuneLib.device import autocast, choose_device
+from SAMFineTuneLib.device import autocast, choose_device, ready_to_predict
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.interactive.protocol import SessionSettings
@@ -92,8 +92,8 @@ def load_networks(settings: SessionSettings, longest_side: int) -> CorrectionNet
     automatic, card = load_model(settings.model, checkpoint)
     prompted, _, tuned = load_prompted(settings.model, checkpoint)
     return CorrectionNetworks(
-        prompted.eval().to(device),
-        automatic.eval().to(device),
+        ready_to_predict(prompted, device),
+        ready_to_predict(automatic, device),
         card,
         tuned,
         file_sha256(settings.model),
@@ -110,7 +110,7 @@ def _untuned(
         size = next((each for each in fitting if each >= longest_side), fitting[-1])
     network = build(settings.backbone, size)
     loaded = load_checkpoint(network, find_weights(settings.backbone, settings.checkpoint))
-    prompted = PromptedSegmenter(network).eval().to(device)
+    prompted = ready_to_predict(PromptedSegmenter(network), device)
     return CorrectionNetworks(prompted, None, None, False, loaded.sha256, device)
 
 

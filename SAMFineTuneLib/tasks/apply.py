@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from SAMFineTuneLib.device import choose_device
+from SAMFineTuneLib.device import choose_device, ready_to_predict
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.image_list import one_frame_each, read_image_list, unreadable_row
 from SAMFineTuneLib.image_endings import names_a_picture
@@ -84,7 +84,7 @@ def _run(job: ApplyJob, events: EventWriter, control: Control) -> dict[str, Any]
         job.model, lambda card: find_weights(card.backbone, job.checkpoint)
     )
     _require_labels_holdable(outputs, card)
-    segmenter.to(device)
+    ready_to_predict(segmenter, device)
     segmentation = VolumeSegmentation(job, segmenter, card, events.warning, events.log)
     results = []
     listed = job.image_list is not None
