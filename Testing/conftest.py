@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from SAMFineTuneLib.worker.processor_sharing import share_processors
+from Testing.support.time_limits import TRIED_AGAIN, has_limit
 
 # Tests compute in this process too, on machines that others use.
 share_processors(os.environ)
@@ -32,6 +33,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if any(path.resolve() == here or here in path.resolve().parents for path in asked):
         return None
     return True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A limit of time that is missed is tried again."""
+    for each in items:
+        if isinstance(each, pytest.Function) and has_limit(each.function):
+            each.add_marker(TRIED_AGAIN)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,6 +35,10 @@ _FINAL_PASS_FROM = 0.6
 # and their union, seeds 0 and 1).
 _FINAL_PASS_OF_FEW_FROM = 0.3
 VALIDATIONS = 20
+# Where time is limited, a validation is left out while those before took a larger share of the time
+# than this. A slow network of which a whole volume is held out would do little else: MobileSAM at
+# 512 pixels takes half a minute to predict one of 35 slices, and has three minutes in all.
+_VALIDATING_SHARE = 1 / 3
 _WORST = -1.0
 _AUGMENTATIONS = {"all": usual_augmentation, "four": augmentation_by_four}
 
@@ -109,6 +114,7 @@ class FineTuning:
         self._final_pass_from = _FINAL_PASS_FROM if self._chooses else _FINAL_PASS_OF_FEW_FROM
         if not split.joins_at_the_end:
             self._final_pass_from = 1.0
+        self._validating_s = 0.0
         self._pool = self._pool_of_phase()
         self._sampler = SliceSampler(
             segmenter,
@@ -202,7 +208,12 @@ class FineTuning:
             return False
         learning_steps = self._loop.schedule.expected_steps * self._final_pass_from
         every = max(1, round(learning_steps / VALIDATIONS))
-        return self._loop.schedule.step % every == 0
+        return self._loop.schedule.step % every == 0 and not self._validates_too_much()
+
+    def _validates_too_much(self) -> bool:
+        if self._plan.minutes is None:
+            return False
+        return self._validating_s > _VALIDATING_SHARE * self._loop.schedule.elapsed_s
 
     def _was_interrupted_in_validation(self) -> bool:
         history = self._state.history
@@ -220,7 +231,9 @@ class FineTuning:
 
     def _validate(self) -> None:
         assert self._validation is not None
+        began = time.monotonic()
         measured = self._validation.measure(self._check_cancelled)
+        self._validating_s += time.monotonic() - began
         mean = measured.mean
         step = self._loop.schedule.step
         self._state.history.append(

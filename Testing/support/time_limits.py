@@ -2,8 +2,8 @@
 
 Tests run on machines that other programs use too. A wait therefore has a long end, since it is over
 as soon as what it waits for has happened; and a limit that is missed once is tried again: pytest
-repeats a test that ended with `TooSlow`, twice at most (`--only-rerun` in pyproject.toml). What is
-slow itself is so every time; what another program held up is not.
+repeats a test that ended with `TooSlow`, twice at most. What is slow itself is so every time; what
+another program held up is not.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import pytest
+
 Found = TypeVar("Found")
 
 # The longest that a test waits for what should happen soon, in seconds.
 PATIENCE_S = 120.0
+
+# On a test that has a limit. pytest-rerunfailures takes 24 ms for each test that has this mark.
+TRIED_AGAIN = pytest.mark.flaky(reruns=2, reruns_delay=1, only_rerun="TooSlow")
 
 
 class TooSlow(AssertionError):
@@ -41,6 +46,11 @@ def require_faster(seconds: float, limit: float, what: str) -> None:
     print(f"{what}: {seconds:.3f} s, limit {limit:.3f} s")
     if seconds >= limit:
         raise TooSlow(f"{what} took {seconds:.3f} s, limit {limit:.3f} s")
+
+
+def has_limit(function: Callable[..., object]) -> bool:
+    """Whether a test limits a time, in its own lines."""
+    return not {"within", "require_faster"}.isdisjoint(function.__code__.co_names)
 
 
 @contextmanager

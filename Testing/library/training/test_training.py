@@ -20,7 +20,7 @@ from SAMFineTuneLib.examples.loading import load_examples
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.prediction.slice_prediction import class_probabilities
 from SAMFineTuneLib.slices.intensity import sample_voxels
-from SAMFineTuneLib.training import validation_split
+from SAMFineTuneLib.training import fine_tuning, schedule, validation_split
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
 from SAMFineTuneLib.training.held_out_distances import HeldOutDistances
 from SAMFineTuneLib.training.loop import Watch
@@ -115,6 +115,31 @@ def test_a_few_labelled_slices_are_learnt(examples: TrainingSet, tmp_path: Path)
     unseen = [3, 5, 7]
     for number, value in ((1, 5), (2, 52)):
         assert dsc(found[unseen] == number, labelmap.array[unseen] == value) > 0.8
+
+
+def test_validations_take_a_bounded_share_of_a_limited_time(
+    examples: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a held-out volume of a slow network, each took longer than all steps between them."""
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    for module in (fine_tuning, schedule):
+        monkeypatch.setattr(module, "time", clock)
+    measure = Validation.measure
+
+    def slowly(validation: Validation, check: Callable[[], None]) -> ValidationDsc:
+        now[0] += 5
+        return measure(validation, check)
+
+    def step() -> None:
+        now[0] += 0.25
+
+    monkeypatch.setattr(Validation, "measure", slowly)
+    free = Run(examples, tmp_path / "free", check=step, steps=40).to_end()
+    limited = Run(examples, tmp_path / "limited", check=step, steps=40, minutes=10.0).to_end()
+    assert len(free.history) >= 10 and limited.steps == 40
+    # One at first, one when the held-out slices join, and one after each ten seconds of steps.
+    assert 2 <= len(limited.history) <= 3
 
 
 @pytest.mark.parametrize("finishes", [False, True])
