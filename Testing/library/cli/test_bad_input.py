@@ -34,10 +34,10 @@ from Testing.support.in_process import Ended, Shell, run_here, shell_of
 from Testing.support.repository import REPOSITORY
 from Testing.support.synthetic_volumes import geometry_of, head, keep_slices, write_pair
 
-QUICK = ("--steps", 1, "--batch", 1, "--input-size", 256)
+QUICK = ("--steps", 1, "--batch", 1)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from Testing.support.in_process import Ended, Shell, shell_of
 from Testing.support.synthetic_volumes import head, keep_slices, write_pair
 from Testing.support.tuned_starter import write_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha", ".mhd")
 LONGEST = 255
@@ -44,7 +44,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 def tuned(shell: Shell, pair: tuple[Path, Path], output: Path) -> Ended:
     files = ("--volume", pair[0], "--segmentation", pair[1], "--output", output)
-    return shell("finetune", *files, "--steps", 1, "--batch", 1, "--input-size", 256)
+    return shell("finetune", *files, "--steps", 1, "--batch", 1)
 
 
 def refused(ended: Ended, *words: str) -> None:

@@ -15,9 +15,9 @@ from Testing.support.in_process import Ended, Shell, shell_of
 from Testing.support.synthetic_volumes import head
 from Testing.support.tuned_starter import write_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_inputs")
 
-QUICK = ("--steps", 2, "--batch", 1, "--input-size", 256)
+QUICK = ("--steps", 2, "--batch", 1)
 RED, BLUE = (255, 0, 0), (51, 102, 255)
 VOLUME, LABELMAP = head((8, 40, 48))
 PICTURES = np.clip(VOLUME.array / 4 + 20, 0, 255).astype(np.uint8)

@@ -293,6 +293,7 @@ def shell(monkeypatch: Any, capfd: Any, tmp_path: Path) -> Shell:
     return shell_of(monkeypatch, capfd, tmp_path / "cache")
 
 
+@pytest.mark.usefixtures("one_thread", "small_inputs")
 class TestCommands:
     @pytest.fixture
     def desk(self, tmp_path: Path) -> Path:
@@ -322,7 +323,6 @@ class TestCommands:
         told = shell(
             "finetune", "--volume", desk / "series", "--segmentation", desk / "few.dcm",
             "--output", desk / "tuned.safetensors", "--steps", 1, "--batch", 1,
-            "--input-size", 256,
         )  # fmt: skip
         assert told.code == 0, told.err
         assert [label["name"] for label in told.result["labels"]] == ["bright", "dark"]

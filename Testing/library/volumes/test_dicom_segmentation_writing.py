@@ -259,6 +259,7 @@ def desk(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("one_thread", "small_inputs")
 class TestCommands:
     """Fine-tune on a DICOM segmentation, apply into one, measure one, go on from what is drawn."""
 
@@ -266,7 +267,6 @@ class TestCommands:
         told = shell(
             "finetune", "--volume", desk / "series", "--segmentation", desk / "few.dcm",
             "--output", desk / "tuned.safetensors", "--steps", 1, "--batch", 1,
-            "--input-size", 256,
         )  # fmt: skip
         assert told.code == 0, told.err
         assert [label["name"] for label in told.result["labels"]] == ["bright", "dark"]

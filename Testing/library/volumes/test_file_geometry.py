@@ -482,7 +482,7 @@ def _as_labels(path: Path, folder: Path) -> Path:
     return folder / "labels.nrrd"
 
 
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread", "small_inputs")
 class TestCommands:
     @pytest.fixture
     def shell(self, monkeypatch: Any, capfd: Any, tmp_path: Path) -> Shell:
@@ -561,7 +561,7 @@ class TestCommands:
         tuned = shell(
             *("finetune", "--volume", tmp_path / "v.nii.gz"),
             *("--segmentation", tmp_path / "few.nii.gz", "--output", model),
-            *("--steps", 1, "--batch", 1, "--input-size", 256),
+            *("--steps", 1, "--batch", 1),
         )
         assert tuned.code == 0, tuned.err
         assert tuned.result["data"]["labelled_slices"] == 3

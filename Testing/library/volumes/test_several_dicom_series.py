@@ -118,6 +118,7 @@ class TestSeveralSeries:
 UNIT = Geometry((2, 2, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
 
 
+@pytest.mark.usefixtures("one_thread", "small_inputs")
 class TestSeriesInJobs:
     def test_a_number_or_a_uid_is_accepted(self):
         fields = {"volume": "a", "segmentation": "b"}
@@ -167,7 +168,7 @@ class TestSeriesInJobs:
         labels = labels_for(folder, 2, tmp_path / "2.nrrd", [2, 4, 5])
         model = tmp_path / "m.safetensors"
         learn = ["finetune", "--volume", str(folder), "--segmentation", str(labels)]
-        tiny = ["--steps", "1", "--batch", "1", "--input-size", "256", "--output", str(model)]
+        tiny = ["--steps", "1", "--batch", "1", "--output", str(model)]
         assert main([*learn, *tiny]) == 2
         assert main([*learn, *tiny, "--series", "2"]) == 0
         use = ["apply", "--model", str(model), "--output", str(tmp_path / "out")]

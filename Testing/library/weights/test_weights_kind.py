@@ -43,7 +43,7 @@ def test_the_card_says_so_and_the_model_is_loaded_so(
     volume, labels = write_pair(tmp_path, *head((4, 24, 24)), "head")
     weights, model = find_weights("starter", None), tmp_path / "m.safetensors"
     data = ("--volume", volume, "--segmentation", labels, "--output", model)
-    few = ("--steps", 1, "--batch", 1, "--validation", "none", "--input-size", 256)
+    few = ("--steps", 1, "--batch", 1, "--validation", "none")
     ended = shell("finetune", *data, *few, "--initial-weights", f"medsam:{weights}")
     assert ended.code == 0, ended.err
     card = read_card(model)
