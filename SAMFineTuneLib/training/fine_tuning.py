@@ -36,8 +36,8 @@ _FINAL_PASS_FROM = 0.6
 _FINAL_PASS_OF_FEW_FROM = 0.3
 VALIDATIONS = 20
 # Where time is limited, a validation is left out while those before took a larger share of the time
-# than this. A slow network of which a whole volume is held out would do little else: MobileSAM at
-# 512 pixels takes half a minute to predict one of 35 slices, and has three minutes in all.
+# than this. A slow network of which a whole volume is held out would do little else: LiteMedSAM at
+# 256 pixels takes more than a minute to predict one of 35 slices, and has three minutes in all.
 _VALIDATING_SHARE = 1 / 3
 _WORST = -1.0
 _AUGMENTATIONS = {"all": usual_augmentation, "four": augmentation_by_four}
