@@ -150,9 +150,12 @@ def test_closing_the_scene_stops_what_needs_it(model, logic, phantom, process_ev
     job = logic.apply(model, volume, blocking=False)
     process_events(lambda: job.state == "running")
     processes = family(job.processID)
-    slicer.mrmlScene.Clear(0)
-    process_events(lambda: job.isFinished)
-    assert job.state == "cancelled" and not psutil.wait_procs(processes, timeout=PATIENCE_S)[1]
+    with within(5, "cancelling"):
+        slicer.mrmlScene.Clear(0)
+        process_events(lambda: job.isFinished)
+    with within(1, "ending its processes"):
+        psutil.wait_procs(processes, timeout=PATIENCE_S)
+    assert job.state == "cancelled"
     assert job_folders() == [] and slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
 
 
@@ -182,7 +185,8 @@ def test_closing_slicer_stops_a_fine_tune_that_can_be_resumed(
     processes = family(job.processID)
     with within(3, "closing Slicer"):
         slicer.app.aboutToQuit.emit()
-    assert not psutil.wait_procs(processes, timeout=PATIENCE_S)[1]
+    with within(1, "ending its processes"):
+        psutil.wait_procs(processes, timeout=PATIENCE_S)
     assert job.state == "cancelled" and job.resumable
     [interrupted] = logic.interruptedFineTunes()
     assert interrupted.folder == job.folder and interrupted.output.stem == "later"
@@ -191,8 +195,9 @@ def test_closing_slicer_stops_a_fine_tune_that_can_be_resumed(
     slicer.mrmlScene.Clear(0)
     process_events(passes(resumed, 0))
     assert resumed.step >= job.step
-    resumed.cancel()
-    process_events(lambda: resumed.isFinished)
+    with within(5, "cancelling"):
+        resumed.cancel()
+        process_events(lambda: resumed.isFinished)
     assert logic.interruptedFineTunes() == [] and job_folders() == []
 
 
@@ -210,7 +215,9 @@ def test_closing_slicer_leaves_nothing_of_other_jobs(model, logic, phantom, proc
     process_events(lambda: job.state == "running")
     processes = family(job.processID)
     logic.cleanup()
-    assert job.state == "cancelled" and not psutil.wait_procs(processes, timeout=PATIENCE_S)[1]
+    with within(1, "ending its processes"):
+        psutil.wait_procs(processes, timeout=PATIENCE_S)
+    assert job.state == "cancelled"
     assert job_folders() == []
 
 
@@ -221,8 +228,9 @@ def test_a_worker_killed_in_the_middle_is_resumed(pretended_worker, logic, phant
     job = endless(logic, phantom, name="resumed")
     process_events(JobFolder(job.folder).has_checkpoint)
     reached = job.step
-    psutil.Process(job.processID).kill()
-    process_events(lambda: job.isFinished)
+    with within(10, "seeing that a worker was killed"):
+        psutil.Process(job.processID).kill()
+        process_events(lambda: job.isFinished)
     assert job.state == "failed" and job.resumable and "ended without a result" in job.errorMessage
     [interrupted] = logic.interruptedFineTunes()
     assert interrupted.labels == ["ellipsoid"] and interrupted.step >= reached
@@ -245,8 +253,9 @@ def test_a_worker_that_dies_before_its_first_checkpoint(
 ):
     job = endless(logic, phantom)
     process_events(passes(job, 2))
-    psutil.Process(job.processID).kill()
-    process_events(lambda: job.isFinished)
+    with within(10, "seeing that a worker was killed"):
+        psutil.Process(job.processID).kill()
+        process_events(lambda: job.isFinished)
     assert job.state == "failed" and not job.resumable
     assert logic.interruptedFineTunes() == [] and job_folders() == []
 

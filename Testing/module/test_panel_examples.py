@@ -10,6 +10,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
 from Testing.support.scene_builders import add_segmentation, add_volume, box, placement
+from Testing.support.time_limits import within
 
 SHAPE = (20, 24, 28)
 LIVER, SPLEEN = (4, 8, 12), (8,)
@@ -172,7 +173,8 @@ def test_painting_is_seen_once_the_hand_rests(section, example, labels, ct, proc
     liver = labels.GetSegmentation().GetSegmentIdBySegmentName("liver")
     more = painted((*LIVER, 16), (4, 14), (4, 14)).astype(np.uint8)
     slicer.util.updateSegmentBinaryLabelmapFromArray(more, labels, liver, ct)
-    process_events(lambda: cells(section)[0][3] == "4")
+    with within(3, "seeing what was painted"):
+        process_events(lambda: cells(section)[0][3] == "4")
     assert ">16</a>" in section.ui.labelledLabel.text
 
 

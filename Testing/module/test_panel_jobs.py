@@ -146,9 +146,11 @@ def test_a_killed_worker_is_told_and_resumed_from_the_panel(
     panel, endless, fine_tune, process_events
 ):
     kill_after_checkpoint(endless, process_events)
-    process_events(lambda: endless.isFinished)
+    with within(10, "seeing that a worker was killed"):
+        process_events(lambda: endless.isFinished)
     assert endless.state == "failed" and fine_tune.errorLabel.visible and dialogs.shown == []
-    process_events(lambda: fine_tune.resumeFrame.visible)
+    with within(5, "offering to go on"):
+        process_events(lambda: fine_tune.resumeFrame.visible)
     assert (
         "ellipsoid" in fine_tune.resumeLabel.text
         or "interrupted at step" in fine_tune.resumeLabel.text
@@ -158,8 +160,9 @@ def test_a_killed_worker_is_told_and_resumed_from_the_panel(
     assert again is not endless and not fine_tune.resumeFrame.visible
     process_events(lambda: again.step > 0)
     assert endless.errorMessage not in fine_tune.errorLabel.text
-    fine_tune.cancelButton.click()
-    process_events(lambda: again.isFinished)
+    with within(10, "cancelling"):
+        fine_tune.cancelButton.click()
+        process_events(lambda: again.isFinished)
 
 
 def test_an_interrupted_fine_tune_can_be_discarded(panel, endless, fine_tune, process_events):
@@ -205,8 +208,9 @@ def test_a_job_of_the_console_is_followed_too(
     )
     process_events(lambda: job.step > 0)
     assert fine_tune.statusLabel.text.startswith("Step") and not fine_tune.startButton.enabled
-    fine_tune.cancelButton.click()
-    process_events(lambda: job.isFinished)
+    with within(10, "cancelling"):
+        fine_tune.cancelButton.click()
+        process_events(lambda: job.isFinished)
 
 
 def test_a_fine_tune_goes_on_in_the_next_scene(panel, endless, fine_tune, scene, process_events):
@@ -280,8 +284,9 @@ def test_warnings_stay_in_view_after_the_end(panel, endless, fine_tune, process_
     # Those of the last job are gone with the next one.
     fine_tune.startButton.click()
     assert panel.logic.job is not endless and not fine_tune.errorLabel.visible
-    fine_tune.cancelButton.click()
-    process_events(lambda: panel.logic.job.isFinished)
+    with within(10, "cancelling"):
+        fine_tune.cancelButton.click()
+        process_events(lambda: panel.logic.job.isFinished)
     panel.logic.deleteModel(endless.result)
 
 

@@ -14,6 +14,8 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
 
+from Testing.support.time_limits import within
+
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
 # Pictures show what the preset gives. Otherwise fewer steps on smaller images are enough.
@@ -117,8 +119,9 @@ def test_from_the_sample_to_a_segmented_head(desktop):
     assert not tune.startButton.enabled and "at work" in tune.startButton.toolTip
     desktop.wait(lambda: job.step > 0)
     worker = psutil.Process(job.processID)
-    desktop.click(tune.cancelButton)
-    desktop.wait(lambda: job.isFinished)
+    with within(5, "cancelling"):
+        desktop.click(tune.cancelButton)
+        desktop.wait(lambda: job.isFinished)
     assert not worker.is_running() and "ancelled" in tune.statusLabel.text
 
     # Fine-tune to the end; everything is shown while it runs.

@@ -263,8 +263,9 @@ def test_a_child_that_outlives_a_cancelled_worker_is_ended(job: Path) -> None:
     )
     client = Client("", job, command=[sys.executable, "-c", behind_a_launcher], grace_s=1.0)
     child = client.until_progress().step
-    client.worker.cancel()
-    assert client.wait().exit_code == 3
+    with within(30, "ending a child that outlives its worker"):
+        client.worker.cancel()
+        assert client.wait().exit_code == 3
     assert gone(child)
 
 
@@ -272,13 +273,14 @@ def test_a_child_that_outlives_a_cancelled_worker_is_ended(job: Path) -> None:
 def test_finish_early_keeps_the_result(job: Path, way: str) -> None:
     client = Client("loop", job)
     client.until_progress()
-    if way == "file":
-        (job / "finish").touch()
-    elif way == "line":
-        client.worker._transport.write("finish")
-    else:
-        client.worker.finish_early()
-    outcome = client.wait()
+    with within(10, "finishing early"):
+        if way == "file":
+            (job / "finish").touch()
+        elif way == "line":
+            client.worker._transport.write("finish")
+        else:
+            client.worker.finish_early()
+        outcome = client.wait()
     assert outcome.exit_code == 0
     assert outcome.result is not None
     assert outcome.result["finished_early"] is True
@@ -347,7 +349,8 @@ def test_a_worker_that_hangs_after_its_result_is_ended(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("SAMFineTuneLib.jobs.client.EXIT_GRACE_S", 0.5)
-    outcome = Client("hang_at_end", job).wait()
+    with within(15, "ending a worker that hangs"):
+        outcome = Client("hang_at_end", job).wait()
     assert (outcome.exit_code, outcome.result) == (0, {"done": True})
 
 
