@@ -22,12 +22,12 @@ def tuned(
     tmp_path_factory: pytest.TempPathFactory, small_inputs: None
 ) -> tuple[Path, Path, Path, list[str]]:
     folder = tmp_path_factory.mktemp("api")
-    volume, labels = write_pair(folder, *head((12, 40, 40)), "head")
+    volume, labels = write_pair(folder, *head((8, 40, 40)), "head")
     kinds: list[str] = []
     card = sft.finetune(
         [{"volume": volume, "segmentation": labels, "complete": [0]}],
         folder / "head.safetensors",
-        steps=40,
+        steps=20,
         prompts=False,
         batch=2,
         on_event=lambda event: kinds.append(event.type),

@@ -74,12 +74,13 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_from_four_labelled_slices_to_a_measured_segmentation(
-    pair: tuple[Path, Path], tmp_path: Path
+    pair: tuple[Path, Path], shell: Shell, tmp_path: Path
 ) -> None:
-    """finetune, apply and evaluate in processes of their own."""
+    """apply in processes of its own, as the test below has finetune, and test_cli.py evaluate."""
     cache, model, whole = tmp_path / "cache", tmp_path / "m.safetensors", tmp_path / "whole.nii.gz"
     options = ("--volume", pair[0], "--segmentation", pair[1], "--output", model)
-    tuned = run("finetune", *options, "--steps", 2, "--batch", 1, cache=cache)
+    quick = ("--steps", 2, "--batch", 1, "--input-size", 256)
+    tuned = shell("finetune", *options, *quick)
     assert tuned.code == 0, tuned.err
     assert len(tuned.out.strip().splitlines()) == 1
     assert tuned.result["model"] == str(model) and tuned.result["axis"] == "axial"
@@ -111,7 +112,7 @@ def test_from_four_labelled_slices_to_a_measured_segmentation(
 
     words = ("--prediction", whole, "--reference", tmp_path / "truth.nrrd", "--slices", "2,5")
     figures = tmp_path / "neu" / "Maße.json"
-    measured = run("evaluate", *words, "--output", figures, cache=cache)
+    measured = shell("evaluate", *words, "--output", figures)
     assert measured.code == 0, measured.err
     assert measured.result["mean_dsc"] > 0.6
     assert json.loads(figures.read_text(encoding="utf-8")) == measured.result
@@ -185,6 +186,7 @@ def few(labels: Path, target: Path, keep: list[int], values: list[int]) -> Path:
     return target
 
 
+@pytest.mark.usefixtures("small_inputs")
 def test_a_dicom_series_with_labels_in_another_index_order(
     shared_data: Path, shell: Shell, tmp_path: Path
 ) -> None:
@@ -199,7 +201,7 @@ def test_a_dicom_series_with_labels_in_another_index_order(
     labels = few(source / "organs.nii.gz", tmp_path / "few.nii.gz", keep, [value])
     model, out = tmp_path / "m.safetensors", tmp_path / "out.seg.nrrd"
     options = ("--volume", source / "series", "--segmentation", labels, "--output", model)
-    tuned = shell("finetune", *options, "--steps", 1, "--batch", 1, "--input-size", 256)
+    tuned = shell("finetune", *options, "--steps", 1, "--batch", 1, "--input-size", 128)
     assert tuned.code == 0, tuned.err
     card = read_card(model)
     assert card.normalisation.kind == "calibrated" and card.axis == "axial"
@@ -217,6 +219,7 @@ def test_a_dicom_series_with_labels_in_another_index_order(
     assert measured.result["labels"]
 
 
+@pytest.mark.usefixtures("small_inputs")
 def test_an_oblique_stack(shared_data: Path, shell: Shell, tmp_path: Path) -> None:
     source = shared_data / "fetal_brain_mr_oblique"
     brain = read_labelmap(source / "run2_brain.nii.gz")
@@ -225,7 +228,7 @@ def test_an_oblique_stack(shared_data: Path, shell: Shell, tmp_path: Path) -> No
     labels = few(source / "run2_brain.nii.gz", tmp_path / "few.nrrd", keep, [1])
     model, folder = tmp_path / "m.safetensors", tmp_path / "out"
     options = ("--volume", source / "run2.nii.gz", "--segmentation", labels, "--output", model)
-    tuned = shell("finetune", *options, "--steps", 1, "--batch", 1, "--input-size", 256)
+    tuned = shell("finetune", *options, "--steps", 1, "--batch", 1, "--input-size", 128)
     assert tuned.code == 0, tuned.err
     assert read_card(model).data["labelled_slices"] == len(keep)
     volume = source / "run2.nii.gz"
@@ -236,6 +239,7 @@ def test_an_oblique_stack(shared_data: Path, shell: Shell, tmp_path: Path) -> No
     assert labelmap_onto(brain, found.geometry).array.any()
 
 
+@pytest.mark.usefixtures("small_inputs")
 def test_slices_of_several_volumes_from_a_list(
     shared_data: Path, shell: Shell, tmp_path: Path
 ) -> None:
@@ -258,7 +262,8 @@ def test_slices_of_several_volumes_from_a_list(
     listed = tmp_path / "examples.json"
     listed.write_text(json.dumps(examples))
     model = tmp_path / "m.safetensors"
-    tuned = shell("finetune", "--examples", listed, "--output", model, "--steps", 1, "--batch", 1)
+    quick = ("--steps", 1, "--batch", 1, "--input-size", 128)
+    tuned = shell("finetune", "--examples", listed, "--output", model, *quick)
     assert tuned.code == 0, tuned.err
     card = read_card(model)
     assert card.data["volumes"] == 3 and card.data["labelled_slices"] == 3
@@ -285,6 +290,7 @@ def few_slices(tmp_path: Path) -> tuple[Path, Path]:
 
 
 # What each method trains in each scope is told by the tests of adaptation.
+@pytest.mark.usefixtures("small_inputs")
 @pytest.mark.parametrize(
     ("method", "scope"),
     [
@@ -302,7 +308,7 @@ def test_a_pretrained_backbone_is_adapted(
 ) -> None:
     model, out = tmp_path / "m.safetensors", tmp_path / "out.nrrd"
     options = ("--volume", few_slices[0], "--segmentation", few_slices[1], "--output", model)
-    words = ("--backbone", "vit_t", "--checkpoint", official, "--input-size", 256)
+    words = ("--backbone", "vit_t", "--checkpoint", official)
     tuned = shell(
         *("finetune", *options, *words, "--method", method, "--scope", scope),
         *("--steps", 1, "--batch", 1),

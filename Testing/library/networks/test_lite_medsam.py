@@ -96,8 +96,8 @@ def test_labelled_slices_become_a_model_that_segments(
     monkeypatch: Any, capfd: Any, tmp_path: Path
 ) -> None:
     shell = shell_of(monkeypatch, capfd, tmp_path / "cache")
-    volume, labelmap = head()
-    image, labels = write_pair(tmp_path, volume, keep_slices(labelmap, [4, 6, 8]), "head")
+    volume, labelmap = head((5, 48, 48))
+    image, labels = write_pair(tmp_path, volume, keep_slices(labelmap, [1, 2, 3]), "head")
     model = tmp_path / "m.safetensors"
     torch.save(build("lite_medsam", SIZE).state_dict(), tmp_path / "own.pth")
     weights = ("--checkpoint", tmp_path / "own.pth")

@@ -62,7 +62,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, small_inputs: None) -> Model
     volume, labelmap = head()
     pair = write_pair(folder, volume, keep_slices(labelmap, [2, 4, 6, 8]), "a")
     examples = load_examples([example_of(*pair)])
-    plan = settle(choices_of(steps=30, batch=2), examples, False)
+    plan = settle(choices_of(steps=24, batch=2), examples, False)
     torch.manual_seed(0)
     segmenter = AutomaticSegmenter(build("starter", plan.input_size), 2)
     adapt(segmenter.network, plan.method, plan.scope, plan.rank)

@@ -30,8 +30,8 @@ def shell(monkeypatch: Any, capfd: Any, tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    volume, labelmap = head()
-    return write_pair(tmp_path, volume, keep_slices(labelmap, [2, 4, 6, 8]), "head")
+    volume, labelmap = head((6, 40, 40))
+    return write_pair(tmp_path, volume, keep_slices(labelmap, [1, 2, 3, 4]), "head")
 
 
 def options(pair: tuple[Path, Path], model: Path, *more: object) -> tuple[object, ...]:
@@ -160,7 +160,7 @@ def test_segment_anything_is_tuned_with_its_plan(
 ) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "mobile_sam.pt"
-    torch.save(build("vit_t", 256).state_dict(), weights)
+    torch.save(build("vit_t", 64).state_dict(), weights)
     model = tmp_path / "m.safetensors"
     more = ("--backbone", "vit_t", "--checkpoint", weights)
     ended = shell(*options(pair, model, *more, "--method", "lora", "--validation", "none"))

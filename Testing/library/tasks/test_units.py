@@ -131,7 +131,7 @@ def test_a_fine_tune_in_tiny_units_is_as_good(tmp_path: Path, shell: Shell) -> N
         write_volume(image, volume.array * np.float32(factor), volume.geometry)
         write_labelmap(tmp_path / "few.nrrd", keep_slices(labelmap, FEW))
         model, found = tmp_path / f"{name}.safetensors", tmp_path / f"{name}_found.nrrd"
-        quick = ("--steps", 6, "--batch", 1, "--device", "cpu")
+        quick = ("--steps", 4, "--batch", 1, "--device", "cpu")
         told = ("--volume", image, "--segmentation", tmp_path / "few.nrrd", "--output", model)
         assert shell("finetune", *told, *quick).code == 0
         assert shell("apply", "--model", model, "--volume", image, "--output", found).code == 0

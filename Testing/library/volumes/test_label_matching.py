@@ -335,7 +335,7 @@ def test_a_third_structure_is_not_measured_as_the_one_of_its_number(
 
 def test_from_swapped_files_to_what_the_model_finds(tmp_path: Path, shell: Shell) -> None:
     """The whole way: two structures that differ in brightness are told apart by name."""
-    first = example(tmp_path, "a", (1, 2), slices=list(range(1, 11)))
+    first = example(tmp_path, "a", (1, 2), slices=[2, 4, 6, 8])
     second = example(tmp_path, "bb", (2, 1), slices=list(range(1, 11)))
     model = tmp_path / "m.safetensors"
     listed = tmp_path / "examples.json"
