@@ -189,8 +189,9 @@ from Testing.host import boot
 boot()
 import qt
 label = qt.QLabel()
+set_text = label.setText
 for _ in range(20000):
-    label.setText("x")
+    set_text("x")
 """
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, cwd=run_module_tests.REPOSITORY, check=False).returncode == 0
