@@ -6,7 +6,9 @@ does not name this folder leaves it out, for the host changes the whole process.
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.metadata
 import os
 import shutil
 import time
@@ -75,8 +77,10 @@ def module(slicer_app: Any) -> Any:
     """The module, loaded as Slicer does when it starts; its panel is not made yet.
 
     What the panel imports and finds out in the background when it is opened for the first time is
-    there already. The walkthrough asks for the hardware as the panel does.
+    there already. The walkthrough asks for the hardware as the panel does. Which packages are
+    installed, the panel asks each time that it is entered; that does not change meanwhile.
     """
+    importlib.metadata.version = functools.cache(importlib.metadata.version)
     container = load_module(MODULE)
     slicer_app.app.startupCompleted.emit()
     from SAMFineTunePanel.worker.library_parts import importingLibraryParts
