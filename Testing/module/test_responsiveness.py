@@ -109,7 +109,7 @@ def test_a_real_fine_tune_answers_soon_and_is_gone_soon(
     # A view that is shown for the first time takes longer, whatever is in it.
     panel.enter()
     fine_tune.chartButton.click()
-    process_events(lambda: fine_tune.previewLabel.visible and len(job.losses) > 3)
+    process_events(lambda: fine_tune.previewLabel.visible and len(job.losses) > 1)
     beat.forget()
     step = job.step
     process_events(lambda: job.step > step + 3)
