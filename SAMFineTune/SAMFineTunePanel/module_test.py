@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SHAPE = (24, 64, 64)
 _LABELLED = (6, 9, 12, 15, 18)
-_STEPS = 4
+_STEPS = 2
 
 
 def makeVolume() -> tuple[slicer.vtkMRMLScalarVolumeNode, np.ndarray]:

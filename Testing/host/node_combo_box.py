@@ -221,17 +221,18 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def _accepted(self) -> list[Any]:
         if self._scene is None:
             return []
-        # Few of the many nodes of a scene are of a class that is shown. The other properties are
-        # read for these alone, because that is slow.
-        classes = {*self.nodeTypes}
-        derived = bool(self.showChildNodeTypes)
-        nodes = [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())]
-        return [
-            node
-            for node in nodes
-            if (node.GetClassName() in classes or (derived and any(map(node.IsA, classes))))
-            and self._accepts(node)
-        ]
+        # Few of the many nodes of a scene are of a class that is shown, or derived from it. The
+        # properties are read for these alone, because that is slow.
+        classes = self.nodeTypes
+        if len(classes) == 1:
+            found = self._scene.GetNodesByClass(classes[0])
+            found.UnRegister(None)
+            nodes = [found.GetItemAsObject(i) for i in range(found.GetNumberOfItems())]
+        else:
+            # In the scene's order, whatever their class.
+            every = (self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes()))
+            nodes = [node for node in every if any(map(node.IsA, classes))]
+        return [node for node in nodes if self._accepts(node)]
 
     def _choice_after(self, before: list[Any]) -> Any:
         """Where Qt's combo box goes when nodes come and go."""

@@ -19,6 +19,12 @@ from PySide6.QtCore import Property, QObject, SignalInstance
 from .signals import connect, disconnect
 
 _QT_MODULES = (QtCore, QtGui, QtWidgets, QtNetwork, QtUiTools)
+# By name, for PySide6 makes its types when they are first asked for.
+_QT_CLASSES = [
+    kind
+    for kind in (getattr(module, name) for module in _QT_MODULES for name in dir(module))
+    if isinstance(kind, type) and issubclass(kind, QObject)
+]
 _HOST_PACKAGE = __name__.rpartition(".")[0]
 
 # Each Shiboken type has a getter of its own, and only the nearest one serves an object.
@@ -204,12 +210,9 @@ def install() -> None:
     if QObject in _first_getters:
         return
     _first_getters[QObject] = QObject.__getattribute__
-    for module in _QT_MODULES:
-        # By name, for PySide6 makes its types when they are first asked for.
-        for kind in [getattr(module, name) for name in dir(module)]:
-            if isinstance(kind, type) and issubclass(kind, QObject):
-                if "__getattribute__" in kind.__dict__:
-                    _first_getters.setdefault(kind, kind.__dict__["__getattribute__"])
-                kind.__setattr__ = _set
+    for kind in _QT_CLASSES:
+        if "__getattribute__" in kind.__dict__:
+            _first_getters.setdefault(kind, kind.__dict__["__getattribute__"])
+        kind.__setattr__ = _set
     for kind in list(_first_getters):
         kind.__getattribute__ = _get

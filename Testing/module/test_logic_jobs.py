@@ -1,6 +1,7 @@
 """Jobs from the logic: started, watched, cancelled, killed, resumed.
 
-A pretended worker does those jobs whose work is of no account, and real ones the others.
+A pretended worker does those jobs whose work is of no account, real ones do those of the module's
+own test, and where nothing but what is learnt counts, this process learns it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,16 @@ def phantom(module, scene):
 @pytest.fixture
 def model(pretended_worker, logic):
     """A tuned model that finds the phantom's structure; nobody has trained it."""
+    yield from untrained_model(logic)
+
+
+@pytest.fixture
+def model_of_this_process(pretended, logic):
+    """The same, of a worker that is no process: for what comes after it."""
+    yield from untrained_model(logic)
+
+
+def untrained_model(logic):
     model = job_workers.write_model("pretended", "ellipsoid")
     yield model
     logic.deleteModel(model)
@@ -299,7 +310,7 @@ def test_settings_that_do_not_fit_are_refused_before_anything_starts(logic, phan
     assert logic.job is before and job_folders() == []
 
 
-def test_several_volumes_uncertainty_and_an_existing_segmentation(pretended_worker, logic, phantom):
+def test_several_volumes_uncertainty_and_an_existing_segmentation(pretended, logic, phantom):
     import slicer
 
     volume, labels, truth = phantom
@@ -399,16 +410,19 @@ def test_what_is_no_volume_or_segmentation_is_refused_in_words(logic, phantom):
             call()
 
 
-def test_two_names_that_differ_in_case_and_going_on_from_their_model(logic, phantom):
-    """Real workers: names, numbers and colours stay in the model, in its results and further on."""
+def test_two_names_that_differ_in_case_and_going_on_from_their_model(
+    small_inputs, logic, phantom, monkeypatch
+):
+    """Names, numbers and colours stay in a real model, in its results and further on."""
     import slicer
 
+    job_workers.learn_in_process(monkeypatch)
     volume, labels, truth = phantom
     other = labels.GetSegmentation().AddEmptySegment("", "Ellipsoid")
     mask = np.zeros((24, 64, 64), np.uint8)
     mask[[6, 12, 18], 50:60, 5:15] = 1
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, labels, other, volume)
-    first = logic.fineTune(volume, labels, steps=1, inputSize=256, name="first", **UNTAUGHT)
+    first = logic.fineTune(volume, labels, steps=1, name="first", **UNTAUGHT)
     assert first.card.checkpoint_sha256 is None
     [node] = logic.apply(first, [volume], uncertainty=True)
     drawn, found = labels.GetSegmentation(), node.GetSegmentation()
@@ -429,7 +443,9 @@ def test_two_names_that_differ_in_case_and_going_on_from_their_model(logic, phan
         logic.deleteModel(each)
 
 
-def test_an_import_that_ends_early_leaves_nothing_behind(model, logic, phantom, process_events):
+def test_an_import_that_ends_early_leaves_nothing_behind(
+    model_of_this_process, logic, phantom, process_events
+):
     import slicer
 
     volume, labels, _ = phantom
@@ -438,7 +454,7 @@ def test_an_import_that_ends_early_leaves_nothing_behind(model, logic, phantom, 
         (lambda job: job.cancel(), "cancelled"),
         (lambda job: slicer.util.updateVolumeFromArray(volume, other), "failed"),
     ):
-        job = logic.apply(model, volume, uncertainty=True, blocking=False)
+        job = logic.apply(model_of_this_process, volume, uncertainty=True, blocking=False)
         job.addListener(
             lambda job, event, disturb=disturb: disturb(job) if job.state == "importing" else None
         )
@@ -450,12 +466,12 @@ def test_an_import_that_ends_early_leaves_nothing_behind(model, logic, phantom, 
 
 @pytest.mark.parametrize("end", ["cancel", "endForClosing"])
 def test_a_result_that_is_in_the_scene_stays_while_files_are_deleted(
-    model, logic, phantom, process_events, end
+    model_of_this_process, logic, phantom, process_events, end
 ):
     from SAMFineTuneLib.jobs.folder import JobFolder
 
     volume, _labels, _ = phantom
-    job = logic.apply(model, volume, blocking=False)
+    job = logic.apply(model_of_this_process, volume, blocking=False)
     removed = JobFolder.remove_in_parts
 
     def ended_meanwhile(folder):

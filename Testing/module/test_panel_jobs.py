@@ -1,7 +1,7 @@
 """Fine-tune and apply from the panel: started, watched and stopped by clicks.
 
-A pretended worker does all but one of the jobs; what the real one learns is watched in
-test_walkthrough.py.
+A pretended worker does the jobs; what the real one learns is watched in test_walkthrough.py, and
+how it is cancelled in test_responsiveness.py.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def test_an_interrupted_fine_tune_can_be_discarded(panel, endless, fine_tune, pr
 
 
 def test_a_failure_is_told_in_the_panel_and_the_log(
-    panel, phantom, fine_tune, process_events, tmp_path
+    pretended_worker, panel, phantom, fine_tune, process_events, tmp_path
 ):
     broken = tmp_path / "broken.pth"
     broken.write_bytes(b"not a checkpoint")

@@ -1,6 +1,7 @@
 """The tutorial, by clicks: the sample head, five labelled slices, a tuned model, its ventricles.
 
-With TUTORIAL_PICTURES naming a folder, the README's pictures are written on the way.
+With TUTORIAL_PICTURES naming a folder, the README's pictures are written on the way. A click that
+cancels a real fine-tune is in test_responsiveness.py.
 """
 
 from __future__ import annotations
@@ -9,18 +10,15 @@ import os
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
-
-from Testing.support.time_limits import within
 
 pytestmark = pytest.mark.usefixtures("module", "scene")
 
 # Pictures show what the preset gives. Otherwise fewer steps on smaller images are enough.
 IS_WITH_PICTURES = bool(os.environ.get("TUTORIAL_PICTURES"))
-STEPS = 0 if IS_WITH_PICTURES else 6
+STEPS = 0 if IS_WITH_PICTURES else 4
 
 
 class Desktop:
@@ -113,20 +111,10 @@ def test_from_the_sample_to_a_segmented_head(desktop):
     model.advancedGroupBox.collapsed = True
     tune.modelNameEdit.text = "ventricles"
 
-    # Fine-tune, and cancel once.
-    desktop.click(tune.startButton)
-    job = panel._logic.job
-    assert not tune.startButton.enabled and "at work" in tune.startButton.toolTip
-    desktop.wait(lambda: job.step > 0)
-    worker = psutil.Process(job.processID)
-    with within(5, "cancelling"):
-        desktop.click(tune.cancelButton)
-        desktop.wait(lambda: job.isFinished)
-    assert not worker.is_running() and "ancelled" in tune.statusLabel.text
-
     # Fine-tune to the end; everything is shown while it runs.
     desktop.click(tune.startButton)
     job = panel._logic.job
+    assert not tune.startButton.enabled and "at work" in tune.startButton.toolTip
     desktop.click(tune.chartButton)
     enough = 10 if os.environ.get("TUTORIAL_PICTURES") else 2
     desktop.wait(lambda: len(job.validations) >= enough and tune.previewLabel.visible, 300)
@@ -141,7 +129,7 @@ def test_from_the_sample_to_a_segmented_head(desktop):
         for node in slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode")
         if "oss" in node.GetName()
     ]
-    assert series.GetTableNode().GetTable().GetNumberOfRows() == len(job.losses) > 5
+    assert series.GetTableNode().GetTable().GetNumberOfRows() == len(job.losses) > 3
 
     # Apply.
     assert panel._parameterNode.applyModel == "ventricles"

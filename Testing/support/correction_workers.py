@@ -11,11 +11,25 @@ FAKE = REPOSITORY / "Testing" / "support" / "fake_correction_worker.py"
 
 
 def pretend(monkeypatch, behaviour: str = "well") -> None:
-    """Have corrections served by a pretended worker of this behaviour from now on."""
-    from SAMFineTuneLib.interactive import client
+    """Have corrections served by a pretended worker of this behaviour from now on.
 
-    command = [sys.executable, str(FAKE), behaviour]
+    What it is asked must be a request that the real worker would take.
+    """
+    from SAMFineTunePanel.correction import correction_worker
+    from SAMFineTunePanel.worker.qprocess_transport import QProcessTransport
+
+    from SAMFineTuneLib.interactive import client
+    from SAMFineTuneLib.interactive.protocol import parse_request
+
+    class CheckedTransport(QProcessTransport):
+        def write(self, line: str) -> None:
+            parse_request(line)
+            super().write(line)
+
+    # Without the site packages, of which it needs none, it starts sooner.
+    command = [sys.executable, "-S", str(FAKE), behaviour]
     monkeypatch.setattr(client, "serve_command", lambda folder, python: [*command, str(folder)])
+    monkeypatch.setattr(correction_worker, "QProcessTransport", CheckedTransport)
 
 
 def session_folders() -> list:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from typing import Any
 
 from Testing.support.repository import REPOSITORY
 
@@ -54,13 +56,17 @@ class InProcessWorker:
     def waitUntilEnded(self, milliseconds: int) -> bool:  # noqa: N802
         return True
 
+    def _runners(self) -> dict[str, Any]:
+        from Testing.support import fake_job_worker
+
+        return {"finetune": fake_job_worker.finetune, "apply": fake_job_worker.apply}
+
     def _work(self) -> None:
         from types import SimpleNamespace
 
         from SAMFineTuneLib.jobs.folder import JobFolder
         from SAMFineTuneLib.jobs.schema import read_job
         from SAMFineTuneLib.jobs.worker_output import Outcome
-        from Testing.support import fake_job_worker
 
         def nothing(*arguments, **named) -> bool:
             return False
@@ -78,8 +84,27 @@ class InProcessWorker:
             self._ended(Outcome(exit_code=3))
             return
         job, folder = read_job(self._folder), JobFolder(self._folder)
-        does = {"finetune": fake_job_worker.finetune, "apply": fake_job_worker.apply}[job.kind]
-        self._ended(Outcome(exit_code=0, result=does(job, folder, quiet, quiet)))
+        try:
+            result = self._runners()[job.kind](job, folder, quiet, quiet)
+        except BaseException:
+            # So that nobody waits for it; the fault itself fails the test, too.
+            self._ended(Outcome(exit_code=1))
+            raise
+        # A worker's result comes as JSON.
+        self._ended(Outcome(exit_code=0, result=json.loads(json.dumps(result))))
+
+
+class LearningInProcess(InProcessWorker):
+    """Does what the real worker does, in this process, which loads the tensor libraries once.
+
+    For several jobs whose results count, and not how they come about: each process of theirs would
+    take four to seven seconds of a processor to load them.
+    """
+
+    def _runners(self) -> dict[str, Any]:
+        from SAMFineTuneLib.tasks.runners import RUNNERS
+
+        return RUNNERS
 
 
 def pretend_in_process(monkeypatch) -> None:
@@ -87,3 +112,10 @@ def pretend_in_process(monkeypatch) -> None:
     from SAMFineTunePanel.jobs import job
 
     monkeypatch.setattr(job, "WorkerProcess", InProcessWorker)
+
+
+def learn_in_process(monkeypatch) -> None:
+    """Have jobs done as by the real worker, and without a process, from now on."""
+    from SAMFineTunePanel.jobs import job
+
+    monkeypatch.setattr(job, "WorkerProcess", LearningInProcess)
