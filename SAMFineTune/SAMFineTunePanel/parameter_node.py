@@ -95,6 +95,8 @@ class SAMFineTuneParameterNode:
     # Every frame of the sequence that the one volume shows.
     applyAllFrames: bool = False
     applySegmentation: vtkMRMLSegmentationNode
+    # Whether regions are dropped that a structure cannot have as the model's examples show it.
+    tidy: bool = True
     largestComponent: bool = False
     makeUncertainty: bool = False
     show3D: bool = False

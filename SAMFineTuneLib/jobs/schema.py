@@ -582,6 +582,11 @@ class ApplyJob(_Record):
     )
     device: Device = Field("auto", description="where to compute")
     batch: Batch | None = Field(None, description="slices computed at once")
+    tidy: bool = Field(
+        True,
+        description="drop regions that a structure cannot have as the examples of the model show "
+        "it, such as small ones apart from a structure in one piece; what is drawn stays",
+    )
 
     def further_images(self, index: int) -> list[Path]:
         """The further images of the case of a volume."""

@@ -411,6 +411,25 @@ def test_the_uncertain_slices_of_a_volume(batch: int, model: Model) -> None:
     assert min(np.array(figures)[shown]) > 0
 
 
+@pytest.mark.parametrize("thickness", [1.0, 5.0])
+def test_smoothing_depends_on_no_batch_and_leaves_thick_slices_alone(
+    model: Model, thickness: float
+) -> None:
+    volume, _ = head(seed=3)
+    geometry = geometry_of(volume.array.shape, (1.0, 1.0, thickness))
+    volume = Volume(volume.array, geometry)
+    plain = predict_volume(*model, volume, 4)
+    smoothed = [
+        predict_volume(*model, volume, batch, unsure, smooth=True)
+        for batch, unsure in ((1, False), (5, True))
+    ]
+    assert np.array_equal(smoothed[0].labelmap.array, smoothed[1].labelmap.array)
+    changed = (smoothed[0].labelmap.array != plain.labelmap.array).sum()
+    assert (changed == 0) == (thickness == 5.0)
+    assert changed < 0.2 * np.count_nonzero(plain.labelmap.array)
+    assert smoothed[0].slice_uncertainty == pytest.approx(plain.slice_uncertainty, abs=1e-3)
+
+
 def test_the_largest_component_of_each_label_is_kept() -> None:
     array = np.zeros((6, 12, 12), np.uint16)
     array[1:4, 1:5, 1:5] = 300
