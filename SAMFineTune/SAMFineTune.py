@@ -470,7 +470,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
                 sequence of segmentations in the same browser. None segments the frame that is shown.
             uncertainty: whether to make a volume of it, from 0 (certain) to 1.
             largestComponent: whether to keep only the largest region of each structure.
-            tidy: whether to drop regions that a structure cannot have as the model's examples show it.
+            tidy: whether neighbouring slices that look alike decide together, and small regions apart from a
+                structure that is in one piece on every example of the model are dropped.
             show3D: whether to show the structures in 3D.
             keepKnown: whether, on a volume that is an example of the scene, labelled slices stay as they were
                 drawn and empty ones empty, and between labelled slices the result follows their shapes, too.

@@ -131,7 +131,8 @@ def apply(
         largest_component: keep only the largest connected region of each label.
         frame: which frame of a file with an axis of time, counted from 0; None if it has none, and
             for a volume, which is read as one frame.
-        tidy: drop regions that a structure cannot have as the model's examples show it.
+        tidy: whether neighbouring slices that look alike decide together, and small regions apart
+            from a structure that is in one piece on every example of the model are dropped.
 
     Returns:
         Labels on the grid of the volume, with their names and colours.

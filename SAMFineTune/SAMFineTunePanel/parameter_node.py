@@ -95,7 +95,7 @@ class SAMFineTuneParameterNode:
     # Every frame of the sequence that the one volume shows.
     applyAllFrames: bool = False
     applySegmentation: vtkMRMLSegmentationNode
-    # Whether regions are dropped that a structure cannot have as the model's examples show it.
+    # Whether the segmentation is tidied up across slices, as the library's field of this name says.
     tidy: bool = True
     largestComponent: bool = False
     makeUncertainty: bool = False

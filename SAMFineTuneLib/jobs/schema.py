@@ -584,8 +584,9 @@ class ApplyJob(_Record):
     batch: Batch | None = Field(None, description="slices computed at once")
     tidy: bool = Field(
         True,
-        description="drop regions that a structure cannot have as the examples of the model show "
-        "it, such as small ones apart from a structure in one piece; what is drawn stays",
+        description="look at the volume as a whole: neighbouring slices that look alike decide "
+        "together, and small regions apart from a structure that is in one piece on every example "
+        "of the model are dropped; what is drawn stays",
     )
 
     def further_images(self, index: int) -> list[Path]:

@@ -18,7 +18,6 @@ class StructureShape(BaseModel):
             along the axis. Parts below a tenth of `usual_area` do not count.
         smallest_part: area of the smallest part.
         usual_area: median area of the structure on a slice.
-        largest_hole: area of the largest hole that holds no structure.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -28,4 +27,3 @@ class StructureShape(BaseModel):
     parts: int = Field(ge=1)
     smallest_part: float = Field(ge=0, allow_inf_nan=False)
     usual_area: float = Field(ge=0, allow_inf_nan=False)
-    largest_hole: float = Field(ge=0, allow_inf_nan=False)

@@ -42,7 +42,6 @@ def _shape(label: int, number: int, known: Sequence[LabelledSlice]) -> Structure
         parts=max(along, *(len(each) for each in parts)),
         smallest_part=round(min(float(each.min()) for each in parts), 2),
         usual_area=round(usual, 2),
-        largest_hole=round(max(_largest_hole(each, number) for each in shown), 2),
     )
 
 
@@ -59,12 +58,6 @@ def _areas_of_parts(mask: NDArray[np.bool_], pixel: float) -> NDArray[np.float64
 def _counted(areas: NDArray[np.float64], least: float) -> NDArray[np.float64]:
     """The areas from the least one up; where there are none, the largest."""
     return areas[areas >= min(least, areas.max())]
-
-
-def _largest_hole(each: LabelledSlice, number: int) -> float:
-    mask = each.target == number
-    holes, _ = ndimage.label(ndimage.binary_fill_holes(mask) & (each.target == 0))
-    return float(np.bincount(holes.ravel())[1:].max(initial=0)) * _pixel_area(each)
 
 
 def _by_volume(slices: Iterable[LabelledSlice]) -> list[list[LabelledSlice]]:

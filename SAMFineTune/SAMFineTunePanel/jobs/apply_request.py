@@ -50,7 +50,7 @@ class ApplyRequest:
             slices the result follows their shapes, too.
         settings: further fields of job.json, such as the device.
         frames: index values of items of the sequence that the one volume shows; None segments what is shown.
-        tidy: whether to drop regions that a structure cannot have as the model's examples show it.
+        tidy: whether neighbouring slices decide together, and stray regions are dropped.
     """
 
     model: TunedModel | None

@@ -15,12 +15,8 @@ from SAMFineTuneLib.slices.stack import SliceStack
 from Testing.support.synthetic_volumes import geometry_of
 
 SHAPE = (20, 40, 40)
-IN_ONE_PIECE = StructureShape(
-    label=1, slices=5, parts=1, smallest_part=80, usual_area=100, largest_hole=0
-)
-IN_TWO_PIECES = StructureShape(
-    label=1, slices=5, parts=2, smallest_part=40, usual_area=100, largest_hole=0
-)
+IN_ONE_PIECE = StructureShape(label=1, slices=5, parts=1, smallest_part=80, usual_area=100)
+IN_TWO_PIECES = StructureShape(label=1, slices=5, parts=2, smallest_part=40, usual_area=100)
 
 Box = tuple[slice, slice, slice]
 # A structure of ten slices with sections of 100 mm².

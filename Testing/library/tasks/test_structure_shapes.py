@@ -71,11 +71,3 @@ def test_pieces_along_the_axis() -> None:
     elsewhere = slice_of((25, 25, 4), number=2)
     assert shapes_of(below, elsewhere)[5].parts == 2
     assert shapes_of(below, slice_of((25, 25, 4), number=2, volume=1))[5].parts == 1
-
-
-def test_a_hole_with_another_structure_in_it_is_none() -> None:
-    ring = slice_of((2, 2, 8))
-    ring.target[4:6, 4:8] = 0
-    assert shapes_of(ring)[5].largest_hole == pytest.approx(8)
-    ring.target[4:6, 4:8] = 2
-    assert shapes_of(ring)[5].largest_hole == 0
