@@ -24,7 +24,9 @@ from SAMFineTuneLib.prediction.known_structure import KnownStructure
 from SAMFineTuneLib.slices.stack import SliceStack
 
 # A region of a structure in one piece is an error if it is smaller than this share of the largest.
-_SMALL = 0.5
+# With a half instead of a quarter the hippocampus gains 0.002 of DSC, but the examples may show one
+# of two kidneys at a time, and a patient may have a small one.
+_SMALL = 0.25
 # A region of a structure in several pieces is one if its largest section is smaller than this share
 # of the smallest piece in the examples.
 _SMALLER_THAN_PIECES = 0.5
