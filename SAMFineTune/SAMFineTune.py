@@ -450,6 +450,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         frames: Sequence[int] | str | None = None,
         uncertainty: bool = False,
         largestComponent: bool = False,
+        tidy: bool = True,
         show3D: bool = False,
         keepKnown: bool = False,
         blocking: bool = True,
@@ -469,6 +470,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
                 sequence of segmentations in the same browser. None segments the frame that is shown.
             uncertainty: whether to make a volume of it, from 0 (certain) to 1.
             largestComponent: whether to keep only the largest region of each structure.
+            tidy: whether neighbouring slices that look alike decide together, and small regions apart from a
+                structure that is in one piece on every example of the model are dropped.
             show3D: whether to show the structures in 3D.
             keepKnown: whether, on a volume that is an example of the scene, labelled slices stay as they were
                 drawn and empty ones empty, and between labelled slices the result follows their shapes, too.
@@ -504,6 +507,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             segmentation=segmentation,
             uncertainty=uncertainty,
             largestComponent=largestComponent,
+            tidy=tidy,
             show3D=show3D,
             keepKnown=keepKnown,
             settings=_fields(settings),
@@ -797,6 +801,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             segmentation=None if node.applyAllFrames and _allFrames(volumes) else node.applySegmentation,
             uncertainty=node.makeUncertainty,
             largestComponent=node.largestComponent,
+            tidy=node.tidy,
             show3D=node.show3D,
             keepKnown=node.keepKnown,
             settings=_fields({"device": node.device}),

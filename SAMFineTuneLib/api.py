@@ -31,8 +31,10 @@ from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import FinetuneJob, make_job
 from SAMFineTuneLib.models import model_file
 from SAMFineTuneLib.models.model_file import ModelCard, read_card
+from SAMFineTuneLib.prediction.stray_regions import drop_stray_regions
 from SAMFineTuneLib.prediction.volume_prediction import keep_largest_components, predict_volume
 from SAMFineTuneLib.slices.expected_images import as_expected
+from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.tasks.finetune import run_finetune
 from SAMFineTuneLib.volumes import Labelmap, Volume, read_volume
 from SAMFineTuneLib.volumes.case import read_case
@@ -118,6 +120,7 @@ def apply(
     batch: int = 4,
     largest_component: bool = False,
     frame: int | None = None,
+    tidy: bool = True,
 ) -> Labelmap:
     """Segments a whole volume, or one frame of an image with an axis of time.
 
@@ -128,6 +131,8 @@ def apply(
         largest_component: keep only the largest connected region of each label.
         frame: which frame of a file with an axis of time, counted from 0; None if it has none, and
             for a volume, which is read as one frame.
+        tidy: whether neighbouring slices that look alike decide together, and small regions apart
+            from a structure that is in one piece on every example of the model are dropped.
 
     Returns:
         Labels on the grid of the volume, with their names and colours.
@@ -139,7 +144,10 @@ def apply(
     image = _volume_of(volume, frame)
     normalisation, channels = loaded.card.normalisation, tuple(loaded.card.channels)
     image = as_expected(image, normalisation, "the volume", channels)
-    found = predict_volume(loaded.segmenter, loaded.card, image, batch).labelmap
+    prediction = predict_volume(loaded.segmenter, loaded.card, image, batch, smooth=tidy)
+    found = prediction.labelmap
+    if tidy:
+        drop_stray_regions(SliceStack.of(found, prediction.axis), loaded.card.shapes)
     return keep_largest_components(found) if largest_component else found
 
 

@@ -133,6 +133,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/models/model_file.py
   SAMFineTuneLib/models/name.py
   SAMFineTuneLib/models/onnx_export.py
+  SAMFineTuneLib/models/structure_shape.py
   SAMFineTuneLib/networks/__init__.py
   SAMFineTuneLib/networks/adaptation_sites.py
   SAMFineTuneLib/networks/build.py
@@ -156,7 +157,9 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/prediction/between_slices.py
   SAMFineTuneLib/prediction/feature_regression.py
   SAMFineTuneLib/prediction/known_structure.py
+  SAMFineTuneLib/prediction/neighbour_smoothing.py
   SAMFineTuneLib/prediction/slice_prediction.py
+  SAMFineTuneLib/prediction/stray_regions.py
   SAMFineTuneLib/prediction/uncertainty.py
   SAMFineTuneLib/prediction/volume_prediction.py
   SAMFineTuneLib/pretraining/__init__.py
@@ -234,6 +237,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/runners.py
   SAMFineTuneLib/tasks/starting_point.py
   SAMFineTuneLib/tasks/strategy_card.py
+  SAMFineTuneLib/tasks/structure_shapes.py
   SAMFineTuneLib/tasks/tensorboard_log.py
   SAMFineTuneLib/tasks/volume_segmentation.py
   SAMFineTuneLib/tasks/worker.py

@@ -95,6 +95,8 @@ class SAMFineTuneParameterNode:
     # Every frame of the sequence that the one volume shows.
     applyAllFrames: bool = False
     applySegmentation: vtkMRMLSegmentationNode
+    # Whether the segmentation is tidied up across slices, as the library's field of this name says.
+    tidy: bool = True
     largestComponent: bool = False
     makeUncertainty: bool = False
     show3D: bool = False

@@ -110,6 +110,7 @@ def add_to(commands: Commands) -> None:
     add_field(absence, Example, "on_top", metavar="NAME_OR_LABEL", more=REPEATED_ON_TOP)
     add_field(parser, ApplyJob, "uncertainty", metavar="U")
     add_field(parser, ApplyJob, "largest_component")
+    add_field(parser, ApplyJob, "tidy", action=argparse.BooleanOptionalAction)
     add_field(parser, ApplyJob, "checkpoint", metavar="FILE")
     add_field(parser, ApplyJob, "batch", metavar="B")
     add_field(parser, ApplyJob, "device", metavar="auto|cpu|cuda|mps")

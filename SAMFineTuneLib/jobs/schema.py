@@ -582,6 +582,12 @@ class ApplyJob(_Record):
     )
     device: Device = Field("auto", description="where to compute")
     batch: Batch | None = Field(None, description="slices computed at once")
+    tidy: bool = Field(
+        True,
+        description="look at the volume as a whole: neighbouring slices that look alike decide "
+        "together, and small regions apart from a structure that is in one piece on every example "
+        "of the model are dropped; what is drawn stays",
+    )
 
     def further_images(self, index: int) -> list[Path]:
         """The further images of the case of a volume."""

@@ -30,6 +30,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.heads.names import DEFAULT_HEAD
 from SAMFineTuneLib.models.card_check import fault_of, unique_keys
+from SAMFineTuneLib.models.structure_shape import StructureShape
 from SAMFineTuneLib.networks.spec import PixelNormalisation, find
 from SAMFineTuneLib.slices.intensity import IntensityNormalisation
 
@@ -161,6 +162,7 @@ class ModelCard(BaseModel):
         versions: versions of the program and of the packages that it uses.
         head: what finds the structures; see `heads.names`.
         head_depth: of a head that has one; None for the others.
+        shapes: what the examples show of the structures' shapes; empty in older models.
     """
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
@@ -187,6 +189,7 @@ class ModelCard(BaseModel):
     versions: dict[str, str] = Field(default_factory=lambda: _versions())
     head: str = DEFAULT_HEAD
     head_depth: int | None = None
+    shapes: list[StructureShape] = Field(default_factory=list)
 
 
 def save_model(

@@ -16,6 +16,11 @@ from SAMFineTuneLib.models.model_file import ModelCard
 from SAMFineTuneLib.networks.staged_encoder import FeatureState, chosen
 from SAMFineTuneLib.prediction.between_slices import BetweenSlices, keep_known
 from SAMFineTuneLib.prediction.known_structure import KnownStructure
+from SAMFineTuneLib.prediction.neighbour_smoothing import (
+    NeighbourSmoothing,
+    Slice,
+    neighbours_vote,
+)
 from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
 from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty, voxel_uncertainty
 from SAMFineTuneLib.slices.intensity import sample_voxels
@@ -53,8 +58,12 @@ def predict_volume(
     with_uncertainty: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     known: Sequence[KnownStructure] = (),
+    smooth: bool = False,
 ) -> Prediction:
     """Segments every slice; beside the result, memory holds one batch.
+
+    With `smooth` it also holds the class probabilities of nine slices at most, and with drawn
+    slices the features of these.
 
     On known slices the structures are as the user drew them, and between drawn slices they are
     as `BetweenSlices` computes them, which keeps two slices of each structure in memory. Slices on
@@ -72,6 +81,8 @@ def predict_volume(
         known: what the user has drawn in this volume. Structures that the model does not know are
             left out. Those drawn on slices along another axis are kept as they are drawn, but do
             not change the slices between them.
+        smooth: whether slices are smoothed by those above and below, as `NeighbourSmoothing` does;
+            the uncertainty is that of each slice by itself.
 
     Raises:
         InputError: a volume with the same value in every voxel.
@@ -89,8 +100,8 @@ def predict_volume(
     )
     in_doubt = [0.0] * len(stack)
     known = [each for each in known if each.label in values]
-    settled = np.zeros(len(stack), bool) if with_uncertainty else _settled(known, values[1:], stack)
-    open_slices = np.flatnonzero(~settled).tolist()
+    settled = _settled(known, values[1:], stack)
+    computed = np.flatnonzero(~settled | with_uncertainty).tolist()
 
     def encode(numbers: Sequence[int]) -> FeatureState:
         images = [window.apply(stack[number]) for number in numbers]
@@ -104,23 +115,39 @@ def predict_volume(
         encode,
         lambda: progress(0, len(stack)),
     )
-    for start in range(0, len(open_slices), batch):
-        progress(len(stack) * start // len(open_slices), len(stack))
-        numbers = open_slices[start : start + batch]
+    spacing = float(volume.geometry.spacing[::-1][stack.axis])
+    smoothing = NeighbourSmoothing(spacing) if smooth and neighbours_vote(spacing) else None
+
+    def write(predicted: Slice) -> None:
+        if between is None or predicted.features is None:
+            found = predicted.probabilities.argmax(0).cpu().numpy()
+        else:
+            number, features = predicted.number, predicted.features
+            found = between.complete(number, predicted.probabilities.cpu(), features)
+        labels[predicted.number][...] = values[found]
+
+    for start in range(0, len(computed), batch):
+        progress(len(stack) * start // len(computed), len(stack))
+        numbers = computed[start : start + batch]
         state = encode(numbers)
         probabilities = probabilities_from(segmenter, state, stack.slice_shape, stack.pixel_spacing)
         for number, doubt in zip(numbers, slice_uncertainty(probabilities), strict=True):
             in_doubt[number] = doubt
         for place, number in enumerate(numbers):
-            if between is None:
-                found = probabilities[place].argmax(0).cpu().numpy()
-            else:
-                features = chosen(state, slice(place, place + 1))
-                found = between.complete(number, probabilities[place].cpu(), features)
-            labels[number][...] = values[found]
+            if settled[number]:
+                continue
+            features = None if between is None else chosen(state, slice(place, place + 1))
+            predicted = Slice(number, probabilities[place], features)
+            if smoothing is None:
+                write(predicted)
+                continue
+            for each in smoothing.add(predicted, window.apply(stack[number])):
+                write(each)
         if entropies is not None:
             for place, number in enumerate(numbers):
                 entropies[number][...] = voxel_uncertainty(probabilities[place]).cpu().numpy()
+    for each in smoothing.rest() if smoothing is not None else ():
+        write(each)
     keep_known(labels, known)
     progress(len(stack), len(stack))
     labelmap = Labelmap(

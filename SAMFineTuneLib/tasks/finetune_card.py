@@ -10,6 +10,7 @@ from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard
 from SAMFineTuneLib.tasks.prompt_phase import TunedForPrompts
 from SAMFineTuneLib.tasks.strategy_card import strategy_of
+from SAMFineTuneLib.tasks.structure_shapes import structure_shapes
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome
 from SAMFineTuneLib.training.held_out_distances import HeldOutDistances
 from SAMFineTuneLib.training.plan import FinetunePlan
@@ -65,6 +66,7 @@ def card_of(
             **_of_list(examples),
         },
         metrics=_metrics(examples, held_out, outcome),
+        shapes=structure_shapes(examples),
     )
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.examples.channel_names import order_warning
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.schema import ApplyJob
 from SAMFineTuneLib.models.model_file import ModelCard
 from SAMFineTuneLib.prediction.between_slices import keep_known
 from SAMFineTuneLib.prediction.known_structure import KnownStructure
+from SAMFineTuneLib.prediction.stray_regions import drop_stray_regions
 from SAMFineTuneLib.prediction.volume_prediction import (
     Prediction,
     keep_largest_components,
@@ -109,12 +111,22 @@ class VolumeSegmentation:
             with_uncertainty,
             progress,
             known,
+            self.job.tidy,
         )
+        labelmap = prediction.labelmap
+        if self.job.tidy:
+            self._tidy(SliceStack.of(labelmap, prediction.axis), known)
         if not self.job.largest_component:
             return prediction
-        labelmap = keep_largest_components(prediction.labelmap)
+        labelmap = keep_largest_components(labelmap)
         keep_known(SliceStack.of(labelmap, prediction.axis), known)
         return replace(prediction, labelmap=labelmap)
+
+    def _tidy(self, labels: SliceStack, known: Sequence[KnownStructure]) -> None:
+        dropped = drop_stray_regions(labels, self.card.shapes, known)
+        if dropped:
+            keep_known(labels, known)
+            self.log(f"{counted(dropped, 'stray region')} dropped")
 
     def _tell_channels(self, files: Sequence[Path]) -> None:
         channels = self.card.channels

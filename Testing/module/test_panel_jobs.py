@@ -109,6 +109,13 @@ def test_fine_tune_watch_apply_undo(
     assert apply.statusLabel.text == "Taken back."
 
 
+def test_whether_slices_decide_together_is_a_box(panel, phantom):
+    box, logic = panel.panel.apply.ui.tidyCheckBox, panel.logic
+    assert box.checked and logic._applyRequest().tidy
+    box.click()
+    assert not logic.getParameterNode().tidy and not logic._applyRequest().tidy
+
+
 def test_cancel_keeps_nothing(panel, endless, fine_tune, process_events):
     before = len(panel.logic.models())
     with within(5, "cancelling"):

@@ -50,6 +50,7 @@ class ApplyRequest:
             slices the result follows their shapes, too.
         settings: further fields of job.json, such as the device.
         frames: index values of items of the sequence that the one volume shows; None segments what is shown.
+        tidy: whether neighbouring slices decide together, and stray regions are dropped.
     """
 
     model: TunedModel | None
@@ -62,6 +63,7 @@ class ApplyRequest:
     settings: dict[str, Any] | None = None
     frames: list[str] | None = None
     channels: list[list[slicer.vtkMRMLScalarVolumeNode]] = field(default_factory=list)
+    tidy: bool = True
 
     def problem(self, examples: list[Example]) -> str:
         """What is missing, in words; "" when it can start.
@@ -231,6 +233,7 @@ class ApplyRequest:
             model=str(model.path),
             output=str(folder / ("segmentation.seg.nrrd" if single else "segmentations")),
             largest_component=self.largestComponent,
+            tidy=self.tidy,
             compress=False,
         )
         if self.uncertainty:

@@ -82,6 +82,7 @@ def changed(model: Path, target: Path, field: str, value: Any) -> Path:
 
 
 NAN, INFINITE = float("nan"), float("inf")
+SHAPE = {"label": 5, "slices": 3, "parts": 1, "smallest_part": 9.0, "usual_area": 20.0}
 WINDOW = "normalisation.window"
 TAMPERED = [
     ("labels.0.value", -5),
@@ -99,6 +100,10 @@ TAMPERED = [
     ("labels.0.colour", [0.5, 0.5]),
     ("labels.0.name", 7),
     ("labels.0.terminology", None),
+    ("shapes", [SHAPE | {"parts": 0}]),
+    ("shapes", [SHAPE | {"slices": 2.5}]),
+    ("shapes", [SHAPE | {"usual_area": NAN}]),
+    ("shapes", [{"label": 5}]),
     ("axis", "oblique"),
     ("axis", ""),
     ("input_size", 100),

@@ -17,12 +17,20 @@ from SAMFineTuneLib.examples.training_set import WIDEST
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, make_job, write_job
-from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy, save_model
+from SAMFineTuneLib.models.model_file import (
+    LabelCard,
+    ModelCard,
+    Strategy,
+    read_card,
+    save_model,
+)
+from SAMFineTuneLib.models.structure_shape import StructureShape
 from SAMFineTuneLib.networks.build import build
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
 from SAMFineTuneLib.prediction import volume_prediction
 from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
 from SAMFineTuneLib.prediction.slice_prediction import embed
+from SAMFineTuneLib.prediction.stray_regions import drop_stray_regions
 from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty
 from SAMFineTuneLib.prediction.volume_prediction import (
     keep_largest_components,
@@ -411,6 +419,25 @@ def test_the_uncertain_slices_of_a_volume(batch: int, model: Model) -> None:
     assert min(np.array(figures)[shown]) > 0
 
 
+@pytest.mark.parametrize("thickness", [1.0, 5.0])
+def test_smoothing_depends_on_no_batch_and_leaves_thick_slices_alone(
+    model: Model, thickness: float
+) -> None:
+    volume, _ = head(seed=3)
+    geometry = geometry_of(volume.array.shape, (1.0, 1.0, thickness))
+    volume = Volume(volume.array, geometry)
+    plain = predict_volume(*model, volume, 4)
+    smoothed = [
+        predict_volume(*model, volume, batch, unsure, smooth=True)
+        for batch, unsure in ((1, False), (5, True))
+    ]
+    assert np.array_equal(smoothed[0].labelmap.array, smoothed[1].labelmap.array)
+    changed = (smoothed[0].labelmap.array != plain.labelmap.array).sum()
+    assert (changed == 0) == (thickness == 5.0)
+    assert changed < 0.2 * np.count_nonzero(plain.labelmap.array)
+    assert smoothed[0].slice_uncertainty == pytest.approx(plain.slice_uncertainty, abs=1e-3)
+
+
 def test_the_largest_component_of_each_label_is_kept() -> None:
     array = np.zeros((6, 12, 12), np.uint16)
     array[1:4, 1:5, 1:5] = 300
@@ -482,6 +509,27 @@ def test_names_and_colours_reach_the_file(shell: Any, model_path: Path, tmp_path
     assert written.terminologies == {5: "a~SCT^5^Bright"}
     figures = ended.result["volumes"][0]["slice_uncertainty"]
     assert len(figures) == len(volume.array) and max(figures) > 0
+
+
+@pytest.mark.parametrize("tidy", [True, False])
+def test_an_apply_is_tidied_up_unless_it_may_not_be(
+    shell: Any, model: Model, tmp_path: Path, tidy: bool
+) -> None:
+    segmenter, card = model
+    shape = StructureShape(label=5, slices=3, parts=1, smallest_part=50, usual_area=100)
+    card = card.model_copy(update={"shapes": [shape]})
+    path = tmp_path / "m.safetensors"
+    save_model(path, segmenter, card)
+    assert read_card(path).shapes == [shape]
+    volume, labelmap = head((9, 48, 48), seed=5)
+    source = write_pair(tmp_path, volume, labelmap, "a")[0]
+    words = ("apply", "--model", path, "--volume", source, "--output", tmp_path / "out.nrrd")
+    ended = shell(*words, *([] if tidy else ["--no-tidy"]))
+    assert ended.code == 0, ended.err
+    expected = predict_volume(segmenter, card, volume, 4, smooth=tidy).labelmap.array
+    if tidy:
+        drop_stray_regions(SliceStack(expected, volume.geometry, 0), [shape])
+    assert np.array_equal(read_labelmap(tmp_path / "out.nrrd").array, expected)
 
 
 def test_plain_voxels_where_the_job_asks_for_them(

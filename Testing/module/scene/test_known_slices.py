@@ -135,7 +135,7 @@ def test_an_apply_is_given_no_more_than_is_drawn_in_its_volumes_and_to_be_kept()
         ([volume], [doubtful], True, {"liver": 1}),
     ):
         job, labelmaps = apply_job(volumes, examples, keep, **numbers)
-        assert job.drawn == labelmaps == [] and len(job.volumes) == 1
+        assert job.drawn == labelmaps == [] and len(job.volumes) == 1 and job.tidy
 
 
 def test_segments_that_overlap_come_in_files_of_their_own():
