@@ -470,6 +470,11 @@ class FinetuneJob(_Record):
         description="also write loss, validation DSC and learning rate of the steps to this "
         "folder, for TensorBoard",
     )
+    unlabelled: list[FilePath] = Field(
+        default_factory=list,
+        description="a volume without labels to learn from as well, such as one that is to be "
+        "segmented: an image file or a DICOM folder. A step then takes about twice as long",
+    )
 
     @model_validator(mode="after")
     def _depth_of_a_head_that_has_one(self) -> FinetuneJob:

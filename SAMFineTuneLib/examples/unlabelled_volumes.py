@@ -1,0 +1,181 @@
+"""Volumes without labels, as slices that a fine-tune learns from beside the labelled ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.image_list import evenly_spread
+from SAMFineTuneLib.examples.kept_slices import KnownSlice
+from SAMFineTuneLib.examples.prepared_slices import (
+    PreparedCase,
+    PreparedSlices,
+    PreparedWriter,
+    prepared,
+)
+from SAMFineTuneLib.examples.training_set import LabelledSlice, TrainingSet
+from SAMFineTuneLib.geometry.axes import AXIS_NAMES
+from SAMFineTuneLib.geometry.cut_axis import cut_axis
+from SAMFineTuneLib.slices.expected_images import as_expected
+from SAMFineTuneLib.slices.intensity import find_normalisation, sample_voxels
+from SAMFineTuneLib.slices.stack import SliceStack
+from SAMFineTuneLib.volumes import Volume
+from SAMFineTuneLib.volumes.case import read_case
+
+# Slices of all volumes that are kept on the disk, at 0.8 MB each for 512 x 512 pixels. A fine-tune
+# of preset laptop draws at most as many.
+_MOST_SLICES = 2560
+
+
+@dataclass(frozen=True, eq=False)
+class UnlabelledData:
+    """What a fine-tune learns from without labels.
+
+    Attributes:
+        slices: read from files when they are asked for; no class is known on any.
+        names: file names of the volumes that they come from.
+        warnings: what the user should know, one sentence each.
+        fingerprint: text that identifies the slices.
+        release: deletes the files of the slices, which cannot be read any more afterwards.
+    """
+
+    slices: list[LabelledSlice] = field(default_factory=list)
+    names: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fingerprint: str = ""
+    release: Callable[[], None] = lambda: None
+
+
+def load_unlabelled(
+    volumes: Sequence[Path],
+    examples: TrainingSet,
+    example_volumes: Sequence[Path],
+    folder: Path,
+    check: Callable[[], None] = lambda: None,
+) -> UnlabelledData:
+    """Cuts volumes without labels as the examples are cut, one volume in memory at a time.
+
+    Of a volume that is an example too, the slices that the example is learnt from are left out.
+    A volume of another kind of image than the examples (CT among MR), or that cannot be read, is
+    left out with a warning. One whose slices lie along another axis takes part, with a warning.
+
+    Args:
+        volumes: image files or DICOM folders. One that is named twice counts once.
+        examples: what is learnt from with labels.
+        example_volumes: their files.
+        folder: where the slices go.
+        check: called between volumes; may raise to stop.
+
+    Raises:
+        InputError: none of the volumes can be used, or the disk is full.
+    """
+    once = list(dict.fromkeys(each.resolve() for each in volumes))
+    once = [once[number] for number in evenly_spread(len(once), _MOST_SLICES)]
+    reader = _Reader(examples, example_volumes, _MOST_SLICES // max(1, len(once)))
+    names: list[str] = []
+    content = hashlib.sha256()
+    with PreparedWriter(folder) as writer:
+        for path in once:
+            check()
+            case = reader.read(path)
+            if case is None:
+                continue
+            names.append(path.name)
+            for each in case.slices:
+                content.update(each.image.tobytes())
+            writer.add(case)
+        if not names:
+            raise InputError(
+                f"none of the volumes without labels can be used: {'; '.join(reader.warnings)}",
+                "Name other volumes, or leave them out",
+                code="no_unlabelled_volume",
+            )
+        writer.finish({})
+    store = PreparedSlices(folder)
+    nothing = np.zeros(len(examples.labels) + 1, dtype=bool)
+    return UnlabelledData(
+        slices=store.slices({}, nothing),
+        names=tuple(names),
+        warnings=tuple(reader.warnings),
+        fingerprint=content.hexdigest(),
+        release=store.remove,
+    )
+
+
+class _Reader:
+    """Reads one volume after the other.
+
+    Args:
+        examples: what is learnt from with labels.
+        example_volumes: their files.
+        most: slices of each volume.
+    """
+
+    def __init__(self, examples: TrainingSet, example_volumes: Sequence[Path], most: int) -> None:
+        self._examples = examples
+        self._example_volumes = {each.resolve() for each in example_volumes}
+        self._most = most
+        # Slices of a list are too many to read; its images are no volumes that are named again.
+        learnt = examples.slices if examples.listed is None else []
+        self._learnt = {_content(each.image) for each in learnt}
+        self.warnings: list[str] = []
+
+    def read(self, path: Path) -> PreparedCase | None:
+        """The slices of a volume; None, with a warning, where it cannot be used."""
+        try:
+            volume = as_expected(read_case(path), self._examples.normalisation, path.name)
+            sample = sample_voxels(volume)
+        except InputError as error:
+            self.warnings.append(f"{path.name} is left out: {error}")
+            return None
+        own = self._examples.normalisation
+        if find_normalisation([sample], own.curve).kind != own.kind:
+            self.warnings.append(
+                f"{path.name} is left out: it is another kind of image than the examples"
+            )
+            return None
+        images = SliceStack.of(volume, self._axis(path, volume))
+        window = own.window_for(sample)
+        numbers = [each for each in range(len(images)) if np.ptp(images[each]) > 0]
+        if path in self._example_volumes:
+            levels = (window.apply(images[each]).astype(np.float16) for each in numbers)
+            known = [_content(each) in self._learnt for each in levels]
+            numbers = [each for each, learnt in zip(numbers, known, strict=True) if not learnt]
+            self.warnings.append(
+                f"{path.name} is an example too: the slices that are learnt from with labels "
+                "do not count without them"
+            )
+        numbers = [numbers[each] for each in evenly_spread(len(numbers), self._most)]
+        if not numbers:
+            self.warnings.append(f"{path.name} is left out: it has no other slice")
+            return None
+        return PreparedCase(
+            prepared([_unlabelled(number, images[number]) for number in numbers], window),
+            window,
+            images.pixel_spacing,
+        )
+
+    def _axis(self, path: Path, volume: Volume) -> str:
+        named = self._examples.axis
+        axis = cut_axis(volume.geometry, named if named in AXIS_NAMES else None)
+        usual = cut_axis(volume.geometry, None)
+        if usual not in (axis, "axial"):
+            self.warnings.append(
+                f"{path.name} has {usual} slices, and is cut into {axis} ones as the examples are"
+            )
+        return axis
+
+
+def _unlabelled(number: int, pixels: NDArray[np.generic]) -> KnownSlice:
+    nothing = np.zeros(pixels.shape[:2], np.uint8)
+    return KnownSlice(number, pixels, nothing, np.zeros(1, dtype=bool))
+
+
+def _content(image: NDArray[np.generic]) -> tuple[tuple[int, ...], bytes]:
+    return image.shape, hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
