@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMFineTuneLib.errors import InputError
+from SAMFineTuneLib.examples.example import Example
 from SAMFineTuneLib.examples.image_list import evenly_spread
 from SAMFineTuneLib.examples.kept_slices import KnownSlice
 from SAMFineTuneLib.examples.prepared_slices import (
@@ -55,9 +56,10 @@ class UnlabelledData:
 def load_unlabelled(
     volumes: Sequence[Path],
     examples: TrainingSet,
-    example_volumes: Sequence[Path],
+    sources: Sequence[Example],
     folder: Path,
     check: Callable[[], None] = lambda: None,
+    with_examples: bool = False,
 ) -> UnlabelledData:
     """Cuts volumes without labels as the examples are cut, one volume in memory at a time.
 
@@ -68,16 +70,19 @@ def load_unlabelled(
     Args:
         volumes: image files or DICOM folders. One that is named twice counts once.
         examples: what is learnt from with labels.
-        example_volumes: their files.
+        sources: the examples that it comes from; none for a list.
         folder: where the slices go.
         check: called between volumes; may raise to stop.
+        with_examples: whether the volumes of all examples take part as well.
 
     Raises:
-        InputError: none of the volumes can be used, or the disk is full.
+        InputError: none of the named volumes can be used, or the disk is full.
     """
-    once = list(dict.fromkeys(each.resolve() for each in volumes))
+    known = {each.volume.resolve(): each for each in sources}
+    named = [each.resolve() for each in volumes]
+    once = list(dict.fromkeys([*named, *known] if with_examples else named))
     once = [once[number] for number in evenly_spread(len(once), _MOST_SLICES)]
-    reader = _Reader(examples, example_volumes, _MOST_SLICES // max(1, len(once)))
+    reader = _Reader(examples, known, {*named}, _MOST_SLICES // max(1, len(once)))
     names: list[str] = []
     content = hashlib.sha256()
     with PreparedWriter(folder) as writer:
@@ -90,6 +95,8 @@ def load_unlabelled(
             for each in case.slices:
                 content.update(each.image.tobytes())
             writer.add(case)
+        if not names and not named:
+            return UnlabelledData(warnings=tuple(reader.warnings))
         if not names:
             raise InputError(
                 f"none of the volumes without labels can be used: {'; '.join(reader.warnings)}",
@@ -113,13 +120,21 @@ class _Reader:
 
     Args:
         examples: what is learnt from with labels.
-        example_volumes: their files.
+        sources: the examples that it comes from, by their volumes.
+        named: the volumes that the user names.
         most: slices of each volume.
     """
 
-    def __init__(self, examples: TrainingSet, example_volumes: Sequence[Path], most: int) -> None:
+    def __init__(
+        self,
+        examples: TrainingSet,
+        sources: Mapping[Path, Example],
+        named: Container[Path],
+        most: int,
+    ) -> None:
         self._examples = examples
-        self._example_volumes = {each.resolve() for each in example_volumes}
+        self._sources = sources
+        self._named = named
         self._most = most
         # Slices of a list are too many to read; its images are no volumes that are named again.
         learnt = examples.slices if examples.listed is None else []
@@ -129,7 +144,7 @@ class _Reader:
     def read(self, path: Path) -> PreparedCase | None:
         """The slices of a volume; None, with a warning, where it cannot be used."""
         try:
-            volume = as_expected(read_case(path), self._examples.normalisation, path.name)
+            volume = as_expected(self._case(path), self._examples.normalisation, path.name)
             sample = sample_voxels(volume)
         except InputError as error:
             self.warnings.append(f"{path.name} is left out: {error}")
@@ -143,14 +158,15 @@ class _Reader:
         images = SliceStack.of(volume, self._axis(path, volume))
         window = own.window_for(sample)
         numbers = [each for each in range(len(images)) if np.ptp(images[each]) > 0]
-        if path in self._example_volumes:
+        if path in self._sources:
             levels = (window.apply(images[each]).astype(np.float16) for each in numbers)
             known = [_content(each) in self._learnt for each in levels]
             numbers = [each for each, learnt in zip(numbers, known, strict=True) if not learnt]
-            self.warnings.append(
-                f"{path.name} is an example too: the slices that are learnt from with labels "
-                "do not count without them"
-            )
+            if path in self._named:
+                self.warnings.append(
+                    f"{path.name} is an example too: only its slices that are not learnt from "
+                    "with labels are used"
+                )
         numbers = [numbers[each] for each in evenly_spread(len(numbers), self._most)]
         if not numbers:
             self.warnings.append(f"{path.name} is left out: it has no other slice")
@@ -160,6 +176,12 @@ class _Reader:
             window,
             images.pixel_spacing,
         )
+
+    def _case(self, path: Path) -> Volume:
+        source = self._sources.get(path)
+        if source is None:
+            return read_case(path)
+        return read_case(path, source.channels, source.series, source.frame)
 
     def _axis(self, path: Path, volume: Volume) -> str:
         named = self._examples.axis

@@ -190,14 +190,15 @@ def _examples(
 def _unlabelled(
     job: FinetuneJob, examples: TrainingSet, folder: JobFolder, control: Control
 ) -> UnlabelledData:
-    if not job.unlabelled:
+    if not job.unlabelled and not job.unlabelled_examples:
         return UnlabelledData()
     return load_unlabelled(
         job.unlabelled,
         examples,
-        [each.volume for each in job.examples],
+        job.examples,
         folder.unlabelled_folder,
         control.raise_if_cancelled,
+        job.unlabelled_examples,
     )
 
 

@@ -14,7 +14,10 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.training.teacher import Teacher
 from SAMFineTuneLib.training.unlabelled_views import UnlabelledSampler, UnlabelledViews
 
-# A pixel counts where the teacher gives its class at least this probability.
+# A pixel counts where the teacher gives its class at least this probability. Hippocampus, five
+# slices of five volumes and the twenty volumes that are then segmented, 160 steps at 128 pixels,
+# mean DSC of seeds 0 to 2: 0.751 without unlabelled slices, 0.768 with them. With seed 0: 0.760 and
+# 0.770; and 0.740 with a Dice loss besides and 0.9 here, where structures grew on empty slices.
 _SURE = 0.95
 # The loss on unlabelled slices begins when the network has learnt the labelled ones for this share
 # of the fine-tune, and has its whole weight at the second share.

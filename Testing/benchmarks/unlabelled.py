@@ -44,19 +44,14 @@ _STEPS, _QUICK_STEPS, _QUICK_UNSEEN = 320, 8, 2
 Scores = dict[str, float]
 
 
-def unlabelled_volumes(
-    source: str, data: Path, learnt: Sequence[str], unseen: Sequence[str]
-) -> list[Path]:
-    """The volumes that a fine-tune is told of without labels."""
-    images = data / "hippocampus_mr" / "images"
-    targets = [images / name for name in unseen]
+def unlabelled_options(source: str, data: Path, unseen: Sequence[str]) -> list[str]:
+    """The options that tell a fine-tune what to learn from without labels."""
+    if source == "examples":
+        return ["--unlabelled-examples"]
+    targets = [data / "hippocampus_mr" / "images" / name for name in unseen]
     ct = data / "ct_abdomen_3mm" / "ct.nii.gz"
-    return {
-        "none": [],
-        "examples": [images / name for name in learnt],
-        "targets": targets,
-        "ct": [*targets, ct],
-    }[source]
+    named = {"none": [], "targets": targets, "ct": [*targets, ct]}[source]
+    return [word for path in named for word in ("--unlabelled", str(path))]
 
 
 def trial(data: Path, source: str, seed: int, count: int, options: Sequence[str]) -> Scores:
@@ -64,11 +59,7 @@ def trial(data: Path, source: str, seed: int, count: int, options: Sequence[str]
     folder_of = data / "hippocampus_mr"
     learnt, unseen = hippocampus.choose_volumes(folder_of, 0)
     unseen = unseen[:count]
-    named = [
-        word
-        for path in unlabelled_volumes(source, data, learnt, unseen)
-        for word in ("--unlabelled", str(path))
-    ]
+    named = unlabelled_options(source, data, unseen)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         hippocampus.write_examples(learnt, folder_of, "axial", folder)

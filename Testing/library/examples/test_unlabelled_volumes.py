@@ -9,6 +9,7 @@ import pytest
 
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples import unlabelled_volumes
+from SAMFineTuneLib.examples.example import Example
 from SAMFineTuneLib.examples.loading import load_examples
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.examples.unlabelled_volumes import UnlabelledData, load_unlabelled
@@ -18,10 +19,11 @@ from Testing.support.synthetic_volumes import geometry_of, head, keep_slices, wr
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> tuple[TrainingSet, Path]:
+def example(tmp_path: Path) -> tuple[TrainingSet, Example]:
     volume, labelmap = head()
     files = write_pair(tmp_path, volume, keep_slices(labelmap, [4, 6]), "a")
-    return load_examples([example_of(*files, empty="none")]), files[0]
+    source = example_of(*files, empty="none")
+    return load_examples([source]), source
 
 
 def other_head(folder: Path, seed: int = 1) -> Path:
@@ -31,13 +33,20 @@ def other_head(folder: Path, seed: int = 1) -> Path:
     return path
 
 
-def loaded(example: tuple[TrainingSet, Path], volumes: list[Path], folder: Path) -> UnlabelledData:
-    examples, path = example
-    return load_unlabelled(volumes, examples, [path], folder / "unlabelled")
+def loaded(
+    example: tuple[TrainingSet, Example],
+    volumes: list[Path],
+    folder: Path,
+    with_examples: bool = False,
+) -> UnlabelledData:
+    examples, source = example
+    return load_unlabelled(
+        volumes, examples, [source], folder / "unlabelled", with_examples=with_examples
+    )
 
 
 def test_all_slices_of_a_volume_take_part(
-    example: tuple[TrainingSet, Path], tmp_path: Path
+    example: tuple[TrainingSet, Example], tmp_path: Path
 ) -> None:
     path = other_head(tmp_path)
     found = loaded(example, [path, path], tmp_path)
@@ -51,15 +60,26 @@ def test_all_slices_of_a_volume_take_part(
 
 
 def test_of_an_example_only_the_other_slices_take_part(
-    example: tuple[TrainingSet, Path], tmp_path: Path
+    example: tuple[TrainingSet, Example], tmp_path: Path
 ) -> None:
-    found = loaded(example, [example[1]], tmp_path)
-    assert {each.number for each in found.slices} == {*range(12)} - {4, 6}
-    assert len(found.warnings) == 1 and "is an example too" in found.warnings[0]
+    named = loaded(example, [example[1].volume], tmp_path)
+    asked_for = loaded(example, [], tmp_path, with_examples=True)
+    for found in (named, asked_for):
+        assert {each.number for each in found.slices} == {*range(12)} - {4, 6}
+    assert len(named.warnings) == 1 and "is an example too" in named.warnings[0]
+    assert asked_for.warnings == ()
+
+
+def test_examples_without_another_slice_are_learnt_from_alone(tmp_path: Path) -> None:
+    volume, labelmap = head()
+    source = example_of(*write_pair(tmp_path, volume, labelmap, "a"), empty="outside")
+    found = loaded((load_examples([source]), source), [], tmp_path, with_examples=True)
+    assert found.slices == [] and "it has no other slice" in found.warnings[0]
+    assert not (tmp_path / "unlabelled").exists()
 
 
 def test_of_many_slices_a_bounded_number_is_kept(
-    example: tuple[TrainingSet, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: tuple[TrainingSet, Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unlabelled_volumes, "_MOST_SLICES", 6)
     volumes = [other_head(tmp_path, seed) for seed in (1, 2)]
@@ -69,7 +89,7 @@ def test_of_many_slices_a_bounded_number_is_kept(
 
 
 def test_other_kinds_of_image_and_unreadable_files_are_left_out(
-    example: tuple[TrainingSet, Path], tmp_path: Path
+    example: tuple[TrainingSet, Example], tmp_path: Path
 ) -> None:
     ct = tmp_path / "ct.nrrd"
     random = np.random.default_rng(0)
@@ -87,7 +107,7 @@ def test_other_kinds_of_image_and_unreadable_files_are_left_out(
 
 
 def test_slices_along_another_axis_are_told(
-    example: tuple[TrainingSet, Path], tmp_path: Path
+    example: tuple[TrainingSet, Example], tmp_path: Path
 ) -> None:
     path = tmp_path / "sagittal.nii.gz"
     array = np.random.default_rng(0).normal(100, 20, (24, 24, 8)).astype(np.float32)
@@ -100,7 +120,7 @@ def test_slices_along_another_axis_are_told(
 
 
 def test_none_that_can_be_used_is_an_error(
-    example: tuple[TrainingSet, Path], tmp_path: Path
+    example: tuple[TrainingSet, Example], tmp_path: Path
 ) -> None:
     damaged = tmp_path / "damaged.nii.gz"
     damaged.write_bytes(b"no volume")
