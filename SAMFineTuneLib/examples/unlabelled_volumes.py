@@ -63,7 +63,8 @@ def load_unlabelled(
 ) -> UnlabelledData:
     """Cuts volumes without labels as the examples are cut, one volume in memory at a time.
 
-    Of a volume that is an example too, the slices that the example is learnt from are left out.
+    Of a volume that is an example too, the slices that the example is learnt from are left out, and
+    those behind a slice that is known to be empty, which are likely to be known as empty, too.
     A volume of another kind of image than the examples (CT among MR), or that cannot be read, is
     left out with a warning. One whose slices lie along another axis takes part, with a warning.
 
@@ -138,7 +139,7 @@ class _Reader:
         self._most = most
         # Slices of a list are too many to read; its images are no volumes that are named again.
         learnt = examples.slices if examples.listed is None else []
-        self._learnt = {_content(each.image) for each in learnt}
+        self._learnt = {_content(each.image): each.is_labelled for each in learnt}
         self.warnings: list[str] = []
 
     def read(self, path: Path) -> PreparedCase | None:
@@ -160,8 +161,8 @@ class _Reader:
         numbers = [each for each in range(len(images)) if np.ptp(images[each]) > 0]
         if path in self._sources:
             levels = (window.apply(images[each]).astype(np.float16) for each in numbers)
-            known = [_content(each) in self._learnt for each in levels]
-            numbers = [each for each, learnt in zip(numbers, known, strict=True) if not learnt]
+            learnt = [self._learnt.get(_content(each)) for each in levels]
+            numbers = [numbers[each] for each in _beside_labelled(learnt)]
             if path in self._named:
                 self.warnings.append(
                     f"{path.name} is an example too: only its slices that are not learnt from "
@@ -192,6 +193,21 @@ class _Reader:
                 f"{path.name} has {usual} slices, and is cut into {axis} ones as the examples are"
             )
         return axis
+
+
+def _beside_labelled(learnt: Sequence[bool | None]) -> list[int]:
+    """The slices that are not learnt from and have a labelled one as their next one that is.
+
+    Args:
+        learnt: of each slice whether it is labelled or empty; None if it is not learnt from.
+    """
+    labelled_beside = np.zeros(len(learnt), dtype=bool)
+    for order in (range(len(learnt)), reversed(range(len(learnt)))):
+        latest = False
+        for position in order:
+            latest = latest if learnt[position] is None else bool(learnt[position])
+            labelled_beside[position] |= latest
+    return [each for each, known in enumerate(learnt) if known is None and labelled_beside[each]]
 
 
 def _unlabelled(number: int, pixels: NDArray[np.generic]) -> KnownSlice:

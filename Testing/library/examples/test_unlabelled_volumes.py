@@ -70,6 +70,14 @@ def test_of_an_example_only_the_other_slices_take_part(
     assert asked_for.warnings == ()
 
 
+def test_slices_behind_an_empty_one_of_an_example_do_not_take_part(tmp_path: Path) -> None:
+    volume, labelmap = head()
+    files = write_pair(tmp_path, volume, keep_slices(labelmap, [4, 6]), "a")
+    source = example_of(*files, empty=[1, 10])
+    found = loaded((load_examples([source]), source), [], tmp_path, with_examples=True)
+    assert [each.number for each in found.slices] == [2, 3, 5, 7, 8, 9]
+
+
 def test_examples_without_another_slice_are_learnt_from_alone(tmp_path: Path) -> None:
     volume, labelmap = head()
     source = example_of(*write_pair(tmp_path, volume, labelmap, "a"), empty="outside")
