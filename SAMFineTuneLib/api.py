@@ -77,7 +77,8 @@ def finetune(
         on_event: called with progress, warnings and previews (`worker.events`).
         settings: further fields of `jobs.schema.FinetuneJob`: preset, backbone, steps, minutes …
             A data set is learnt from with image_list="train.csv", a text file with an image and its
-            mask on each line, and validation_list="val.csv".
+            mask on each line, and validation_list="val.csv". Volumes without labels are learnt from
+            as well with unlabelled=["other.nrrd"].
 
     Returns:
         The card of the model: its labels, and what was measured on slices that were held out.

@@ -68,6 +68,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/examples/prepared_slices.py
   SAMFineTuneLib/examples/read_ahead.py
   SAMFineTuneLib/examples/training_set.py
+  SAMFineTuneLib/examples/unlabelled_volumes.py
   SAMFineTuneLib/files.py
   SAMFineTuneLib/geometry/__init__.py
   SAMFineTuneLib/geometry/axes.py
@@ -245,6 +246,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/__init__.py
   SAMFineTuneLib/training/choices.py
   SAMFineTuneLib/training/class_start.py
+  SAMFineTuneLib/training/consistency.py
   SAMFineTuneLib/training/drawn_validation.py
   SAMFineTuneLib/training/eager_adamw.py
   SAMFineTuneLib/training/feature_cache.py
@@ -267,8 +269,10 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/shown_structures.py
   SAMFineTuneLib/training/slice_context.py
   SAMFineTuneLib/training/slice_pool.py
+  SAMFineTuneLib/training/teacher.py
   SAMFineTuneLib/training/trained_weights.py
   SAMFineTuneLib/training/training_state.py
+  SAMFineTuneLib/training/unlabelled_views.py
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py
   SAMFineTuneLib/training/weight_decay.py

@@ -67,6 +67,11 @@ class JobFolder:
         return self.path / "prepared"
 
     @property
+    def unlabelled_folder(self) -> Path:
+        """Holds the unlabelled slices while they are learnt from; made by its writer."""
+        return self.path / "unlabelled"
+
+    @property
     def preview_folder(self) -> Path:
         """Holds images of the work so far; made by the code that writes them."""
         return self.path / "preview"

@@ -470,6 +470,16 @@ class FinetuneJob(_Record):
         description="also write loss, validation DSC and learning rate of the steps to this "
         "folder, for TensorBoard",
     )
+    unlabelled: list[FilePath] = Field(
+        default_factory=list,
+        description="a volume without labels to learn from as well, such as one that is to be "
+        "segmented: an image file or a DICOM folder. A step then takes about twice as long",
+    )
+    unlabelled_examples: bool = Field(
+        False,
+        description="learn from the other slices of the examples' volumes as well, as from "
+        "`unlabelled`",
+    )
 
     @model_validator(mode="after")
     def _depth_of_a_head_that_has_one(self) -> FinetuneJob:
@@ -501,6 +511,8 @@ class FinetuneJob(_Record):
             raise ValueError('"examples" or "image_list" must say what to learn from')
         if self.image_list is not None and self.examples:
             raise ValueError('"examples" and "image_list" exclude each other')
+        if self.image_list is not None and self.unlabelled_examples:
+            raise ValueError('"unlabelled_examples" goes with "examples"')
         of_list = ("validation_list", "images", "skip_unreadable", "merge")
         if self.image_list is None and (
             self.labels != "all" or any(getattr(self, name) for name in of_list)

@@ -13,6 +13,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.listed_examples import Expected, ListSource, load_list
 from SAMFineTuneLib.examples.loading import load_examples
 from SAMFineTuneLib.examples.training_set import TrainingSet
+from SAMFineTuneLib.examples.unlabelled_volumes import UnlabelledData, load_unlabelled
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
@@ -20,7 +21,7 @@ from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.models.model_file import ModelCard, save_model
 from SAMFineTuneLib.networks.spec import find
 from SAMFineTuneLib.tasks.finetune_card import card_of, with_prompts
-from SAMFineTuneLib.tasks.finetune_events import log_measured, log_plan, watch_of
+from SAMFineTuneLib.tasks.finetune_events import log_measured, log_plan, log_unlabelled, watch_of
 from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.tasks.list_progress import rows_progress
 from SAMFineTuneLib.tasks.prompt_phase import PromptPhase, TunedForPrompts
@@ -63,24 +64,29 @@ def _finetune(
     events.log("reading the examples")
     start = StartingPoint(weights, InitialModel.of_job(job))
     examples = _examples(job, start.initial, folder, events, control)
-    for warning in examples.warnings:
+    unlabelled = _unlabelled(job, examples, folder, control)
+    for warning in (*examples.warnings, *unlabelled.warnings):
         events.warning(warning)
     choices = job if start.initial is None else start.initial.with_its_strategy(job)
     pixels = start.pixels(job)
-    plan = settle(choices, examples, start.is_wholly_pretrained(job.backbone), pixels)
+    pretrained = start.is_wholly_pretrained(job.backbone)
+    plan = settle(choices, examples, pretrained, pixels, len(unlabelled.slices))
     torch.manual_seed(plan.seed)
     segmenter, checkpoint_sha256 = start.adapted_network(plan, examples, device, events.warning)
     segmenter.to(device)
     held_out = _split(job, examples, plan, events)
     log_plan(plan, examples, held_out, segmenter, device, events)
+    log_unlabelled(unlabelled, events)
     preview = PreviewWriter(folder.preview_folder, examples, held_out, events.preview)
     watch = watch_of(events, control, preview, tensorboard)
     checkpoints, fingerprint = folder.checkpoint_folder, start.fingerprint(checkpoint_sha256)
-    signature = signature_of(plan, examples, fingerprint)
-    tuning = FineTuning(segmenter, examples, held_out, plan, checkpoints, signature, watch)
+    signature = signature_of(plan, examples, fingerprint + unlabelled.fingerprint)
+    tuning = FineTuning(
+        segmenter, examples, held_out, plan, checkpoints, signature, watch, unlabelled.slices
+    )
     outcome, warnings = _tuned(tuning, plan, events)
     kind = start.kind(job.weights_kind)
-    card = card_of(plan, examples, held_out, outcome, checkpoint_sha256, kind)
+    card = card_of(plan, examples, held_out, outcome, checkpoint_sha256, kind, unlabelled)
     log_measured(card.metrics, events)
     for_prompts = None
     if job.prompts and outcome.ending == "finished on request":
@@ -98,6 +104,7 @@ def _finetune(
     if examples.listed is not None:
         result["skipped"] = list(examples.listed.skipped)
         examples.listed.release()
+    unlabelled.release()
     return result
 
 
@@ -143,6 +150,7 @@ def _read_by(job: FinetuneJob, weights: Path | None) -> dict[Path, str]:
     """Files that the output must not replace; it may replace the initial model."""
     read = {path: "a volume" for each in job.examples for path in each.images}
     read |= {each.segmentation: "a segmentation" for each in job.examples}
+    read |= dict.fromkeys(job.unlabelled, "a volume without labels")
     for path in (job.image_list, job.validation_list):
         if path is not None:
             read[path] = "a list"
@@ -176,6 +184,21 @@ def _examples(
         initial.card.normalisation,
         initial.labels,
         initial.path.name,
+    )
+
+
+def _unlabelled(
+    job: FinetuneJob, examples: TrainingSet, folder: JobFolder, control: Control
+) -> UnlabelledData:
+    if not job.unlabelled and not job.unlabelled_examples:
+        return UnlabelledData()
+    return load_unlabelled(
+        job.unlabelled,
+        examples,
+        job.examples,
+        folder.unlabelled_folder,
+        control.raise_if_cancelled,
+        job.unlabelled_examples,
     )
 
 

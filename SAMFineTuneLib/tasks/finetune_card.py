@@ -7,6 +7,7 @@ from typing import Any
 from SAMFineTuneLib.evaluation.known_mean import mean_of_known
 from SAMFineTuneLib.evaluation.overlap import iou_of
 from SAMFineTuneLib.examples.training_set import TrainingSet
+from SAMFineTuneLib.examples.unlabelled_volumes import UnlabelledData
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard
 from SAMFineTuneLib.tasks.prompt_phase import TunedForPrompts
 from SAMFineTuneLib.tasks.strategy_card import strategy_of
@@ -25,6 +26,7 @@ def card_of(
     outcome: FinetuneOutcome,
     checkpoint_sha256: str | None,
     initial_weights: str | None = None,
+    unlabelled: UnlabelledData | None = None,
 ) -> ModelCard:
     """The card without weights for prompts.
 
@@ -35,6 +37,7 @@ def card_of(
         outcome: of the fine-tune.
         checkpoint_sha256: of the backbone's weights, None for random ones.
         initial_weights: what these were trained as, if the user has named them.
+        unlabelled: what it learnt from without labels.
     """
     labelled = [each for each in examples.slices if each.is_labelled]
     return ModelCard(
@@ -64,6 +67,7 @@ def card_of(
             "labelled_slices": len(labelled),
             "empty_slices": len(examples.slices) - len(labelled),
             **_of_list(examples),
+            **_of_unlabelled(unlabelled),
         },
         metrics=_metrics(examples, held_out, outcome),
         shapes=structure_shapes(examples),
@@ -84,6 +88,16 @@ def _of_list(examples: TrainingSet) -> dict[str, int]:
     if examples.listed.held_out is not None:
         counts["validation_list_slices"] = len(examples.listed.held_out)
     return counts
+
+
+def _of_unlabelled(unlabelled: UnlabelledData | None) -> dict[str, int]:
+    """How many volumes and slices were learnt from without labels, if any were."""
+    if unlabelled is None or not unlabelled.slices:
+        return {}
+    return {
+        "unlabelled_volumes": len(unlabelled.names),
+        "unlabelled_slices": len(unlabelled.slices),
+    }
 
 
 def _labels(examples: TrainingSet) -> list[LabelCard]:

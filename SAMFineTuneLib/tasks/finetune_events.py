@@ -12,6 +12,7 @@ import torch
 from SAMFineTuneLib.adaptation.parameter_count import count
 from SAMFineTuneLib.counted_text import counted
 from SAMFineTuneLib.examples.training_set import TrainingSet
+from SAMFineTuneLib.examples.unlabelled_volumes import UnlabelledData
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.names import DEFAULT_HEAD
 from SAMFineTuneLib.jobs.control import Control
@@ -79,6 +80,15 @@ def log_plan(
         f"{total.trainable / 1e6:.2f} of {total.total / 1e6:.2f} million parameters train, "
         f"on {device}"
     )
+
+
+def log_unlabelled(unlabelled: UnlabelledData, events: EventWriter) -> None:
+    """Logs what is learnt from without labels, if anything is."""
+    if unlabelled.slices:
+        events.log(
+            f"{counted(len(unlabelled.slices), 'slice')} without labels, of "
+            f"{counted(len(unlabelled.names), 'volume')}"
+        )
 
 
 def log_measured(metrics: Mapping[str, Any], events: EventWriter) -> None:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from SAMFineTuneLib.device import autocast
-from SAMFineTuneLib.examples.training_set import TrainingSet
+from SAMFineTuneLib.examples.training_set import LabelledSlice, TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.names import HEADS
 from SAMFineTuneLib.slices.augmentation import augmentation_by_four, usual_augmentation
+from SAMFineTuneLib.training.consistency import Consistency
 from SAMFineTuneLib.training.held_out_distances import HeldOutDistances
 from SAMFineTuneLib.training.loop import Ending, TrainingLoop, Watch, device_of
 from SAMFineTuneLib.training.loss import HeadLoss
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.sampling import SliceSampler
 from SAMFineTuneLib.training.slice_pool import SlicePool
+from SAMFineTuneLib.training.teacher import Teacher
 from SAMFineTuneLib.training.trained_weights import TrainedWeights
 from SAMFineTuneLib.training.training_state import STATE_FILE, TrainingState
+from SAMFineTuneLib.training.unlabelled_views import UnlabelledSampler
 from SAMFineTuneLib.training.validation import Validation, ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
@@ -84,6 +88,7 @@ class FineTuning:
         folder: for checkpoints and cached features.
         signature: of this fine-tune; a checkpoint with another signature is ignored.
         watch: by which the caller follows and stops it.
+        unlabelled: slices that are learnt from without labels.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class FineTuning:
         folder: Path,
         signature: str,
         watch: Watch,
+        unlabelled: Sequence[LabelledSlice] = (),
     ) -> None:
         self._segmenter = segmenter
         self._slices = examples.slices
@@ -126,6 +132,7 @@ class FineTuning:
             augment=_AUGMENTATIONS[plan.augmentation],
             minutes=plan.minutes,
         )
+        self._consistency = self._consistency_of(unlabelled, examples)
 
     @property
     def resumed_at(self) -> int:
@@ -161,14 +168,19 @@ class FineTuning:
         return None
 
     def loss_of_step(self, step: int) -> Tensor:
-        """Dice loss and cross entropy of a batch on its known labels."""
+        """Dice loss and cross entropy of a batch on its known labels, and on unlabelled slices."""
+        unlabelled = None
+        if self._consistency is not None:
+            # Before the labelled ones, because the network holds the teacher's weights meanwhile,
+            # and gradients need the weights that a loss was computed with.
+            unlabelled = self._consistency.loss(step, self._loop.schedule.progress)
         batch = self._sampler.batch(self._pool, self._plan.batch, step)
         encoder = self._segmenter.network.image_encoder
         with autocast(self._device):
             features = encoder.run(batch.state, self._sampler.start_stage, len(encoder.stages()))
             found = self._segmenter.masks(features)
         loss: Tensor = self._loss(found, batch.target, batch.known)
-        return loss
+        return loss if unlabelled is None else loss + unlabelled
 
     def phase(self) -> str:
         """The name of the current phase; in the final pass held-out slices are learnt from, too."""
@@ -190,6 +202,21 @@ class FineTuning:
         self._sampler.remove_cache()
         if self._validation is not None:
             self._validation.remove_cache()
+
+    def _consistency_of(
+        self, unlabelled: Sequence[LabelledSlice], examples: TrainingSet
+    ) -> Consistency | None:
+        """The loss on unlabelled slices, whose teacher follows the loop; None without any."""
+        plan = self._plan
+        if not plan.unlabelled_batch:
+            return None
+        teacher = Teacher(self._loop.trained, self._state.teacher)
+        self._loop.teacher = teacher
+        augment = _AUGMENTATIONS[plan.augmentation]
+        sampler = UnlabelledSampler(
+            self._segmenter.network, unlabelled, plan.seed, examples.normalisation, augment
+        )
+        return Consistency(self._segmenter, teacher, sampler, plan.unlabelled_batch, plan.seed)
 
     @property
     def _state(self) -> TrainingState:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.schedule import Schedule
+from SAMFineTuneLib.training.teacher import Teacher
 from SAMFineTuneLib.training.trained_weights import TrainedWeights
 from SAMFineTuneLib.training.training_state import TrainingState, forget_state, load_state
 
@@ -107,6 +108,7 @@ class TrainingLoop:
         state: the content of a checkpoint.
         schedule: progress and learning rate.
         put_aside: the learnt weights, while the network holds others to be measured.
+        teacher: follows the steps; None for a task without one.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class TrainingLoop:
         self.state = self._resumed(folder, file, signature)
         self.schedule = Schedule(plan, self.state.step, self.state.elapsed_s)
         self.put_aside: dict[str, Tensor] | None = None
+        self.teacher: Teacher | None = None
         self._network = network
         self._folder = folder
         self._file = file
@@ -173,6 +176,8 @@ class TrainingLoop:
         state.elapsed_s = self.schedule.elapsed_s
         state.weights = self.put_aside or self.trained.copied()
         state.optimiser = self.trained.optimiser_state()
+        if self.teacher is not None:
+            state.teacher = self.teacher.copied()
         state.save(self._folder, self._file)
 
     def forget(self) -> None:
@@ -185,6 +190,8 @@ class TrainingLoop:
         rate = self.schedule.learning_rate()
         if loss is not None:
             self.trained.descend(loss, rate, step + 1)
+            if self.teacher is not None:
+                self.teacher.follow(step + 1)
             self._note(loss.item())
         self.schedule.step = step + 1
         self._watch.report(

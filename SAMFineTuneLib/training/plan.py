@@ -53,6 +53,7 @@ class FinetunePlan:
         augmentation: how slices are changed; see `training.presets`.
         places: where adapters and low-rank updates go.
         prompt_mode: which simulated prompts the tuning for prompts learns from.
+        unlabelled_batch: unlabelled slices in each step, beside the others; 0 for none.
     """
 
     backbone: str
@@ -78,6 +79,7 @@ class FinetunePlan:
     augmentation: AugmentationName = "all"
     places: Places = USUAL_PLACES
     prompt_mode: PromptMode = "correction"
+    unlabelled_batch: int = 0
 
 
 def settle(
@@ -85,6 +87,7 @@ def settle(
     examples: TrainingSet,
     pretrained: bool,
     pixels: PixelNormalisation | None = None,
+    unlabelled: int = 0,
 ) -> FinetunePlan:
     """Fills in what the user left open.
 
@@ -97,6 +100,7 @@ def settle(
         examples: what is learnt from; sizes and counts of slices decide what is left open.
         pretrained: whether encoder and decoder start from weights that have learnt something.
         pixels: how pixels are normalised for these weights; None as usual for the backbone.
+        unlabelled: how many unlabelled slices are learnt from as well.
 
     Raises:
         InputError: places that have no effect with the method or the scope.
@@ -136,6 +140,8 @@ def settle(
         augmentation=recipe.augmentation,
         places=settled_places(Places.of(choices), method, scope),
         prompt_mode=choices.prompt_mode,
+        # As many as labelled ones: in each step both are seen equally often.
+        unlabelled_batch=min(batch, unlabelled),
     )
 
 

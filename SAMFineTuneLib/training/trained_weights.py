@@ -56,6 +56,11 @@ class TrainedWeights:
             )
         self._optimiser.step()
 
+    @property
+    def present(self) -> dict[str, Tensor]:
+        """The tensors themselves, by name, as the network holds them, without gradients."""
+        return {name: each.detach() for name, each in self._trained.items()}
+
     def copied(self) -> dict[str, Tensor]:
         """Copies of the tensors on the CPU, by name."""
         return {name: each.detach().cpu().clone() for name, each in self._trained.items()}

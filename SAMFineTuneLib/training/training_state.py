@@ -35,6 +35,7 @@ class TrainingState:
             measured before the held-out slices joined.
         validations_since_best: decides about the early stop.
         history: one entry a validation: step, loss, validation_dsc.
+        teacher: the running average of the weights, where unlabelled slices are learnt from.
     """
 
     signature: str
@@ -48,6 +49,7 @@ class TrainingState:
     best: dict[str, Any] = field(default_factory=dict)
     validations_since_best: int = 0
     history: list[dict[str, float | int | None]] = field(default_factory=list)
+    teacher: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, folder: Path, file: str = STATE_FILE) -> None:
         """Writes the state; a file is there whole or not at all.
