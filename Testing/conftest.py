@@ -78,6 +78,8 @@ def small_inputs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for name, spec in BACKBONES.items():
-            smaller = replace(spec, input_sizes=range(64, 1025, 16), smallest_tuned_input=64)
+            smaller = replace(
+                spec, input_sizes=range(64, 1025, 16), smallest_tuned_input=64, enlargement=1
+            )
             patch.setitem(BACKBONES, name, smaller)
         yield

@@ -385,8 +385,8 @@ class FinetuneJob(_Record):
     )
     input_size: InputSize = Field(
         "auto",
-        description="side of the network's square input in pixels: 256 to 1024, and 128 to 512 "
-        "for lite_medsam",
+        description="side of the network's square input in pixels: 256 to 1024, from 128 on for "
+        "starter, and 128 to 512 for lite_medsam",
     )
     steps: Steps | None = Field(
         None,

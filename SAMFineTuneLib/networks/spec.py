@@ -94,6 +94,8 @@ class BackboneSpec:
         fitting_sizes: the sides among which the input size follows the slices' size, also where
             nothing was tuned; None for a backbone whose own size is used there.
         smallest_tuned_input: the smallest side that a fine-tune has if nobody chooses.
+        enlargement: by how much small slices are enlarged if nobody chooses, up to
+            `default_input_size`.
         grey_curve: how grey levels rise within the window of an image: "equalised" gives frequent
             values more contrast, "straight" keeps the proportions that pretrained networks saw.
         renews_decoder: whether a fine-tune begins with a new automatic decoder.
@@ -115,6 +117,7 @@ class BackboneSpec:
     patch_size: int = 16
     fitting_sizes: range | None = None
     smallest_tuned_input: int = 256
+    enlargement: int = 1
     grey_curve: GreyCurve = "straight"
     renews_decoder: bool = False
     trains_whole_for_prompts: bool = False
@@ -148,7 +151,13 @@ BACKBONES: dict[str, BackboneSpec] = {
             ),
             # There are few, and all are small.
             usual_adapter_blocks="all",
+            input_sizes=range(128, 1025, 16),
             fitting_sizes=range(256, 513, 64),
+            # Hippocampi of 35 × 51 pixels, five slices of five volumes, twenty others whole, by
+            # seed: mean DSC 0.748, 0.748 and 0.767 with 128 pixels, and with 256, at which a step
+            # takes three times as long, 0.718 and 0.709.
+            smallest_tuned_input=128,
+            enlargement=2,
             grey_curve="equalised",
             renews_decoder=True,
             trains_whole_for_prompts=True,

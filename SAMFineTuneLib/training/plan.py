@@ -168,7 +168,10 @@ def _steps_of_preset(recipe: Recipe, examples: TrainingSet, batch: int) -> int:
 
 
 def _input_size(choices: FinetuneChoices, examples: TrainingSet, largest: int | None) -> int:
-    """The smallest size that shows every pixel of a slice, within the backbone's range."""
+    """The smallest size that shows every pixel of a slice, within the backbone's range.
+
+    Small slices are enlarged, as far as the backbone gains by it.
+    """
     if choices.input_size != "auto":
         return choices.input_size
     spec = find(choices.backbone)
@@ -178,5 +181,10 @@ def _input_size(choices: FinetuneChoices, examples: TrainingSet, largest: int | 
     own = spec.fitting_sizes[-1] if spec.fitting_sizes else spec.default_input_size
     ceiling = min(largest or own, own)
     longest = max(max(each.shape) for each in examples.slices)
-    fitting = -(-longest // _INPUT_STEP) * _INPUT_STEP
+    enlarged = min(_step_above(spec.enlargement * longest), spec.default_input_size)
+    fitting = max(_step_above(longest), enlarged)
     return min(max(spec.smallest_tuned_input, fitting), ceiling)
+
+
+def _step_above(side: int) -> int:
+    return -(-side // _INPUT_STEP) * _INPUT_STEP

@@ -243,7 +243,11 @@ def test_few_slices_of_several_volumes_are_learnt_in_fewer_steps_and_prompts_in_
 
 
 @pytest.mark.parametrize(
-    ("side", "expected"), [(35, 256), (256, 256), (257, 320), (300, 320), (512, 512), (900, 512)]
+    ("side", "expected"),
+    [
+        *((35, 128), (64, 128), (65, 192), (97, 256), (256, 256)),
+        *((257, 320), (300, 320), (512, 512), (900, 512)),
+    ],
 )
 def test_the_input_shows_every_pixel_within_bounds(side: int, expected: int) -> None:
     examples = training_set([a_slice({1, 2}, side=side)])
