@@ -55,10 +55,6 @@ class Teacher:
         finally:
             self._trained.load(own)
 
-    def take(self) -> None:
-        """Leaves the teacher's weights in the network."""
-        self._trained.load(self._average)
-
     def copied(self) -> dict[str, Tensor]:
         """Copies of the teacher's weights on the CPU, for a checkpoint."""
         return {name: each.cpu().clone() for name, each in self._average.items()}

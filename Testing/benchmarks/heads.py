@@ -36,7 +36,7 @@ from SAMFineTuneLib.volumes import read_labelmap, read_volume, write_labelmap
 from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks import abdomen, hippocampus
 from Testing.benchmarks.shared_images import add_data_option
-from Testing.benchmarks.table import Cell, markdown
+from Testing.benchmarks.table import Cell, markdown, mean_and_range
 from Testing.benchmarks.tune_and_apply import TunedRun, tune_and_apply
 from Testing.support.listed_pictures import write_list, write_pair
 
@@ -126,16 +126,11 @@ def _row(found: Sequence[Trial], names: Sequence[str]) -> list[Cell]:
     costs = [each.run.tuned for each in found]
     steps = [each.result["training"]["steps"] for each in costs]
     return [
-        *(_spread([each.scores[name] for each in found]) for name in names),
+        *(mean_and_range([each.scores[name] for each in found]) for name in names),
         float(np.mean([each.seconds for each in costs])),
         round(max(each.peak_bytes for each in costs) / 1024**2),
         f"{min(steps)}" if min(steps) == max(steps) else f"{min(steps)} to {max(steps)}",
     ]
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{np.mean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
 
 
 def _arguments() -> argparse.Namespace:

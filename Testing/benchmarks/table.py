@@ -26,6 +26,12 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[Cell]], digits: in
     return "\n".join(_line(row, widths, left) for row in [texts[0], rule, *texts[1:]])
 
 
+def mean_and_range(values: Sequence[float]) -> str:
+    """The mean of several seeds, with the lowest and the highest in brackets; of one its value."""
+    mean = f"{sum(values) / len(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
+
+
 def _text(cell: Cell, digits: int) -> str:
     if cell is None:
         return "-"

@@ -33,7 +33,7 @@ from SAMFineTuneLib.volumes import read_labelmap
 from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks import hippocampus
 from Testing.benchmarks.shared_images import add_data_option
-from Testing.benchmarks.table import Cell, markdown
+from Testing.benchmarks.table import Cell, markdown, mean_and_range
 from Testing.benchmarks.tune_and_apply import tune_and_apply
 
 _SOURCES = ("none", "examples", "targets", "ct")
@@ -90,13 +90,8 @@ def report(trials: dict[str, list[Scores]]) -> str:
     for source, found in trials.items():
         scores = [[each[name] for each in found] for name in names[:-1]]
         seconds = float(np.mean([each["seconds"] for each in found]))
-        rows.append([source, *(_spread(each) for each in scores), seconds])
+        rows.append([source, *(mean_and_range(each) for each in scores), seconds])
     return markdown(["without labels", *names], rows, digits=0)
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{np.mean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
 
 
 def _arguments() -> argparse.Namespace:
