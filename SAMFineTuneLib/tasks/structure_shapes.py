@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from SAMFineTuneLib.examples.image_list import evenly_spread
 from SAMFineTuneLib.examples.training_set import LabelledSlice, TrainingSet
 from SAMFineTuneLib.models.structure_shape import StructureShape
 
@@ -17,17 +18,31 @@ from SAMFineTuneLib.models.structure_shape import StructureShape
 _LEAST_SHARE = 0.1
 # In how many pixels for each slice of distance a structure may move aside and still be one.
 _LARGEST_SLANT = 2.0
+# A data set of more slices tells of shapes by some of its volumes, because each slice is read from
+# the disk, once for each structure.
+_MOST_SLICES = 4096
 _DIAGONAL = np.ones((3, 3), bool)
 
 
 def structure_shapes(examples: TrainingSet) -> list[StructureShape]:
     """The shape of every structure that the slices to learn from show."""
     found = []
+    slices = _of_some_volumes(examples.learnt_slices)
     for number, label in enumerate(examples.labels, start=1):
-        known = [each for each in examples.learnt_slices if each.known[number]]
+        known = [each for each in slices if each.known[number]]
         if any(number in each.classes for each in known):
             found.append(_shape(label.value, number, known))
     return found
+
+
+def _of_some_volumes(slices: list[LabelledSlice]) -> list[LabelledSlice]:
+    """The slices of evenly spread volumes, about as many as are measured."""
+    if len(slices) <= _MOST_SLICES:
+        return slices
+    volumes = list(dict.fromkeys(each.volume for each in slices))
+    most = max(1, len(volumes) * _MOST_SLICES // len(slices))
+    kept = {volumes[position] for position in evenly_spread(len(volumes), most)}
+    return [each for each in slices if each.volume in kept]
 
 
 def _shape(label: int, number: int, known: Sequence[LabelledSlice]) -> StructureShape:

@@ -71,3 +71,14 @@ def test_pieces_along_the_axis() -> None:
     elsewhere = slice_of((25, 25, 4), number=2)
     assert shapes_of(below, elsewhere)[5].parts == 2
     assert shapes_of(below, slice_of((25, 25, 4), number=2, volume=1))[5].parts == 1
+
+
+def test_a_large_data_set_is_measured_by_some_of_its_volumes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("SAMFineTuneLib.tasks.structure_shapes._MOST_SLICES", 4)
+    many = [slice_of((4, 4, 6), number=each % 2, volume=each // 2) for each in range(20)]
+    assert shapes_of(*many)[5].slices == 4
+    assert shapes_of(*many[:4])[5].slices == 4
+    one_volume = [slice_of((4, 4, 6), number=each) for each in range(9)]
+    assert shapes_of(*one_volume)[5].slices == 9
