@@ -10,6 +10,7 @@ every head, task and seed:
   shown, as in `abdomen.py`, the mean over structures.
 * hippocampus: one slice of each of five volumes; twenty other volumes whole, as in
   `hippocampus.py`; the mean over volumes of both parts as one, and of each.
+* fetal_brain: five slices of one stack; two stacks in other orientations whole.
 * pictures: five small pictures of a bright disk in noise, as the tests make them; twenty others.
 
 How to read it: the mean over seeds, and in brackets the lowest and the highest. Seconds and memory
@@ -35,6 +36,7 @@ from SAMFineTuneLib.heads.names import HEAD_NAMES
 from SAMFineTuneLib.volumes import read_labelmap, read_volume, write_labelmap
 from SAMFineTuneLib.worker.json_text import write_json
 from Testing.benchmarks import abdomen, hippocampus
+from Testing.benchmarks.few_slices import evenly_spaced, keep_slices
 from Testing.benchmarks.shared_images import add_data_option
 from Testing.benchmarks.table import Cell, markdown, mean_and_range
 from Testing.benchmarks.tune_and_apply import TunedRun, tune_and_apply
@@ -84,6 +86,21 @@ def hippocampus_trial(
     return Trial({f"hippocampus, {name}": means[key]["mean"] for name, key in names.items()}, run)
 
 
+def fetal_brain_trial(
+    data: Path, folder: Path, seed: int, options: Sequence[str], unseen: int
+) -> Trial:
+    """Two other stacks of the same patient, in other orientations."""
+    runs = [data / "fetal_brain_mr_oblique" / f"run{number}" for number in (1, 2, 3)]
+    (learnt, labels), *others = [
+        (Path(f"{run}.nii.gz"), Path(f"{run}_brain.nii.gz")) for run in runs
+    ]
+    truth, few = read_labelmap(labels), folder / "few.nii.gz"
+    write_labelmap(few, keep_slices(truth, "axial", {1: evenly_spaced(truth, "axial", 1, 5)}))
+    example = ("--volume", learnt, "--segmentation", few, "--axis", "axial")
+    run = tune_and_apply(example, [image for image, _ in others], folder, seed, options)
+    return Trial({"fetal brain": _mean_dice(run, [mask for _, mask in others])}, run)
+
+
 def pictures_trial(
     data: Path, folder: Path, seed: int, options: Sequence[str], unseen: int
 ) -> Trial:
@@ -97,16 +114,21 @@ def pictures_trial(
     ]
     images = [image for image, _ in pairs]
     run = tune_and_apply(("--list", named), images, folder, seed, options)
+    return Trial({"pictures": _mean_dice(run, [mask for _, mask in pairs])}, run)
+
+
+def _mean_dice(run: TunedRun, masks: Sequence[Path]) -> float:
     found = [
         dice(segmentation.array > 0, read_volume(mask).array > 0) or 0.0
-        for segmentation, (_, mask) in zip(run.segmentations, pairs, strict=True)
+        for segmentation, mask in zip(run.segmentations, masks, strict=True)
     ]
-    return Trial({"pictures": float(np.mean(found))}, run)
+    return float(np.mean(found))
 
 
 TASKS: dict[str, Callable[[Path, Path, int, Sequence[str], int], Trial]] = {
     "abdomen": abdomen_trial,
     "hippocampus": hippocampus_trial,
+    "fetal_brain": fetal_brain_trial,
     "pictures": pictures_trial,
 }
 

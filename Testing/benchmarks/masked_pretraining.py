@@ -1,7 +1,7 @@
 """What pre-training without labels gives: five slices learnt with it, beside without.
 
     python -m Testing.benchmarks.masked_pretraining [--backbones starter vit_t] [--minutes 20]
-        [--seeds 0 1 2] [--keep FOLDER] [--json FILE] [--quick]
+        [--seeds 0 1 2] [--keep FOLDER] [--json FILE] [--quick] [-- FINETUNE OPTIONS]
 
 `pretrain mae` learns for some minutes from the unlabelled slices of the real images. Volumes that
 are used for the evaluation are left out: the CT of the abdomen, the brain tumour, and the 25
@@ -89,15 +89,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for weights and pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("options", nargs="*", help="options for finetune, behind --")
     return parser.parse_args()
 
 
 def main() -> None:
     """Prints a table for each backbone."""
     chosen = _arguments()
-    minutes, tasks, more = chosen.minutes, chosen.tasks, list[str]()
+    minutes, tasks, more = chosen.minutes, chosen.tasks, list(chosen.options)
     if chosen.quick:
-        minutes, tasks, more = 0.05, ["tumour"], ["--steps", "2"]
+        minutes, tasks, more = 0.05, ["tumour"], ["--steps", "2", *more]
     figures: dict[str, dict[str, Scores]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.keep or Path(temporary)
@@ -106,8 +107,7 @@ def main() -> None:
         for backbone in chosen.backbones:
             print(f"{backbone}: {minutes} minutes on {len(images)} images …", file=sys.stderr)
             weights = pretrained(backbone, images, minutes, folder)
-            network = ["--backbone", backbone, "--input-size", str(_SIZE), *more]
-            network += method_options(backbone)
+            network = ["--backbone", backbone, *method_options(backbone), *more]
             starts = {
                 "without": [*network, *starting_options(backbone)],
                 "with": [*network, "--initial-weights", f"own:{weights}"],

@@ -1,6 +1,7 @@
 """The starter beside LiteMedSAM, untuned, on the same slices and prompts.
 
-    python -m Testing.benchmarks.peers [--backbones starter lite_medsam] [--quick] [--json FILE]
+    python -m Testing.benchmarks.peers [--backbones starter lite_medsam] [--slices N] [--quick]
+        [--json FILE]
 
 `single_slices` says which slices are taken; boxes and first clicks are the same for all networks,
 as in `zero_shot`, which explains the columns. Each network sees grey levels as its description in
@@ -10,7 +11,7 @@ is another one (--both-curves).
 
 LiteMedSAM's weights must be on this computer (`checkpoints get lite_medsam`). It was trained with
 boxes alone, and clicks are new to it. On two cores it takes about three hours for all data sets;
---quick takes one CT and three slices of it.
+--slices takes so many of each volume, evenly spread; --quick takes three of one CT.
 
 The few-shot tasks are measured by the benchmarks that exist, which take options of `finetune`:
 
@@ -42,6 +43,7 @@ from Testing.benchmarks.single_slices import TargetVolume, read_targets, sources
 from Testing.benchmarks.table import Cell, markdown
 
 _QUICK_SET, _QUICK_SLICES = "ct_abdomen_3mm", 3
+_EVERY = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -79,22 +81,39 @@ def load_peer(backbone: str, weights: Path | None) -> PromptedSegmenter:
     return PromptedSegmenter(network.eval())
 
 
-def measure(backbone: str, curve: GreyCurve, weights: Path | None, data: Path, quick: bool) -> Peer:
-    """The scores of one network."""
+def measure(
+    backbone: str,
+    curve: GreyCurve,
+    weights: Path | None,
+    data: Path,
+    most: int,
+    only: str | None = None,
+) -> Peer:
+    """The scores of one network.
+
+    Args:
+        backbone: its name.
+        curve: of grey levels.
+        weights: its file; None for that of the cache.
+        data: the folder of images.
+        most: slices of each volume.
+        only: the only data set; None for all.
+    """
     segmenter = load_peer(backbone, weights)
     scores: list[TargetScore] = []
     for source in sources(data):
-        if quick and source.data_set != _QUICK_SET:
-            continue
-        volume = read_targets(source, curve)
-        scores += score_volume(segmenter, _few_slices(volume) if quick else volume)
+        if only in (None, source.data_set):
+            volume = read_targets(source, curve)
+            scores += score_volume(segmenter, _few_slices(volume, most))
         print(f"{backbone}, {curve}: {source.data_set}", file=sys.stderr, flush=True)
     return Peer(backbone, curve, scores)
 
 
-def _few_slices(volume: TargetVolume) -> TargetVolume:
+def _few_slices(volume: TargetVolume, most: int) -> TargetVolume:
     numbers = list(volume.images)
-    kept = {numbers[at] for at in np.linspace(0, len(numbers) - 1, _QUICK_SLICES).astype(int)}
+    if len(numbers) <= most:
+        return volume
+    kept = {numbers[at] for at in np.linspace(0, len(numbers) - 1, most).astype(int)}
     images = {number: image for number, image in volume.images.items() if number in kept}
     return replace(
         volume, images=images, targets=[each for each in volume.targets if each.slice in kept]
@@ -109,6 +128,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--lite-medsam", type=Path, metavar="FILE", help="its weights")
     parser.add_argument("--both-curves", action="store_true", help="measure each grey curve")
+    parser.add_argument("--slices", type=int, default=_EVERY, metavar="N", help="of each volume")
     parser.add_argument("--quick", action="store_true", help="three slices of one CT")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     return parser.parse_args()
@@ -119,12 +139,13 @@ def main() -> None:
     chosen = _arguments()
     # Many small steps: on a busy machine threads would wait for each other most of the time.
     torch.set_num_threads(1)
+    most, only = (_QUICK_SLICES, _QUICK_SET) if chosen.quick else (chosen.slices, None)
     peers = []
     for backbone in chosen.backbones:
         weights = chosen.lite_medsam if backbone == "lite_medsam" else None
         own = find(backbone).grey_curve
         curves: list[GreyCurve] = ["straight", "equalised"] if chosen.both_curves else [own]
-        peers += [measure(backbone, each, weights, chosen.data, chosen.quick) for each in curves]
+        peers += [measure(backbone, each, weights, chosen.data, most, only) for each in curves]
     header = ["network", "grey curve", "data set", "slices", *_columns(peers[0].scores)]
     print(markdown(header, [row for peer in peers for row in peer.rows()]))
     if chosen.json:

@@ -1,7 +1,7 @@
 """What pre-training by prompts on two labelled data sets gives on a third one.
 
     python -m Testing.benchmarks.supervised_pretraining [--backbone starter] [--minutes 20]
-        [--seeds 0 1 2] [--keep FOLDER] [--json FILE] [--quick]
+        [--seeds 0 1 2] [--keep FOLDER] [--json FILE] [--quick] [-- FINETUNE OPTIONS]
 
 `pretrain prompts` learns from the soft-tissue tumours (eight MR) and from five volumes of the
 hippocampus, until its validation does not improve or the time is over. The third set is the CT of
@@ -103,15 +103,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the weights")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("options", nargs="*", help="options for finetune, behind --")
     return parser.parse_args()
 
 
 def main() -> None:
     """Prints two tables: automatic figures, and those with prompts."""
     chosen = _arguments()
-    minutes, tasks, more, objects = chosen.minutes, chosen.tasks, list[str](), _OBJECTS
+    minutes, tasks, more, objects = chosen.minutes, chosen.tasks, list(chosen.options), _OBJECTS
     if chosen.quick:
-        minutes, tasks, more, objects = 0.05, ["tumour"], ["--steps", "2"], 4
+        minutes, tasks, more, objects = 0.05, ["tumour"], ["--steps", "2", *more], 4
     start = starting_options(chosen.backbone)
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.keep or Path(temporary)
@@ -127,8 +128,7 @@ def main() -> None:
             ),
             folder,
         )
-        network = ["--backbone", chosen.backbone, "--input-size", str(_SIZE), *more]
-        network += method_options(chosen.backbone)
+        network = ["--backbone", chosen.backbone, *method_options(chosen.backbone), *more]
         starts = {
             "without": [*network, *start],
             "with": [*network, "--initial-weights", f"own:{output}"],
