@@ -113,7 +113,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add_field(data, FinetuneJob, "images", metavar="FOLDER")
     add_field(data, FinetuneJob, "skip_unreadable")
     add_field(data, FinetuneJob, "unlabelled", metavar="V", more="; repeat it for each")
-    add_field(data, FinetuneJob, "unlabelled_examples")
+    add_field(data, FinetuneJob, "unlabelled_examples", action=argparse.BooleanOptionalAction)
     add_field(data, Example, "labels", metavar="all|1,5")
     add_field(data, FinetuneJob, "label_names", metavar="1=liver,5=spleen")
     add_field(data, Example, "merge", metavar="1+2=3|all=1", type=merges_of_labels)

@@ -97,7 +97,8 @@ def load_unlabelled(
                 content.update(each.image.tobytes())
             writer.add(case)
         if not names and not named:
-            return UnlabelledData(warnings=tuple(reader.warnings))
+            none_left = "no example has other slices that could be learnt from without labels"
+            return UnlabelledData(warnings=(*reader.warnings, none_left))
         if not names:
             raise InputError(
                 f"none of the volumes without labels can be used: {'; '.join(reader.warnings)}",
@@ -170,7 +171,9 @@ class _Reader:
                 )
         numbers = [numbers[each] for each in evenly_spread(len(numbers), self._most)]
         if not numbers:
-            self.warnings.append(f"{path.name} is left out: it has no other slice")
+            # Of the examples that nobody has named, it is no news that all slices are known.
+            if path in self._named:
+                self.warnings.append(f"{path.name} is left out: it has no other slice")
             return None
         return PreparedCase(
             prepared([_unlabelled(number, images[number]) for number in numbers], window),

@@ -475,10 +475,10 @@ class FinetuneJob(_Record):
         description="a volume without labels to learn from as well, such as one that is to be "
         "segmented: an image file or a DICOM folder. A step then takes about twice as long",
     )
-    unlabelled_examples: bool = Field(
-        False,
+    unlabelled_examples: bool | None = Field(
+        None,
         description="learn from the other slices of the examples' volumes as well, as from "
-        "`unlabelled`",
+        "`unlabelled`; by default with the preset thorough alone",
     )
 
     @model_validator(mode="after")
@@ -521,6 +521,14 @@ class FinetuneJob(_Record):
             raise ValueError(f'{named} and "labels" go with "image_list"')
         if self.validation_list is not None and self.validation == "none":
             raise ValueError('"validation_list" and "validation": "none" exclude each other')
+        return self
+
+    @model_validator(mode="after")
+    def _other_slices_as_the_preset_says(self) -> FinetuneJob:
+        # Settled here, so that a job equals one of an older program, which wrote false.
+        if self.unlabelled_examples is None:
+            by_preset = PRESETS[self.preset].unlabelled_examples
+            self.unlabelled_examples = by_preset and self.image_list is None
         return self
 
 

@@ -198,7 +198,7 @@ def _unlabelled(
         job.examples,
         folder.unlabelled_folder,
         control.raise_if_cancelled,
-        job.unlabelled_examples,
+        bool(job.unlabelled_examples),
     )
 
 

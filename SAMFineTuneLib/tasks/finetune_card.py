@@ -144,4 +144,6 @@ def _metrics(
         # Where it is true, the DSC is that of the weights before the last part of the fine-tune,
         # in which the held-out slices were learnt from as well.
         "held_out_joined_after_measurement": outcome.held_out_joined,
+        # Whose weights these figures are of, where the teacher's were measured, too.
+        **({"weights": outcome.weights} if outcome.weights else {}),
     }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -44,6 +46,8 @@ VALIDATIONS = 20
 # 256 pixels takes more than a minute to predict one of 35 slices, and has three minutes in all.
 _VALIDATING_SHARE = 1 / 3
 _WORST = -1.0
+# Whose weights were measured: the network's after the latest step, or their running average.
+WhoseWeights = Literal["network", "teacher"]
 _AUGMENTATIONS = {"all": usual_augmentation, "four": augmentation_by_four}
 
 
@@ -63,6 +67,7 @@ class FinetuneOutcome:
         ending: why it ended.
         history: one entry for each validation: step, loss, validation_dsc.
         cached_variants: augmented variants of each slice whose features were cached.
+        weights: whose weights the validation measured; None where there was no choice.
     """
 
     steps: int
@@ -75,6 +80,7 @@ class FinetuneOutcome:
     ending: Ending
     history: list[dict[str, float | int | None]]
     cached_variants: int
+    weights: WhoseWeights | None = None
 
 
 class FineTuning:
@@ -256,10 +262,37 @@ class FineTuning:
         patience = self._plan.patience
         return patience is not None and self._state.validations_since_best >= patience
 
-    def _validate(self) -> None:
+    @property
+    def _measured_weights(self) -> tuple[WhoseWeights, ...]:
+        """Whose weights a validation measures: the teacher's too, where the better are chosen."""
+        has_teacher = self._chooses and self._loop.teacher is not None
+        return ("network", "teacher") if has_teacher else ("network",)
+
+    @contextmanager
+    def _holding(self, whose: WhoseWeights) -> Iterator[None]:
+        """The network holds these weights; a checkpoint that is saved meanwhile has its own."""
+        if whose == "network" or self._loop.teacher is None:
+            yield
+            return
+        self._loop.put_aside = self._loop.trained.copied()
+        try:
+            with self._loop.teacher.in_network():
+                yield
+        finally:
+            self._loop.put_aside = None
+
+    def _better_weights(self) -> tuple[WhoseWeights, ValidationDsc]:
+        """Measures all weights that may be kept; those of the network where none are better."""
         assert self._validation is not None
+        found: list[tuple[WhoseWeights, ValidationDsc]] = []
+        for whose in self._measured_weights:
+            with self._holding(whose):
+                found.append((whose, self._validation.measure(self._check_cancelled)))
+        return max(found, key=lambda each: _WORST if each[1].mean is None else each[1].mean)
+
+    def _validate(self) -> None:
         began = time.monotonic()
-        measured = self._validation.measure(self._check_cancelled)
+        whose, measured = self._better_weights()
         self._validating_s += time.monotonic() - began
         mean = measured.mean
         step = self._loop.schedule.step
@@ -273,10 +306,12 @@ class FineTuning:
                 "mean": mean,
                 "step": self._loop.schedule.step,
                 "by_class": measured.by_class,
+                "weights": whose,
             }
-            self._state.best_weights = self._loop.trained.copied()
             self._state.validations_since_best = 0
-            self._watch.validated(self._segmenter, self._loop.schedule.step)
+            with self._holding(whose):
+                self._state.best_weights = self._loop.trained.copied()
+                self._watch.validated(self._segmenter, self._loop.schedule.step)
         else:
             self._state.validations_since_best += 1
 
@@ -325,6 +360,7 @@ class FineTuning:
             ending=ending,
             history=self._state.history,
             cached_variants=self._sampler.cached_variants,
+            weights=best.get("weights") if len(self._measured_weights) > 1 else None,
         )
 
 

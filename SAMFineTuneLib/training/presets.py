@@ -9,7 +9,7 @@ from SAMFineTuneLib.adaptation.method import Method
 from SAMFineTuneLib.heads.names import DEFAULT_HEAD, HeadName
 from SAMFineTuneLib.networks.spec import PixelNormalisation
 
-Preset = Literal["laptop", "study", "full", "loramednet"]
+Preset = Literal["laptop", "thorough", "study", "full", "loramednet"]
 # What slices are changed by: everything that `slices.augmentation` knows, or the four changes of
 # LoRaMedNet.
 AugmentationName = Literal["all", "four"]
@@ -46,6 +46,8 @@ class Recipe:
         weight_decay: of the optimiser; with 0 it is Adam.
         falls: whether the learning rate falls to zero, or stays as it is.
         augmentation: how slices are changed.
+        unlabelled_examples: whether the other slices of the examples are learnt from without
+            labels, unless the user says otherwise.
     """
 
     summary: str
@@ -68,6 +70,7 @@ class Recipe:
     weight_decay: float = 0.1
     falls: bool = True
     augmentation: AugmentationName = "all"
+    unlabelled_examples: bool = False
 
 
 PRESETS: dict[Preset, Recipe] = {
@@ -89,6 +92,23 @@ PRESETS: dict[Preset, Recipe] = {
         largest_input=512,
         patience=None,
         warm_up=30,
+    ),
+    # As laptop, with twice the steps, each of which takes about twice as long, because unlabelled
+    # slices are learnt from beside the labelled ones.
+    "thorough": Recipe(
+        summary="a few slices of one or some volumes, without a GPU, with more time than laptop: "
+        "other slices of these volumes are learnt from without labels, too",
+        costs="up to 20 minutes with the starter network",
+        needs="two processor cores",
+        steps=1280,
+        steps_a_slice=128,
+        minutes=19.0,
+        batch=4,
+        learning_rate=_SHORT_RATE,
+        largest_input=512,
+        patience=None,
+        warm_up=30,
+        unlabelled_examples=True,
     ),
     # The few-shot recipe of the study: 1000 epochs over 5 slices in batches of 2, no early stop.
     "study": Recipe(

@@ -132,7 +132,7 @@ def test_without_torch_the_rest_is_told(
 
 
 def test_every_preset_of_a_job_says_what_it_costs_and_needs() -> None:
-    assert set(PRESETS) == {"laptop", "study", "full", "loramednet"}
+    assert set(PRESETS) == {"laptop", "thorough", "study", "full", "loramednet"}
     for name, recipe in PRESETS.items():
         for text in (recipe.summary, recipe.costs, recipe.needs):
             assert text and text == text.strip() and not text.endswith(".")

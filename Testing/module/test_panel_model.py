@@ -136,7 +136,7 @@ def test_the_preset_is_chosen_by_the_hardware_found(section, process_events, mon
     assert devices == ["automatic", "NVIDIA RTX 4000, 20.0 GB", "8 processors, 32.0 GB"]
 
 
-@pytest.mark.parametrize("preset", ["laptop", "study", "full"])
+@pytest.mark.parametrize("preset", ["laptop", "thorough", "study", "full"])
 def test_each_preset_says_what_it_costs_and_needs(section, preset, process_events):
     choose(section.ui.presetComboBox, preset)
     assert section.parameterNode.preset == preset

@@ -12,7 +12,8 @@ def presetTitles() -> dict[str, str]:
     """What the list calls each preset, in its order."""
     return {
         "laptop": _("Laptop: a few slices, without a GPU"),
-        "study": _("Study: a few slices, thoroughly"),
+        "thorough": _("Thorough: a few slices, without a GPU, with more time"),
+        "study": _("Study: a few slices, as in the published study"),
         "full": _("Full: a whole data set"),
         "loramednet": _("LoRaMedNet: a few labelled volumes, with a GPU"),
     }
@@ -22,6 +23,7 @@ def presetTexts() -> dict[str, str]:
     """What each preset costs and needs."""
     return {
         "laptop": _("Costs about 3 minutes and 1 GB of memory with the starter network. Needs two processor cores."),
+        "thorough": _("Costs up to 20 minutes with the starter network. Needs two processor cores."),
         "study": _(
             "Costs 2500 steps at full resolution. Needs a GPU with 8 GB of memory; on two processor cores it takes "
             "about 2.5 hours with MobileSAM, and far more with larger networks."

@@ -44,3 +44,17 @@ def test_a_model_that_learnt_from_unlabelled_volumes_too(shell: Shell, tmp_path:
     assert card.data["unlabelled_volumes"] == 1
     assert card.data["unlabelled_slices"] == 12
     assert not (job / "unlabelled").exists()
+
+
+@pytest.mark.parametrize(("options", "slices"), [((), 10), (("--no-unlabelled-examples",), None)])
+def test_thorough_learns_from_other_slices_unless_told_otherwise(
+    shell: Shell, tmp_path: Path, options: tuple[str, ...], slices: int | None
+) -> None:
+    volume, labelmap = head()
+    image, labels = write_pair(tmp_path, volume, keep_slices(labelmap, [4, 6]), "a")
+    model = tmp_path / "m.safetensors"
+    words = ("finetune", "--volume", image, "--segmentation", labels, "--output", model)
+    more = ("--steps", 1, "--batch", 1, "--device", "cpu", "--empty", "none")
+    done = shell(*words, *more, "--preset", "thorough", *options)
+    assert done.code == 0, done.err
+    assert read_card(model).data.get("unlabelled_slices") == slices

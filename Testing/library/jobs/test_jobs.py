@@ -126,6 +126,37 @@ def test_defaults_are_those_of_the_command_line() -> None:
     assert (job.input_size, job.seed, job.rank, job.device) == ("auto", 0, 4, "auto")
 
 
+@pytest.mark.parametrize(
+    ("preset", "chosen", "learnt_from"),
+    [
+        ("laptop", None, False),
+        ("laptop", True, True),
+        ("thorough", None, True),
+        ("thorough", False, False),
+    ],
+)
+def test_other_slices_are_learnt_from_as_the_preset_or_the_user_says(
+    tmp_path: Path, preset: str, chosen: bool | None, learnt_from: bool
+) -> None:
+    job = make_job(FinetuneJob, finetune_fields(preset=preset, unlabelled_examples=chosen))
+    assert job.unlabelled_examples is learnt_from
+    write_job(tmp_path, job)
+    assert read_job(tmp_path) == job
+
+
+def test_a_list_has_no_other_slices() -> None:
+    fields = finetune_fields(examples=[], image_list="/data/train.csv", preset="thorough")
+    assert make_job(FinetuneJob, fields).unlabelled_examples is False
+    with pytest.raises(InputError, match="unlabelled_examples"):
+        make_job(FinetuneJob, {**fields, "unlabelled_examples": True})
+
+
+def test_a_job_of_an_older_program_is_the_same_job() -> None:
+    # It wrote false where nothing was said.
+    older = make_job(FinetuneJob, finetune_fields(unlabelled_examples=False))
+    assert older == make_job(FinetuneJob, finetune_fields())
+
+
 def test_relative_paths_of_a_hand_written_job_are_taken_from_its_folder(tmp_path: Path) -> None:
     text = json.dumps(finetune_fields(output="model.safetensors"))
     # With the mark that Windows editors put in front.

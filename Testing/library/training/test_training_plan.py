@@ -226,6 +226,17 @@ def test_presets_differ_and_wishes_come_first() -> None:
     assert (timed.steps, timed.prompt_steps, timed.minutes) == (None, None, 2.0)
 
 
+@pytest.mark.parametrize(("volumes", "labelled", "steps"), [(1, 5, 1280), (5, 5, 640)])
+def test_thorough_makes_twice_the_steps_of_laptop(volumes: int, labelled: int, steps: int) -> None:
+    slices = [a_slice({1}, number % volumes, number) for number in range(labelled)]
+    examples = training_set(slices)
+    plan = settle(choices_of(preset="thorough"), examples, False, unlabelled=9)
+    laptop = settle(choices_of(), examples, False, unlabelled=9)
+    assert (plan.steps, plan.minutes, plan.prompt_steps) == (steps, 19.0, 480)
+    effort = {"steps": laptop.steps, "minutes": laptop.minutes, "prompt_steps": 240}
+    assert replace(plan, **effort) == laptop, "all else is as for laptop"
+
+
 @pytest.mark.parametrize(
     ("volumes", "labelled", "steps"), [(1, 5, 640), (5, 5, 320), (5, 9, 576), (5, 40, 640)]
 )
