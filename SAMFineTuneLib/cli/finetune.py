@@ -112,7 +112,14 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add_field(data, FinetuneJob, "validation_list", metavar="VAL.csv")
     add_field(data, FinetuneJob, "images", metavar="FOLDER")
     add_field(data, FinetuneJob, "skip_unreadable")
-    add_field(data, FinetuneJob, "unlabelled", metavar="V", more="; repeat it for each")
+    add_field(
+        data,
+        FinetuneJob,
+        "unlabelled",
+        metavar="V[+V2[+V3]]",
+        more="; repeat it for each",
+        type=images_of_case,
+    )
     add_field(data, FinetuneJob, "unlabelled_examples", action=argparse.BooleanOptionalAction)
     add_field(data, Example, "labels", metavar="all|1,5")
     add_field(data, FinetuneJob, "label_names", metavar="1=liver,5=spleen")

@@ -60,6 +60,7 @@ def load_unlabelled(
     folder: Path,
     check: Callable[[], None] = lambda: None,
     with_examples: bool = False,
+    channels: Sequence[Sequence[Path]] = (),
 ) -> UnlabelledData:
     """Cuts volumes without labels as the examples are cut, one volume in memory at a time.
 
@@ -75,6 +76,7 @@ def load_unlabelled(
         folder: where the slices go.
         check: called between volumes; may raise to stop.
         with_examples: whether the volumes of all examples take part as well.
+        channels: for each volume the further images of the same case; none for single images.
 
     Raises:
         InputError: none of the named volumes can be used, or the disk is full.
@@ -83,7 +85,8 @@ def load_unlabelled(
     named = [each.resolve() for each in volumes]
     once = list(dict.fromkeys([*named, *known] if with_examples else named))
     once = [once[number] for number in evenly_spread(len(once), _MOST_SLICES)]
-    reader = _Reader(examples, known, {*named}, _MOST_SLICES // max(1, len(once)))
+    further = dict(zip(named, channels, strict=True)) if channels else {}
+    reader = _Reader(examples, known, {*named}, further, _MOST_SLICES // max(1, len(once)))
     names: list[str] = []
     content = hashlib.sha256()
     with PreparedWriter(folder) as writer:
@@ -124,6 +127,7 @@ class _Reader:
         examples: what is learnt from with labels.
         sources: the examples that it comes from, by their volumes.
         named: the volumes that the user names.
+        channels: their further images, where they have some.
         most: slices of each volume.
     """
 
@@ -132,11 +136,13 @@ class _Reader:
         examples: TrainingSet,
         sources: Mapping[Path, Example],
         named: Container[Path],
+        channels: Mapping[Path, Sequence[Path]],
         most: int,
     ) -> None:
         self._examples = examples
         self._sources = sources
         self._named = named
+        self._channels = channels
         self._most = most
         # Slices of a list are too many to read; its images are no volumes that are named again.
         learnt = examples.slices if examples.listed is None else []
@@ -184,7 +190,7 @@ class _Reader:
     def _case(self, path: Path) -> Volume:
         source = self._sources.get(path)
         if source is None:
-            return read_case(path)
+            return read_case(path, self._channels.get(path, ()))
         return read_case(path, source.channels, source.series, source.frame)
 
     def _axis(self, path: Path, volume: Volume) -> str:

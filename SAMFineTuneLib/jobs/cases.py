@@ -44,16 +44,17 @@ def cases_apart(fields: Mapping[str, Any]) -> dict[str, Any]:
                 case_apart(each, f'field "{name}[{number}]"') if isinstance(each, dict) else each
                 for number, each in enumerate(found[name])
             ]
-    volumes = found.get("volumes")
-    if isinstance(volumes, list | tuple) and any(isinstance(e, list | tuple) for e in volumes):
-        cases = [list(each) if isinstance(each, list | tuple) else [each] for each in volumes]
-        if found.get("channels") or not all(cases):
-            raise _twice("the job", "volumes")
-        most = max(map(len, cases))
-        if most > MOST_IMAGES:
-            raise _too_many("the job", most)
-        found["volumes"] = [case[0] for case in cases]
-        found["channels"] = [case[1:] for case in cases]
+    for name, further in (("volumes", "channels"), ("unlabelled", "unlabelled_channels")):
+        volumes = found.get(name)
+        if isinstance(volumes, list | tuple) and any(isinstance(e, list | tuple) for e in volumes):
+            cases = [list(each) if isinstance(each, list | tuple) else [each] for each in volumes]
+            if found.get(further) or not all(cases):
+                raise _twice("the job", name, further)
+            most = max(map(len, cases))
+            if most > MOST_IMAGES:
+                raise _too_many("the job", most)
+            found[name] = [case[0] for case in cases]
+            found[further] = [case[1:] for case in cases]
     return found
 
 
@@ -65,9 +66,9 @@ def _too_many(where: str, count: int) -> InputError:
     )
 
 
-def _twice(where: str, field: str) -> InputError:
+def _twice(where: str, field: str, further: str = "channels") -> InputError:
     return InputError(
-        f'{where} names no image of a case, or names them both in "{field}" and in "channels"',
-        f'Name all images of a case in "{field}", or the further ones in "channels"',
+        f'{where} names no image of a case, or names them both in "{field}" and in "{further}"',
+        f'Name all images of a case in "{field}", or the further ones in "{further}"',
         code="bad_job",
     )

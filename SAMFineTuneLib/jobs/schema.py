@@ -480,6 +480,12 @@ class FinetuneJob(_Record):
         description="learn from the other slices of the examples' volumes as well, as from "
         "`unlabelled`; by default with the preset thorough alone",
     )
+    unlabelled_channels: list[Channels] = Field(
+        default_factory=list,
+        description="for each volume of `unlabelled` the further images of the same case, in the "
+        "order of the examples; empty where an example is one image. Instead, an item of "
+        "`unlabelled` may be a list of all images",
+    )
 
     @model_validator(mode="after")
     def _depth_of_a_head_that_has_one(self) -> FinetuneJob:
@@ -521,6 +527,13 @@ class FinetuneJob(_Record):
             raise ValueError(f'{named} and "labels" go with "image_list"')
         if self.validation_list is not None and self.validation == "none":
             raise ValueError('"validation_list" and "validation": "none" exclude each other')
+        return self
+
+    @model_validator(mode="after")
+    def _channels_of_unlabelled(self) -> FinetuneJob:
+        further = self.unlabelled_channels
+        if further and len(further) != len(self.unlabelled):
+            raise ValueError('"unlabelled_channels" must have an item for each "unlabelled"')
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,8 @@ def _read_by(job: FinetuneJob, weights: Path | None) -> dict[Path, str]:
     """Files that the output must not replace; it may replace the initial model."""
     read = {path: "a volume" for each in job.examples for path in each.images}
     read |= {each.segmentation: "a segmentation" for each in job.examples}
-    read |= dict.fromkeys(job.unlabelled, "a volume without labels")
+    without_labels = [*job.unlabelled, *chain.from_iterable(job.unlabelled_channels)]
+    read |= dict.fromkeys(without_labels, "a volume without labels")
     for path in (job.image_list, job.validation_list):
         if path is not None:
             read[path] = "a list"
@@ -199,6 +201,7 @@ def _unlabelled(
         folder.unlabelled_folder,
         control.raise_if_cancelled,
         bool(job.unlabelled_examples),
+        job.unlabelled_channels,
     )
 
 

@@ -24,7 +24,7 @@ NOT_CHOSEN = {"kind", "schema_version", "examples", "drawn"}
 # Commands write compressed files; a program that reads the results at once asks for plain ones.
 # The images of a case are named together, with + between them, and the kind of weights with their
 # file.
-NOT_OF_THE_SHELL = {"compress", "channels", "weights_kind"}
+NOT_OF_THE_SHELL = {"compress", "channels", "unlabelled_channels", "weights_kind"}
 
 
 def options(command: str) -> dict[str, argparse.Action]:

@@ -122,6 +122,31 @@ def test_other_kinds_of_image_and_unreadable_files_are_left_out(
     assert "another kind of image" in found.warnings[0]
 
 
+def test_volumes_of_several_images_take_part_where_the_examples_have_as_many(
+    tmp_path: Path,
+) -> None:
+    volume, labelmap = head()
+    image, labels = write_pair(tmp_path, volume, keep_slices(labelmap, [4, 6]), "t1")
+    flair, other_flair = (tmp_path / name for name in ("flair.nii.gz", "other-flair.nii.gz"))
+    write_volume(flair, volume.array[:, ::-1], volume.geometry)
+    write_volume(other_flair, volume.array[:, :, ::-1], volume.geometry)
+    source = example_of(image, labels, empty="none", channels=[flair])
+    other, single = other_head(tmp_path), other_head(tmp_path, 2)
+    found = load_unlabelled(
+        [other, single],
+        load_examples([source]),
+        [source],
+        tmp_path / "unlabelled",
+        with_examples=True,
+        channels=[[other_flair], []],
+    )
+    assert found.names == (other.name, image.name)
+    assert {each.image.shape[2:] for each in found.slices} == {(2,)}
+    assert len(found.slices) == 12 + 10
+    (warning,) = found.warnings
+    assert warning.startswith(f"{single.name} is left out: {single.name} comes with 1 image")
+
+
 def test_slices_along_another_axis_are_told(
     example: tuple[TrainingSet, Example], tmp_path: Path
 ) -> None:

@@ -144,6 +144,20 @@ def test_other_slices_are_learnt_from_as_the_preset_or_the_user_says(
     assert read_job(tmp_path) == job
 
 
+def test_unlabelled_cases_of_several_images_are_taken_apart() -> None:
+    named = {"unlabelled": [["/a-t1.nrrd", "/a-flair.nrrd"], "/b.nrrd"]}
+    job = make_job(FinetuneJob, finetune_fields(**named))
+    assert job.unlabelled == [Path("/a-t1.nrrd"), Path("/b.nrrd")]
+    assert job.unlabelled_channels == [[Path("/a-flair.nrrd")], []]
+    for wrong, message in (
+        ({**named, "unlabelled_channels": [[]]}, "unlabelled_channels"),
+        ({"unlabelled": ["/a"], "unlabelled_channels": [["/b"], []]}, "an item for each"),
+        ({"unlabelled": [["/a", "/b", "/c", "/d"]]}, "4 images of one case"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make_job(FinetuneJob, finetune_fields(**wrong))
+
+
 def test_a_list_has_no_other_slices() -> None:
     fields = finetune_fields(examples=[], image_list="/data/train.csv", preset="thorough")
     assert make_job(FinetuneJob, fields).unlabelled_examples is False
