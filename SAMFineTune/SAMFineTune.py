@@ -36,7 +36,14 @@ from SAMFineTunePanel.jobs.finetune_request import FinetuneRequest, finetuneJob,
 from SAMFineTunePanel.jobs.job import Job
 from SAMFineTunePanel.jobs.result_import import segmentIDByName
 from SAMFineTunePanel.module_state import closeModuleState, theModuleState
-from SAMFineTunePanel.parameter_node import STRATEGY, Example, SAMFineTuneParameterNode, beginsAtRandom, strategyOf
+from SAMFineTunePanel.parameter_node import (
+    STRATEGY,
+    Example,
+    SAMFineTuneParameterNode,
+    beginsAtRandom,
+    strategyOf,
+    unlabelledVolumesOf,
+)
 from SAMFineTunePanel.scene.node_kinds import requireOrientation, requireSegmentation, requireVolume
 from SAMFineTunePanel.scene.sample_data import registerSampleData
 from SAMFineTunePanel.scene.sequences import frameShown, numbersToIndexValues, sequenceOf
@@ -77,7 +84,10 @@ _SETTINGS = {
     "validation": ("validation", ""),
     "prompts": ("prompts", False),
     "promptMode": ("prompt_mode", "correction"),
+    "unlabelledExamples": ("unlabelled_examples", None),
 }
+# Field `otherSlices` of the parameter node → setting `unlabelledExamples`.
+_OTHER_SLICES = {"yes": True, "no": False}
 
 
 class SAMFineTune(ScriptedLoadableModule):
@@ -352,6 +362,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         orientation: str = "auto",
         name: str = "",
         startFrom: TunedModel | str = "",
+        unlabelled: Sequence[slicer.vtkMRMLScalarVolumeNode] = (),
         blocking: bool = True,
         progress: Callable[[Job], None] | None = None,
         **settings: Any,
@@ -367,6 +378,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             orientation: of the labelled slices; "auto" sees from the labels.
             name: of the model; else named after its structures.
             startFrom: a tuned model, or its name, to go on from.
+            unlabelled: volumes without labels to learn from as well, such as those that are to be segmented.
             blocking: whether to wait for the end; Slicer stays alive meanwhile.
             progress: called with the Job whenever there is news.
             settings: preset, backbone, checkpoint, weightsKind (what the checkpoint was trained as: "sam", "medsam",
@@ -374,7 +386,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
                 head, headDepth, adapterBlocks, decoderAdapters, loraBlocks (each a word or numbers, such as "all" or
                 [0, 1]), loraParts (a list, such as ["q", "v"]), loraScale, inputSize, steps, minutes, batch,
                 learningRate, seed, validation, prompts (True tunes a second set of weights too, for corrections),
-                promptMode ("correction", or the study's "box", "point" or "mixed"); those left out are chosen by the
+                promptMode ("correction", or the study's "box", "point" or "mixed"), unlabelledExamples (whether the
+                other slices of the examples are learnt from without labels); those left out are chosen by the
                 program.
 
         Returns:
@@ -398,7 +411,9 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             example.orientation = orientation
             examples = [example]
         base = startFrom if isinstance(startFrom, str) else startFrom.name
-        request = FinetuneRequest(list(examples), name, base, _fields(settings))
+        for each in unlabelled:
+            requireVolume(each)
+        request = FinetuneRequest(list(examples), name, base, _fields(settings), list(unlabelled))
         return self._run(lambda: request.job(self._state.painted), blocking, progress)
 
     def interruptedFineTunes(self) -> list[InterruptedFinetune]:
@@ -783,7 +798,10 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             chosen["weightsKind"] = ""
         if not chosen["preset"] and self.hardware is not None:
             chosen["preset"] = self.hardware["preset"]
-        return FinetuneRequest(list(node.examples), node.modelName, node.startFrom, _fields(chosen))
+        chosen["unlabelledExamples"] = _OTHER_SLICES.get(node.otherSlices)
+        return FinetuneRequest(
+            list(node.examples), node.modelName, node.startFrom, _fields(chosen), unlabelledVolumesOf(node)
+        )
 
     def _applyRequest(self) -> ApplyRequest:
         from SAMFineTuneLib.models.library import model_named

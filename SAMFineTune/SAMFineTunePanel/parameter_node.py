@@ -113,6 +113,13 @@ class SAMFineTuneParameterNode:
     # 0 is as far as the structure goes.
     propagateSlices: int = 10
 
+    # Volumes without labels that a fine-tune learns from as well.
+    unlabelledVolumes: list[vtkMRMLScalarVolumeNode]
+    # Whether these are the ones that are chosen under Apply, whichever they are; the list above does not count then.
+    unlabelledOfApply: bool = False
+    # Whether the other slices of the examples are learnt from without labels: "yes", "no", or "" as the preset says.
+    otherSlices: str = ""
+
 
 def parameterNodeOfScene() -> SAMFineTuneParameterNode | None:
     """What the scene remembers of the module; None where nobody has used it yet."""
@@ -146,6 +153,12 @@ def strategyOf(node: SAMFineTuneParameterNode) -> dict[str, Any]:
     if node.method == "adapter" and node.scope != "decoder":
         strategy["adapterBlocks"] = node.adapterBlocks
     return strategy
+
+
+def unlabelledVolumesOf(node: SAMFineTuneParameterNode) -> list[vtkMRMLScalarVolumeNode]:
+    """The volumes without labels that are learnt from as well, without those that have left the scene."""
+    chosen = node.applyVolumes if node.unlabelledOfApply else node.unlabelledVolumes
+    return [each for each in chosen if each is not None]
 
 
 def beginsAtRandom(node: SAMFineTuneParameterNode) -> bool:

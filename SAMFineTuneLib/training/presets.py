@@ -98,7 +98,7 @@ PRESETS: dict[Preset, Recipe] = {
     "thorough": Recipe(
         summary="a few slices of one or some volumes, without a GPU, with more time than laptop: "
         "other slices of these volumes are learnt from without labels, too",
-        costs="up to 20 minutes with the starter network",
+        costs="up to 20 minutes and 1.1 GB of memory with the starter network",
         needs="two processor cores",
         steps=1280,
         steps_a_slice=128,

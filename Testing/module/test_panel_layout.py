@@ -63,7 +63,7 @@ def full_panel(panel, settle):
     settle()
     before = {}
     for section in panel.panel._working:
-        for part in ("collapsibleButton", "advancedGroupBox", "logGroupBox"):
+        for part in ("collapsibleButton", "advancedGroupBox", "logGroupBox", "unlabelledGroupBox"):
             if hasattr(section.ui, part):
                 before[getattr(section.ui, part)] = getattr(section.ui, part).collapsed
                 getattr(section.ui, part).collapsed = False

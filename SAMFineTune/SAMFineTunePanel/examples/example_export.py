@@ -74,6 +74,8 @@ class FinetuneInputs:
         painted: finds the labelled slices.
         labels: the structures of all examples.
         written: the examples as job.json has them, filled in by `steps`.
+        unlabelled: volumes without labels that are learnt from as well, each with its further images.
+        writtenUnlabelled: their files, likewise filled in by `steps`.
     """
 
     examples: list[Example]
@@ -81,6 +83,8 @@ class FinetuneInputs:
     painted: PaintedSlices
     labels: list[StructureLabel]
     written: list[dict[str, Any]] = field(default_factory=list)
+    unlabelled: list[tuple[Any, list[Any]]] = field(default_factory=list)
+    writtenUnlabelled: list[list[Path]] = field(default_factory=list)
 
     def steps(self) -> Iterator[None]:
         """Does the work in small pieces.
@@ -93,13 +97,17 @@ class FinetuneInputs:
         # One file for a volume with several segmentations: it is held out as one.
         files = ImageFiles(self.folder)
         grids = {example.volume.GetID(): gridOf(example.volume) for example in self.examples}
+        # The worker tells by name which of them are examples, too.
+        named = {volume.GetID() for volume, _images in self.unlabelled}
         for index, example in enumerate(self.examples):
             volume = example.volume
-            images = yield from files.steps(volume, list(example.channels))
+            images = yield from files.steps(volume, list(example.channels), volume.GetID() in named)
             segmentation = self.folder / f"segmentation{index}.seg.nrrd"
             yield from writeLabelmap(example, self.labels, segmentation)
             requireUnmoved(volume, grids[volume.GetID()])
             self.written.append(self._jobExample(example, images, segmentation))
+        for volume, further in self.unlabelled:
+            self.writtenUnlabelled.append((yield from files.steps(volume, further, named=True)))
 
     def _jobExample(self, example: Example, images: list[Path], segmentation: Path) -> dict[str, Any]:
         slices = slicesOf(example, self.painted)

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slicer import vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.examples.case_images import problemForModel, problemWithExamples
 from SAMFineTunePanel.examples.example_export import FinetuneInputs, structureLabels
 from SAMFineTunePanel.examples.example_frames import atItsFrame
 from SAMFineTunePanel.examples.example_slices import PaintedSlices, slicesOf
+from SAMFineTunePanel.examples.unlabelled_cases import problemWithUnlabelled, unlabelledCases
 from SAMFineTunePanel.jobs.job import Job
 
 if TYPE_CHECKING:
@@ -30,12 +32,14 @@ class FinetuneRequest:
         name: of the model to be; "" names it after its structures.
         startFrom: name of a tuned model to go on from; "" starts from the backbone.
         settings: fields of job.json (preset, backbone, steps …); those left out are chosen by the program.
+        unlabelled: volumes without labels that are learnt from as well.
     """
 
     examples: list[Example]
     name: str = ""
     startFrom: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    unlabelled: list[vtkMRMLScalarVolumeNode] = field(default_factory=list)
 
     def problem(self, painted: PaintedSlices) -> str:
         """What is missing, in words; "" when it can start."""
@@ -52,7 +56,7 @@ class FinetuneRequest:
             return _("Nothing is painted in any example. Label a few slices of at least one volume.")
         if self.settings.get("weights") == "random" and (self.startFrom or self.settings.get("checkpoint")):
             return _("Random weights exclude a tuned model to start from, and a weights file.")
-        return ""
+        return problemWithUnlabelled(self.unlabelled, self.examples)
 
     def job(self, painted: PaintedSlices) -> Job:
         """The job, not yet started.
@@ -93,11 +97,13 @@ class FinetuneRequest:
         # The examples are not written yet; everything else can be refused at once.
         make_job(FinetuneJob, dict(fields, output=output, examples=[{"volume": "volume", "segmentation": "labels"}]))
         folder = new_job_folder("finetune").path
-        inputs = FinetuneInputs(examples, folder / "inputs", painted, labels)
+        unlabelled = unlabelledCases(self.unlabelled, self.examples)
+        inputs = FinetuneInputs(examples, folder / "inputs", painted, labels, unlabelled=unlabelled)
 
         def prepare() -> Iterator[None]:
             yield from inputs.steps()
-            writeJob(folder, FinetuneJob, dict(fields, output=str(output), examples=inputs.written))
+            written = {"examples": inputs.written, **_unlabelledFields(inputs.writtenUnlabelled)}
+            writeJob(folder, FinetuneJob, dict(fields, output=str(output), **written))
 
         return finetuneJob(folder, output, prepare())
 
@@ -116,6 +122,15 @@ class FinetuneRequest:
     def _defaultName(names: list[str]) -> str:
         shown = " ".join(names[:3])
         return f"{shown} …" if len(names) > 3 else shown
+
+
+def _unlabelledFields(cases: list[list[Path]]) -> dict[str, list]:
+    """Volumes without labels as job.json has them."""
+    if not cases:
+        return {}
+    texts = [[str(file) for file in case] for case in cases]
+    further = [case[1:] for case in texts]
+    return {"unlabelled": [case[0] for case in texts], "unlabelled_channels": further if any(further) else []}
 
 
 def finetuneJob(folder: Path, output: Path, prepare: Iterable[None] = ()) -> Job:

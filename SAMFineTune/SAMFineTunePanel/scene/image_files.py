@@ -21,7 +21,8 @@ class ImageFiles:
     """Writes volume nodes into a folder.
 
     A volume on its own is `volume0.nrrd`. Of a case with several images the files have the names of the nodes, for
-    a model calls the images that it learns from after their files.
+    a model calls the images that it learns from after their files; and where it is asked for, so that what the worker
+    says of a file names the volume.
 
     Args:
         folder: of the files; it is there.
@@ -32,13 +33,17 @@ class ImageFiles:
         self._written: dict[str, tuple[Path, VoxelGrid]] = {}
 
     def steps(
-        self, volume: slicer.vtkMRMLScalarVolumeNode, images: Sequence[slicer.vtkMRMLScalarVolumeNode] = ()
+        self,
+        volume: slicer.vtkMRMLScalarVolumeNode,
+        images: Sequence[slicer.vtkMRMLScalarVolumeNode] = (),
+        named: bool = False,
     ) -> Generator[None, None, list[Path]]:
         """Writes the images of a case where they lie in the world; yields between pieces, returns their files.
 
         Args:
             volume: the first image.
             images: the further ones.
+            named: whether a volume on its own has the name of its node, too.
 
         Raises:
             ValueError: as `gridOf`; or an image was moved or exchanged meanwhile.
@@ -47,16 +52,16 @@ class ImageFiles:
         case = [volume, *images]
         for node in case:
             if node.GetID() not in self._written:
-                path = self._pathOf(node, isOneOfSeveral=bool(images))
+                path = self._pathOf(node, isNamed=named or bool(images))
                 self._written[node.GetID()] = path, gridOf(node)
                 yield from writeVolume(node, path)
         for node in case:
             requireUnmoved(node, self._written[node.GetID()][1])
         return [self._written[node.GetID()][0] for node in case]
 
-    def _pathOf(self, node: slicer.vtkMRMLScalarVolumeNode, isOneOfSeveral: bool) -> Path:
+    def _pathOf(self, node: slicer.vtkMRMLScalarVolumeNode, isNamed: bool) -> Path:
         number = len(self._written)
-        if not isOneOfSeveral:
+        if not isNamed:
             return self._folder / f"volume{number}.nrrd"
         folder = self._folder / f"image{number}"
         folder.mkdir()

@@ -18,6 +18,7 @@ from SAMFineTunePanel.sections.panel_section import (
     problemWithStarting,
     showText,
 )
+from SAMFineTunePanel.sections.unlabelled_choices import UnlabelledChoices
 from SAMFineTunePanel.texts.backbone_text import problemWithWeights
 from SAMFineTunePanel.texts.counted_text import counted
 from SAMFineTunePanel.texts.sizes_and_times import dateText
@@ -48,6 +49,7 @@ class FineTuneSection(PanelSection):
         self._chart = LossChart()
         self._chartShown = False
         self._drawnAt = 0.0
+        self._unlabelled = UnlabelledChoices(self.ui, self)
         self._view = JobView(self.ui.progressBar, self.ui.statusLabel, self.ui.errorLabel, self.ui.logEdit)
         self.ui.resumeFrame.visible = False
         self.ui.previewLabel.visible = False
@@ -66,6 +68,7 @@ class FineTuneSection(PanelSection):
     def update(self) -> None:
         if not self.hasParameters:
             return
+        self._unlabelled.update(self._preset())
         busy = problemWithStarting(self.logic)
         allow(
             self.ui.startButton,
@@ -133,6 +136,11 @@ class FineTuneSection(PanelSection):
         self._chartShown = True
         self._draw()
         self._chart.show()
+
+    def _preset(self) -> str:
+        """The user's, or that of the hardware; "" until it is known."""
+        hardware = self.logic.hardware
+        return self.parameterNode.preset or (str(hardware["preset"]) if hardware is not None else "")
 
     def _problemWithFinishing(self) -> str:
         job = self._job

@@ -61,6 +61,7 @@ def panelRemedies() -> dict[str, str]:
         "no_memory": _(
             "Close other programs, or take a smaller input size, a smaller backbone or another device under Model"
         ),
+        "no_unlabelled_volume": _("Tick other volumes under Fine-tune, Volumes without labels, or none"),
         "no_such_checkpoint": _("Check the weights file under Model, Advanced"),
         "other_backbone": _("Choose the backbone {backbone} under Model, or another model"),
         "other_checkpoint": _("Name the weights that it was tuned from under Model, Advanced"),

@@ -23,7 +23,9 @@ def presetTexts() -> dict[str, str]:
     """What each preset costs and needs."""
     return {
         "laptop": _("Costs about 3 minutes and 1 GB of memory with the starter network. Needs two processor cores."),
-        "thorough": _("Costs up to 20 minutes with the starter network. Needs two processor cores."),
+        "thorough": _(
+            "Costs up to 20 minutes and 1.1 GB of memory with the starter network. Needs two processor cores."
+        ),
         "study": _(
             "Costs 2500 steps at full resolution. Needs a GPU with 8 GB of memory; on two processor cores it takes "
             "about 2.5 hours with MobileSAM, and far more with larger networks."

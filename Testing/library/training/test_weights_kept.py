@@ -49,7 +49,6 @@ class Run:
         folder: Path,
         held_out: int = _ENOUGH,
         steps: int = 5,
-        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.examples = training_set([shown({1, 2}, number) for number in range(2 + held_out)])
         unlabelled = [replace(shown(set(), 20 + each), known=np.zeros(3, bool)) for each in (0, 1)]
@@ -65,7 +64,7 @@ class Run:
             self.plan,
             folder,
             "signature",
-            Watch(check=check, validated=lambda _, step: self.kept.append(self.weights())),
+            Watch(validated=lambda _, step: self.kept.append(self.weights())),
             unlabelled,
         )
         self.tuning._is_validation_due = lambda: True  # type: ignore[method-assign]
