@@ -89,7 +89,7 @@ def _finetune(
     tuning = FineTuning(
         segmenter, examples, held_out, plan, checkpoints, signature, watch, unlabelled.slices
     )
-    crosses = start.initial is None and _is_cross_validated(job, plan, examples)
+    crosses = start.initial is None and is_cross_validated(job, plan, examples)
     outcome = _tuned(tuning, events, keep_features=crosses)
     crossed = None
     if crosses:
@@ -136,7 +136,7 @@ def _tuned(tuning: FineTuning, events: EventWriter, keep_features: bool) -> Fine
     return tuning.run(keep_features)
 
 
-def _is_cross_validated(job: FinetuneJob, plan: FinetunePlan, examples: TrainingSet) -> bool:
+def is_cross_validated(job: FinetuneJob, plan: FinetunePlan, examples: TrainingSet) -> bool:
     """Whether the model is measured by fine-tunes without some of the slices.
 
     They take a third of the time more. A user who says how long a fine-tune may take, or chooses

@@ -79,7 +79,8 @@ PRESETS: dict[Preset, Recipe] = {
     # whole volume: 0.92 and 0.93).
     "laptop": Recipe(
         summary="a few slices of one or some volumes, in minutes and without a GPU",
-        costs="about 3 minutes and 1 GB of memory with the starter network",
+        costs="about 3 minutes and 1 GB of memory with the starter network, and a minute more to "
+        "measure it where fewer than eight slices are labelled",
         needs="two processor cores",
         steps=640,
         steps_a_slice=64,
