@@ -166,7 +166,7 @@ def _cross_validated(examples: TrainingSet, crossed: CrossValidated) -> dict[str
             "steps": crossed.steps,
             "groups": crossed.folds.groups,
             "measured_groups": crossed.folds.measured,
-            "dsc": [score.mean for score in crossed.scores],
+            "dsc": crossed.by_group,
             "dsc_interval": crossed.interval,
         },
     }

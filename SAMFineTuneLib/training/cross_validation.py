@@ -13,6 +13,8 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ import numpy as np
 import torch
 from scipy.special import stdtrit
 
-from SAMFineTuneLib.evaluation.known_mean import mean_of_known
 from SAMFineTuneLib.examples.training_set import LabelledSlice, TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.training.fine_tuning import FineTuning
@@ -38,7 +39,7 @@ FEW_SLICES = 8
 _SHARE_OF_STEPS = 0.6
 _SHARE_OF_TIME = 1 / 3
 _FEWEST_STEPS = 24
-_MOST_FOLDS = FEW_SLICES - 1
+_MOST_FOLDS = 3
 # The interval holds the mean with this probability, if the scores are distributed normally.
 _CONFIDENCE = 0.95
 _PHASE = "measure"
@@ -50,41 +51,62 @@ Predictions = list[tuple[LabelledSlice, np.ndarray]]
 class CrossValidated:
     """What a cross-validation measured.
 
+    The DSC is that over the pixels of all slices together, as the DSC of a volume is: the mean over
+    slices would count the small ends of a structure, where the DSC is low, as much as its middle.
+
     Attributes:
         folds: which slices were left out together.
         steps: of each of its fine-tunes, at most.
-        scores: of each group that was left out.
-        distances: over all slices.
-        slices: how many slices were measured.
+        measured: of each group that was left out, its slices with the class numbers (rows, columns)
+            that were predicted.
+        classes: background included.
     """
 
     folds: Folds
     steps: int | None
-    scores: list[ValidationDsc]
-    distances: HeldOutDistances
-    slices: int
+    measured: Sequence[Predictions]
+    classes: int
 
-    @property
+    @cached_property
     def dsc(self) -> ValidationDsc:
-        """The mean over the groups, by class."""
-        classes = self.scores[0].by_class
-        return ValidationDsc(
-            {each: mean_of_known(score.by_class[each] for score in self.scores) for each in classes}
-        )
+        """By class, over all slices."""
+        return dsc_of(chain.from_iterable(self.measured), self.classes)
+
+    @cached_property
+    def distances(self) -> HeldOutDistances:
+        """The distances between outlines on all slices."""
+        return distances_between(chain.from_iterable(self.measured))
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """Where the mean DSC of other volumes, or slices, lies with a probability of 95 %.
+    def slices(self) -> int:
+        """How many slices were measured."""
+        return sum(len(group) for group in self.measured)
 
-        By Student's distribution, from the means of the groups; None where a single group has one.
+    @property
+    def by_group(self) -> list[float | None]:
+        """The mean DSC of each group."""
+        return [dsc_of(group, self.classes).mean for group in self.measured]
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """Where the mean DSC lies with a probability of 95 %, as far as few groups can tell.
+
+        By the jackknife (Tukey 1958): how much the DSC changes when a group is left out. None where
+        there are fewer than two groups.
         """
-        means = [mean for score in self.scores if (mean := score.mean) is not None]
-        if len(means) < 2:
+        middle, count = self.dsc.mean, len(self.measured)
+        if middle is None or count < 2:
             return None
-        quantile = float(stdtrit(len(means) - 1, (1 + _CONFIDENCE) / 2))
-        half = quantile * float(np.std(means, ddof=1)) / math.sqrt(len(means))
-        middle = float(np.mean(means))
+        without = [self._mean_without(number) for number in range(count)]
+        known = [each for each in without if each is not None]
+        squares = float(np.sum((np.array(known) - np.mean(known)) ** 2))
+        error = math.sqrt((count - 1) / count * squares)
+        half = float(stdtrit(count - 1, (1 + _CONFIDENCE) / 2)) * error
         return max(0.0, middle - half), min(1.0, middle + half)
+
+    def _mean_without(self, number: int) -> float | None:
+        others = [group for place, group in enumerate(self.measured) if place != number]
+        return dsc_of(chain.from_iterable(others), self.classes).mean
 
 
 class CrossValidation:
@@ -133,14 +155,8 @@ class CrossValidation:
             shutil.rmtree(self._folder, ignore_errors=True)
         if not measured or self._watch.finish():
             return None
-        classes = len(self._examples.labels) + 1
-        everything = [each for group in measured for each in group]
         return CrossValidated(
-            self._folds,
-            self._plan.steps,
-            [dsc_of(group, classes) for group in measured],
-            distances_between(everything),
-            len(everything),
+            self._folds, self._plan.steps, measured, len(self._examples.labels) + 1
         )
 
     def _measured(self, number: int, fold: Fold) -> Iterator[Predictions]:
