@@ -26,7 +26,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.shape_interpolation import Distance, shape_between, signed_distance
 from SAMFineTuneLib.interactive.evidence import Evidence
 from SAMFineTuneLib.interactive.slice_corrector import Mask, SliceCorrector
-from SAMFineTuneLib.prediction.between_slices import agreement, moved_outline
+from SAMFineTuneLib.prediction.between_slices import moved_outline
 
 _OUTWARD_WEIGHT = 0.2
 # Outward: the least share of a mask's area that the image must support, the largest ratio of its
