@@ -31,15 +31,15 @@ from SAMFineTuneLib.prediction.feature_regression import (
     FeatureSums,
     feature_maps,
 )
-from SAMFineTuneLib.prediction.agreeing_masks import agree
+from SAMFineTuneLib.prediction.interpolation_error import relative_error
 from SAMFineTuneLib.prediction.known_structure import KnownStructure
 from SAMFineTuneLib.prediction.walked_gap import CroppedDistance, Probability, walk
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack
 
 # Weights of the logits: how many mm they shift the outline for each mm of distance from the nearest
-# drawn slice.
-FEATURES_WEIGHT, MODEL_WEIGHT = 0.3, 0.1
+# drawn slice, in a structure that is interpolated as well as usual.
+_FEATURES_WEIGHT, _MODEL_WEIGHT = 0.15, 0.2
 # Larger logits are clipped, because they carry no more information than this one.
 LARGEST_LOGIT = 6.0
 # Share of the smaller of two drawn masks that must overlap with the other one.
@@ -120,6 +120,10 @@ class BetweenSlices:
         self._pixel_spacing = stack.pixel_spacing
         self._slice_spacing = float(stack.geometry.spacing[::-1][stack.axis])
         fillable = [each for each in structures if each.has_between]
+        self._doubts = {
+            each.label: relative_error(each, self._pixel_spacing, self._slice_spacing)
+            for each in fillable
+        }
         self._regressions = _fitted(fillable, fit, features)
         self._levels = levels
         self._ends: dict[_Gap, dict[int, Distance]] = {}
@@ -181,15 +185,16 @@ class BetweenSlices:
         odds = _Odds(probabilities)
         for span in spans:
             logits = self._regressions[span.structure.label].logits(maps, self._fit)
-            seen = MODEL_WEIGHT * odds.of(span.column)
-            seen += FEATURES_WEIGHT * logits.clip(-LARGEST_LOGIT, LARGEST_LOGIT)
+            seen = _MODEL_WEIGHT * odds.of(span.column)
+            seen += _FEATURES_WEIGHT * logits.clip(-LARGEST_LOGIT, LARGEST_LOGIT)
             if span.gap not in self._outlines:
                 self._outlines[span.gap] = self._drawn(span)
             outlines = self._outlines[span.gap]
             drawn = {each: self._ends[span.gap][each] for each in (span.first, span.last)}
             shape = shape_between(drawn, number)
             away = min(number - span.first, span.last - number) * self._slice_spacing
-            outlines[number] = self._cropped(moved_outline(shape, away, seen), away)
+            away *= self._doubts[span.structure.label]
+            outlines[number] = self._cropped(shape + np.float32(away) * seen, away)
 
     def _drawn(self, span: _Span) -> dict[int, CroppedDistance]:
         """The outlines on both drawn slices of a gap."""
@@ -211,23 +216,6 @@ class BetweenSlices:
         box, probabilities = walk(ordered, self._levels, self._pixel_spacing, self._slice_spacing)
         for number, each in probabilities.items():
             self._waiting[number].walked[span.gap] = (box, each)
-
-
-def moved_outline(shape: Distance, away: float, seen: NDArray[np.float32]) -> Distance:
-    """Shifts an interpolated outline by what the image shows.
-
-    Distances to an outline are in mm, and positive inside.
-
-    Args:
-        shape: distance to the outline interpolated from the drawn masks.
-        away: mm to the nearer drawn slice.
-        seen: shift of the outline by the image, in mm for each mm away.
-
-    Returns:
-        Distance to the shifted outline; `shape` where the two agree too little.
-    """
-    distance: Distance = shape + np.float32(away) * seen
-    return distance if agree(distance > 0, shape > 0) else shape
 
 
 def keep_known(labels: SliceStack, structures: Sequence[KnownStructure]) -> None:

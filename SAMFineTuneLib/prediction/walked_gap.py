@@ -1,7 +1,7 @@
 """The outline of a structure between two drawn slices, moved to where the image has edges.
 
-An outline between drawn slices is known about as well as the distance to these allows: a band
-around it is in doubt, which grows with the distance. In this band a random walk from the drawn
+An outline between drawn slices is the less certain the farther away these are: a band around it is
+in doubt, which grows with the distance. In this band a random walk from the drawn
 slices decides, to which the outline is the prior.
 
 The random walk after shape interpolation alone, no network, DSC on the slices between: ten organs
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 from SAMFineTuneLib.geometry.shape_interpolation import Distance
-from SAMFineTuneLib.prediction.agreeing_masks import agree
+from SAMFineTuneLib.prediction.mask_agreement import agree
 from SAMFineTuneLib.prediction.random_walk import random_walk
 
-# The band in doubt: so many mm for each mm to the nearer drawn slice, and so many pixels.
+# The band in doubt: so many mm for each mm by which the outline may be wrong, and so many pixels.
 _BAND, _BAND_PIXELS = 1.0, 2.0
-# The prior falls from inside to outside over so many mm for each mm to the nearer drawn slice.
+# The prior falls from inside to outside over so many mm for each mm likewise.
 _SOFTNESS = 0.3
 # With more voxels in doubt, rows and columns are halved: a system of twice as many equations takes
 # more than twice as long.
@@ -40,29 +40,29 @@ class CroppedDistance:
         rows: of the slice.
         columns: of the slice.
         values: (rows, columns) of the crop, half precision.
-        away: mm to the nearer drawn slice; 0 for a drawn slice itself.
+        doubt: mm by which the outline may be wrong; 0 on a drawn slice.
     """
 
     rows: slice
     columns: slice
     values: NDArray[np.float16]
-    away: float
+    doubt: float
 
     @classmethod
-    def of(cls, distance: Distance, away: float, pixel: float) -> CroppedDistance:
+    def of(cls, distance: Distance, doubt: float, pixel: float) -> CroppedDistance:
         """Crops the distance on a whole slice.
 
         Args:
             distance: (rows, columns) in mm.
-            away: mm to the nearer drawn slice.
+            doubt: mm by which the outline may be wrong.
             pixel: side of a pixel in mm.
         """
-        shown = distance > -_band(away, pixel)
+        shown = distance > -_band(doubt, pixel)
         rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
         if not len(rows):
             rows = columns = np.array([0])
         box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-        return cls(*box, distance[box].clip(-1000, 1000).astype(np.float16), away)
+        return cls(*box, distance[box].clip(-1000, 1000).astype(np.float16), doubt)
 
 
 Probability = NDArray[np.float32]
@@ -88,11 +88,11 @@ def walk(
     """
     box = _around(outlines.values())
     distance = np.stack([_in_box(each, box) for each in outlines.values()])
-    away = np.array([each.away for each in outlines.values()], np.float32)[:, None, None]
+    doubt = np.array([each.doubt for each in outlines.values()], np.float32)[:, None, None]
     images = np.stack([_cropped(levels(number), box) for number in outlines])
-    probabilities = _probabilities(images, distance, away, pixel_spacing, slice_spacing)
+    probabilities = _probabilities(images, distance, doubt, pixel_spacing, slice_spacing)
     for probability, outline in zip(probabilities, distance, strict=True):
-        # Where the image contradicts the outline altogether, it shows something else.
+        # Where the edges contradict the outline altogether, they are those of something else.
         if not agree(probability > 0.5, outline > 0):
             probability[...] = outline > 0
     return box, dict(list(zip(outlines, probabilities, strict=True))[1:-1])
@@ -101,29 +101,29 @@ def walk(
 def _probabilities(
     images: NDArray[np.float32],
     distance: NDArray[np.float32],
-    away: NDArray[np.float32],
+    doubt: NDArray[np.float32],
     pixel_spacing: tuple[float, float],
     slice_spacing: float,
 ) -> Probability:
-    known = np.abs(distance) > _band(away, float(np.mean(pixel_spacing)))
-    known |= away == 0
+    known = np.abs(distance) > _band(doubt, float(np.mean(pixel_spacing)))
+    known |= doubt == 0
     shape = distance.shape
     if np.count_nonzero(~known) > _MOST_VOXELS and min(shape[1:]) > 2:
         coarse = tuple(2 * each for each in pixel_spacing)
         halved = _probabilities(
-            _halved(images), _halved(distance), away, (coarse[0], coarse[1]), slice_spacing
+            _halved(images), _halved(distance), doubt, (coarse[0], coarse[1]), slice_spacing
         )
-        factors = [new / old for new, old in zip(shape, halved.shape, strict=True)]
-        finer: Probability = zoom(halved, factors, order=1, grid_mode=True, mode="nearest")
+        twice = zoom(halved, (1, 2, 2), order=1, grid_mode=True, mode="nearest")
+        finer: Probability = twice[:, : shape[1], : shape[2]]
         return np.where(known, distance > 0, finer).astype(np.float32)
-    softness = _SOFTNESS * np.maximum(away, 1e-3)
+    softness = _SOFTNESS * np.maximum(doubt, 1e-3)
     prior = 1 / (1 + np.exp(-(distance / softness).clip(-30, 30)))
     spacing = (slice_spacing, *pixel_spacing)
     return random_walk(images, known, distance > 0, prior.astype(np.float32), spacing)
 
 
-def _band(away: float | NDArray[np.float32], pixel: float) -> float | NDArray[np.float32]:
-    return _BAND * away + _BAND_PIXELS * pixel
+def _band(doubt: float | NDArray[np.float32], pixel: float) -> float | NDArray[np.float32]:
+    return _BAND * doubt + _BAND_PIXELS * pixel
 
 
 def _around(outlines: Iterable[CroppedDistance]) -> tuple[slice, slice]:

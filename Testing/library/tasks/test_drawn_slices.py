@@ -167,17 +167,19 @@ def test_the_model_corrects_the_shape() -> None:
     assert dsc(found == 1, masks[2]) > dsc(shape[2] > 0, masks[2])
 
 
-def test_what_contradicts_the_shape_altogether_is_not_trusted() -> None:
+def test_what_contradicts_the_shape_moves_it_no_farther_than_the_distance_allows() -> None:
     masks = discs([12, 12, 12, 12, 12])
     elsewhere = discs([12], shift=20)[0]
     sure = torch.from_numpy(np.where(elsewhere, 0.999, 0.001)).float()
     images = np.zeros(masks.shape)
     seen = images.copy()
     seen[[0, 4]] = masks[0] * 100.0
-    seen[2] = elsewhere * 100.0
-    predicted = {2: torch.stack([1 - sure, sure])}
-    found = between([structure_of(masks, [0, 4])], images, predicted, seen)[2]
-    assert dsc(found == 1, masks[2]) > 0.95
+    seen[1] = elsewhere * 100.0
+    predicted = {1: torch.stack([1 - sure, sure])}
+    found = between([structure_of(masks, [0, 4])], images, predicted, seen)[1] == 1
+    # 3 mm from a drawn slice the model may move the outline by 3.6 mm, and the features by 2.7 mm.
+    least, most = discs([12 - 6.3 - 1])[0], discs([12 + 6.3 + 1])[0]
+    assert found[least].all() and not found[~most].any()
 
 
 def test_edges_that_contradict_the_outline_altogether_are_not_trusted() -> None:
@@ -223,7 +225,7 @@ def test_other_structures_stay_what_the_model_found() -> None:
     first = torch.full_like(second, 0.05)
     probabilities = torch.stack([1 - first - second, first, second])
     found = between([structure_of(masks, [0, 2])], np.zeros(masks.shape), {1: probabilities})[1]
-    assert dsc(found == 2, other) == 1.0 and dsc(found == 1, masks[1]) > 0.85
+    assert dsc(found == 2, other) == 1.0 and dsc(found == 1, masks[1]) > 0.8
 
 
 def test_what_is_known_goes_into_the_result_as_it_is() -> None:
