@@ -157,12 +157,16 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/prediction/__init__.py
   SAMFineTuneLib/prediction/between_slices.py
   SAMFineTuneLib/prediction/feature_regression.py
+  SAMFineTuneLib/prediction/interpolation_error.py
   SAMFineTuneLib/prediction/known_structure.py
+  SAMFineTuneLib/prediction/mask_agreement.py
   SAMFineTuneLib/prediction/neighbour_smoothing.py
+  SAMFineTuneLib/prediction/random_walk.py
   SAMFineTuneLib/prediction/slice_prediction.py
   SAMFineTuneLib/prediction/stray_regions.py
   SAMFineTuneLib/prediction/uncertainty.py
   SAMFineTuneLib/prediction/volume_prediction.py
+  SAMFineTuneLib/prediction/walked_gap.py
   SAMFineTuneLib/pretraining/__init__.py
   SAMFineTuneLib/pretraining/finite_loss.py
   SAMFineTuneLib/pretraining/interruption.py
@@ -247,10 +251,12 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/choices.py
   SAMFineTuneLib/training/class_start.py
   SAMFineTuneLib/training/consistency.py
+  SAMFineTuneLib/training/cross_validation.py
   SAMFineTuneLib/training/drawn_validation.py
   SAMFineTuneLib/training/eager_adamw.py
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
+  SAMFineTuneLib/training/folds.py
   SAMFineTuneLib/training/held_out_distances.py
   SAMFineTuneLib/training/loop.py
   SAMFineTuneLib/training/loss.py

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from SAMFineTuneLib.interactive.appearance import Appearance
 from SAMFineTuneLib.interactive.slice_corrector import Mask, SliceCorrector
-from SAMFineTuneLib.prediction.between_slices import FEATURES_WEIGHT, LARGEST_LOGIT, MODEL_WEIGHT
+from SAMFineTuneLib.prediction.between_slices import LARGEST_LOGIT
 
 # The weight of the features' logit where no tuned model counts beside them: mm by which the outline
 # moves, for each mm of distance to the next accepted slice.
 _ALONE_WEIGHT = 0.1
+# Those of features and model where both count.
+_FEATURES_WEIGHT, _MODEL_WEIGHT = 0.3, 0.1
 
 
 class SliceEvidence(NamedTuple):
@@ -66,7 +68,7 @@ class Evidence:
             return SliceEvidence(features, _ALONE_WEIGHT * features)
         model = self._model(number, self._label)
         return SliceEvidence(
-            0.5 * features + 0.5 * model, FEATURES_WEIGHT * features + MODEL_WEIGHT * model
+            0.5 * features + 0.5 * model, _FEATURES_WEIGHT * features + _MODEL_WEIGHT * model
         )
 
     def _features(self, number: int) -> NDArray[np.float32]:

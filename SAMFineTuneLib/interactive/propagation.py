@@ -26,7 +26,7 @@ from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.geometry.shape_interpolation import Distance, shape_between, signed_distance
 from SAMFineTuneLib.interactive.evidence import Evidence
 from SAMFineTuneLib.interactive.slice_corrector import Mask, SliceCorrector
-from SAMFineTuneLib.prediction.between_slices import agreement, moved_outline
+from SAMFineTuneLib.prediction.mask_agreement import agree, agreement
 
 _OUTWARD_WEIGHT = 0.2
 # Outward: the least share of a mask's area that the image must support, the largest ratio of its
@@ -163,7 +163,7 @@ class _Propagation:
             mask: Mask = shape > 0
             return mask
         away = min(number - first, last - number) * self._slice_spacing
-        moved: Mask = moved_outline(shape, away, pull) > 0
+        moved: Mask = _moved_outline(shape, away, pull) > 0
         return moved
 
     def _beyond(self, number: int, before: Mask) -> tuple[Mask, float, float]:
@@ -195,6 +195,23 @@ class _Propagation:
     def _count_slice(self) -> None:
         self._check(self._done, self.steps)
         self._done += 1
+
+
+def _moved_outline(shape: Distance, away: float, seen: NDArray[np.float32]) -> Distance:
+    """Shifts an interpolated outline by what the image shows.
+
+    Distances to an outline are in mm, and positive inside.
+
+    Args:
+        shape: distance to the outline interpolated from the drawn masks.
+        away: mm to the nearer drawn slice.
+        seen: shift of the outline by the image, in mm for each mm away.
+
+    Returns:
+        Distance to the shifted outline; `shape` where the two agree too little.
+    """
+    distance: Distance = shape + np.float32(away) * seen
+    return distance if agree(distance > 0, shape > 0) else shape
 
 
 def _reason_to_stop(mask: Mask, before: Mask, support: float) -> str:

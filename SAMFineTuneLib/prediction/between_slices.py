@@ -16,6 +16,7 @@ volumes that the model has not seen: 0.466, 0.723 and 0.746 (`Testing.benchmarks
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -30,19 +31,27 @@ from SAMFineTuneLib.prediction.feature_regression import (
     FeatureSums,
     feature_maps,
 )
+from SAMFineTuneLib.prediction.interpolation_error import relative_error
 from SAMFineTuneLib.prediction.known_structure import KnownStructure
+from SAMFineTuneLib.prediction.walked_gap import CroppedDistance, Probability, walk
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack
 
 # Weights of the logits: how many mm they shift the outline for each mm of distance from the nearest
-# drawn slice.
-FEATURES_WEIGHT, MODEL_WEIGHT = 0.3, 0.1
+# drawn slice, in a structure that is interpolated as well as usual.
+_FEATURES_WEIGHT, _MODEL_WEIGHT = 0.15, 0.2
 # Larger logits are clipped, because they carry no more information than this one.
 LARGEST_LOGIT = 6.0
-# Below this DSC with the interpolated shape alone, the result is not trusted.
-_LEAST_AGREEMENT = 0.6
 # Share of the smaller of two drawn masks that must overlap with the other one.
 _LEAST_OVERLAP = 0.4
+
+
+class _Gap(NamedTuple):
+    """The slices between two drawn ones, of one structure."""
+
+    label: int
+    first: int
+    last: int
 
 
 class _Span(NamedTuple):
@@ -53,9 +62,40 @@ class _Span(NamedTuple):
     first: int
     last: int
 
+    @property
+    def gap(self) -> _Gap:
+        """The slices that it lies among."""
+        return _Gap(self.structure.label, self.first, self.last)
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A slice whose outlines wait for the other slices of their gaps.
+
+    Attributes:
+        classes: class numbers (rows, columns) where no outline decides.
+        columns: class number of each structure that is between drawn slices here.
+        walked: of those whose gap is done, the rows and columns and the probabilities in them.
+    """
+
+    classes: NDArray[np.int64]
+    columns: dict[_Gap, int]
+    walked: dict[_Gap, tuple[tuple[slice, slice], Probability]]
+
+    def filled(self) -> NDArray[np.int64]:
+        """The class numbers; a voxel gets the structure that it most probably lies in."""
+        likeliest = np.full(self.classes.shape, 0.5, np.float32)
+        for gap, (box, probability) in self.walked.items():
+            likelier = probability > likeliest[box]
+            likeliest[box][likelier] = probability[likelier]
+            self.classes[box][likelier] = self.columns[gap]
+        return self.classes
+
 
 class BetweenSlices:
     """Segments the slices of a volume that has drawn slices.
+
+    Slices come in ascending order, and each is given back once all of its gaps are done.
 
     Args:
         structures: the known structures of this volume, cut along the stack's axis.
@@ -63,6 +103,7 @@ class BetweenSlices:
         stack: the volume's slices.
         fit: of a slice on the network's square.
         features: computes the image encoder's features of a slice.
+        levels: the grey levels (rows, columns) or (rows, columns, images) of a slice.
     """
 
     def __init__(
@@ -72,34 +113,58 @@ class BetweenSlices:
         stack: SliceStack,
         fit: SquareFit,
         features: Callable[[int], FeatureState],
+        levels: Callable[[int], NDArray[np.floating]],
     ) -> None:
         self._structures = list(zip(structures, classes, strict=True))
         self._fit = fit
         self._pixel_spacing = stack.pixel_spacing
         self._slice_spacing = float(stack.geometry.spacing[::-1][stack.axis])
         fillable = [each for each in structures if each.has_between]
+        self._doubts = {
+            each.label: relative_error(each, self._pixel_spacing, self._slice_spacing)
+            for each in fillable
+        }
         self._regressions = _fitted(fillable, fit, features)
-        self._distances: dict[tuple[int, int], Distance] = {}
+        self._levels = levels
+        self._ends: dict[_Gap, dict[int, Distance]] = {}
+        self._outlines: dict[_Gap, dict[int, CroppedDistance]] = {}
+        self._waiting: dict[int, _Waiting] = {}
 
-    def complete(
+    def add(
         self, number: int, probabilities: Tensor, features: FeatureState
-    ) -> NDArray[np.int64]:
-        """Class numbers (rows, columns) of a slice; `keep_known` adds those that are known.
+    ) -> list[tuple[int, NDArray[np.int64]]]:
+        """Takes a slice, and gives back those that are done.
 
         Args:
             number: of the slice.
             probabilities: (classes, rows, columns) of the model, background first.
             features: the image encoder's features of the slice.
+
+        Returns:
+            Numbers of slices and their class numbers (rows, columns); `keep_known` adds those that
+            are known.
         """
         spans = self._spans(number)
         remaining = probabilities.clone()
         # For these classes the model alone does not decide, so their voxels are free for others.
         remaining[[each.column for each in spans] + self._known_on(number)] = -1.0
         classes: NDArray[np.int64] = remaining.argmax(0).numpy()
+        columns = {each.gap: each.column for each in spans}
+        self._waiting[number] = _Waiting(classes, columns, {})
         if spans:
-            self._fill(spans, number, probabilities, features, classes)
-        self._forget_others(spans)
-        return classes
+            self._outline(spans, number, probabilities, features)
+        for span in spans:
+            if span.last == number + 1:
+                self._walk(span)
+        return self._done()
+
+    def _done(self) -> list[tuple[int, NDArray[np.int64]]]:
+        done = [
+            number
+            for number, each in self._waiting.items()
+            if each.columns.keys() == each.walked.keys()
+        ]
+        return [(number, self._waiting.pop(number).filled()) for number in done]
 
     def _spans(self, number: int) -> list[_Span]:
         found = []
@@ -112,67 +177,45 @@ class BetweenSlices:
     def _known_on(self, number: int) -> list[int]:
         return [column for structure, column in self._structures if structure.known[number]]
 
-    def _fill(
-        self,
-        spans: Sequence[_Span],
-        number: int,
-        probabilities: Tensor,
-        features: FeatureState,
-        classes: NDArray[np.int64],
+    def _outline(
+        self, spans: Sequence[_Span], number: int, probabilities: Tensor, features: FeatureState
     ) -> None:
-        """Fills in the structures; a voxel gets the class within whose outline it lies deepest."""
+        """Notes the outlines of the structures on a slice."""
         maps = feature_maps(features, self._fit.size)
         odds = _Odds(probabilities)
-        deepest = np.zeros(classes.shape, np.float32)
         for span in spans:
             logits = self._regressions[span.structure.label].logits(maps, self._fit)
-            seen = MODEL_WEIGHT * odds.of(span.column)
-            seen += FEATURES_WEIGHT * logits.clip(-LARGEST_LOGIT, LARGEST_LOGIT)
-            distance = self._distance(span, number, seen)
-            deeper = distance > deepest
-            classes[deeper] = span.column
-            deepest[deeper] = distance[deeper]
+            seen = _MODEL_WEIGHT * odds.of(span.column)
+            seen += _FEATURES_WEIGHT * logits.clip(-LARGEST_LOGIT, LARGEST_LOGIT)
+            if span.gap not in self._outlines:
+                self._outlines[span.gap] = self._drawn(span)
+            outlines = self._outlines[span.gap]
+            drawn = {each: self._ends[span.gap][each] for each in (span.first, span.last)}
+            shape = shape_between(drawn, number)
+            away = min(number - span.first, span.last - number) * self._slice_spacing
+            away *= self._doubts[span.structure.label]
+            outlines[number] = self._cropped(shape + np.float32(away) * seen, away)
 
-    def _distance(self, span: _Span, number: int, seen: NDArray[np.float32]) -> Distance:
-        """Distance to the outline in mm, positive inside, from the shape and the image."""
-        drawn = {each: self._drawn(span.structure, each) for each in (span.first, span.last)}
-        shape = shape_between(drawn, number)
-        away = min(number - span.first, span.last - number) * self._slice_spacing
-        return moved_outline(shape, away, seen)
+    def _drawn(self, span: _Span) -> dict[int, CroppedDistance]:
+        """The outlines on both drawn slices of a gap."""
+        ends = {
+            each: signed_distance(span.structure.mask(each), self._pixel_spacing)
+            for each in (span.first, span.last)
+        }
+        self._ends[span.gap] = ends
+        return {number: self._cropped(each, 0.0) for number, each in ends.items()}
 
-    def _drawn(self, structure: KnownStructure, number: int) -> Distance:
-        key = (structure.label, number)
-        if key not in self._distances:
-            self._distances[key] = signed_distance(structure.mask(number), self._pixel_spacing)
-        return self._distances[key]
+    def _cropped(self, distance: Distance, away: float) -> CroppedDistance:
+        return CroppedDistance.of(distance, away, float(np.mean(self._pixel_spacing)))
 
-    def _forget_others(self, spans: Sequence[_Span]) -> None:
-        """Keeps the distances of two slices for each structure, and deletes the others."""
-        used = {(span.structure.label, end) for span in spans for end in (span.first, span.last)}
-        self._distances = {key: each for key, each in self._distances.items() if key in used}
-
-
-def moved_outline(shape: Distance, away: float, seen: NDArray[np.float32]) -> Distance:
-    """Shifts an interpolated outline by what the image shows.
-
-    Distances to an outline are in mm, and positive inside.
-
-    Args:
-        shape: distance to the outline interpolated from the drawn masks.
-        away: mm to the nearer drawn slice.
-        seen: shift of the outline by the image, in mm for each mm away.
-
-    Returns:
-        Distance to the shifted outline; `shape` where the two agree too little.
-    """
-    distance: Distance = shape + np.float32(away) * seen
-    return distance if agreement(distance > 0, shape > 0) >= _LEAST_AGREEMENT else shape
-
-
-def agreement(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """DSC of two masks; 1 where both are empty."""
-    total = int(mask.sum()) + int(other.sum())
-    return 2 * int((mask & other).sum()) / total if total else 1.0
+    def _walk(self, span: _Span) -> None:
+        """Ends a gap whose slices are all there."""
+        outlines = self._outlines.pop(span.gap)
+        del self._ends[span.gap]
+        ordered = {number: outlines[number] for number in sorted(outlines)}
+        box, probabilities = walk(ordered, self._levels, self._pixel_spacing, self._slice_spacing)
+        for number, each in probabilities.items():
+            self._waiting[number].walked[span.gap] = (box, each)
 
 
 def keep_known(labels: SliceStack, structures: Sequence[KnownStructure]) -> None:

@@ -113,18 +113,19 @@ def predict_volume(
         stack,
         segmenter.network.input_size,
         encode,
+        lambda number: window.apply(stack[number]),
         lambda: progress(0, len(stack)),
     )
     spacing = float(volume.geometry.spacing[::-1][stack.axis])
     smoothing = NeighbourSmoothing(spacing) if smooth and neighbours_vote(spacing) else None
 
     def write(predicted: Slice) -> None:
-        if between is None or predicted.features is None:
-            found = predicted.probabilities.argmax(0).cpu().numpy()
-        else:
-            number, features = predicted.number, predicted.features
-            found = between.complete(number, predicted.probabilities.cpu(), features)
-        labels[predicted.number][...] = values[found]
+        number, probabilities = predicted.number, predicted.probabilities.cpu()
+        done = [(number, probabilities.argmax(0).numpy())]
+        if between is not None and predicted.features is not None:
+            done = between.add(number, probabilities, predicted.features)
+        for each, found in done:
+            labels[each][...] = values[found]
 
     for start in range(0, len(computed), batch):
         progress(len(stack) * start // len(computed), len(stack))
@@ -179,6 +180,7 @@ def _between_slices(
     stack: SliceStack,
     size: int,
     encode: Callable[[Sequence[int]], FeatureState],
+    levels: Callable[[int], NDArray[np.floating]],
     report: Callable[[], None],
 ) -> BetweenSlices | None:
     """The segmentation between drawn slices; None where none is drawn along this axis."""
@@ -193,7 +195,7 @@ def _between_slices(
     classes = [int(np.flatnonzero(values == each.label)[0]) for each in structures]
     rows, columns = stack.slice_shape
     fit = SquareFit(rows, columns, stack.pixel_spacing, size)
-    return BetweenSlices(structures, classes, stack, fit, features)
+    return BetweenSlices(structures, classes, stack, fit, features, levels)
 
 
 def slice_axis(card: ModelCard, volume: Volume) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,7 @@ from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.listed_examples import Expected, ListSource, load_list
 from SAMFineTuneLib.examples.loading import load_examples
-from SAMFineTuneLib.examples.training_set import TrainingSet
+from SAMFineTuneLib.examples.training_set import LabelledSlice, TrainingSet
 from SAMFineTuneLib.examples.unlabelled_volumes import UnlabelledData, load_unlabelled
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.jobs.control import Control
@@ -28,6 +29,7 @@ from SAMFineTuneLib.tasks.list_progress import rows_progress
 from SAMFineTuneLib.tasks.prompt_phase import PromptPhase, TunedForPrompts
 from SAMFineTuneLib.tasks.starting_point import StartingPoint, weights_to_start_from
 from SAMFineTuneLib.tasks.tensorboard_log import TensorBoardLog
+from SAMFineTuneLib.training.cross_validation import CrossValidation, is_worthwhile
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
 from SAMFineTuneLib.training.plan import FinetunePlan, settle
 from SAMFineTuneLib.training.preview import PreviewWriter
@@ -73,9 +75,12 @@ def _finetune(
     pretrained = start.is_wholly_pretrained(job.backbone)
     plan = settle(choices, examples, pretrained, pixels, len(unlabelled.slices))
     torch.manual_seed(plan.seed)
-    segmenter, checkpoint_sha256 = start.adapted_network(plan, examples, device, events.warning)
-    segmenter.to(device)
     held_out = _split(job, examples, plan, events)
+    learnt = [examples.slices[position] for position in held_out.training]
+    segmenter, checkpoint_sha256 = start.adapted_network(
+        plan, examples, learnt, device, events.warning
+    )
+    segmenter.to(device)
     log_plan(plan, examples, held_out, segmenter, device, events)
     log_unlabelled(unlabelled, events)
     preview = PreviewWriter(folder.preview_folder, examples, held_out, events.preview)
@@ -85,9 +90,25 @@ def _finetune(
     tuning = FineTuning(
         segmenter, examples, held_out, plan, checkpoints, signature, watch, unlabelled.slices
     )
-    outcome, warnings = _tuned(tuning, plan, events)
+    crosses = start.initial is None and is_cross_validated(job, plan, examples)
+    outcome = _tuned(tuning, events, keep_features=crosses)
+    crossed = None
+    if crosses:
+        # So that the job, run again after an interruption, does not repeat the first part.
+        tuning.save()
+
+        def adapted(slices: Sequence[LabelledSlice]) -> AutomaticSegmenter:
+            network, _ = start.adapted_network(plan, examples, slices, device, lambda text: None)
+            return network.to(device)
+
+        crossed = CrossValidation(
+            tuning, examples, plan, adapted, checkpoints / "folds", watch
+        ).run()
+    warnings = shortfalls(plan.steps, outcome, crossed)
+    for warning in warnings:
+        events.warning(warning)
     kind = start.kind(job.weights_kind)
-    card = card_of(plan, examples, held_out, outcome, checkpoint_sha256, kind, unlabelled)
+    card = card_of(plan, examples, held_out, outcome, checkpoint_sha256, kind, unlabelled, crossed)
     log_measured(card.metrics, events)
     for_prompts = None
     if job.prompts and outcome.ending == "finished on request":
@@ -109,17 +130,22 @@ def _finetune(
     return result
 
 
-def _tuned(
-    tuning: FineTuning, plan: FinetunePlan, events: EventWriter
-) -> tuple[FinetuneOutcome, list[str]]:
-    """Runs the fine-tune; returns its outcome, and warnings where it fell short of its plan."""
+def _tuned(tuning: FineTuning, events: EventWriter, keep_features: bool) -> FinetuneOutcome:
     if tuning.resumed_at:
         events.log(f"going on at step {tuning.resumed_at}, where an earlier run stopped")
-    outcome = tuning.run()
-    warnings = shortfalls(plan.steps, outcome)
-    for warning in warnings:
-        events.warning(warning)
-    return outcome, warnings
+    return tuning.run(keep_features)
+
+
+def is_cross_validated(job: FinetuneJob, plan: FinetunePlan, examples: TrainingSet) -> bool:
+    """Whether the model is measured by fine-tunes without some of the slices.
+
+    They take a third of the time more. A user who says how long a fine-tune may take, or chooses
+    one that takes as long as it needs, has to ask for them.
+    """
+    if job.validation != "auto":
+        return job.validation == "folds"
+    time_of_preset = job.steps is None and job.minutes is None and plan.minutes is not None
+    return time_of_preset and is_worthwhile(examples)
 
 
 def _save(

@@ -12,10 +12,12 @@ from SAMFineTuneLib.models.model_file import LabelCard, ModelCard
 from SAMFineTuneLib.tasks.prompt_phase import TunedForPrompts
 from SAMFineTuneLib.tasks.strategy_card import strategy_of
 from SAMFineTuneLib.tasks.structure_shapes import structure_shapes
+from SAMFineTuneLib.training.cross_validation import CrossValidated
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome
 from SAMFineTuneLib.training.held_out_distances import HeldOutDistances
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.shortfall import ending_in_words
+from SAMFineTuneLib.training.validation import ValidationDsc
 from SAMFineTuneLib.training.validation_split import ValidationSplit
 
 
@@ -27,6 +29,7 @@ def card_of(
     checkpoint_sha256: str | None,
     initial_weights: str | None = None,
     unlabelled: UnlabelledData | None = None,
+    crossed: CrossValidated | None = None,
 ) -> ModelCard:
     """The card without weights for prompts.
 
@@ -38,6 +41,7 @@ def card_of(
         checkpoint_sha256: of the backbone's weights, None for random ones.
         initial_weights: what these were trained as, if the user has named them.
         unlabelled: what it learnt from without labels.
+        crossed: what a cross-validation measured, if there was one.
     """
     labelled = [each for each in examples.slices if each.is_labelled]
     return ModelCard(
@@ -60,7 +64,7 @@ def card_of(
             "batch": plan.batch,
             "learning_rate": plan.learning_rate,
             "seed": plan.seed,
-            "ending": ending_in_words(outcome),
+            "ending": ending_in_words(outcome, crossed),
         },
         data={
             "volumes": examples.volumes,
@@ -69,7 +73,7 @@ def card_of(
             **_of_list(examples),
             **_of_unlabelled(unlabelled),
         },
-        metrics=_metrics(examples, held_out, outcome),
+        metrics=_metrics(examples, held_out, outcome, crossed),
         shapes=structure_shapes(examples),
     )
 
@@ -129,15 +133,17 @@ def _scores(name: str, by_class: dict[int, float | None], examples: TrainingSet)
 
 
 def _metrics(
-    examples: TrainingSet, held_out: ValidationSplit, outcome: FinetuneOutcome
+    examples: TrainingSet,
+    held_out: ValidationSplit,
+    outcome: FinetuneOutcome,
+    crossed: CrossValidated | None,
 ) -> dict[str, Any]:
+    if crossed is not None:
+        return _cross_validated(examples, crossed)
     if outcome.validation is None:
         return {"validation_dsc": None, "held_out": "none"}
-    dsc = outcome.validation.by_class
-    iou = {number: iou_of(value) for number, value in dsc.items()}
     return {
-        **_scores("validation_dsc", dsc, examples),
-        **_scores("validation_iou", iou, examples),
+        **_overlaps(examples, outcome.validation),
         **_distances(examples, outcome.distances),
         "held_out": held_out.by,
         "held_out_slices": len(held_out.validation),
@@ -146,4 +152,31 @@ def _metrics(
         "held_out_joined_after_measurement": outcome.held_out_joined,
         # Whose weights these figures are of, where the teacher's were measured, too.
         **({"weights": outcome.weights} if outcome.weights else {}),
+    }
+
+
+def _cross_validated(examples: TrainingSet, crossed: CrossValidated) -> dict[str, Any]:
+    return {
+        **_overlaps(examples, crossed.dsc),
+        **_distances(examples, crossed.distances),
+        "held_out": crossed.folds.by,
+        "held_out_slices": crossed.slices,
+        # The network that was measured has never learnt from the slice: it is another one.
+        "held_out_joined_after_measurement": False,
+        "cross_validation": {
+            "fine_tunes": len(crossed.folds.folds),
+            "steps": crossed.steps,
+            "groups": crossed.folds.groups,
+            "measured_groups": crossed.folds.measured,
+            "dsc": crossed.by_group,
+            "dsc_interval": crossed.interval,
+        },
+    }
+
+
+def _overlaps(examples: TrainingSet, dsc: ValidationDsc) -> dict[str, Any]:
+    iou = {number: iou_of(value) for number, value in dsc.by_class.items()}
+    return {
+        **_scores("validation_dsc", dsc.by_class, examples),
+        **_scores("validation_iou", iou, examples),
     }

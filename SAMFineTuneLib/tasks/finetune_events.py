@@ -94,5 +94,9 @@ def log_unlabelled(unlabelled: UnlabelledData, events: EventWriter) -> None:
 def log_measured(metrics: Mapping[str, Any], events: EventWriter) -> None:
     """Logs what was measured on the held-out slices, of the card that will be written."""
     words = measured_in_words(metrics)
-    if words:
-        events.log(f"measured on {counted(metrics['held_out_slices'], 'held-out slice')}: {words}")
+    if not words:
+        return
+    slices = counted(metrics["held_out_slices"], "held-out slice")
+    crossed = metrics.get("cross_validation")
+    how = "" if crossed is None else ", each by a shorter fine-tune without it"
+    events.log(f"measured on {slices}{how}: {words}")

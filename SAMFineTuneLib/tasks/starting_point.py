@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 
 from SAMFineTuneLib.adaptation.strategy import adapt
 from SAMFineTuneLib.errors import InputError
-from SAMFineTuneLib.examples.training_set import TrainingSet
+from SAMFineTuneLib.examples.training_set import LabelledSlice, TrainingSet
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.names import DEFAULT_HEAD
 from SAMFineTuneLib.jobs.schema import FinetuneJob
@@ -70,6 +70,7 @@ class StartingPoint:
         self,
         plan: FinetunePlan,
         examples: TrainingSet,
+        slices: Sequence[LabelledSlice],
         device: torch.device,
         warn: Callable[[str], None],
     ) -> tuple[AutomaticSegmenter, str | None]:
@@ -78,7 +79,9 @@ class StartingPoint:
         Args:
             plan: of the fine-tune.
             examples: what it learns from.
-            device: where the examples are embedded to initialise a new decoder.
+            slices: those of them that a new decoder starts from; no slice that it is measured on
+                may be among them.
+            device: where the slices are embedded for it.
             warn: called with a sentence for the user.
 
         Returns:
@@ -104,9 +107,9 @@ class StartingPoint:
         structures = len(examples.labels)
         context = None
         if plan.head == DEFAULT_HEAD:
-            context = context_of_slices(network, examples.learnt_slices, structures + 1)
+            context = context_of_slices(network, slices, structures + 1)
         segmenter = AutomaticSegmenter(network, structures, context, plan.head, plan.head_depth)
-        begin_with_slices(network, examples.learnt_slices)
+        begin_with_slices(network, slices)
         adapt(network, plan.method, plan.scope, plan.rank, plan.places)
         return segmenter, sha256
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -32,6 +32,27 @@ class ValidationDsc:
         """Mean over the classes that have one; None when none has."""
         values = [value for value in self.by_class.values() if value is not None]
         return float(np.mean(values)) if values else None
+
+
+def dsc_of(predictions: Iterable[tuple[LabelledSlice, np.ndarray]], classes: int) -> ValidationDsc:
+    """The DSC over the pixels of all slices together.
+
+    Args:
+        predictions: slices, each with the class numbers (rows, columns) that were predicted.
+        classes: background included.
+    """
+    overlap, sizes = np.zeros(classes), np.zeros(classes)
+    for each, predicted in predictions:
+        for number in np.flatnonzero(each.known):
+            found, truth = predicted == number, each.target == number
+            overlap[number] += (found & truth).sum()
+            sizes[number] += found.sum() + truth.sum()
+    return ValidationDsc(
+        {
+            number: float(2 * overlap[number] / sizes[number]) if sizes[number] else None
+            for number in range(1, classes)
+        }
+    )
 
 
 class Validation:
@@ -66,19 +87,7 @@ class Validation:
         Args:
             check: called between batches; may raise to stop.
         """
-        classes = len(self._slices[0].known)
-        overlap, sizes = np.zeros(classes), np.zeros(classes)
-        for each, predicted in self._predictions(check):
-            for number in np.flatnonzero(each.known):
-                found, truth = predicted == number, each.target == number
-                overlap[number] += (found & truth).sum()
-                sizes[number] += found.sum() + truth.sum()
-        return ValidationDsc(
-            {
-                number: float(2 * overlap[number] / sizes[number]) if sizes[number] else None
-                for number in range(1, classes)
-            }
-        )
+        return dsc_of(self.predictions(check), len(self._slices[0].known))
 
     def distances(self, check: Callable[[], None] = lambda: None) -> HeldOutDistances:
         """The distances between outlines, likewise; they take longer than the DSC.
@@ -86,7 +95,7 @@ class Validation:
         Args:
             check: called between batches; may raise to stop.
         """
-        return distances_between(self._predictions(check))
+        return distances_between(self.predictions(check))
 
     def remove_cache(self) -> None:
         """Deletes the cached features; the next measurement computes them again."""
@@ -94,8 +103,14 @@ class Validation:
             self._cache.remove()
             self._cache = None
 
-    def _predictions(self, check: Callable[[], None]) -> Iterator[tuple[LabelledSlice, np.ndarray]]:
-        """Each slice with the class numbers (rows, columns) that are predicted on it."""
+    def predictions(
+        self, check: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[LabelledSlice, np.ndarray]]:
+        """Each slice with the class numbers (rows, columns) that are predicted on it.
+
+        Args:
+            check: called between batches; may raise to stop.
+        """
         was_training = self._segmenter.training
         self._segmenter.eval()
         for positions in self._batches:

@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from SAMFineTuneLib.interactive.protocol import Point, Prompt, Start
 from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
-from SAMFineTuneLib.prediction.between_slices import agreement
+from SAMFineTuneLib.prediction.mask_agreement import agreement
 
 Mask = NDArray[np.bool_]
 Clicking = Literal["largest", "deepest"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from SAMFineTuneLib.geometry.shape_interpolation import interpolate
 from SAMFineTuneLib.interactive.propagation import propagate
 from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
-from SAMFineTuneLib.prediction.between_slices import agreement
+from SAMFineTuneLib.prediction.mask_agreement import agreement
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import labelmap_onto, read_labelmap
 from Testing.benchmarks.click_curves import open_session

@@ -97,13 +97,35 @@ def _measured(card: ModelCard) -> str:
     dsc = card.metrics.get("validation_dsc")
     if dsc is None:
         return _("No DSC: nothing could be held out to measure it on.")
-    words = counted(
+    words = _crossValidated(card) or counted(
         card.metrics.get("held_out_slices", "?"),
         _("DSC {dsc} on 1 held-out slice."),
         _("DSC {dsc} on {count} held-out slices."),
         dsc=_dsc(card),
     )
     return f"{words} {_('It has learnt nothing that can be measured.')}" if dsc < _NOTHING_LEARNT else words
+
+
+def _crossValidated(card: ModelCard) -> str:
+    """What shorter fine-tunes without some of the slices measured on these; "" if there were none."""
+    crossed = card.metrics.get("cross_validation")
+    if crossed is None:
+        return ""
+    ofVolumes = card.metrics.get("held_out") == "volume"
+    words = counted(
+        crossed.get("measured_groups", "?"),
+        _("DSC {dsc} on 1 volume") if ofVolumes else _("DSC {dsc} on 1 slice"),
+        _("DSC {dsc} on {count} volumes") if ofVolumes else _("DSC {dsc} on {count} slices"),
+        dsc=_dsc(card),
+    )
+    measured = _("{words}, measured by shorter fine-tunes that had not seen them.").format(words=words)
+    interval = crossed.get("dsc_interval")
+    if not interval:
+        return measured
+    expected = (
+        _("In other volumes expect {low} to {high}.") if ofVolumes else _("In other slices expect {low} to {high}.")
+    )
+    return f"{measured} {expected.format(low=f'{interval[0]:.2f}', high=f'{interval[1]:.2f}')}"
 
 
 def _further(card: ModelCard) -> str:

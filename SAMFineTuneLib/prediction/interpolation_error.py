@@ -1,0 +1,61 @@
+"""How far an interpolated outline lies from the true one, as the drawn slices tell.
+
+The shape of a muscle hardly changes from slice to slice, that of a hippocampus wholly. How much an
+interpolated outline is worth against what the image shows is therefore measured in each structure:
+every drawn slice that lies between two others is interpolated from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.ndimage import binary_erosion
+
+from SAMFineTuneLib.geometry.shape_interpolation import shape_between, signed_distance
+from SAMFineTuneLib.prediction.known_structure import KnownStructure
+
+# Between every second of five drawn slices of ten organs of a CT the error is 0.1 to 0.6 mm for
+# each mm to the nearer drawn slice, of both parts of the hippocampus, with three, 0.7 to 1.6.
+_USUAL = 0.3
+_LEAST, _LARGEST = 1 / 3, 8.0
+
+
+def relative_error(
+    structure: KnownStructure, pixel_spacing: Sequence[float], slice_spacing: float
+) -> float:
+    """The error of interpolation in a structure, as a multiple of what is usual.
+
+    Args:
+        structure: on its drawn slices.
+        pixel_spacing: mm between rows and between columns.
+        slice_spacing: mm between slices.
+
+    Returns:
+        From 1/3 to 8; 1 where no drawn slice lies between two others.
+    """
+    drawn = structure.drawn
+    errors = [
+        _error(structure, *three, pixel_spacing) / (min(np.diff(three)) * slice_spacing)
+        for three in zip(drawn, drawn[1:], drawn[2:], strict=False)
+        if _is_whole(structure, three)
+    ]
+    return float(np.clip(np.mean(errors) / _USUAL, _LEAST, _LARGEST)) if errors else 1.0
+
+
+def _is_whole(structure: KnownStructure, three: tuple[int, int, int]) -> bool:
+    """Whether the structure is nowhere known to be absent from the first to the last slice."""
+    known = np.flatnonzero(structure.known)
+    return int(((known >= three[0]) & (known <= three[2])).sum()) == len(three)
+
+
+def _error(
+    structure: KnownStructure, first: int, middle: int, last: int, spacing: Sequence[float]
+) -> float:
+    """The mean distance in mm of the true outline from the interpolated one."""
+    ends = {each: signed_distance(structure.mask(each), spacing) for each in (first, last)}
+    true = structure.mask(middle)
+    edge = true & ~binary_erosion(true)
+    # The pixels of an edge lie a little inside, in both.
+    apart = shape_between(ends, middle)[edge] - signed_distance(true, spacing)[edge]
+    return float(np.abs(apart).mean())
