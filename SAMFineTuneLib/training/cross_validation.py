@@ -113,7 +113,7 @@ class CrossValidation:
     """Fine-tunes without some of the slices, and measures on these.
 
     Args:
-        tuning: the fine-tune that is measured; its cached features are used, and deleted at the end.
+        tuning: the fine-tune that is measured; its cached features are used and then deleted.
         examples: all slices.
         plan: of that fine-tune.
         adapted: makes the network to train, adapted and on its device, from the slices that its

@@ -95,7 +95,7 @@ PRESETS: dict[Preset, Recipe] = {
         warm_up=30,
     ),
     # As laptop, with twice the steps, each of which takes about twice as long, because unlabelled
-    # slices are learnt from beside the labelled ones. Measuring by folds may take five minutes more.
+    # slices are learnt from beside the labelled ones. To measure it may take five minutes more.
     "thorough": Recipe(
         summary="a few slices of one or some volumes, without a GPU, with more time than laptop: "
         "other slices of these volumes are learnt from without labels, too",
