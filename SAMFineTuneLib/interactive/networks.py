@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from SAMFineTuneLib.device import autocast, choose_device, ready_to_predict
@@ -165,9 +166,13 @@ class SliceEncoders:
         content.update(array.view(np.uint8).reshape(-1).data)
         return content.hexdigest()[:32]
 
+    def levels(self, number: int) -> NDArray[np.floating]:
+        """Grey levels (rows, columns) or (rows, columns, images) of a slice, in their window."""
+        return self._window.apply(self._stack[number])
+
     def _begin(self, network: SamNetwork) -> Callable[[int], FeatureState]:
         def begin(number: int) -> FeatureState:
-            image = self._window.apply(self._stack[number])
+            image = self.levels(number)
             fit = SquareFit(self.fit.rows, self.fit.columns, self.fit.spacing, network.input_size)
             square = fit.image_to_square(channels_first(image))
             pixels = network_pixels(square, self._window, network.spec.normalisation)

@@ -1,7 +1,8 @@
 """Propagates accepted masks to other slices: between them, and outward from the first and the last.
 
 Between two accepted slices, shape interpolation (Raya and Udupa 1990) predicts the mask without
-looking at the image, and evidence from the image then moves its outline. Whether the image helps is
+looking at the image, evidence from the image then moves its outline, and a random walk moves it to
+edges (`prediction.walked_gap`). Whether the image helps is
 tried on the accepted slices: each that lies between two others is predicted from these two with and
 without the image, and if interpolation alone does better on any of them, it is used for all. This
 cannot be certain for the slices between, but with this rule 6 of 268 fillings of the shared images
@@ -27,6 +28,7 @@ from SAMFineTuneLib.geometry.shape_interpolation import Distance, shape_between,
 from SAMFineTuneLib.interactive.evidence import Evidence
 from SAMFineTuneLib.interactive.slice_corrector import Mask, SliceCorrector
 from SAMFineTuneLib.prediction.mask_agreement import agree, agreement
+from SAMFineTuneLib.prediction.walked_gap import CroppedDistance, walked_masks
 
 _OUTWARD_WEIGHT = 0.2
 # Outward: the least share of a mask's area that the image must support, the largest ratio of its
@@ -115,14 +117,20 @@ class _Propagation:
         """Find masks on the slices between neighbouring accepted ones."""
         numbers = sorted(self._accepted)
         image_helps = self._image_helps(numbers)
+        edges_help = self._edges_help(numbers)
         for first, last in pairwise(numbers):
             if not (self._accepted[first].any() and self._accepted[last].any()):
                 continue
+            outlines, seen = dict[int, Distance](), dict[int, NDArray[np.float32]]()
             for number in range(first + 1, last):
                 self._count_slice()
                 evidence = self._evidence.on_slice(number)
-                mask = self._between(first, number, last, evidence.pull if image_helps else None)
-                self._keep(number, mask, _support(mask, evidence.logits))
+                pull = evidence.pull if image_helps else None
+                outlines[number] = self._between(first, number, last, pull)
+                seen[number] = evidence.logits
+            masks = self._walked(first, outlines, last) if edges_help else _inside(outlines)
+            for number, mask in masks.items():
+                self._keep(number, mask, _support(mask, seen[number]))
 
     def go_outward(self, start: int, step: int, slices: int) -> None:
         """Find masks from an accepted slice on in one direction, until a reason to stop."""
@@ -150,21 +158,57 @@ class _Propagation:
                 self._check(self._done, self.steps)
                 # The slice that is predicted must not have been learnt from.
                 pull = self._evidence.without(middle).on_slice(middle).pull
-                with_image = agreement(self._between(first, middle, last, pull), truths[1])
-                if with_image < agreement(self._between(first, middle, last, None), truths[1]):
+                with_image = agreement(self._between(first, middle, last, pull) > 0, truths[1])
+                if with_image < agreement(self._between(first, middle, last, None) > 0, truths[1]):
                     return False
         return True
 
+    def _edges_help(self, numbers: Sequence[int]) -> bool:
+        """Whether no accepted slice is predicted better without a random walk; tried likewise."""
+        for first, middle, last in zip(numbers, numbers[1:], numbers[2:], strict=False):
+            truths = [self._accepted[each] for each in (first, middle, last)]
+            if all(truth.any() for truth in truths):
+                self._check(self._done, self.steps)
+                shapes = {
+                    number: self._between(first, number, last, None)
+                    for number in range(first + 1, last)
+                }
+                walked = self._walked(first, shapes, last)[middle]
+                if agreement(walked, truths[1]) < agreement(shapes[middle] > 0, truths[1]):
+                    return False
+        return True
+
+    def _walked(self, first: int, outlines: Mapping[int, Distance], last: int) -> dict[int, Mask]:
+        """The masks between two accepted slices, whose outlines are moved to edges."""
+        if not outlines:
+            return {}
+        stack = self._corrector.stack
+        ends = {each: self._distance(each) for each in (first, last)}
+        distances = {first: ends[first], **outlines, last: ends[last]}
+        pixel = float(np.mean(stack.pixel_spacing))
+        cropped = {
+            number: CroppedDistance.of(each, self._away(first, number, last), pixel)
+            for number, each in distances.items()
+        }
+        return walked_masks(
+            cropped,
+            self._corrector.levels,
+            stack.pixel_spacing,
+            self._slice_spacing,
+            stack.slice_shape,
+        )
+
     def _between(
         self, first: int, number: int, last: int, pull: NDArray[np.float32] | None
-    ) -> Mask:
+    ) -> Distance:
         shape = shape_between({each: self._distance(each) for each in (first, last)}, number)
         if pull is None:
-            mask: Mask = shape > 0
-            return mask
-        away = min(number - first, last - number) * self._slice_spacing
-        moved: Mask = _moved_outline(shape, away, pull) > 0
-        return moved
+            return shape
+        return _moved_outline(shape, self._away(first, number, last), pull)
+
+    def _away(self, first: int, number: int, last: int) -> float:
+        """mm from a slice to the nearer of two accepted ones."""
+        return min(number - first, last - number) * self._slice_spacing
 
     def _beyond(self, number: int, before: Mask) -> tuple[Mask, float, float]:
         """The mask of a slice, how far the image supports it, and how far the mask before it."""
@@ -212,6 +256,10 @@ def _moved_outline(shape: Distance, away: float, seen: NDArray[np.float32]) -> D
     """
     distance: Distance = shape + np.float32(away) * seen
     return distance if agree(distance > 0, shape > 0) else shape
+
+
+def _inside(outlines: Mapping[int, Distance]) -> dict[int, Mask]:
+    return {number: each > 0 for number, each in outlines.items()}
 
 
 def _reason_to_stop(mask: Mask, before: Mask, support: float) -> str:

@@ -84,6 +84,7 @@ class SliceCorrector:
         self.stack = SliceStack.of(volume, axis)
         encoders = SliceEncoders(networks, volume, self.stack)
         self.fit: SquareFit = encoders.fit
+        self.levels = encoders.levels
         self._frame = SliceFrame(self.stack, self.fit)
         signature = encoders.signature() if cache_folder is not None else ""
         self._cache = EmbeddingCache(cache_folder, signature, warn)

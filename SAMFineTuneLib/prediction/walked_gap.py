@@ -68,6 +68,29 @@ class CroppedDistance:
 Probability = NDArray[np.float32]
 
 
+def walked_masks(
+    outlines: Mapping[int, CroppedDistance],
+    levels: Callable[[int], NDArray[np.floating]],
+    pixel_spacing: tuple[float, float],
+    slice_spacing: float,
+    shape: tuple[int, int],
+) -> dict[int, NDArray[np.bool_]]:
+    """The masks (rows, columns) of the slices between two drawn ones, by number.
+
+    Args:
+        outlines: as of `walk`.
+        levels: likewise.
+        pixel_spacing: mm between rows and between columns.
+        slice_spacing: mm between slices.
+        shape: rows and columns of a slice.
+    """
+    box, probabilities = walk(outlines, levels, pixel_spacing, slice_spacing)
+    masks = {number: np.zeros(shape, bool) for number in probabilities}
+    for number, probability in probabilities.items():
+        masks[number][box] = probability > 0.5
+    return masks
+
+
 def walk(
     outlines: Mapping[int, CroppedDistance],
     levels: Callable[[int], NDArray[np.floating]],
