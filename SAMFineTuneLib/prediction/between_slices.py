@@ -121,7 +121,7 @@ class BetweenSlices:
         self._slice_spacing = float(stack.geometry.spacing[::-1][stack.axis])
         fillable = [each for each in structures if each.has_between]
         self._doubts = {
-            each.label: relative_error(each, self._pixel_spacing, self._slice_spacing)
+            each.label: relative_error(each.masks, self._pixel_spacing, self._slice_spacing)
             for each in fillable
         }
         self._regressions = _fitted(fillable, fit, features)

@@ -51,6 +51,11 @@ class KnownStructure:
         masks = [each.labels[number] == self.label for each in self.drawings if each.known[number]]
         return reduce(np.logical_or, masks)
 
+    @property
+    def masks(self) -> dict[int, NDArray[np.bool_]]:
+        """The masks (rows, columns) of all known slices, by number."""
+        return {each: self.mask(each) for each in np.flatnonzero(self.known).tolist()}
+
     @cached_property
     def drawn(self) -> list[int]:
         """Numbers of the known slices that show it, in order."""

@@ -24,7 +24,7 @@ def drawn(radii: dict[int, float], slices: int = 9, absent: int | None = None) -
 
 
 def error(structure: KnownStructure, slice_spacing: float = 1.0) -> float:
-    return relative_error(structure, (1.0, 1.0), slice_spacing)
+    return relative_error(structure.masks, (1.0, 1.0), slice_spacing)
 
 
 def test_a_structure_that_does_not_change_is_interpolated_best() -> None:
