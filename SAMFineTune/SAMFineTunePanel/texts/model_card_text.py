@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.texts.counted_text import counted
+from SAMFineTunePanel.texts.more_time_text import moreTimeText
 from SAMFineTunePanel.texts.sizes_and_times import dateText, sizeText
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def details(model: TunedModel) -> str:
             labels=", ".join(_labelNames(card)), when=dateText(card.created), size=sizeText(model.bytes)
         ),
         _learntFrom(card),
-        _ended(card),
-        _stepsMissed(card),
+        moreTimeText(card) or " ".join(each for each in (_ended(card), _stepsMissed(card)) if each),
+        _wentOn(card),
         _measured(card),
         _further(card),
         _("Tuned for corrections as well.") if card.prompts is not None else "",
@@ -93,8 +94,24 @@ def _stepsMissed(card: ModelCard) -> str:
     return counted(steps, one, more, planned=planned)
 
 
+def _wentOn(card: ModelCard) -> str:
+    """That it is the result of several runs."""
+    steps, earlier = card.training.get("steps"), card.training.get("earlier_steps")
+    if not (_isNumber(steps) and _isNumber(earlier)) or not earlier:
+        return ""
+    return _("It went on learning for {steps} steps, after {earlier} before.").format(steps=steps, earlier=earlier)
+
+
 def _measured(card: ModelCard) -> str:
     dsc = card.metrics.get("validation_dsc")
+    before = card.metrics.get("before_going_on")
+    if dsc is None and isinstance(before, dict) and _isNumber(before.get("validation_dsc")):
+        return counted(
+            before.get("held_out_slices", "?"),
+            _("Not measured since, as all slices were learnt from; before that, DSC {dsc} on 1 held-out slice."),
+            _("Not measured since, as all slices were learnt from; before that, DSC {dsc} on {count} held-out slices."),
+            dsc=f"{before['validation_dsc']:.3f}",
+        )
     if dsc is None:
         return _("No DSC: nothing could be held out to measure it on.")
     words = _crossValidated(card) or counted(

@@ -35,10 +35,7 @@ class Desk:
         volume, labelmap = head((6, 40, 40))
         pair = write_pair(self.folder, volume, keep_slices(labelmap, self.labels), "head")
         files = ("--volume", pair[0], "--segmentation", pair[1])
-        ended = self.shell(
-            "finetune", *files, "--output", output or self.model, "--batch", 2, *more
-        )
-        return ended
+        return self.shell("finetune", *files, "--output", output or self.model, "--batch", 2, *more)
 
     def go_on(self, *more: object, output: Path | None = None) -> Ended:
         return self.finetune("--initial-model", self.model, "--go-on", *more, output=output)
