@@ -124,6 +124,9 @@ def test_it_goes_on_into_the_same_file_and_adds_up(
     assert third.metrics["before_going_on"] == first.metrics
     seeds = {each.training["seed"] for each in (first, second, third)}
     assert len(seeds) == 3
+    monkeypatch.setenv("SAMFINETUNE_MODELS", str(desk.folder))
+    dsc = first.metrics["validation_dsc"]
+    assert f"before it went on learning: DSC {dsc:.3f}" in desk.shell("models", "list").err
     assert desk.shell("apply", "--model", desk.model, "--volume", desk.folder / "head.nii.gz",
                       "--output", desk.folder / "o.nii.gz").code == 0  # fmt: skip
 
