@@ -193,10 +193,10 @@ def _window_faults(window: IntensityWindow, where: str) -> Iterator[str]:
 def _number_faults(card: ModelCard) -> Iterator[str]:
     """Faults of the figures that are shown: they may be missing, but must be numbers if present."""
     yield from _metric_faults(card.metrics, "metrics")
-    before = card.metrics.get("before_going_on", {})
+    before = card.metrics.get("before_going_on")
     if isinstance(before, dict):
         yield from _metric_faults(before, "metrics.before_going_on")
-    else:
+    elif before is not None:
         yield f"metrics.before_going_on is {_short(before)}, and should be an object"
     yield from _count_faults({f"data.{name}": card.data.get(name) for name in _COUNTS})
 

@@ -159,7 +159,7 @@ def test_a_card_keeps_what_was_measured_before_it_went_on(section, folder, panel
         assert section.ui.modelsTable.item(1, 4).text() == "-"
         select(section, "liver")
         card = section.ui.cardLabel.text
-        assert "Not measured since, as all slices were learnt from; before that, DSC 0.834" in card
+        assert "as all slices were learnt from. Before that: DSC 0.834 on" in card
         assert words in card and "nothing could be held out" not in card
 
 
