@@ -33,6 +33,7 @@ from SAMFineTunePanel.examples.example_slices import ExampleSlices, slicesOf
 from SAMFineTunePanel.folders import makeLibraryImportable, resourcePath
 from SAMFineTunePanel.jobs.apply_request import ApplyRequest
 from SAMFineTunePanel.jobs.finetune_request import FinetuneRequest, finetuneJob, unclaimedOutput, writeJob
+from SAMFineTunePanel.jobs.going_on import problemWithGoingOn
 from SAMFineTunePanel.jobs.job import Job
 from SAMFineTunePanel.jobs.result_import import segmentIDByName
 from SAMFineTunePanel.module_state import closeModuleState, theModuleState
@@ -363,6 +364,7 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         name: str = "",
         startFrom: TunedModel | str = "",
         unlabelled: Sequence[slicer.vtkMRMLScalarVolumeNode] = (),
+        goOn: bool = False,
         blocking: bool = True,
         progress: Callable[[Job], None] | None = None,
         **settings: Any,
@@ -379,6 +381,8 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             name: of the model; else named after its structures.
             startFrom: a tuned model, or its name, to go on from.
             unlabelled: volumes without labels to learn from as well, such as those that are to be segmented.
+            goOn: whether that model goes on where its fine-tune ended, with the same examples and a small learning
+                rate; the new model replaces it when it is done.
             blocking: whether to wait for the end; Slicer stays alive meanwhile.
             progress: called with the Job whenever there is news.
             settings: preset, backbone, checkpoint, weightsKind (what the checkpoint was trained as: "sam", "medsam",
@@ -413,8 +417,30 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
         base = startFrom if isinstance(startFrom, str) else startFrom.name
         for each in unlabelled:
             requireVolume(each)
-        request = FinetuneRequest(list(examples), name, base, _fields(settings), list(unlabelled))
+        if goOn and not base:
+            raise ValueError(_("A model to go on from is needed: give startFrom."))
+        request = FinetuneRequest(list(examples), name, base, _fields(settings), list(unlabelled), goOn)
         return self._run(lambda: request.job(self._state.painted), blocking, progress)
+
+    def problemWithGoingOn(self, model: TunedModel | None) -> str:
+        """Why a tuned model cannot go on learning from the examples of the scene, in words; "" when it can."""
+        return problemWithGoingOn(model, self._goOnRequest(model), self._state.painted)
+
+    def goOnLearning(self, model: TunedModel | str) -> Job:
+        """Have a tuned model go on where its fine-tune ended, with the examples of the scene; returns at once.
+
+        The new model replaces the old one, under its name, when it is done; when it is cancelled, the old one stays.
+
+        Raises:
+            ValueError: it cannot go on, in words.
+            InputError: no such model, or no folder to work in.
+            JobRunningError: another job is at work.
+        """
+        base = self._model(model)
+        problem = self.problemWithGoingOn(base)
+        if problem:
+            raise ValueError(problem)
+        return self._state.start(lambda: self._goOnRequest(base).job(self._state.painted))
 
     def interruptedFineTunes(self) -> list[InterruptedFinetune]:
         """Fine-tunes that the closing of Slicer, a crash or a power cut has stopped and that can go on."""
@@ -796,12 +822,26 @@ class SAMFineTuneLogic(ScriptedLoadableModuleLogic):
             chosen.update(weights="random", checkpoint="")
         if node.startFrom or not chosen["checkpoint"]:
             chosen["weightsKind"] = ""
-        if not chosen["preset"] and self.hardware is not None:
-            chosen["preset"] = self.hardware["preset"]
+        chosen["preset"] = self._presetChosen()
         chosen["unlabelledExamples"] = _OTHER_SLICES.get(node.otherSlices)
         return FinetuneRequest(
             list(node.examples), node.modelName, node.startFrom, _fields(chosen), unlabelledVolumesOf(node)
         )
+
+    def _goOnRequest(self, model: TunedModel | None) -> FinetuneRequest:
+        """How to learn further: what a fine-tune has of the model itself is left to it, and so is how long."""
+        node = self.getParameterNode()
+        chosen = {"preset": self._presetChosen(), "device": node.device, "seed": node.seed}
+        chosen["unlabelledExamples"] = _OTHER_SLICES.get(node.otherSlices)
+        card = model.card if model is not None else None
+        if card is not None and node.backbone == card.backbone and not beginsAtRandom(node):
+            chosen["checkpoint"] = node.checkpoint
+        name = model.name if model is not None else ""
+        return FinetuneRequest(list(node.examples), "", name, _fields(chosen), unlabelledVolumesOf(node), goOn=True)
+
+    def _presetChosen(self) -> str:
+        preset = self.getParameterNode().preset
+        return preset or (self.hardware["preset"] if self.hardware is not None else "")
 
     def _applyRequest(self) -> ApplyRequest:
         from SAMFineTuneLib.models.library import model_named

@@ -78,7 +78,8 @@ def finetune(
         settings: further fields of `jobs.schema.FinetuneJob`: preset, backbone, steps, minutes …
             A data set is learnt from with image_list="train.csv", a text file with an image and its
             mask on each line, and validation_list="val.csv". Volumes without labels are learnt from
-            as well with unlabelled=["other.nrrd"].
+            as well with unlabelled=["other.nrrd"]. With initial_model=model and go_on=True a tuned
+            model learns on from its own examples; `output` may be the same file.
 
     Returns:
         The card of the model: its labels, and what was measured on slices that were held out.

@@ -58,6 +58,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/examples/example_frames.py
   SAMFineTuneLib/examples/example_labels.py
   SAMFineTuneLib/examples/example_warnings.py
+  SAMFineTuneLib/examples/held_out_origin.py
   SAMFineTuneLib/examples/image_list.py
   SAMFineTuneLib/examples/kept_slices.py
   SAMFineTuneLib/examples/listed_case.py
@@ -235,6 +236,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/tasks/finetune.py
   SAMFineTuneLib/tasks/finetune_card.py
   SAMFineTuneLib/tasks/finetune_events.py
+  SAMFineTuneLib/tasks/going_on.py
   SAMFineTuneLib/tasks/initial_model.py
   SAMFineTuneLib/tasks/list_progress.py
   SAMFineTuneLib/tasks/monai_loading.py
@@ -254,13 +256,16 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/cross_validation.py
   SAMFineTuneLib/training/drawn_validation.py
   SAMFineTuneLib/training/eager_adamw.py
+  SAMFineTuneLib/training/earlier_runs.py
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
   SAMFineTuneLib/training/folds.py
+  SAMFineTuneLib/training/going_on.py
   SAMFineTuneLib/training/held_out_distances.py
   SAMFineTuneLib/training/loop.py
   SAMFineTuneLib/training/loss.py
   SAMFineTuneLib/training/mask_loss.py
+  SAMFineTuneLib/training/more_time.py
   SAMFineTuneLib/training/plan.py
   SAMFineTuneLib/training/presets.py
   SAMFineTuneLib/training/preview.py
@@ -281,6 +286,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/unlabelled_views.py
   SAMFineTuneLib/training/validation.py
   SAMFineTuneLib/training/validation_split.py
+  SAMFineTuneLib/training/validation_trend.py
   SAMFineTuneLib/training/weight_decay.py
   SAMFineTuneLib/training/weight_interpolation.py
   SAMFineTuneLib/user_folders.py

@@ -149,6 +149,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
     add_field(network, FinetuneJob, "weights")
     add_field(network, FinetuneJob, "initial_model", metavar="M.safetensors")
+    add_field(network, FinetuneJob, "go_on")
     add_field(network, FinetuneJob, "method")
     add_field(network, FinetuneJob, "scope")
     add_field(network, FinetuneJob, "rank", metavar="R")

@@ -20,6 +20,7 @@ from SAMFineTuneLib.models.library import (
     rename_model,
 )
 from SAMFineTuneLib.models.measured_text import measured_in_words
+from SAMFineTuneLib.models.model_file import ModelCard
 from SAMFineTuneLib.models.name import SUFFIX
 from SAMFineTuneLib.user_folders import models_folder
 from SAMFineTuneLib.worker.standard_output import output_on_errors
@@ -205,9 +206,16 @@ def _summary(model: TunedModel) -> str:
     if model.card is None:
         return f"cannot be used: {model.fault}"
     labels = ", ".join(label.name or str(label.value) for label in model.card.labels)
-    measured = measured_in_words(model.card.metrics)
+    measured = measured_in_words(model.card.metrics) or _before_going_on(model.card)
     described = f"{model.card.backbone}, {model.card.axis}: {labels}"
     return f"{described}; {measured}" if measured else described
+
+
+def _before_going_on(card: ModelCard) -> str:
+    """What was measured before the model went on learning from the slices that were held out."""
+    before = card.metrics.get("before_going_on")
+    words = measured_in_words(before) if isinstance(before, dict) else ""
+    return f"before it went on learning: {words}" if words else ""
 
 
 def _as_fields(model: TunedModel) -> dict[str, Any]:

@@ -171,6 +171,7 @@ def load_list(
             int(np.count_nonzero(store.records["case"] < about["training_cases"])),
             tuple(about["skipped"]),
             store.remove,
+            _digest_of_files(training.pairs if source.validation is None else measured),
         ),
     )
 
@@ -188,11 +189,20 @@ def _fingerprint(
     content.update((normalisation.model_dump_json() if normalisation else expected.curve).encode())
     for pairs in (training, measured):
         content.update(f"{len(pairs)} rows\n".encode())
-        for each in pairs:
-            files = [each.image] if each.mask is None else [each.image, each.mask]
-            text = json.dumps([(str(one.path), one.size, one.changed) for one in files])
-            content.update(text.encode())
+        content.update(_files_of(pairs).encode())
     return content.hexdigest()
+
+
+def _digest_of_files(pairs: Sequence[ListedPair]) -> str:
+    return hashlib.sha256(_files_of(pairs).encode()).hexdigest()
+
+
+def _files_of(pairs: Sequence[ListedPair]) -> str:
+    """Text with the path, size and time of all files of some rows."""
+    rows = ([each.image] if each.mask is None else [each.image, each.mask] for each in pairs)
+    return "".join(
+        json.dumps([(str(one.path), one.size, one.changed) for one in files]) for files in rows
+    )
 
 
 def _prepare(

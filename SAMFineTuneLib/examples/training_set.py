@@ -67,6 +67,8 @@ class ListedData:
             never learnt from.
         skipped: rows whose files could not be read, one sentence each.
         release: deletes the prepared slices, which cannot be read any more afterwards.
+        measured_files: text that identifies the files of the validation list, or, where there is
+            none, those of the list that slices are held out of.
     """
 
     fingerprint: str
@@ -74,6 +76,7 @@ class ListedData:
     learnt: int
     skipped: tuple[str, ...]
     release: Callable[[], None]
+    measured_files: str = ""
 
 
 @dataclass(frozen=True, eq=False)

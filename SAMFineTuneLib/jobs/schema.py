@@ -489,12 +489,25 @@ class FinetuneJob(_Record):
         "order of the examples; empty where an example is one image. Instead, an item of "
         "`unlabelled` may be a list of all images",
     )
+    go_on: bool = Field(
+        False,
+        description="go on where the fine-tune of `initial_model` ended, with the same examples: a "
+        "gentle restart at a third of the preset's learning rate, for the planned steps that are "
+        "left and at least a quarter of the preset's. `output` may be the same file. Nothing is "
+        "measured on slices that were learnt from before",
+    )
 
     @model_validator(mode="after")
     def _depth_of_a_head_that_has_one(self) -> FinetuneJob:
         head = PRESETS[self.preset].head if self.head == "auto" else self.head
         if self.head_depth is not None and self.initial_model is None and head != "convnet":
             raise ValueError(f'"head_depth" goes with the "head" convnet, not with {head}')
+        return self
+
+    @model_validator(mode="after")
+    def _model_to_go_on_from(self) -> FinetuneJob:
+        if self.go_on and self.initial_model is None:
+            raise ValueError('"go_on" goes with "initial_model"')
         return self
 
     @model_validator(mode="after")

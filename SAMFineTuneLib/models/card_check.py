@@ -192,25 +192,36 @@ def _window_faults(window: IntensityWindow, where: str) -> Iterator[str]:
 
 def _number_faults(card: ModelCard) -> Iterator[str]:
     """Faults of the figures that are shown: they may be missing, but must be numbers if present."""
+    yield from _metric_faults(card.metrics, "metrics")
+    before = card.metrics.get("before_going_on")
+    if isinstance(before, dict):
+        yield from _metric_faults(before, "metrics.before_going_on")
+    elif before is not None:
+        yield f"metrics.before_going_on is {_short(before)}, and should be an object"
+    yield from _count_faults({f"data.{name}": card.data.get(name) for name in _COUNTS})
+
+
+def _metric_faults(metrics: dict[str, Any], where: str) -> Iterator[str]:
     for name in ("validation_dsc", "validation_iou", "validation_nsd"):
-        share = card.metrics.get(name)
+        share = metrics.get(name)
         if share is not None and not _is_number(share, lambda value: 0 <= value <= 1):
-            yield f"metrics.{name} is {_short(share)}, and should be a number from 0 to 1"
+            yield f"{where}.{name} is {_short(share)}, and should be a number from 0 to 1"
     for name in ("validation_hd95_mm", "nsd_tolerance_mm"):
-        distance = card.metrics.get(name)
+        distance = metrics.get(name)
         if distance is not None and not _is_number(distance, lambda value: 0 <= value < math.inf):
-            yield f"metrics.{name} is {_short(distance)}, and should be millimetres from 0"
-    yield from _interval_faults(card.metrics.get("cross_validation"))
-    counts = {f"data.{name}": card.data.get(name) for name in _COUNTS}
-    counts["metrics.held_out_slices"] = card.metrics.get("held_out_slices")
+            yield f"{where}.{name} is {_short(distance)}, and should be millimetres from 0"
+    yield from _interval_faults(metrics.get("cross_validation"), f"{where}.cross_validation")
+    yield from _count_faults({f"{where}.held_out_slices": metrics.get("held_out_slices")})
+
+
+def _count_faults(counts: dict[str, Any]) -> Iterator[str]:
     for name, value in counts.items():
         whole = type(value) is int and _is_number(value, lambda value: 0 <= value <= _LARGEST_LABEL)
         if value is not None and not whole:
             yield f"{name} is {_short(value)}, and should be a count"
 
 
-def _interval_faults(crossed: object) -> Iterator[str]:
-    where = "metrics.cross_validation"
+def _interval_faults(crossed: object, where: str) -> Iterator[str]:
     if crossed is None:
         return
     if not isinstance(crossed, dict):

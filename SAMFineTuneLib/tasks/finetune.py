@@ -17,21 +17,33 @@ from SAMFineTuneLib.examples.loading import load_examples
 from SAMFineTuneLib.examples.training_set import LabelledSlice, TrainingSet
 from SAMFineTuneLib.examples.unlabelled_volumes import UnlabelledData, load_unlabelled
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
+from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder, refuse_overwriting, require_writable_file
 from SAMFineTuneLib.jobs.schema import FinetuneJob
 from SAMFineTuneLib.models.model_file import ModelCard, save_model
 from SAMFineTuneLib.networks.spec import find
-from SAMFineTuneLib.tasks.finetune_card import card_of, with_prompts
-from SAMFineTuneLib.tasks.finetune_events import log_measured, log_plan, log_unlabelled, watch_of
+from SAMFineTuneLib.tasks.finetune_card import card_of, with_prompts, with_runs
+from SAMFineTuneLib.tasks.finetune_events import (
+    log_going_on,
+    log_measured,
+    log_more_time,
+    log_plan,
+    log_unlabelled,
+    watch_of,
+)
+from SAMFineTuneLib.tasks.going_on import GoingOn
 from SAMFineTuneLib.tasks.initial_model import InitialModel
 from SAMFineTuneLib.tasks.list_progress import rows_progress
-from SAMFineTuneLib.tasks.prompt_phase import PromptPhase, TunedForPrompts
+from SAMFineTuneLib.tasks.prompt_phase import PromptPhase
 from SAMFineTuneLib.tasks.starting_point import StartingPoint, weights_to_start_from
 from SAMFineTuneLib.tasks.tensorboard_log import TensorBoardLog
 from SAMFineTuneLib.training.cross_validation import CrossValidation, is_worthwhile
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
+from SAMFineTuneLib.training.going_on import plan_to_go_on, too_many_steps
+from SAMFineTuneLib.training.more_time import more_time
 from SAMFineTuneLib.training.plan import FinetunePlan, settle
+from SAMFineTuneLib.training.presets import PRESETS
 from SAMFineTuneLib.training.preview import PreviewWriter
 from SAMFineTuneLib.training.prompt_tuning import PromptTuning
 from SAMFineTuneLib.training.shortfall import shortfalls
@@ -73,9 +85,11 @@ def _finetune(
     choices = job if start.initial is None else start.initial.with_its_strategy(job)
     pixels = start.pixels(job)
     pretrained = start.is_wholly_pretrained(job.backbone)
-    plan = settle(choices, examples, pretrained, pixels, len(unlabelled.slices))
+    usual = settle(choices, examples, pretrained, pixels, len(unlabelled.slices))
+    going_on = GoingOn.of_job(job, start.initial)
+    plan = usual if going_on is None else _further_plan(going_on, usual, job, examples, events)
     torch.manual_seed(plan.seed)
-    held_out = _split(job, examples, plan, events)
+    held_out = _split(job, examples, plan, going_on, events)
     learnt = [examples.slices[position] for position in held_out.training]
     segmenter, checkpoint_sha256 = start.adapted_network(
         plan, examples, learnt, device, events.warning
@@ -109,19 +123,34 @@ def _finetune(
         events.warning(warning)
     kind = start.kind(job.weights_kind)
     card = card_of(plan, examples, held_out, outcome, checkpoint_sha256, kind, unlabelled, crossed)
+    earlier_steps = 0 if going_on is None else going_on.earlier.steps
+    chooses = held_out.can_choose(examples.slices)
+    more = more_time(plan, PRESETS[job.preset], examples, outcome, chooses, earlier_steps)
+    card = with_runs(card, start.initial is not None, going_on, more)
     log_measured(card.metrics, events)
-    for_prompts = None
-    if job.prompts and outcome.ending == "finished on request":
-        events.warning("finished before the weights for prompts: the model has none of its own")
-    elif job.prompts:
+    log_more_time(more, outcome, events)
+    for_prompts, prompted = None, None
+    tunes_prompts = job.prompts or (going_on is not None and going_on.has_prompts)
+    if tunes_prompts and outcome.ending == "finished on request":
+        card, prompted = _prompts_as_before(card, going_on, events)
+    elif tunes_prompts:
         # So that the job, run again after an interruption, does not repeat the first part.
         tuning.save()
         segmenter.cpu()
-        phase = PromptPhase(job, plan, start, fingerprint, examples, held_out, checkpoints)
+        of_prompts, apart, share = plan, held_out, 1.0
+        if going_on is not None:
+            of_prompts, apart, share = going_on.for_prompts(plan, usual, held_out, examples)
+        phase = PromptPhase(
+            job, of_prompts, start, fingerprint, examples, apart, checkpoints, share
+        )
         for_prompts = phase.run(device, events, watch)
+        prompted = for_prompts.segmenter
         card = with_prompts(card, for_prompts)
         warnings += for_prompts.warnings
-    _save(job.output, segmenter, card, tuning, for_prompts)
+    tunings: list[FineTuning | PromptTuning] = [tuning]
+    if for_prompts is not None:
+        tunings.append(for_prompts.tuning)
+    _save(job.output, segmenter, card, tunings, prompted)
     result = _result(job.output, card, outcome, warnings)
     if examples.listed is not None:
         result["skipped"] = list(examples.listed.skipped)
@@ -148,18 +177,41 @@ def is_cross_validated(job: FinetuneJob, plan: FinetunePlan, examples: TrainingS
     return time_of_preset and is_worthwhile(examples)
 
 
+def _further_plan(
+    going_on: GoingOn,
+    usual: FinetunePlan,
+    job: FinetuneJob,
+    examples: TrainingSet,
+    events: EventWriter,
+) -> FinetunePlan:
+    """The plan by which the model goes on; says what it is, and where it is too much."""
+    going_on.require_same_axis(examples)
+    plan = plan_to_go_on(usual, job, examples, going_on.earlier)
+    log_going_on(plan, going_on, events)
+    for warning in too_many_steps(plan, job, examples, going_on.earlier):
+        events.warning(warning)
+    return plan
+
+
+def _prompts_as_before(
+    card: ModelCard, going_on: GoingOn | None, events: EventWriter
+) -> tuple[ModelCard, PromptedSegmenter | None]:
+    """What a fine-tune that was finished early has of weights for prompts, and its card."""
+    if going_on is None or not going_on.has_prompts:
+        events.warning("finished before the weights for prompts: the model has none of its own")
+        return card, None
+    events.log("finished before the weights for prompts: they stay as they were")
+    return going_on.unchanged_prompts(card)
+
+
 def _save(
     output: Path,
     segmenter: AutomaticSegmenter,
     card: ModelCard,
-    tuning: FineTuning,
-    for_prompts: TunedForPrompts | None,
+    tunings: Sequence[FineTuning | PromptTuning],
+    prompted: PromptedSegmenter | None,
 ) -> None:
     """Writes the tuned model, and deletes the checkpoints once it is safe."""
-    tunings: list[FineTuning | PromptTuning] = [tuning]
-    if for_prompts is not None:
-        tunings.append(for_prompts.tuning)
-    prompted = None if for_prompts is None else for_prompts.segmenter
     try:
         save_model(output, segmenter, card, prompted)
     except InputError:
@@ -266,8 +318,17 @@ def _require_one_image(initial: InitialModel) -> None:
 
 
 def _split(
-    job: FinetuneJob, examples: TrainingSet, plan: FinetunePlan, events: EventWriter
+    job: FinetuneJob,
+    examples: TrainingSet,
+    plan: FinetunePlan,
+    going_on: GoingOn | None,
+    events: EventWriter,
 ) -> ValidationSplit:
+    if going_on is not None:
+        held_out, why_nothing = going_on.held_out(job, examples)
+        if why_nothing:
+            events.log(f"{why_nothing}, so that nothing is measured on them now")
+        return held_out
     if job.validation == "none":
         return ValidationSplit(list(range(len(examples.slices))), [], "none")
     if examples.listed is not None and examples.listed.held_out is not None:

@@ -6,15 +6,18 @@ from typing import Any
 
 from SAMFineTuneLib.evaluation.known_mean import mean_of_known
 from SAMFineTuneLib.evaluation.overlap import iou_of
+from SAMFineTuneLib.examples.held_out_origin import held_out_origin
 from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.examples.unlabelled_volumes import UnlabelledData
 from SAMFineTuneLib.models.model_file import LabelCard, ModelCard
+from SAMFineTuneLib.tasks.going_on import GoingOn
 from SAMFineTuneLib.tasks.prompt_phase import TunedForPrompts
 from SAMFineTuneLib.tasks.strategy_card import strategy_of
 from SAMFineTuneLib.tasks.structure_shapes import structure_shapes
 from SAMFineTuneLib.training.cross_validation import CrossValidated
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome
 from SAMFineTuneLib.training.held_out_distances import HeldOutDistances
+from SAMFineTuneLib.training.more_time import MoreTime
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.shortfall import ending_in_words
 from SAMFineTuneLib.training.validation import ValidationDsc
@@ -65,6 +68,7 @@ def card_of(
             "learning_rate": plan.learning_rate,
             "seed": plan.seed,
             "ending": ending_in_words(outcome, crossed),
+            **_origin(examples, held_out),
         },
         data={
             "volumes": examples.volumes,
@@ -84,6 +88,26 @@ def with_prompts(card: ModelCard, for_prompts: TunedForPrompts) -> ModelCard:
     return card.model_copy(update={"prompts": for_prompts.card, "metrics": metrics})
 
 
+def with_runs(
+    card: ModelCard, began_tuned: bool, going_on: GoingOn | None, more: MoreTime | None
+) -> ModelCard:
+    """The card with what it tells of other runs: those before, and what a further one would do.
+
+    Args:
+        card: of this run.
+        began_tuned: whether it started from a tuned model.
+        going_on: the model that it went on from; None where it began a fine-tune of its own.
+        more: what more time would be good for; None where nothing speaks for it.
+    """
+    of_runs: dict[str, Any] = {}
+    if began_tuned and going_on is None:
+        of_runs["began_tuned"] = True
+    if more is not None:
+        of_runs["more_time"] = more.as_fields()
+    card = card.model_copy(update={"training": card.training | of_runs})
+    return card if going_on is None else going_on.described(card)
+
+
 def _of_list(examples: TrainingSet) -> dict[str, int]:
     """How many slices were kept apart in a validation list, and how many rows were skipped."""
     if examples.listed is None:
@@ -92,6 +116,11 @@ def _of_list(examples: TrainingSet) -> dict[str, int]:
     if examples.listed.held_out is not None:
         counts["validation_list_slices"] = len(examples.listed.held_out)
     return counts
+
+
+def _origin(examples: TrainingSet, held_out: ValidationSplit) -> dict[str, str]:
+    """By which going on from the model sees that it is given the same examples."""
+    return {"held_out_origin": held_out_origin(examples)} if held_out.validation else {}
 
 
 def _of_unlabelled(unlabelled: UnlabelledData | None) -> dict[str, int]:

@@ -17,8 +17,11 @@ from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.names import DEFAULT_HEAD
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.models.measured_text import measured_in_words
+from SAMFineTuneLib.tasks.going_on import GoingOn
 from SAMFineTuneLib.tasks.tensorboard_log import TensorBoardLog
+from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome
 from SAMFineTuneLib.training.loop import ProgressReport, Watch
+from SAMFineTuneLib.training.more_time import MoreTime, about_minutes, in_words
 from SAMFineTuneLib.training.plan import FinetunePlan
 from SAMFineTuneLib.training.preview import PreviewWriter
 from SAMFineTuneLib.training.validation_split import ValidationSplit
@@ -47,12 +50,19 @@ def watch_of(
             del fields["learning_rate"]
             events.progress(**fields)
 
+    def foreseen(fitting: int, planned: int, minutes: float) -> None:
+        events.log(
+            f"at this pace there is time for about {fitting} of the {planned} planned steps; the "
+            f"others would take about {about_minutes(minutes)}"
+        )
+
     return Watch(
         report=report,
         validated=preview.write,
         check=control.raise_if_cancelled,
         finish=control.finish_requested,
         measured=tensorboard.measured if tensorboard is not None else Watch.measured,
+        foreseen=foreseen,
     )
 
 
@@ -100,3 +110,19 @@ def log_measured(metrics: Mapping[str, Any], events: EventWriter) -> None:
     crossed = metrics.get("cross_validation")
     how = "" if crossed is None else ", each by a shorter fine-tune without it"
     events.log(f"measured on {slices}{how}: {words}")
+
+
+def log_going_on(plan: FinetunePlan, going_on: GoingOn, events: EventWriter) -> None:
+    """Logs from where a model goes on, and for how long."""
+    made = counted(going_on.earlier.steps, "step")
+    steps = (
+        "as many steps as there is time for" if plan.steps is None else counted(plan.steps, "step")
+    )
+    rate = f"a learning rate of up to {plan.learning_rate:.2g}"
+    events.log(f"going on from {going_on.initial.path.name} after {made}: {steps}, at {rate}")
+
+
+def log_more_time(more: MoreTime | None, outcome: FinetuneOutcome, events: EventWriter) -> None:
+    """Logs what more time would be good for, if for anything."""
+    if more is not None:
+        events.log(in_words(more, outcome))

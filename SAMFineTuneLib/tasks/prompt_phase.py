@@ -66,6 +66,7 @@ class PromptPhase:
         examples: the slices.
         held_out: which of them are held out.
         folder: of checkpoints.
+        share: of the usual learning rate.
     """
 
     job: FinetuneJob
@@ -75,6 +76,7 @@ class PromptPhase:
     examples: TrainingSet
     held_out: ValidationSplit
     folder: Path
+    share: float = 1.0
 
     def run(self, device: torch.device, events: EventWriter, watch: Watch) -> TunedForPrompts:
         """Tunes and measures.
@@ -122,7 +124,7 @@ class PromptPhase:
         """The network and its plan; a network that is tuned for prompts keeps its adaptation."""
         job = self.job
         pretrained = self.start.is_pretrained
-        plan = plan_for_prompts(self.plan, pretrained, job.learning_rate, job.method)
+        plan = plan_for_prompts(self.plan, pretrained, job.learning_rate, job.method, self.share)
         initial = self.start.initial
         if initial is not None:
             segmenter, is_tuned = initial.load_prompted()

@@ -129,6 +129,7 @@ class FineTuning:
         if not split.joins_at_the_end:
             self._final_pass_from = 1.0
         self._validating_s = 0.0
+        self._has_foreseen = False
         self._pool = self._pool_of_phase()
         self._keeps_features = features_of is not None
         self._sampler: SliceSampler = (
@@ -207,7 +208,8 @@ class FineTuning:
         return None if latest is None else float(latest)
 
     def after_step(self) -> None:
-        """Validates, where a validation is due."""
+        """Validates, where a validation is due, and tells once where the time will not suffice."""
+        self._foresee()
         if self._is_validation_due():
             self._validate()
 
@@ -256,6 +258,14 @@ class FineTuning:
     @property
     def _validates(self) -> bool:
         return self._validation is not None
+
+    def _foresee(self) -> None:
+        schedule = self._loop.schedule
+        missing = 0 if self._has_foreseen else schedule.missing_steps
+        if missing and self._plan.steps is not None:
+            self._has_foreseen = True
+            minutes = missing * schedule.elapsed_s / schedule.step / 60
+            self._watch.foreseen(self._plan.steps - missing, self._plan.steps, minutes)
 
     def _pool_of_phase(self) -> SlicePool:
         joined = self._split.validation if self._state.final_pass else []

@@ -60,6 +60,9 @@ class Watch:
         check: called between steps; may raise to stop without a result.
         finish: returns whether to stop now and keep the best weights.
         measured: called with the step and the mean DSC after every validation.
+        foreseen: called once, as soon as it is seen that the time limit will cut the plan short,
+            with the steps that there is time for, those that are planned, and the minutes that the
+            others would take.
     """
 
     report: Callable[[ProgressReport], None] = lambda report: None
@@ -67,6 +70,7 @@ class Watch:
     check: Callable[[], None] = lambda: None
     finish: Callable[[], bool] = lambda: False
     measured: Callable[[int, float | None], None] = lambda step, dsc: None
+    foreseen: Callable[[int, int, float], None] = lambda fitting, planned, minutes: None
 
 
 class Task(Protocol):

@@ -21,6 +21,10 @@ _SCRATCH_RATE = 1e-3
 # decoder that knows prompts already, and a step, with several rounds of prompts, takes longer.
 _PROMPT_STEPS = 0.375
 
+# Share of a preset's steps that going on from its model makes at least: with fewer, the short
+# warm-up would be most of them.
+_FURTHER_STEPS = 0.25
+
 # Pixels between the sides of the square input that are chosen from.
 _INPUT_STEP = 64
 
@@ -108,7 +112,7 @@ def settle(
     recipe = PRESETS[choices.preset]
     neither = choices.steps is None and choices.minutes is None
     batch = choices.batch or recipe.batch
-    steps = _steps_of_preset(recipe, examples, batch) if neither else choices.steps
+    steps = steps_of_preset(recipe, examples, batch) if neither else choices.steps
     # The simulated user's clicks differ in every step, so that the network does not overfit to a
     # few slices as soon as the automatic fine-tune does: the limit for each slice does not apply.
     for_prompts = (recipe.steps or steps) if neither else choices.steps
@@ -126,8 +130,7 @@ def settle(
         minutes=recipe.minutes if neither else choices.minutes,
         batch=batch,
         learning_rate=choices.learning_rate or rate,
-        # Otherwise a short fine-tune would end before the warm-up does.
-        warm_up=recipe.warm_up if steps is None else min(recipe.warm_up, max(1, steps // 10)),
+        warm_up=warm_up_of(recipe, steps),
         weight_decay=recipe.weight_decay,
         patience=recipe.patience,
         seed=choices.seed,
@@ -145,6 +148,36 @@ def settle(
     )
 
 
+def steps_of_preset(recipe: Recipe, examples: TrainingSet, batch: int) -> int:
+    """Optimiser steps of a preset, for these examples."""
+    if recipe.steps is None:
+        assert recipe.epochs is not None
+        return recipe.epochs * math.ceil(len(examples.learnt_slices) / batch)
+    most = most_useful_steps(recipe, examples)
+    return recipe.steps if most is None else min(recipe.steps, most)
+
+
+def most_useful_steps(recipe: Recipe, examples: TrainingSet) -> int | None:
+    """Steps beyond which a fine-tune of this preset overfits; None where it is not known to.
+
+    A model of several volumes is meant for others, and learns a few slices by heart in more steps.
+    """
+    if examples.labelled_volumes == 1 or recipe.steps_a_slice is None:
+        return None
+    labelled = sum(each.is_labelled for each in examples.learnt_slices)
+    return recipe.steps_a_slice * labelled
+
+
+def fewest_further_steps(recipe: Recipe, examples: TrainingSet, batch: int) -> int:
+    """Steps that going on from a model of this preset makes at least."""
+    return math.ceil(_FURTHER_STEPS * steps_of_preset(recipe, examples, batch))
+
+
+def warm_up_of(recipe: Recipe, steps: int | None) -> int:
+    """Steps of the warm-up; a short fine-tune would otherwise end before it does."""
+    return recipe.warm_up if steps is None else min(recipe.warm_up, max(1, steps // 10))
+
+
 def _method(choices: FinetuneChoices, recipe: Recipe, pretrained: bool) -> Method:
     if choices.method != "auto":
         return choices.method
@@ -155,16 +188,6 @@ def _scope(choices: FinetuneChoices, head: HeadName) -> Scope:
     if choices.scope != "auto":
         return choices.scope
     return "decoder" if HEADS[head].alone else "encoder_decoder"
-
-
-def _steps_of_preset(recipe: Recipe, examples: TrainingSet, batch: int) -> int:
-    if recipe.steps is None:
-        assert recipe.epochs is not None
-        return recipe.epochs * math.ceil(len(examples.learnt_slices) / batch)
-    if examples.labelled_volumes == 1 or recipe.steps_a_slice is None:
-        return recipe.steps
-    labelled = sum(each.is_labelled for each in examples.learnt_slices)
-    return min(recipe.steps, recipe.steps_a_slice * labelled)
 
 
 def _input_size(choices: FinetuneChoices, examples: TrainingSet, largest: int | None) -> int:

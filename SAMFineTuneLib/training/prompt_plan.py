@@ -23,6 +23,7 @@ def plan_for_prompts(
     pretrained: bool,
     chosen_rate: float | None,
     chosen_method: Method | Literal["auto"] = "auto",
+    share: float = 1.0,
 ) -> FinetunePlan:
     """The plan of the second fine-tune.
 
@@ -32,12 +33,14 @@ def plan_for_prompts(
         chosen_rate: the learning rate that the user chose; None for the default.
         chosen_method: the method that the user chose. Without one, all weights of the starter
             network train.
+        share: of the default learning rate that is not the plan's own; a plan that goes on gently
+            has a smaller one already.
     """
     steps = plan.prompt_steps
     time = _TIME if steps is None else _GUARDING_TIME
     all_weights = find(plan.backbone).trains_whole_for_prompts
     whole = all_weights and chosen_method == "auto"
-    rate = _WHOLE_RATE if all_weights and pretrained else plan.learning_rate
+    rate = share * _WHOLE_RATE if all_weights and pretrained else plan.learning_rate
     return replace(
         plan,
         method="vanilla" if whole else plan.method,

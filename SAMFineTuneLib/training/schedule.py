@@ -12,6 +12,10 @@ from SAMFineTuneLib.training.plan import FinetunePlan
 # schedule, and so the model.
 _UNJUDGED = 0.2
 
+# Share of the planned steps from which on it is told that there is no time for them: without the
+# last few, the learning rate has still fallen to zero, and little is lost.
+WORTH_TELLING = 0.1
+
 # Share of the time limit that the warm-up takes where no number of steps is given.
 _WARM_UP_TIME = 0.1
 
@@ -60,6 +64,16 @@ class Schedule:
     def was_cut_short(self) -> bool:
         """Whether fewer steps were made than planned; holds after the fine-tune has ended."""
         return self._plan.steps is not None and self.step < self._plan.steps
+
+    @property
+    def missing_steps(self) -> int:
+        """Planned steps for which there will be no time, at the pace so far.
+
+        0 where there is time enough, for all but a few, and as long as the pace is not known.
+        """
+        planned = self._plan.steps
+        missing = 0 if planned is None else planned - self.expected_steps
+        return missing if planned is not None and missing >= WORTH_TELLING * planned else 0
 
     @property
     def progress(self) -> float:

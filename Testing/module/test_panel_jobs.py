@@ -54,6 +54,14 @@ def endless(pretended_worker, panel, fine_tune, process_events):
     return panel.logic.job
 
 
+def forget_models(panel) -> None:
+    """Deletes what other tests have left, and looks at the disk again."""
+    for each in panel.logic.models():
+        panel.logic.deleteModel(each)
+    panel.exit()
+    panel.enter()
+
+
 def kill_after_checkpoint(job, process_events) -> None:
     from SAMFineTuneLib.jobs.folder import JobFolder
 
@@ -107,6 +115,124 @@ def test_fine_tune_watch_apply_undo(
     assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == before
     assert not apply.undoButton.enabled
     assert apply.statusLabel.text == "Taken back."
+
+
+def test_a_finished_model_goes_on_learning(
+    pretended_worker, panel, phantom, fine_tune, process_events
+):
+    from SAMFineTuneLib.jobs.schema import read_job
+
+    forget_models(panel)
+    button = fine_tune.goOnButton
+    process_events(lambda: "Fine-tune a model first" in button.toolTip)
+    assert not button.enabled and fine_tune.goOnLabel.text == ""
+    model = panel.panel.model.ui
+    model.stepsSpinBox.value, model.minutesSpinBox.value = 20, 3
+    fine_tune.modelNameEdit.text = "globe"
+    fine_tune.startButton.click()
+    process_events(lambda: panel.logic.job.step > 0)
+    assert not button.enabled and "is at work" in button.toolTip
+    process_events(lambda: panel.logic.job.isFinished)
+    assert fine_tune.statusLabel.text == (
+        "Done: tuned model “globe”. Apply it below. It had time for 10 of 20 steps; about 6 more "
+        "minutes would make the rest. Go on learning to use them."
+    )
+    process_events(lambda: button.enabled)
+    assert "“globe”" in button.toolTip and fine_tune.goOnLabel.text == "globe"
+    assert "replace it when that is done" in button.toolTip
+    before = {each.name: each.path.read_bytes() for each in panel.logic.models()}
+
+    # Cancelled, it leaves the model as it was.
+    button.click()
+    job = panel.logic.job
+    process_events(lambda: job.step > 2)
+    asked = read_job(job.folder)
+    assert asked.go_on and asked.output == asked.initial_model and asked.output.stem == "globe"
+    # How long is the program's choice, and how, the model's.
+    assert (asked.steps, asked.minutes, asked.method, asked.weights) == (
+        None,
+        None,
+        "auto",
+        "pretrained",
+    )
+    assert asked.preset == "laptop" and asked.prompts is False
+    fine_tune.cancelButton.click()
+    process_events(lambda: job.isFinished)
+    assert before == {each.name: each.path.read_bytes() for each in panel.logic.models()}
+
+    # Finished, it replaces it.
+    process_events(lambda: button.enabled)
+    button.click()
+    job = panel.logic.job
+    process_events(lambda: fine_tune.finishButton.enabled)
+    assert before == {each.name: each.path.read_bytes() for each in panel.logic.models()}
+    fine_tune.finishButton.click()
+    process_events(lambda: job.isFinished)
+    assert job.result.name == "globe" and [each.name for each in panel.logic.models()] == [*before]
+    assert job.result.card.training["earlier_steps"] == 10
+    assert fine_tune.statusLabel.text == "Done: tuned model “globe”. Apply it below."
+
+    # Another set of structures, or none, is not what it learnt from.
+    process_events(lambda: button.enabled)
+    import slicer
+
+    (labels,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    labels.GetSegmentation().GetNthSegment(0).SetName("tower")
+    panel.panel.updateSoon()
+    process_events(lambda: not button.enabled)
+    assert "The examples of “globe” are not in the list" in button.toolTip
+    assert "does not find tower" in button.toolTip
+    panel.panel.examples.ui.removeButton.click()
+    process_events(lambda: "Add an example first" in button.toolTip)
+    assert not button.enabled
+    forget_models(panel)
+    process_events(lambda: "Fine-tune a model first" in button.toolTip)
+
+
+def test_a_model_that_is_chosen_goes_on_and_is_resumed(
+    pretended_worker, panel, phantom, fine_tune, process_events
+):
+    from pathlib import Path
+
+    from SAMFineTuneLib.models.library import models_folder
+    from Testing.support.model_files import write_model
+
+    forget_models(panel)
+    path = models_folder() / "older.safetensors"
+    for name in ("another", "older"):
+        training = {"steps": 50, "planned_steps": 400}
+        write_model(path.with_stem(name), ["ellipsoid"], training=training)
+    panel.exit()
+    panel.enter()
+    panel.logic.getParameterNode().applyModel = "older"
+    process_events(lambda: fine_tune.goOnLabel.text == "older")
+    assert fine_tune.goOnButton.enabled
+    fine_tune.goOnButton.click()
+    job = panel.logic.job
+    kill_after_checkpoint(job, process_events)
+    process_events(lambda: fine_tune.resumeFrame.visible)
+    before = path.read_bytes()
+    fine_tune.resumeButton.click()
+    again = panel.logic.job
+    process_events(lambda: again.isFinished)
+    # It replaces its model, and takes no other name because that one is there.
+    assert Path(again.result.path) == path and path.read_bytes() != before
+    assert {each.name for each in panel.logic.models()} == {"another", "older"}
+    forget_models(panel)
+
+
+def test_scripts_go_on_too(pretended_worker, panel, phantom, process_events):
+    import slicer
+
+    logic = panel.logic
+    (labels,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    first = logic.fineTune(phantom, labels, steps=4, name="scripted", weights="random")
+    second = logic.fineTune(phantom, labels, steps=2, startFrom=first, goOn=True)
+    assert second.path == first.path and second.card.training["earlier_steps"] == 4
+    with pytest.raises(ValueError, match="startFrom"):
+        logic.fineTune(phantom, labels, steps=2, goOn=True)
+    logic.deleteModel(second)
+    assert "Fine-tune a model first" in logic.problemWithGoingOn(None)
 
 
 def test_whether_slices_decide_together_is_a_box(panel, phantom):

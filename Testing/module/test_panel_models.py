@@ -94,6 +94,35 @@ def test_models_are_listed_with_their_cards(section):
             0.9,
             "It ended when it got no better.",
         ),
+        (
+            {
+                "ending": "time limit",
+                "steps": 210,
+                "planned_steps": 640,
+                "more_time": {"minutes": 6.4, "steps": 430, "why": "time limit"},
+            },
+            0.9,
+            "It had time for 210 of 640 steps; about 6 more minutes would make the rest. "
+            "Go on learning to use them.",
+        ),
+        (
+            {
+                "ending": "complete",
+                "steps": 640,
+                "planned_steps": 640,
+                "more_time": {"minutes": 0.2, "steps": 160, "why": "validation still rises"},
+            },
+            0.9,
+            "The validation DSC was still rising when it was last measured; about 1 more minute "
+            "would make 160 further steps. Go on learning to use it.",
+        ),
+        ({"steps": 9, "more_time": {"minutes": 1e999, "steps": 1, "why": "time limit"}}, 0.9, ""),
+        ({"steps": 9, "more_time": [3]}, 0.9, ""),
+        (
+            {"ending": "complete", "steps": 160, "planned_steps": 160, "earlier_steps": 640},
+            0.9,
+            "It went on learning for 160 steps, after 640 before.",
+        ),
         ({"ending": "power cut"}, 0.9, "How it ended: power cut."),
         ({"ending": "complete", "steps": "16", "planned_steps": None}, 0.9, ""),
     ],
@@ -118,6 +147,20 @@ def test_a_card_says_that_nothing_was_learnt(section, folder, panel):
     assert card.endswith("It has learnt nothing that can be measured.")
     select(section, "kidney")
     assert "nothing that can" not in section.ui.cardLabel.text
+
+
+def test_a_card_keeps_what_was_measured_before_it_went_on(section, folder, panel):
+    for held_out, words in ((1, "1 held-out slice."), (7, "7 held-out slices.")):
+        before = {"validation_dsc": 0.834, "held_out_slices": held_out}
+        further = {"before_going_on": before, "held_out": "none"}
+        write_model(folder / "liver.safetensors", dsc=None, further=further)
+        panel.exit()
+        panel.enter()
+        assert section.ui.modelsTable.item(1, 4).text() == "-"
+        select(section, "liver")
+        card = section.ui.cardLabel.text
+        assert "as all slices were learnt from. Before that: DSC 0.834 on" in card
+        assert words in card and "nothing could be held out" not in card
 
 
 def test_a_card_tells_what_was_measured_beside_the_dsc(section, folder, panel):

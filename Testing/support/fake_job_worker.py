@@ -6,7 +6,8 @@ resumed, and ends as that one does.
 
 A fine-tune takes a step every 50 ms, shows a picture at every 10th step, keeps a checkpoint from
 the 30th step on and when it is cancelled, and writes a tuned model without weights; a file of
-weights to start from is refused. An apply finds each structure of the model in a part of the
+weights to start from is refused. With a time limit, however long, it makes half of the steps. An
+apply finds each structure of the model in a part of the
 volume's middle.
 """
 
@@ -25,6 +26,7 @@ from SAMFineTuneLib.files import written_whole
 from SAMFineTuneLib.jobs.control import Control
 from SAMFineTuneLib.jobs.folder import JobFolder
 from SAMFineTuneLib.jobs.schema import ApplyJob, FinetuneJob
+from SAMFineTuneLib.models.model_file import read_card
 from SAMFineTuneLib.tasks import worker
 from SAMFineTuneLib.tasks.runners import RUNNERS
 from SAMFineTuneLib.worker.events import EventWriter
@@ -48,7 +50,8 @@ def finetune(
         events.warning("starter starts from random weights, as asked")
     state = folder.checkpoint_folder / "state"
     step, steps = int(state.read_text()) if state.exists() else 0, job.steps or 100
-    while step < steps and not control.finish_requested():
+    last_step = steps if job.minutes is None else steps // 2
+    while step < last_step and not control.finish_requested():
         time.sleep(STEP_S)
         if step % PICTURE_EVERY == 0:
             events.preview(PICTURE, 12)
@@ -62,12 +65,22 @@ def finetune(
         control.raise_if_cancelled()
     for last in (step + 1, step + 2):
         report_step(events, last, last, "final pass")
-    ending = "complete" if step == steps else "finished on request"
+    training: dict[str, Any] = {"steps": step, "planned_steps": steps, "ending": "complete"}
+    if step < last_step:
+        training["ending"] = "finished on request"
+    elif step < steps:
+        more = {"minutes": 6.4, "steps": steps - step, "why": "time limit"}
+        training |= {"ending": "time limit", "more_time": more}
+    if job.go_on and job.initial_model is not None:
+        before = read_card(job.initial_model)
+        training["earlier_steps"] = before.training["steps"]
     names = channel_names([each.images for each in job.examples])
     write_model(
         job.output,
         list(job.label_names.values()),
-        training={"ending": ending},
+        dsc=None if job.go_on else 0.912,
+        training=training,
+        further={"before_going_on": before.metrics} if job.go_on else None,
         channels=names if len(names) > 1 else (),
     )
     return {"model": str(job.output)}
@@ -82,8 +95,6 @@ def report_step(events: EventWriter, step: int, steps: int, phase: str) -> None:
 def apply(
     job: ApplyJob, folder: JobFolder, events: EventWriter, control: Control
 ) -> dict[str, Any]:
-    from SAMFineTuneLib.models.model_file import read_card
-
     labels = [label.value for label in read_card(job.model).labels]
     found = [apply_to(path, job, labels, events, control) for path in job.volumes]
     return {"model": str(job.model), "volumes": found}

@@ -16,7 +16,7 @@ def write_model(
     volumes: int = 2,
     held_out: int = 2,
     channels=(),
-    further: dict[str, float | None] | None = None,
+    further: dict[str, Any] | None = None,
 ) -> Path:
     from SAMFineTuneLib.models.model_file import LabelCard, ModelCard, Strategy
     from SAMFineTuneLib.slices.intensity import IntensityNormalisation

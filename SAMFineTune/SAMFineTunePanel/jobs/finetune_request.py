@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from SAMFineTunePanel.examples.example_frames import atItsFrame
 from SAMFineTunePanel.examples.example_slices import PaintedSlices, slicesOf
 from SAMFineTunePanel.examples.unlabelled_cases import problemWithUnlabelled, unlabelledCases
 from SAMFineTunePanel.jobs.job import Job
+from SAMFineTunePanel.scene.structure_label import StructureLabel
 
 if TYPE_CHECKING:
     from SAMFineTuneLib.jobs.schema import AnyJob
@@ -33,6 +34,7 @@ class FinetuneRequest:
         startFrom: name of a tuned model to go on from; "" starts from the backbone.
         settings: fields of job.json (preset, backbone, steps …); those left out are chosen by the program.
         unlabelled: volumes without labels that are learnt from as well.
+        goOn: whether that model goes on where its fine-tune ended; the new model replaces it when it is done.
     """
 
     examples: list[Example]
@@ -40,6 +42,7 @@ class FinetuneRequest:
     startFrom: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     unlabelled: list[vtkMRMLScalarVolumeNode] = field(default_factory=list)
+    goOn: bool = False
 
     def problem(self, painted: PaintedSlices) -> str:
         """What is missing, in words; "" when it can start."""
@@ -73,27 +76,18 @@ class FinetuneRequest:
         if problem:
             raise ValueError(problem)
         base = find_model(self.startFrom) if self.startFrom else None
-        if base is not None and base.card is None:
-            raise ValueError(base.fault)
-        card = base.card if base is not None else None
-        if card is not None:
-            self._requireImagesOf(self.startFrom, list(card.channels))
-        known = {label.name: label.value for label in card.labels} if card is not None else None
         examples = [atItsFrame(each) for each in self.examples]
-        labels = structureLabels(examples, known)
-        lacking = sorted(set(known or {}) - {label.name for label in labels})
-        if lacking:
-            raise ValueError(
-                _("The model to start from finds {names} as well; add examples of it, or start afresh.").format(
-                    names=", ".join(lacking)
-                )
-            )
+        labels = structureLabels(examples) if base is None else labelsForModel(base, examples)
         # The labelmaps have the names too; here they tell what the job is about while it has no model.
         names = {label.value: label.name for label in labels}
         fields = dict(self.settings, kind="finetune", label_names=names)
-        if base is not None and card is not None:
-            fields.update(initial_model=str(base.path), backbone=card.backbone)
-        output = new_model_path(self.name or self._defaultName([label.name for label in labels]))
+        if base is not None and base.card is not None:
+            fields.update(initial_model=str(base.path), backbone=base.card.backbone, go_on=self.goOn)
+        if base is not None and self.goOn:
+            # The worker replaces the file when the new model is done.
+            output = base.path
+        else:
+            output = new_model_path(self.name or self._defaultName([label.name for label in labels]))
         # The examples are not written yet; everything else can be refused at once.
         make_job(FinetuneJob, dict(fields, output=output, examples=[{"volume": "volume", "segmentation": "labels"}]))
         folder = new_job_folder("finetune").path
@@ -106,17 +100,6 @@ class FinetuneRequest:
             writeJob(folder, FinetuneJob, dict(fields, output=str(output), **written))
 
         return finetuneJob(folder, output, prepare())
-
-    def _requireImagesOf(self, model: str, names: list[str]) -> None:
-        """Refuse examples with other images than the model to start from takes.
-
-        Raises:
-            ValueError: in words.
-        """
-        for example in self.examples:
-            problem = problemForModel(model, names, example.volume, list(example.channels))
-            if problem:
-                raise ValueError(problem)
 
     @staticmethod
     def _defaultName(names: list[str]) -> str:
@@ -133,6 +116,31 @@ def _unlabelledFields(cases: list[list[Path]]) -> dict[str, list]:
     return {"unlabelled": [case[0] for case in texts], "unlabelled_channels": further if any(further) else []}
 
 
+def labelsForModel(model: TunedModel, examples: Sequence[Example]) -> list[StructureLabel]:
+    """The structures of the examples, with the numbers that they have in a tuned model.
+
+    Raises:
+        ValueError: the examples have other images or other structures than the model, in words.
+    """
+    card = model.card
+    if card is None:
+        raise ValueError(model.fault)
+    for example in examples:
+        problem = problemForModel(model.name, list(card.channels), example.volume, list(example.channels))
+        if problem:
+            raise ValueError(problem)
+    known = {label.name: label.value for label in card.labels}
+    labels = structureLabels(examples, known)
+    lacking = sorted(set(known) - {label.name for label in labels})
+    if lacking:
+        raise ValueError(
+            _("The model to start from finds {names} as well; add examples of it, or start afresh.").format(
+                names=", ".join(lacking)
+            )
+        )
+    return labels
+
+
 def finetuneJob(folder: Path, output: Path, prepare: Iterable[None] = ()) -> Job:
     """The job of a folder; with nothing to prepare, it goes on where an earlier run stopped."""
 
@@ -147,6 +155,8 @@ def finetuneJob(folder: Path, output: Path, prepare: Iterable[None] = ()) -> Job
 def unclaimedOutput(folder: Path, output: Path) -> Path:
     """Where an interrupted job may write its model: not over one that has taken its name meanwhile.
 
+    A job that goes on from a model replaces that one, as it was to.
+
     Raises:
         InputError: the job cannot be read or written.
     """
@@ -155,8 +165,11 @@ def unclaimedOutput(folder: Path, output: Path) -> Path:
 
     if not output.exists():
         return output
+    job = read_job(folder)
+    if getattr(job, "go_on", False) and getattr(job, "initial_model", None) == output:
+        return output
     free = new_model_path(output.stem)
-    write_job(folder, read_job(folder).model_copy(update={"output": free}))
+    write_job(folder, job.model_copy(update={"output": free}))
     return free
 
 

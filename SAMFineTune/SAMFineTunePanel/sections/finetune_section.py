@@ -21,6 +21,7 @@ from SAMFineTunePanel.sections.panel_section import (
 from SAMFineTunePanel.sections.unlabelled_choices import UnlabelledChoices
 from SAMFineTunePanel.texts.backbone_text import problemWithWeights
 from SAMFineTunePanel.texts.counted_text import counted
+from SAMFineTunePanel.texts.more_time_text import moreTimeText
 from SAMFineTunePanel.texts.sizes_and_times import dateText
 from SAMFineTunePanel.widgets.loss_chart import LossChart
 
@@ -46,6 +47,8 @@ class FineTuneSection(PanelSection):
         self._job: Job | None = None
         self._interrupted: list[InterruptedFinetune] = []
         self._backbones: dict[str, AvailableBackbone] = {}
+        self._models: dict[str, TunedModel] = {}
+        self._resultName = ""
         self._chart = LossChart()
         self._chartShown = False
         self._drawnAt = 0.0
@@ -57,6 +60,7 @@ class FineTuneSection(PanelSection):
         self.ui.startButton.connect("clicked(bool)", self.onStart)
         self.ui.finishButton.connect("clicked(bool)", self.onFinish)
         self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.goOnButton.connect("clicked(bool)", self.onGoOn)
         self.ui.chartButton.connect("clicked(bool)", self.onShowChart)
         self.ui.resumeButton.connect("clicked(bool)", self.onResume)
         self.ui.discardButton.connect("clicked(bool)", self.onDiscard)
@@ -64,6 +68,7 @@ class FineTuneSection(PanelSection):
     def forgetScene(self) -> None:
         self._chart.forget()
         self._chartShown = False
+        self._resultName = ""
 
     def update(self) -> None:
         if not self.hasParameters:
@@ -81,6 +86,7 @@ class FineTuneSection(PanelSection):
             _("Stop, and keep nothing"),
         )
         allow(self.ui.finishButton, self._problemWithFinishing(), _("Stop here, and keep the best model so far"))
+        self._allowGoingOn(busy)
         noPoints = "" if self._job is not None else _("The chart is of a fine-tune; start one first")
         allow(
             self.ui.chartButton,
@@ -94,12 +100,14 @@ class FineTuneSection(PanelSection):
         from SAMFineTuneLib.weights.availability import list_backbones
 
         self._backbones = {each.name: each for each in list_backbones()}
+        self._models = {each.name: each for each in models}
         self._interrupted = self.logic.interruptedFineTunes()
         self._showInterrupted()
 
     def showJob(self, job: Job) -> None:
         if job.kind == "finetune":
             self._job = job
+            self._resultName = ""
             self.ui.previewLabel.visible = False
             self.ui.scoreLabel.text = ""
             self.followJob(job, self._onJobEvent)
@@ -109,6 +117,12 @@ class FineTuneSection(PanelSection):
     def onStart(self, checked: bool = False) -> None:
         """Start with the choices of the panel."""
         self._view.attempt(self.logic.startFineTune)
+
+    def onGoOn(self, checked: bool = False) -> None:
+        """Learn further where the model's fine-tune ended."""
+        model = self._modelToGoOn
+        if model is not None:
+            self._view.attempt(lambda: self.logic.goOnLearning(model))
 
     def onResume(self, checked: bool = False) -> None:
         """Go on with what was interrupted."""
@@ -142,6 +156,23 @@ class FineTuneSection(PanelSection):
         hardware = self.logic.hardware
         return self.parameterNode.preset or (str(hardware["preset"]) if hardware is not None else "")
 
+    @property
+    def _modelToGoOn(self) -> TunedModel | None:
+        """The one that the status line tells of; else the one that is chosen to be applied."""
+        return self._models.get(self._resultName) or self._models.get(self.parameterNode.applyModel)
+
+    def _allowGoingOn(self, busy: str) -> None:
+        model = self._modelToGoOn
+        name = model.name if model is not None else ""
+        allow(
+            self.ui.goOnButton,
+            busy or self.logic.problemWithGoingOn(model),
+            _("Have “{model}” learn further from the same examples, and replace it when that is done").format(
+                model=name
+            ),
+        )
+        self.ui.goOnLabel.text = name
+
     def _problemWithFinishing(self) -> str:
         job = self._job
         if job is not None and (job.isFinishing or job.state == IMPORTING):
@@ -173,7 +204,10 @@ class FineTuneSection(PanelSection):
 
     def _conclude(self, job: Job) -> None:
         if job.state == DONE:
-            showText(self.ui.statusLabel, _("Done: tuned model “{name}”. Apply it below.").format(name=job.result.name))
+            done = _("Done: tuned model “{name}”. Apply it below.").format(name=job.result.name)
+            offer = moreTimeText(job.result.card) if job.result.card is not None else ""
+            showText(self.ui.statusLabel, f"{done} {offer}".rstrip())
+            self._resultName = job.result.name
             # The scene keeps it also while another module is shown.
             node = self.logic.getParameterNode()
             node.applyModel = job.result.name

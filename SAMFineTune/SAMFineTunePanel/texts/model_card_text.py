@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from slicer.i18n import tr as _
 
 from SAMFineTunePanel.texts.counted_text import counted
+from SAMFineTunePanel.texts.more_time_text import moreTimeText
 from SAMFineTunePanel.texts.sizes_and_times import dateText, sizeText
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def details(model: TunedModel) -> str:
             labels=", ".join(_labelNames(card)), when=dateText(card.created), size=sizeText(model.bytes)
         ),
         _learntFrom(card),
-        _ended(card),
-        _stepsMissed(card),
+        moreTimeText(card) or " ".join(each for each in (_ended(card), _stepsMissed(card)) if each),
+        _wentOn(card),
         _measured(card),
         _further(card),
         _("Tuned for corrections as well.") if card.prompts is not None else "",
@@ -93,30 +94,46 @@ def _stepsMissed(card: ModelCard) -> str:
     return counted(steps, one, more, planned=planned)
 
 
+def _wentOn(card: ModelCard) -> str:
+    """That it is the result of several runs."""
+    steps, earlier = card.training.get("steps"), card.training.get("earlier_steps")
+    if not (_isNumber(steps) and _isNumber(earlier)) or not earlier:
+        return ""
+    return _("It went on learning for {steps} steps, after {earlier} before.").format(steps=steps, earlier=earlier)
+
+
 def _measured(card: ModelCard) -> str:
     dsc = card.metrics.get("validation_dsc")
+    before = card.metrics.get("before_going_on")
+    if dsc is None and isinstance(before, dict) and _isNumber(before.get("validation_dsc")):
+        words = _("Not measured since, as all slices were learnt from. Before that: {words}")
+        return words.format(words=_scored(before))
     if dsc is None:
         return _("No DSC: nothing could be held out to measure it on.")
-    words = _crossValidated(card) or counted(
-        card.metrics.get("held_out_slices", "?"),
-        _("DSC {dsc} on 1 held-out slice."),
-        _("DSC {dsc} on {count} held-out slices."),
-        dsc=_dsc(card),
-    )
+    words = _scored(card.metrics)
     return f"{words} {_('It has learnt nothing that can be measured.')}" if dsc < _NOTHING_LEARNT else words
 
 
-def _crossValidated(card: ModelCard) -> str:
+def _scored(metrics: dict[str, Any]) -> str:
+    return _crossValidated(metrics) or counted(
+        metrics.get("held_out_slices", "?"),
+        _("DSC {dsc} on 1 held-out slice."),
+        _("DSC {dsc} on {count} held-out slices."),
+        dsc=_dscOf(metrics),
+    )
+
+
+def _crossValidated(metrics: dict[str, Any]) -> str:
     """What shorter fine-tunes without some of the slices measured on these; "" if there were none."""
-    crossed = card.metrics.get("cross_validation")
+    crossed = metrics.get("cross_validation")
     if crossed is None:
         return ""
-    ofVolumes = card.metrics.get("held_out") == "volume"
+    ofVolumes = metrics.get("held_out") == "volume"
     words = counted(
         crossed.get("measured_groups", "?"),
         _("DSC {dsc} on 1 volume") if ofVolumes else _("DSC {dsc} on 1 slice"),
         _("DSC {dsc} on {count} volumes") if ofVolumes else _("DSC {dsc} on {count} slices"),
-        dsc=_dsc(card),
+        dsc=_dscOf(metrics),
     )
     measured = _("{words}, measured by shorter fine-tunes that had not seen them.").format(words=words)
     interval = crossed.get("dsc_interval")
@@ -147,5 +164,9 @@ def _isNumber(value: object) -> TypeGuard[float]:
 
 
 def _dsc(card: ModelCard) -> str:
-    value = card.metrics.get("validation_dsc")
+    return _dscOf(card.metrics)
+
+
+def _dscOf(metrics: dict[str, Any]) -> str:
+    value = metrics.get("validation_dsc")
     return "-" if value is None else f"{value:.3f}"

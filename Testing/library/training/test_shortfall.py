@@ -161,3 +161,8 @@ def test_the_command_its_result_and_its_card_say_so(
     assert result["warnings"] and result["training"]["planned_steps"] == 640
     assert result["training"]["ending"] in ("time limit", "nothing found on held-out slices")
     assert read_card(output).training == result["training"]
+    # It is seen before the end, and going on is offered, for as many steps as are left.
+    assert "at this pace there is time for about" in ended.err
+    more = result["training"]["more_time"]
+    assert more["why"] == "time limit" and more["steps"] == 640 - made and more["minutes"] > 0
+    assert f"it had time for {made} of 640 steps; about" in ended.err
