@@ -206,7 +206,7 @@ class SliceCorrector:
             )
         logits = self.model_logits(number, label)
         mask: Mask = (self.fit.logits_to_slice(logits)[0, 0] > 0).numpy()
-        shares = logits.sigmoid()
+        shares = (logits / self.networks.temperature).sigmoid()
         doubt = slice_uncertainty(torch.cat([1 - shares, shares], dim=1))[0]
         return RefinedMask(logits, mask, 1 - doubt)
 
@@ -216,7 +216,8 @@ class SliceCorrector:
         It is computed once and kept, because every ranking asks for all slices again.
         """
         if (number, label) not in self._doubts:
-            shares = self.fit.logits_to_slice(self._class_logits(number)).softmax(1)
+            logits = self._class_logits(number) / self.networks.temperature
+            shares = self.fit.logits_to_slice(logits).softmax(1)
             if label is not None:
                 own = shares[:, self._class_of(label)]
                 shares = torch.stack([1 - own, own], dim=1)

@@ -14,6 +14,21 @@ _LEAST_SHARE = 0.001
 _SAMPLES = 128
 
 
+def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """The probabilities that the logits divided by a temperature give; at 1 the same tensor.
+
+    A temperature above 1 makes them less certain, one below 1 more. Which of two classes is the
+    likelier stays as it is.
+
+    Args:
+        probabilities: (…, classes, rows, columns), the softmax of logits.
+        temperature: above 0; see `training.temperature`.
+    """
+    if temperature == 1:
+        return probabilities
+    return (probabilities.log() / temperature).softmax(-3)
+
+
 def voxel_uncertainty(probabilities: Tensor) -> Tensor:
     """Entropy of class probabilities over its largest possible value.
 

@@ -108,7 +108,18 @@ def _finetune(
     for warning in warnings:
         events.warning(warning)
     kind = start.kind(job.weights_kind)
-    card = card_of(plan, examples, held_out, outcome, checkpoint_sha256, kind, unlabelled, crossed)
+    initial = None if start.initial is None else start.initial.card
+    card = card_of(
+        plan,
+        examples,
+        held_out,
+        outcome,
+        checkpoint_sha256,
+        kind,
+        unlabelled,
+        crossed,
+        initial,
+    )
     log_measured(card.metrics, events)
     for_prompts = None
     if job.prompts and outcome.ending == "finished on request":

@@ -133,6 +133,24 @@ def test_doubtful_slices_are_those_embedded_so_far(models: dict[bool, Path]) -> 
         session.doubtful_slices(7)
 
 
+def test_a_model_is_less_sure_at_a_higher_temperature(models: dict[bool, Path]) -> None:
+    """Its masks stay as they are."""
+    networks = load_networks(settings(model=models[True]), 48)
+    assert networks.card is not None and networks.temperature == 1.0
+    card = networks.card.model_copy(update={"temperature": 4.0})
+    hotter = replace(networks, card=card)
+    plain, tempered = (SliceCorrector(VOLUME, "axial", each) for each in (networks, hotter))
+    before, after = (each.find_mask(6, [], start="model", label=5) for each in (plain, tempered))
+    assert np.array_equal(before.mask, after.mask) and torch.equal(before.logits, after.logits)
+    assert after.confidence < before.confidence
+    for each in (plain, tempered):
+        each.worker.look_at(6)
+    for label in (None, 52):
+        one, other = (each.doubtful_slices(label)[0] for each in (plain, tempered))
+        assert one.number == other.number == 6 and other.uncertainty > one.uncertainty
+    assert load_networks(settings(), 48).temperature == 1.0
+
+
 def encoders(volume: Volume = VOLUME, axis: str = "axial", **fields: Any) -> SliceEncoders:
     networks = load_networks(settings(**fields), 48)
     return SliceEncoders(networks, volume, SliceStack.of(volume, axis))

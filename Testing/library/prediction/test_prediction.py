@@ -31,7 +31,7 @@ from SAMFineTuneLib.prediction import volume_prediction
 from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
 from SAMFineTuneLib.prediction.slice_prediction import embed
 from SAMFineTuneLib.prediction.stray_regions import drop_stray_regions
-from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty
+from SAMFineTuneLib.prediction.uncertainty import at_temperature, slice_uncertainty
 from SAMFineTuneLib.prediction.volume_prediction import (
     keep_largest_components,
     predict_volume,
@@ -364,6 +364,31 @@ def test_evenly_spread_probabilities_are_the_greatest_uncertainty(
         volume = Volume(np.arange(32).reshape(2, 4, 4), geometry_of((2, 4, 4)))
         uncertainty = predict_volume(*model, volume, 1, with_uncertainty=True).uncertainty
         assert np.allclose(uncertainty, expected, atol=1e-5)
+
+
+def test_a_temperature_divides_the_logits() -> None:
+    logits = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0)) * 8
+    probabilities = logits.softmax(1)
+    for temperature in (0.5, 1.7, 5.0):
+        found = at_temperature(probabilities, temperature)
+        assert torch.allclose(found, (logits / temperature).softmax(1), atol=1e-5)
+        assert torch.equal(found.argmax(1), logits.argmax(1))
+    assert at_temperature(probabilities, 1.0) is probabilities
+    certain = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+    assert torch.equal(at_temperature(certain, 3.0), certain)
+
+
+def test_the_temperature_of_a_card_changes_the_uncertainty_alone(model: Model) -> None:
+    segmenter, card = model
+    volume, _ = head(seed=3)
+    hotter = card.model_copy(update={"temperature": 3.0})
+    plain = predict_volume(segmenter, card, volume, 4, with_uncertainty=True, smooth=True)
+    found = predict_volume(segmenter, hotter, volume, 4, with_uncertainty=True, smooth=True)
+    assert np.array_equal(found.labelmap.array, plain.labelmap.array)
+    assert plain.uncertainty is not None and found.uncertainty is not None
+    shown = plain.labelmap.array > 0
+    assert (found.uncertainty[shown] > plain.uncertainty[shown]).all()
+    assert found.slice_uncertainty != plain.slice_uncertainty
 
 
 def probabilities_of(claims: np.ndarray) -> torch.Tensor:
