@@ -184,6 +184,13 @@ def test_a_field_that_cannot_be_is_named(
     assert path.name in said.message and named in said.message, said.message
 
 
+def test_a_card_of_an_older_program_has_temperature_1(card_file: Path, tmp_path: Path) -> None:
+    card = card_of(card_file)
+    del card["temperature"]
+    path = with_card(card_file, tmp_path / "old.safetensors", json.dumps(card))
+    assert read_card(path).temperature == 1.0
+
+
 def test_a_number_beyond_all_versions_is_a_newer_format(card_file: Path, tmp_path: Path) -> None:
     path = changed(card_file, tmp_path / "changed.safetensors", "format_version", 10**300)
     with pytest.raises(InputError) as refused:
