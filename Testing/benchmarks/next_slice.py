@@ -2,7 +2,7 @@
 
     python -m Testing.benchmarks.next_slice [--tasks abdomen hippocampus brain fetal]
         [--strategies suggested farthest even random] [--seeds 0 1 2] [--steps 160] [--most 8]
-        [--target 0.9] [--alone] [--quick] [--json FILE] [-- FINETUNE OPTIONS]
+        [--target 0.9] [--full] [--alone] [--quick] [--json FILE] [-- FINETUNE OPTIONS]
 
 A user knows between which slices the structures lie, and has labelled two of these, in the middle
 of either half. Then, one slice at a time, one more is labelled with all that is on it, and the real
@@ -21,13 +21,15 @@ brain tumour on seven slices; the brain of a fetus, another stack for each seed.
 How to read it: the number of slices that were labelled when the target was reached, one for each
 seed, ">8" where it was not. A strategy that shows the hard slices is measured on the easy ones that
 are left; so the other columns give the DSC of all slices, those shown being right, after each
-number of slices that every run has. With --alone `apply` is not told which slices are drawn.
---quick makes a few steps with one volume, to see that all runs.
+number of slices that every run has. With --full every run goes on to --most slices after the target
+is reached, so that these columns are the same for all. With --alone `apply` is not told which
+slices are drawn. --quick makes a few steps with one volume, to see that all runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -192,6 +194,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=160, help="of each fine-tune")
     parser.add_argument("--most", type=int, default=8, metavar="N", help="slices to label")
     parser.add_argument("--target", type=float, default=0.9, metavar="DSC")
+    parser.add_argument("--full", action="store_true", help="go on to --most slices in any case")
     parser.add_argument("--alone", action="store_true", help="the model without the drawn slices")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that all runs")
     parser.add_argument("options", nargs="*", help="options for finetune, behind --")
@@ -212,7 +215,8 @@ def main() -> None:
             volume = VOLUMES[task](chosen.data, seed)
             labelling = Labelling(volume, seed, options, drawn=not chosen.alone)
             for strategy in chosen.strategies:
-                run = labelling.until(chosen.target, chosen.most, strategy)
+                stop_at = math.inf if chosen.full else chosen.target
+                run = labelling.until(stop_at, chosen.most, strategy)
                 runs.setdefault(strategy, []).append(run)
                 last = run[-1]
                 print(
@@ -228,7 +232,7 @@ def main() -> None:
 
 
 def _to_json(figures: Mapping[str, Runs], chosen: argparse.Namespace) -> dict[str, Any]:
-    asked = ("seeds", "steps", "most", "target", "alone", "options")
+    asked = ("seeds", "steps", "most", "target", "full", "alone", "options")
     return {
         **{name: getattr(chosen, name) for name in asked},
         "tasks": {
