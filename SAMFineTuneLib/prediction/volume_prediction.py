@@ -140,7 +140,8 @@ def predict_volume(
         # The classes, and what neighbouring and drawn slices make of them, come from the
         # probabilities as they are: their weights were measured so.
         tempered = at_temperature(probabilities, card.temperature)
-        for number, doubt in zip(numbers, slice_uncertainty(tempered), strict=True):
+        doubts = slice_uncertainty(tempered, probabilities)
+        for number, doubt in zip(numbers, doubts, strict=True):
             in_doubt[number] = doubt
         for place, number in enumerate(numbers):
             if settled[number]:

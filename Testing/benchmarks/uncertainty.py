@@ -195,7 +195,7 @@ def scores_at(temperature: float, slices: Sequence[PredictedSlice]) -> Scores:
         claimed.add(found, each.truth, claimed_voxels(each.probabilities.numpy(), each.truth))
         dsc = claimed_dsc(each.probabilities.argmax(0).numpy(), each.truth)
         if dsc is not None:
-            doubt = slice_uncertainty(tempered[None])[0]
+            doubt = slice_uncertainty(tempered[None], each.probabilities[None])[0]
             pairs.setdefault(each.volume, []).append((doubt, 1 - dsc))
     of_all = [pair for of_volume in pairs.values() for pair in of_volume]
     return {

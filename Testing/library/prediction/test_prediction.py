@@ -413,6 +413,21 @@ def test_a_slice_is_uncertain_by_what_is_claimed() -> None:
     assert specks == pytest.approx(3 / 10, abs=1e-3)
 
 
+def test_the_voxels_that_count_do_not_depend_on_the_temperature() -> None:
+    """A halo at 0.03 is background; at temperature 3 it has more than 0.05, and is uncertain."""
+    claims = np.zeros((1, 100, 100))
+    claims[0, 20:60, 20:60] = 0.9
+    claims[0, :20] = 0.03
+    shares = probabilities_of(claims)
+    hotter = at_temperature(shares, 3.0)
+    assert hotter[0, 1, 0, 0] > 0.05
+    alone = probabilities_of(np.where(claims == 0.9, claims, 0))
+    expected = slice_uncertainty(at_temperature(alone, 3.0), alone)
+    assert slice_uncertainty(hotter, shares) == expected
+    assert slice_uncertainty(hotter) != expected
+    assert slice_uncertainty(shares, shares) == slice_uncertainty(shares)
+
+
 def test_the_worst_possible_slice_has_uncertainty_1() -> None:
     for classes in (2, 3, 11):
         even = torch.full((1, classes, 40, 40), 1 / classes)
