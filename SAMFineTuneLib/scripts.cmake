@@ -42,6 +42,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/device.py
   SAMFineTuneLib/errors.py
   SAMFineTuneLib/evaluation/__init__.py
+  SAMFineTuneLib/evaluation/calibration.py
   SAMFineTuneLib/evaluation/frames_report.py
   SAMFineTuneLib/evaluation/in_plane.py
   SAMFineTuneLib/evaluation/known_mean.py
@@ -281,6 +282,7 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/slice_context.py
   SAMFineTuneLib/training/slice_pool.py
   SAMFineTuneLib/training/teacher.py
+  SAMFineTuneLib/training/temperature.py
   SAMFineTuneLib/training/trained_weights.py
   SAMFineTuneLib/training/training_state.py
   SAMFineTuneLib/training/unlabelled_views.py

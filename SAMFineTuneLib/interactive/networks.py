@@ -66,6 +66,11 @@ class CorrectionNetworks:
         return None if self.card is None else self.card.normalisation
 
     @property
+    def temperature(self) -> float:
+        """By which the tuned model's logits are divided to tell how sure it is."""
+        return 1.0 if self.card is None else self.card.temperature
+
+    @property
     def structures(self) -> dict[int, str]:
         """Number and name of each structure that the tuned model finds."""
         return {} if self.card is None else {each.value: each.name for each in self.card.labels}

@@ -35,7 +35,7 @@ from SAMFineTuneLib.interactive.refinement import (
 from SAMFineTuneLib.interactive.slice_frame import SliceFrame
 from SAMFineTuneLib.interactive.slice_work import SliceWorker
 from SAMFineTuneLib.networks.staged_encoder import FeatureState
-from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty
+from SAMFineTuneLib.prediction.uncertainty import at_temperature, slice_uncertainty
 from SAMFineTuneLib.prompts.prompt_set import PromptSet
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack
@@ -207,9 +207,9 @@ class SliceCorrector:
             )
         logits = self.model_logits(number, label)
         mask: Mask = (self.fit.logits_to_slice(logits)[0, 0] > 0).numpy()
-        shares = logits.sigmoid()
-        doubt = slice_uncertainty(torch.cat([1 - shares, shares], dim=1))[0]
-        return RefinedMask(logits, mask, 1 - doubt)
+        shares = _either(logits.sigmoid())
+        tempered = at_temperature(shares, self.networks.temperature)
+        return RefinedMask(logits, mask, 1 - slice_uncertainty(tempered, shares)[0])
 
     def _doubt(self, number: int, label: int | None) -> float:
         """How uncertain the model is of a slice.
@@ -218,10 +218,11 @@ class SliceCorrector:
         """
         if (number, label) not in self._doubts:
             shares = self.fit.logits_to_slice(self._class_logits(number)).softmax(1)
+            tempered = at_temperature(shares, self.networks.temperature)
             if label is not None:
-                own = shares[:, self._class_of(label)]
-                shares = torch.stack([1 - own, own], dim=1)
-            self._doubts[number, label] = slice_uncertainty(shares)[0]
+                own = self._class_of(label)
+                shares, tempered = (_either(each[:, own, None]) for each in (shares, tempered))
+            self._doubts[number, label] = slice_uncertainty(tempered, shares)[0]
         return self._doubts[number, label]
 
     def _class_logits(self, number: int) -> Tensor:
@@ -254,6 +255,11 @@ class SliceCorrector:
         side = self._mask_size
         mask = np.zeros((self.fit.rows, self.fit.columns), dtype=bool)
         return RefinedMask(torch.full((1, 1, side, side), -4.0), mask, 1.0)
+
+
+def _either(shares: Tensor) -> Tensor:
+    """Probabilities (B, 1, …) of a structure to those of anything else and of it (B, 2, …)."""
+    return torch.cat([1 - shares, shares], dim=1)
 
 
 def _bytes_of(refined: RefinedMask) -> int:

@@ -27,6 +27,8 @@ _LARGEST_LABEL = 2**31 - 1
 _MOST_LABELS = 10_000
 _AXES = ("axial", "coronal", "sagittal", "widest")
 _LARGEST_RANK, _LARGEST_SCALE = 1024, 1e6
+# Every class would be about as likely as any other.
+_LARGEST_TEMPERATURE = 100
 # More than any network has.
 _MOST_BLOCKS = 1000
 _LONGEST_CURVE = 65_536
@@ -83,6 +85,9 @@ def _faults(card: ModelCard) -> Iterator[str]:
     yield from _normalisation_faults(card.normalisation)
     yield from _number_faults(card)
     yield from _head_faults(card)
+    if not 0 < card.temperature <= _LARGEST_TEMPERATURE:
+        rule = f"and should be above 0 and up to {_LARGEST_TEMPERATURE}"
+        yield f"temperature is {_short(card.temperature)}, {rule}"
 
 
 def _strategy_faults(strategy: Strategy, where: str) -> Iterator[str]:

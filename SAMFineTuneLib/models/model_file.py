@@ -163,6 +163,8 @@ class ModelCard(BaseModel):
         head: what finds the structures; see `heads.names`.
         head_depth: of a head that has one; None for the others.
         shapes: what the examples show of the structures' shapes; empty in older models.
+        temperature: by which logits are divided where probabilities are to tell how sure the model
+            is; see `training.temperature`. 1 where it could not be measured, and in older models.
     """
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
@@ -190,6 +192,7 @@ class ModelCard(BaseModel):
     head: str = DEFAULT_HEAD
     head_depth: int | None = None
     shapes: list[StructureShape] = Field(default_factory=list)
+    temperature: float = 1.0
 
 
 def save_model(

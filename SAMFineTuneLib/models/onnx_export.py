@@ -277,7 +277,9 @@ def description_of(
     inputs = {"image": image}
     outputs = {
         "logits": f"float32 (1, classes, {side}) of the whole square, background first; the "
-        "class of a pixel is that of the largest logit, after bilinear interpolation to the slice",
+        "class of a pixel is that of the largest logit, after bilinear interpolation to the slice; "
+        "probabilities that tell how sure the model is are their softmax after a division by "
+        "temperature in card",
         "iou_predictions": "float32 (1, classes): predicted intersection over union",
     }
     if prompted:

@@ -24,7 +24,9 @@ def class_probabilities(
     window: PixelWindow,
     spacing: tuple[float, float],
 ) -> Tensor:
-    """Class probabilities of a batch of slices of one volume.
+    """Class probabilities of a batch of slices of one volume, as the network gives them.
+
+    A card's temperature is not in them; see `prediction.uncertainty.at_temperature`.
 
     Args:
         segmenter: the tuned network, in eval mode.

@@ -14,6 +14,21 @@ _LEAST_SHARE = 0.001
 _SAMPLES = 128
 
 
+def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """The probabilities that the logits divided by a temperature give; at 1 the same tensor.
+
+    A temperature above 1 makes them less certain, one below 1 more. Which of two classes is the
+    likelier stays as it is.
+
+    Args:
+        probabilities: (…, classes, rows, columns), the softmax of logits.
+        temperature: above 0; see `training.temperature`.
+    """
+    if temperature == 1:
+        return probabilities
+    return (probabilities.log() / temperature).softmax(-3)
+
+
 def voxel_uncertainty(probabilities: Tensor) -> Tensor:
     """Entropy of class probabilities over its largest possible value.
 
@@ -28,7 +43,7 @@ def voxel_uncertainty(probabilities: Tensor) -> Tensor:
     return -(probabilities * logs).sum(-3) / float(np.log(classes))
 
 
-def slice_uncertainty(probabilities: Tensor) -> list[float]:
+def slice_uncertainty(probabilities: Tensor, claims: Tensor | None = None) -> list[float]:
     """One figure for each slice, by which slices are compared to find the one to label next.
 
     It is the mean of `voxel_uncertainty` over the voxels in which the probability of background is
@@ -38,10 +53,15 @@ def slice_uncertainty(probabilities: Tensor) -> list[float]:
 
     Args:
         probabilities: (B, classes, rows, columns), background first.
+        claims: probabilities likewise that say which voxels count; None for the same. Those at
+            another temperature are to be measured on the voxels that the network itself claims: a
+            high temperature has background around a structure count, and which slices are wrong
+            is then hardly told any more (`Testing.benchmarks.uncertainty`).
     """
     step = max(1, min(probabilities.shape[-2:]) // _SAMPLES)
     sample = probabilities[..., ::step, ::step]
-    claimed = sample[:, 0] < 1 - _CLAIM
+    claiming = sample if claims is None else claims[..., ::step, ::step]
+    claimed = claiming[:, 0] < 1 - _CLAIM
     doubt = (voxel_uncertainty(sample) * claimed).sum((1, 2))
     counted = claimed.sum((1, 2)).clamp_min(_LEAST_SHARE * claimed[0].numel())
     # Rounding of the logarithm must not give values below 0 or above 1.

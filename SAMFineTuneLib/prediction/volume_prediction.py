@@ -22,7 +22,11 @@ from SAMFineTuneLib.prediction.neighbour_smoothing import (
     neighbours_vote,
 )
 from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
-from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty, voxel_uncertainty
+from SAMFineTuneLib.prediction.uncertainty import (
+    at_temperature,
+    slice_uncertainty,
+    voxel_uncertainty,
+)
 from SAMFineTuneLib.slices.intensity import sample_voxels
 from SAMFineTuneLib.slices.square import SquareFit
 from SAMFineTuneLib.slices.stack import SliceStack
@@ -36,8 +40,9 @@ class Prediction:
 
     Attributes:
         labelmap: the labels the model was trained with, on the volume's grid.
-        uncertainty: (k, j, i) float32 entropy of the class probabilities over its largest
-            possible value: 0 certain, 1 every class equally likely. None unless asked for.
+        uncertainty: (k, j, i) float32 entropy of the class probabilities, at the temperature of
+            the model's card, over its largest possible value: 0 certain, 1 every class equally
+            likely. None unless asked for.
         slice_uncertainty: one figure for each slice along `axis`, in index order, as
             `prediction.uncertainty` defines it: 0 where nothing is uncertain, as on slices on which
             every structure is known and which were not predicted.
@@ -132,7 +137,11 @@ def predict_volume(
         numbers = computed[start : start + batch]
         state = encode(numbers)
         probabilities = probabilities_from(segmenter, state, stack.slice_shape, stack.pixel_spacing)
-        for number, doubt in zip(numbers, slice_uncertainty(probabilities), strict=True):
+        # The classes, and what neighbouring and drawn slices make of them, come from the
+        # probabilities as they are: their weights were measured so.
+        tempered = at_temperature(probabilities, card.temperature)
+        doubts = slice_uncertainty(tempered, probabilities)
+        for number, doubt in zip(numbers, doubts, strict=True):
             in_doubt[number] = doubt
         for place, number in enumerate(numbers):
             if settled[number]:
@@ -146,7 +155,7 @@ def predict_volume(
                 write(each)
         if entropies is not None:
             for place, number in enumerate(numbers):
-                entropies[number][...] = voxel_uncertainty(probabilities[place]).cpu().numpy()
+                entropies[number][...] = voxel_uncertainty(tempered[place]).cpu().numpy()
     for each in smoothing.rest() if smoothing is not None else ():
         write(each)
     keep_known(labels, known)

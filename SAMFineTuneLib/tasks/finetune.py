@@ -122,7 +122,18 @@ def _finetune(
     for warning in warnings:
         events.warning(warning)
     kind = start.kind(job.weights_kind)
-    card = card_of(plan, examples, held_out, outcome, checkpoint_sha256, kind, unlabelled, crossed)
+    initial = None if start.initial is None else start.initial.card
+    card = card_of(
+        plan,
+        examples,
+        held_out,
+        outcome,
+        checkpoint_sha256,
+        kind,
+        unlabelled,
+        crossed,
+        initial,
+    )
     earlier_steps = 0 if going_on is None else going_on.earlier.steps
     chooses = held_out.can_choose(examples.slices)
     more = more_time(plan, PRESETS[job.preset], examples, outcome, chooses, earlier_steps)

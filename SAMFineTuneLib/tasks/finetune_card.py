@@ -33,6 +33,7 @@ def card_of(
     initial_weights: str | None = None,
     unlabelled: UnlabelledData | None = None,
     crossed: CrossValidated | None = None,
+    initial: ModelCard | None = None,
 ) -> ModelCard:
     """The card without weights for prompts.
 
@@ -45,6 +46,7 @@ def card_of(
         initial_weights: what these were trained as, if the user has named them.
         unlabelled: what it learnt from without labels.
         crossed: what a cross-validation measured, if there was one.
+        initial: the card of the tuned model that the fine-tune started from; None for a backbone.
     """
     labelled = [each for each in examples.slices if each.is_labelled]
     return ModelCard(
@@ -79,6 +81,7 @@ def card_of(
         },
         metrics=_metrics(examples, held_out, outcome, crossed),
         shapes=structure_shapes(examples),
+        temperature=_temperature(examples, held_out, outcome, initial),
     )
 
 
@@ -106,6 +109,24 @@ def with_runs(
         of_runs["more_time"] = more.as_fields()
     card = card.model_copy(update={"training": card.training | of_runs})
     return card if going_on is None else going_on.described(card)
+
+
+def _temperature(
+    examples: TrainingSet,
+    held_out: ValidationSplit,
+    outcome: FinetuneOutcome,
+    initial: ModelCard | None,
+) -> float:
+    """The measured one where it can be trusted; else that of the initial model, or 1.
+
+    An initial model may have learnt from the slices that are held out now, and is then surer of
+    them than of others; and a slice or two do not tell how sure it should be.
+    """
+    if initial is not None:
+        return initial.temperature
+    if outcome.temperature is None or not held_out.can_choose(examples.slices):
+        return 1.0
+    return outcome.temperature
 
 
 def _of_list(examples: TrainingSet) -> dict[str, int]:
@@ -168,7 +189,8 @@ def _metrics(
     crossed: CrossValidated | None,
 ) -> dict[str, Any]:
     if crossed is not None:
-        return _cross_validated(examples, crossed)
+        found = _cross_validated(examples, crossed)
+        return {**found, "held_out_temperature": outcome.temperature}
     if outcome.validation is None:
         return {"validation_dsc": None, "held_out": "none"}
     return {
@@ -179,6 +201,8 @@ def _metrics(
         # Where it is true, the DSC is that of the weights before the last part of the fine-tune,
         # in which the held-out slices were learnt from as well.
         "held_out_joined_after_measurement": outcome.held_out_joined,
+        # It becomes the model's own only where enough is held out; see `_temperature`.
+        "held_out_temperature": outcome.temperature,
         # Whose weights these figures are of, where the teacher's were measured, too.
         **({"weights": outcome.weights} if outcome.weights else {}),
     }

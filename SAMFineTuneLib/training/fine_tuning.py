@@ -68,6 +68,8 @@ class FinetuneOutcome:
         history: one entry for each validation: step, loss, validation_dsc.
         cached_variants: augmented variants of each slice whose features were cached.
         weights: whose weights the validation measured; None where there was no choice.
+        temperature: the one at which the true classes of the held-out slices are likeliest, of the
+            weights and slices that the distances are of; None without validation.
     """
 
     steps: int
@@ -81,6 +83,7 @@ class FinetuneOutcome:
     history: list[dict[str, float | int | None]]
     cached_variants: int
     weights: WhoseWeights | None = None
+    temperature: float | None = None
 
 
 class FineTuning:
@@ -361,16 +364,18 @@ class FineTuning:
         self._pool = self._pool_of_phase()
 
     def _take_best_weights(self) -> None:
-        """Puts the best weights into the network and measures the distances between outlines.
+        """Puts the best weights into the network and measures distances and temperature.
 
-        They are measured here only, because a validation every few steps has to be quick.
+        They are measured here only, because a validation every few steps has to be quick, and not
+        later, because the held-out slices have not been learnt from yet.
         """
         if self._validation is None or not self._state.best:
             return
         # A checkpoint that is saved meanwhile holds the weights of the latest step.
         self._loop.put_aside = self._loop.trained.copied()
         self._loop.trained.load(self._state.best_weights)
-        distances = self._validation.distances(self._check_cancelled)
+        measured = self._validation.distances_and_temperature(self._check_cancelled)
+        distances, self._state.best["temperature"] = measured
         self._state.best["distances"] = asdict(distances)
         self._loop.put_aside = None
 
@@ -395,6 +400,8 @@ class FineTuning:
             history=self._state.history,
             cached_variants=self._sampler.cached_variants,
             weights=best.get("weights") if len(self._measured_weights) > 1 else None,
+            # A checkpoint of an older version has none.
+            temperature=best.get("temperature"),
         )
 
 

@@ -31,8 +31,8 @@ class TrainingState:
         optimiser: AdamW's state.
         best_weights: those of the best validation.
         best: DSC by class at the best validation, its mean and its step, and the distances between
-            outlines once they are measured; for the tuning for prompts, the figures that were
-            measured before the held-out slices joined.
+            outlines and the temperature once they are measured; for the tuning for prompts, the
+            figures that were measured before the held-out slices joined.
         validations_since_best: decides about the early stop.
         history: one entry a validation: step, loss, validation_dsc.
         teacher: the running average of the weights, where unlabelled slices are learnt from.

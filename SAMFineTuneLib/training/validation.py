@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from SAMFineTuneLib.examples.training_set import LabelledSlice
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
@@ -16,6 +17,7 @@ from SAMFineTuneLib.networks.staged_encoder import FeatureState, joined
 from SAMFineTuneLib.prediction.slice_prediction import embed, probabilities_from
 from SAMFineTuneLib.training.feature_cache import CachedSample, FeatureCache
 from SAMFineTuneLib.training.held_out_distances import HeldOutDistances, distances_between
+from SAMFineTuneLib.training.temperature import TemperatureSample
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,26 @@ class Validation:
         """
         return dsc_of(self.predictions(check), len(self._slices[0].known))
 
-    def distances(self, check: Callable[[], None] = lambda: None) -> HeldOutDistances:
-        """The distances between outlines, likewise; they take longer than the DSC.
+    def distances_and_temperature(
+        self, check: Callable[[], None] = lambda: None
+    ) -> tuple[HeldOutDistances, float]:
+        """The distances between outlines, likewise, which take longer than the DSC.
+
+        In the same pass, the temperature at which the slices' true classes are likeliest.
 
         Args:
             check: called between batches; may raise to stop.
         """
-        return distances_between(self.predictions(check))
+        sample = TemperatureSample(len(self._slices))
+
+        def predictions() -> Iterator[tuple[LabelledSlice, np.ndarray]]:
+            for each, probabilities in self._probabilities(check):
+                sample.add(each, probabilities)
+                yield each, probabilities.argmax(0).cpu().numpy()
+
+        distances = distances_between(predictions())
+        check()
+        return distances, sample.best_temperature()
 
     def remove_cache(self) -> None:
         """Deletes the cached features; the next measurement computes them again."""
@@ -111,6 +126,11 @@ class Validation:
         Args:
             check: called between batches; may raise to stop.
         """
+        for each, probabilities in self._probabilities(check):
+            yield each, probabilities.argmax(0).cpu().numpy()
+
+    def _probabilities(self, check: Callable[[], None]) -> Iterator[tuple[LabelledSlice, Tensor]]:
+        """Each slice with the class probabilities (classes, rows, columns) predicted on it."""
         was_training = self._segmenter.training
         self._segmenter.eval()
         for positions in self._batches:
@@ -119,7 +139,7 @@ class Validation:
             yield from zip(slices, self._predicted(positions), strict=True)
         self._segmenter.train(was_training)
 
-    def _predicted(self, positions: list[int]) -> np.ndarray:
+    def _predicted(self, positions: list[int]) -> Tensor:
         first = self._slices[positions[0]]
         if self._prefix:
             states = [self._frozen_features(position) for position in positions]
@@ -128,11 +148,7 @@ class Validation:
         else:
             images = [self._slices[position].image for position in positions]
             state = embed(self._segmenter.network, images, first.window, first.spacing, 0)
-        probabilities = probabilities_from(
-            self._segmenter, state, first.shape, first.spacing, self._prefix
-        )
-        predicted: np.ndarray = probabilities.argmax(1).cpu().numpy()
-        return predicted
+        return probabilities_from(self._segmenter, state, first.shape, first.spacing, self._prefix)
 
     def _frozen_features(self, position: int) -> FeatureState:
         key = (position, 0)

@@ -67,13 +67,7 @@ def tune_and_apply(
         drawn: labels of the volumes on the slices that are drawn, for a second `apply`.
     """
     model, output = folder / "model.safetensors", folder / "segmentations"
-    tuned = run_command(
-        command(
-            *("finetune", *examples, "--output", model, "--job", folder / "finetune"),
-            *("--preset", "laptop", "--backbone", "starter", "--seed", str(seed), *options),
-        ),
-        folder,
-    )
+    tuned = tune(examples, model, folder, seed, options)
     named = [word for volume in volumes for word in ("--volume", volume)]
 
     def apply(job: str, *more: str | Path) -> CommandCost:
@@ -91,6 +85,27 @@ def tune_and_apply(
     return TunedRun(tuned, applied, _segmentations(applied), with_drawn)
 
 
+def tune(
+    examples: Sequence[str | Path], model: Path, folder: Path, seed: int, options: Sequence[str]
+) -> CommandCost:
+    """Runs `finetune` alone, likewise.
+
+    Args:
+        examples: the options of `finetune` that name them.
+        model: the tuned model to write.
+        folder: where all else is written.
+        seed: of the fine-tune.
+        options: more options of `finetune`; they may override what is said here.
+    """
+    return run_command(
+        command(
+            *("finetune", *examples, "--output", model, "--job", folder / "finetune"),
+            *("--preset", "laptop", "--backbone", "starter", "--seed", str(seed), *options),
+        ),
+        folder,
+    )
+
+
 def _weights_in(options: Sequence[str]) -> list[str]:
     """`--checkpoint` of the weights that a fine-tune was told of by their kind.
 
@@ -103,10 +118,11 @@ def _weights_in(options: Sequence[str]) -> list[str]:
 
 
 def _segmentations(applied: CommandCost) -> list[Labelmap]:
-    return [_read(Path(each["segmentation"])) for each in applied.result["volumes"]]
+    return [read_predicted(Path(each["segmentation"])) for each in applied.result["volumes"]]
 
 
-def _read(path: Path) -> Labelmap:
+def read_predicted(path: Path) -> Labelmap:
+    """A segmentation that `apply` wrote."""
     # `read_labelmap` refuses a segmentation without a label, and a model may find nothing.
     volume = read_volume(path)
     return Labelmap(volume.array.astype(np.int32), volume.geometry)

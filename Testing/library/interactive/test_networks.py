@@ -24,6 +24,7 @@ from SAMFineTuneLib.interactive.propagation import propagate
 from SAMFineTuneLib.interactive.protocol import Box, Point, SessionSettings
 from SAMFineTuneLib.interactive.slice_corrector import SliceCorrector
 from SAMFineTuneLib.networks.build import build
+from SAMFineTuneLib.prediction import uncertainty
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.volumes import Volume
 from Testing.support.synthetic_volumes import geometry_of, head
@@ -131,6 +132,28 @@ def test_doubtful_slices_are_those_embedded_so_far(models: dict[bool, Path]) -> 
         assert session.doubtful_slices(label) == ranking
     with pytest.raises(InputError):
         session.doubtful_slices(7)
+
+
+def test_a_model_is_less_sure_at_a_higher_temperature(
+    models: dict[bool, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its masks stay as they are."""
+    # Nobody trained this model, and it claims next to nothing.
+    monkeypatch.setattr(uncertainty, "_CLAIM", 0.001)
+    networks = load_networks(settings(model=models[True]), 48)
+    assert networks.card is not None and networks.temperature == 1.0
+    card = networks.card.model_copy(update={"temperature": 4.0})
+    hotter = replace(networks, card=card)
+    plain, tempered = (SliceCorrector(VOLUME, "axial", each) for each in (networks, hotter))
+    before, after = (each.find_mask(6, [], start="model", label=5) for each in (plain, tempered))
+    assert np.array_equal(before.mask, after.mask) and torch.equal(before.logits, after.logits)
+    assert after.confidence < before.confidence
+    for each in (plain, tempered):
+        each.worker.look_at(6)
+    for label in (None, 52):
+        one, other = (each.doubtful_slices(label)[0] for each in (plain, tempered))
+        assert one.number == other.number == 6 and other.uncertainty > one.uncertainty
+    assert load_networks(settings(), 48).temperature == 1.0
 
 
 def encoders(volume: Volume = VOLUME, axis: str = "axial", **fields: Any) -> SliceEncoders:

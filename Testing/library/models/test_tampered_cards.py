@@ -161,6 +161,12 @@ TAMPERED = [
     ("metrics", {"before_going_on": [0.8]}),
     ("data", {"volumes": "many"}),
     ("data", {"labelled_slices": 1.5}),
+    ("temperature", 0.0),
+    ("temperature", -1.5),
+    ("temperature", NAN),
+    ("temperature", INFINITE),
+    ("temperature", "1.5"),
+    ("temperature", None),
     ("format", "something else"),
     ("format_version", True),
     ("format_version", 0),
@@ -180,6 +186,13 @@ def test_a_field_that_cannot_be_is_named(
     assert said.code == "bad_model" and said.remedy and len(str(said)) < 400
     named = field.split(".")[-1] if field != "metrics" and field != "data" else next(iter(value))
     assert path.name in said.message and named in said.message, said.message
+
+
+def test_a_card_of_an_older_program_has_temperature_1(card_file: Path, tmp_path: Path) -> None:
+    card = card_of(card_file)
+    del card["temperature"]
+    path = with_card(card_file, tmp_path / "old.safetensors", json.dumps(card))
+    assert read_card(path).temperature == 1.0
 
 
 def test_a_number_beyond_all_versions_is_a_newer_format(card_file: Path, tmp_path: Path) -> None:
@@ -203,6 +216,8 @@ def test_a_number_beyond_all_versions_is_a_newer_format(card_file: Path, tmp_pat
         ("metrics", {"validation_hd95_mm": 312.5, "nsd_tolerance_mm": 2.0}),
         ("metrics", {"cross_validation": {"dsc_interval": None}}),
         ("metrics", {"cross_validation": {"dsc_interval": [0.0, 1.0]}}),
+        ("temperature", 2),
+        ("temperature", 0.75),
         ("created", "2024-05-06T07:08:09Z"),
         (f"{WINDOW}.curve", [0.0, 0.5, 0.5, 1.0]),
     ],

@@ -31,7 +31,7 @@ from SAMFineTuneLib.prediction import volume_prediction
 from SAMFineTuneLib.prediction.known_structure import Drawing, KnownStructure
 from SAMFineTuneLib.prediction.slice_prediction import embed
 from SAMFineTuneLib.prediction.stray_regions import drop_stray_regions
-from SAMFineTuneLib.prediction.uncertainty import slice_uncertainty
+from SAMFineTuneLib.prediction.uncertainty import at_temperature, slice_uncertainty
 from SAMFineTuneLib.prediction.volume_prediction import (
     keep_largest_components,
     predict_volume,
@@ -366,6 +366,31 @@ def test_evenly_spread_probabilities_are_the_greatest_uncertainty(
         assert np.allclose(uncertainty, expected, atol=1e-5)
 
 
+def test_a_temperature_divides_the_logits() -> None:
+    logits = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0)) * 8
+    probabilities = logits.softmax(1)
+    for temperature in (0.5, 1.7, 5.0):
+        found = at_temperature(probabilities, temperature)
+        assert torch.allclose(found, (logits / temperature).softmax(1), atol=1e-5)
+        assert torch.equal(found.argmax(1), logits.argmax(1))
+    assert at_temperature(probabilities, 1.0) is probabilities
+    certain = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+    assert torch.equal(at_temperature(certain, 3.0), certain)
+
+
+def test_the_temperature_of_a_card_changes_the_uncertainty_alone(model: Model) -> None:
+    segmenter, card = model
+    volume, _ = head(seed=3)
+    hotter = card.model_copy(update={"temperature": 3.0})
+    plain = predict_volume(segmenter, card, volume, 4, with_uncertainty=True, smooth=True)
+    found = predict_volume(segmenter, hotter, volume, 4, with_uncertainty=True, smooth=True)
+    assert np.array_equal(found.labelmap.array, plain.labelmap.array)
+    assert plain.uncertainty is not None and found.uncertainty is not None
+    shown = plain.labelmap.array > 0
+    assert (found.uncertainty[shown] > plain.uncertainty[shown]).all()
+    assert found.slice_uncertainty != plain.slice_uncertainty
+
+
 def probabilities_of(claims: np.ndarray) -> torch.Tensor:
     """Two classes, of which the second has the probabilities given: (slices, rows, columns)."""
     second = torch.from_numpy(claims.astype(np.float32))
@@ -386,6 +411,21 @@ def test_a_slice_is_uncertain_by_what_is_claimed() -> None:
     assert faint == pytest.approx(0.8813, abs=1e-3)  # the entropy of 0.3 in bits
     assert edge < specks < faint
     assert specks == pytest.approx(3 / 10, abs=1e-3)
+
+
+def test_the_voxels_that_count_do_not_depend_on_the_temperature() -> None:
+    """A halo at 0.03 is background; at temperature 3 it has more than 0.05, and is uncertain."""
+    claims = np.zeros((1, 100, 100))
+    claims[0, 20:60, 20:60] = 0.9
+    claims[0, :20] = 0.03
+    shares = probabilities_of(claims)
+    hotter = at_temperature(shares, 3.0)
+    assert hotter[0, 1, 0, 0] > 0.05
+    alone = probabilities_of(np.where(claims == 0.9, claims, 0))
+    expected = slice_uncertainty(at_temperature(alone, 3.0), alone)
+    assert slice_uncertainty(hotter, shares) == expected
+    assert slice_uncertainty(hotter) != expected
+    assert slice_uncertainty(shares, shares) == slice_uncertainty(shares)
 
 
 def test_the_worst_possible_slice_has_uncertainty_1() -> None:

@@ -142,26 +142,26 @@ def test_validations_take_a_bounded_share_of_a_limited_time(
 
 
 @pytest.mark.parametrize("finishes", [False, True])
-def test_distances_are_measured_once_and_of_the_weights_that_the_dsc_is_of(
+def test_distances_and_temperature_are_measured_once_and_of_the_weights_that_the_dsc_is_of(
     finishes: bool, examples: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At each validation they would cost time; the final pass changes the weights afterwards."""
-    measured: list[tuple[dict[int, float | None], HeldOutDistances]] = []
-    of_distances = Validation.distances
+    measured: list[tuple[dict[int, float | None], HeldOutDistances, float]] = []
+    of_distances = Validation.distances_and_temperature
 
-    def noted(validation: Validation, check: Callable[[], None]) -> HeldOutDistances:
+    def noted(validation: Validation, check: Callable[[], None]) -> tuple[HeldOutDistances, float]:
         found = of_distances(validation, check)
-        measured.append((validation.measure(check).by_class, found))
+        measured.append((validation.measure(check).by_class, *found))
         return found
 
-    monkeypatch.setattr(Validation, "distances", noted)
+    monkeypatch.setattr(Validation, "distances_and_temperature", noted)
     steps: list[Any] = []
     run = Run(examples, tmp_path, steps=10, finish=lambda: finishes and len(steps) > 1)
     steps = run.reports
     outcome = run.to_end()
     assert len(outcome.history) > 1 and outcome.held_out_joined != finishes
     assert outcome.validation is not None
-    assert measured == [(outcome.validation.by_class, outcome.distances)]
+    assert measured == [(outcome.validation.by_class, outcome.distances, outcome.temperature)]
 
 
 @pytest.mark.parametrize(("enough", "learnt_before"), [(1, 6), (99, 3)])
@@ -237,6 +237,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert resumed.best_step == outcome.best_step
     assert resumed.validation == outcome.validation
     assert resumed.distances is not None and resumed.distances == outcome.distances
+    assert resumed.temperature is not None and resumed.temperature == outcome.temperature
     assert [entry["step"] for entry in resumed.history] == [
         entry["step"] for entry in outcome.history
     ]
