@@ -254,13 +254,11 @@ set(SAMFineTuneLib_SCRIPTS
   SAMFineTuneLib/training/choices.py
   SAMFineTuneLib/training/class_start.py
   SAMFineTuneLib/training/consistency.py
-  SAMFineTuneLib/training/cross_validation.py
   SAMFineTuneLib/training/drawn_validation.py
   SAMFineTuneLib/training/eager_adamw.py
   SAMFineTuneLib/training/earlier_runs.py
   SAMFineTuneLib/training/feature_cache.py
   SAMFineTuneLib/training/fine_tuning.py
-  SAMFineTuneLib/training/folds.py
   SAMFineTuneLib/training/going_on.py
   SAMFineTuneLib/training/held_out_distances.py
   SAMFineTuneLib/training/loop.py

@@ -400,13 +400,10 @@ class FinetuneJob(_Record):
         0, description="on a CPU, the same seed gives the same model"
     )
     device: Device = Field("auto", description="where to compute")
-    validation: Literal["auto", "none", "held_out", "folds"] = Field(
+    validation: Literal["auto", "none"] = Field(
         "auto",
-        description="how the model is measured. held_out: some volumes or slices are held out, and "
-        "if they are enough to tell, the best weights are kept. folds: each volume, or slice of "
-        "a single volume, by a shorter fine-tune without it, which takes up to a third of the time "
-        "more. auto: folds where fewer than eight slices are labelled and the preset limits the "
-        "time, otherwise held_out. none: not at all",
+        description="auto: some volumes or slices are held out and measured on, and if they are "
+        "enough to tell, the best weights are kept; none: all are trained on",
     )
     initial_model: FilePath | None = Field(
         None, description="tuned model whose weights are tuned further, instead of the backbone's"
@@ -543,14 +540,6 @@ class FinetuneJob(_Record):
             raise ValueError(f'{named} and "labels" go with "image_list"')
         if self.validation_list is not None and self.validation == "none":
             raise ValueError('"validation_list" and "validation": "none" exclude each other')
-        if self.validation == "folds":
-            if self.validation_list is not None:
-                raise ValueError('"validation_list" and "validation": "folds" exclude each other')
-            if self.initial_model is not None:
-                raise ValueError(
-                    '"initial_model" and "validation": "folds" exclude each other: the model may '
-                    "have learnt from the slices that it would be measured on"
-                )
         return self
 
     @model_validator(mode="after")

@@ -215,7 +215,6 @@ def _metric_faults(metrics: dict[str, Any], where: str) -> Iterator[str]:
         distance = metrics.get(name)
         if distance is not None and not _is_number(distance, lambda value: 0 <= value < math.inf):
             yield f"{where}.{name} is {_short(distance)}, and should be millimetres from 0"
-    yield from _interval_faults(metrics.get("cross_validation"), f"{where}.cross_validation")
     yield from _count_faults({f"{where}.held_out_slices": metrics.get("held_out_slices")})
 
 
@@ -224,21 +223,6 @@ def _count_faults(counts: dict[str, Any]) -> Iterator[str]:
         whole = type(value) is int and _is_number(value, lambda value: 0 <= value <= _LARGEST_LABEL)
         if value is not None and not whole:
             yield f"{name} is {_short(value)}, and should be a count"
-
-
-def _interval_faults(crossed: object, where: str) -> Iterator[str]:
-    if crossed is None:
-        return
-    if not isinstance(crossed, dict):
-        yield f"{where} is {_short(crossed)}, and should be a record"
-        return
-    interval = crossed.get("dsc_interval")
-    if interval is None:
-        return
-    is_pair = isinstance(interval, list | tuple) and len(interval) == 2
-    if not is_pair or not all(_is_number(each, lambda value: 0 <= value <= 1) for each in interval):
-        rule = "and should be two numbers from 0 to 1"
-        yield f"{where}.dsc_interval is {_short(interval)}, {rule}"
 
 
 def _is_number(value: object, fits: Callable[[float], bool]) -> bool:

@@ -6,16 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def interval_in_words(metrics: Mapping[str, Any]) -> str:
-    """Where the DSC of other volumes or slices is expected; "" where the card does not say."""
-    interval = (metrics.get("cross_validation") or {}).get("dsc_interval")
-    if not interval:
-        return ""
-    low, high = interval
-    others = "volumes" if metrics.get("held_out") == "volume" else "slices"
-    return f"between {low:.2f} and {high:.2f} in other {others}, with a probability of 95 %"
-
-
 def measured_in_words(metrics: Mapping[str, Any]) -> str:
     """The means over the structures; "" where nothing was measured.
 
@@ -27,9 +17,6 @@ def measured_in_words(metrics: Mapping[str, Any]) -> str:
         for name, key in (("DSC", "validation_dsc"), ("IoU", "validation_iou"))
         if metrics.get(key) is not None
     ]
-    likely = interval_in_words(metrics)
-    if likely and figures:
-        figures[0] += f" ({likely})"
     in_plane = []
     if metrics.get("validation_nsd") is not None:
         tolerance = metrics.get("nsd_tolerance_mm")

@@ -14,7 +14,7 @@ from SAMFineTuneLib.device import choose_device
 from SAMFineTuneLib.errors import InputError
 from SAMFineTuneLib.examples.listed_examples import Expected, ListSource, load_list
 from SAMFineTuneLib.examples.loading import load_examples
-from SAMFineTuneLib.examples.training_set import LabelledSlice, TrainingSet
+from SAMFineTuneLib.examples.training_set import TrainingSet
 from SAMFineTuneLib.examples.unlabelled_volumes import UnlabelledData, load_unlabelled
 from SAMFineTuneLib.heads.automatic_segmenter import AutomaticSegmenter
 from SAMFineTuneLib.heads.prompted_segmenter import PromptedSegmenter
@@ -38,7 +38,6 @@ from SAMFineTuneLib.tasks.list_progress import rows_progress
 from SAMFineTuneLib.tasks.prompt_phase import PromptPhase
 from SAMFineTuneLib.tasks.starting_point import StartingPoint, weights_to_start_from
 from SAMFineTuneLib.tasks.tensorboard_log import TensorBoardLog
-from SAMFineTuneLib.training.cross_validation import CrossValidation, is_worthwhile
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome, FineTuning, signature_of
 from SAMFineTuneLib.training.going_on import plan_to_go_on, too_many_steps
 from SAMFineTuneLib.training.more_time import more_time
@@ -104,21 +103,8 @@ def _finetune(
     tuning = FineTuning(
         segmenter, examples, held_out, plan, checkpoints, signature, watch, unlabelled.slices
     )
-    crosses = start.initial is None and is_cross_validated(job, plan, examples)
-    outcome = _tuned(tuning, events, keep_features=crosses)
-    crossed = None
-    if crosses:
-        # So that the job, run again after an interruption, does not repeat the first part.
-        tuning.save()
-
-        def adapted(slices: Sequence[LabelledSlice]) -> AutomaticSegmenter:
-            network, _ = start.adapted_network(plan, examples, slices, device, lambda text: None)
-            return network.to(device)
-
-        crossed = CrossValidation(
-            tuning, examples, plan, adapted, checkpoints / "folds", watch
-        ).run()
-    warnings = shortfalls(plan.steps, outcome, crossed)
+    outcome = _tuned(tuning, events)
+    warnings = shortfalls(plan.steps, outcome)
     for warning in warnings:
         events.warning(warning)
     kind = start.kind(job.weights_kind)
@@ -131,7 +117,6 @@ def _finetune(
         checkpoint_sha256,
         kind,
         unlabelled,
-        crossed,
         initial,
     )
     earlier_steps = 0 if going_on is None else going_on.earlier.steps
@@ -170,22 +155,10 @@ def _finetune(
     return result
 
 
-def _tuned(tuning: FineTuning, events: EventWriter, keep_features: bool) -> FinetuneOutcome:
+def _tuned(tuning: FineTuning, events: EventWriter) -> FinetuneOutcome:
     if tuning.resumed_at:
         events.log(f"going on at step {tuning.resumed_at}, where an earlier run stopped")
-    return tuning.run(keep_features)
-
-
-def is_cross_validated(job: FinetuneJob, plan: FinetunePlan, examples: TrainingSet) -> bool:
-    """Whether the model is measured by fine-tunes without some of the slices.
-
-    They take a third of the time more. A user who says how long a fine-tune may take, or chooses
-    one that takes as long as it needs, has to ask for them.
-    """
-    if job.validation != "auto":
-        return job.validation == "folds"
-    time_of_preset = job.steps is None and job.minutes is None and plan.minutes is not None
-    return time_of_preset and is_worthwhile(examples)
+    return tuning.run()
 
 
 def _further_plan(

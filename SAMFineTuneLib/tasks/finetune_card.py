@@ -14,7 +14,6 @@ from SAMFineTuneLib.tasks.going_on import GoingOn
 from SAMFineTuneLib.tasks.prompt_phase import TunedForPrompts
 from SAMFineTuneLib.tasks.strategy_card import strategy_of
 from SAMFineTuneLib.tasks.structure_shapes import structure_shapes
-from SAMFineTuneLib.training.cross_validation import CrossValidated
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome
 from SAMFineTuneLib.training.held_out_distances import HeldOutDistances
 from SAMFineTuneLib.training.more_time import MoreTime
@@ -32,7 +31,6 @@ def card_of(
     checkpoint_sha256: str | None,
     initial_weights: str | None = None,
     unlabelled: UnlabelledData | None = None,
-    crossed: CrossValidated | None = None,
     initial: ModelCard | None = None,
 ) -> ModelCard:
     """The card without weights for prompts.
@@ -45,7 +43,6 @@ def card_of(
         checkpoint_sha256: of the backbone's weights, None for random ones.
         initial_weights: what these were trained as, if the user has named them.
         unlabelled: what it learnt from without labels.
-        crossed: what a cross-validation measured, if there was one.
         initial: the card of the tuned model that the fine-tune started from; None for a backbone.
     """
     labelled = [each for each in examples.slices if each.is_labelled]
@@ -69,7 +66,7 @@ def card_of(
             "batch": plan.batch,
             "learning_rate": plan.learning_rate,
             "seed": plan.seed,
-            "ending": ending_in_words(outcome, crossed),
+            "ending": ending_in_words(outcome),
             **_origin(examples, held_out),
         },
         data={
@@ -79,7 +76,7 @@ def card_of(
             **_of_list(examples),
             **_of_unlabelled(unlabelled),
         },
-        metrics=_metrics(examples, held_out, outcome, crossed),
+        metrics=_metrics(examples, held_out, outcome),
         shapes=structure_shapes(examples),
         temperature=_temperature(examples, held_out, outcome, initial),
     )
@@ -186,11 +183,7 @@ def _metrics(
     examples: TrainingSet,
     held_out: ValidationSplit,
     outcome: FinetuneOutcome,
-    crossed: CrossValidated | None,
 ) -> dict[str, Any]:
-    if crossed is not None:
-        found = _cross_validated(examples, crossed)
-        return {**found, "held_out_temperature": outcome.temperature}
     if outcome.validation is None:
         return {"validation_dsc": None, "held_out": "none"}
     return {
@@ -205,25 +198,6 @@ def _metrics(
         "held_out_temperature": outcome.temperature,
         # Whose weights these figures are of, where the teacher's were measured, too.
         **({"weights": outcome.weights} if outcome.weights else {}),
-    }
-
-
-def _cross_validated(examples: TrainingSet, crossed: CrossValidated) -> dict[str, Any]:
-    return {
-        **_overlaps(examples, crossed.dsc),
-        **_distances(examples, crossed.distances),
-        "held_out": crossed.folds.by,
-        "held_out_slices": crossed.slices,
-        # The network that was measured has never learnt from the slice: it is another one.
-        "held_out_joined_after_measurement": False,
-        "cross_validation": {
-            "fine_tunes": len(crossed.folds.folds),
-            "steps": crossed.steps,
-            "groups": crossed.folds.groups,
-            "measured_groups": crossed.folds.measured,
-            "dsc": crossed.by_group,
-            "dsc_interval": crossed.interval,
-        },
     }
 
 

@@ -107,9 +107,7 @@ def log_measured(metrics: Mapping[str, Any], events: EventWriter) -> None:
     if not words:
         return
     slices = counted(metrics["held_out_slices"], "held-out slice")
-    crossed = metrics.get("cross_validation")
-    how = "" if crossed is None else ", each by a shorter fine-tune without it"
-    events.log(f"measured on {slices}{how}: {words}")
+    events.log(f"measured on {slices}: {words}")
 
 
 def log_going_on(plan: FinetunePlan, going_on: GoingOn, events: EventWriter) -> None:

@@ -140,8 +140,6 @@ class GoingOn:
         card = self.initial.card
         if card.metrics.get("held_out") in (None, "none"):
             return "nothing was held out before, and all slices were learnt from"
-        if card.metrics.get("cross_validation"):
-            return "the model was measured by others without some slices, and learnt from all"
         if not _is_apart(card.metrics):
             return "the slices that were held out before were learnt from in the end"
         if card.training.get("began_tuned"):

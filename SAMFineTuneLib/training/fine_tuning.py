@@ -98,7 +98,6 @@ class FineTuning:
         signature: of this fine-tune; a checkpoint with another signature is ignored.
         watch: by which the caller follows and stops it.
         unlabelled: slices that are learnt from without labels.
-        features_of: another fine-tune of the same slices and seed, whose cached features are used.
     """
 
     def __init__(
@@ -111,7 +110,6 @@ class FineTuning:
         signature: str,
         watch: Watch,
         unlabelled: Sequence[LabelledSlice] = (),
-        features_of: FineTuning | None = None,
     ) -> None:
         self._segmenter = segmenter
         self._slices = examples.slices
@@ -134,11 +132,15 @@ class FineTuning:
         self._validating_s = 0.0
         self._has_foreseen = False
         self._pool = self._pool_of_phase()
-        self._keeps_features = features_of is not None
-        self._sampler: SliceSampler = (
-            self._own_sampler(examples, folder)
-            if features_of is None
-            else features_of._sampler.of_network(segmenter)
+        self._sampler = SliceSampler(
+            segmenter,
+            self._slices,
+            plan.seed,
+            samples=plan.batch * (plan.steps or 10**6),
+            cache_folder=folder / "features",
+            normalisation=examples.normalisation,
+            augment=_AUGMENTATIONS[plan.augmentation],
+            minutes=plan.minutes,
         )
         self._consistency = self._consistency_of(unlabelled, examples)
 
@@ -147,25 +149,15 @@ class FineTuning:
         """The step at which an earlier run was interrupted; 0 for a new fine-tune."""
         return self._loop.resumed_at
 
-    def run(self, keep_features: bool = False) -> FinetuneOutcome:
+    def run(self) -> FinetuneOutcome:
         """Runs to the end; then the network holds the weights to keep.
-
-        Args:
-            keep_features: whether another fine-tune uses the cached features afterwards; then the
-                caller has to call `remove_features`.
 
         Raises:
             whatever `watch.check` raises, after saving a checkpoint.
         """
         if self._was_interrupted_in_validation():
             self._validate()
-        outcome = self._outcome(self._loop.run(self))
-        self._release(keep_features or self._keeps_features)
-        return outcome
-
-    def remove_features(self) -> None:
-        """Deletes cached features that were kept."""
-        self._sampler.remove_cache()
+        return self._outcome(self._loop.run(self))
 
     def save(self) -> None:
         """Writes a checkpoint, from which another run resumes."""
@@ -217,27 +209,10 @@ class FineTuning:
             self._validate()
 
     def release(self) -> None:
-        """Deletes cached features, where the run is broken off."""
-        self._release(self._keeps_features)
-
-    def _release(self, keep_features: bool) -> None:
-        if not keep_features:
-            self._sampler.remove_cache()
+        """Deletes cached features."""
+        self._sampler.remove_cache()
         if self._validation is not None:
             self._validation.remove_cache()
-
-    def _own_sampler(self, examples: TrainingSet, folder: Path) -> SliceSampler:
-        plan = self._plan
-        return SliceSampler(
-            self._segmenter,
-            self._slices,
-            plan.seed,
-            samples=plan.batch * (plan.steps or 10**6),
-            cache_folder=folder / "features",
-            normalisation=examples.normalisation,
-            augment=_AUGMENTATIONS[plan.augmentation],
-            minutes=plan.minutes,
-        )
 
     def _consistency_of(
         self, unlabelled: Sequence[LabelledSlice], examples: TrainingSet
@@ -386,6 +361,7 @@ class FineTuning:
                 self._validate()
             self._take_best_weights()
         self._segmenter.eval()
+        self.release()
         best = self._state.best
         distances = best.get("distances")
         return FinetuneOutcome(

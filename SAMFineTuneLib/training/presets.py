@@ -82,8 +82,7 @@ PRESETS: dict[Preset, Recipe] = {
     # whole volume: 0.92 and 0.93).
     "laptop": Recipe(
         summary="a few slices of one or some volumes, in minutes and without a GPU",
-        costs="about 3 minutes and 1 GB of memory with the starter network, and a minute more to "
-        "measure it where fewer than eight slices are labelled",
+        costs="about 3 minutes and 1 GB of memory with the starter network",
         needs="two processor cores",
         steps=640,
         steps_a_slice=64,
@@ -95,7 +94,7 @@ PRESETS: dict[Preset, Recipe] = {
         warm_up=30,
     ),
     # As laptop, with twice the steps, each of which takes about twice as long, because unlabelled
-    # slices are learnt from beside the labelled ones. To measure it may take five minutes more.
+    # slices are learnt from beside the labelled ones.
     "thorough": Recipe(
         summary="a few slices of one or some volumes, without a GPU, with more time than laptop: "
         "other slices of these volumes are learnt from without labels, too",

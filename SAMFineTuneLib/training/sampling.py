@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -90,15 +89,6 @@ class SliceSampler:
                 self._cache = FeatureCache(cache_folder, example, len(slices), variants)
             else:
                 self._prefix = 0
-
-    def of_network(self, segmenter: AutomaticSegmenter) -> SliceSampler:
-        """Draws the same samples for another network with the same frozen stages and size.
-
-        Both use one cache, which `remove_cache` of either deletes.
-        """
-        other = copy.copy(self)
-        other._network = segmenter.network
-        return other
 
     @property
     def start_stage(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from SAMFineTuneLib.training.cross_validation import CrossValidated
 from SAMFineTuneLib.training.fine_tuning import FinetuneOutcome
 
 # A warning is given where fewer steps than this share of the planned ones were made.
@@ -13,18 +12,14 @@ _MOST_OF_THE_PLAN = 0.5
 _NOTHING = 0.05
 
 
-def shortfalls(
-    planned_steps: int | None, outcome: FinetuneOutcome, crossed: CrossValidated | None = None
-) -> list[str]:
+def shortfalls(planned_steps: int | None, outcome: FinetuneOutcome) -> list[str]:
     """Warnings, one sentence each; none where the fine-tune went as planned.
 
     Args:
         planned_steps: of the plan; None for as many steps as fit into the time.
         outcome: of the fine-tune.
-        crossed: what a cross-validation measured, which counts more than the outcome's DSC.
     """
-    short = few_steps(planned_steps, outcome.steps, outcome.ending)
-    return [*short, *_nothing_found(outcome, crossed)]
+    return [*few_steps(planned_steps, outcome.steps, outcome.ending), *_nothing_found(outcome)]
 
 
 def few_steps(planned: int | None, made: int, ending: str) -> list[str]:
@@ -39,30 +34,26 @@ def few_steps(planned: int | None, made: int, ending: str) -> list[str]:
     ]
 
 
-def ending_in_words(outcome: FinetuneOutcome, crossed: CrossValidated | None = None) -> str:
+def ending_in_words(outcome: FinetuneOutcome) -> str:
     """The ending for the model's card, in which a model that found nothing is not complete."""
-    found_nothing = _found_nothing(outcome, crossed)
-    return "nothing found on held-out slices" if found_nothing else outcome.ending
+    return "nothing found on held-out slices" if _found_nothing(outcome) else outcome.ending
 
 
-def _found_nothing(outcome: FinetuneOutcome, crossed: CrossValidated | None) -> bool:
-    validation = outcome.validation if crossed is None else crossed.dsc
-    mean = None if validation is None else validation.mean
+def _found_nothing(outcome: FinetuneOutcome) -> bool:
+    mean = None if outcome.validation is None else outcome.validation.mean
     return mean is not None and mean < _NOTHING
 
 
-def _nothing_found(outcome: FinetuneOutcome, crossed: CrossValidated | None) -> list[str]:
-    if not _found_nothing(outcome, crossed):
+def _nothing_found(outcome: FinetuneOutcome) -> list[str]:
+    if not _found_nothing(outcome):
         return []
-    if crossed is not None:
-        how = f"validation DSC {crossed.dsc.mean:.3f}, by shorter fine-tunes without them"
-    else:
-        assert outcome.validation is not None
-        joined = outcome.held_out_joined
-        later = ", before the held-out slices were learnt from as well" if joined else ""
-        dsc = f"validation DSC {outcome.validation.mean:.3f}"
-        how = f"{dsc}, measured at step {outcome.best_step}{later}"
+    assert outcome.validation is not None
+    dsc = f"validation DSC {outcome.validation.mean:.3f}"
+    later = (
+        ", before the held-out slices were learnt from as well" if outcome.held_out_joined else ""
+    )
     return [
-        f"the model finds next to nothing on the slices that were held out ({how}); look at its "
-        "result before you rely on it, and label more slices or give it more time"
+        f"the model finds next to nothing on the slices that were held out ({dsc}, "
+        f"measured at step {outcome.best_step}{later}); look at its result before you rely on it, "
+        "and label more slices or give it more time"
     ]

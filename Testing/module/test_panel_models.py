@@ -177,45 +177,6 @@ def test_a_card_tells_what_was_measured_beside_the_dsc(section, folder, panel):
     assert "IoU" not in section.ui.cardLabel.text
 
 
-@pytest.mark.parametrize(
-    ("held_out", "groups", "interval", "words"),
-    [
-        (
-            "volume",
-            5,
-            [0.55, 0.87],
-            "DSC 0.912 on 5 volumes, measured by shorter fine-tunes that had not seen them. "
-            "In other volumes expect 0.55 to 0.87.",
-        ),
-        (
-            "slice",
-            3,
-            [0.1, 1.0],
-            "DSC 0.912 on 3 slices, measured by shorter fine-tunes that had not seen them. "
-            "In other slices expect 0.10 to 1.00.",
-        ),
-        (
-            "slice",
-            1,
-            None,
-            "DSC 0.912 on 1 slice, measured by shorter fine-tunes that had not seen them.",
-        ),
-    ],
-)
-def test_a_card_says_what_to_expect_elsewhere(
-    section, folder, panel, held_out, groups, interval, words
-):
-    crossed = {"measured_groups": groups, "dsc_interval": interval}
-    write_model(
-        folder / "liver.safetensors", further={"held_out": held_out, "cross_validation": crossed}
-    )
-    panel.exit()
-    panel.enter()
-    select(section, "liver")
-    card = section.ui.cardLabel.text
-    assert words in card and ("expect" in card) == (interval is not None)
-
-
 def test_nothing_is_cleared_while_a_job_is_prepared(section, panel, monkeypatch):
     from SAMFineTunePanel.jobs.job import Job
 

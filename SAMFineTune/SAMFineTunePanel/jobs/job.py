@@ -259,8 +259,8 @@ class Job:
     def _takeProgress(self, event: Progress) -> None:
         self.step, self.steps, self.phase = event.step, event.steps, event.phase
         self.etaSeconds, self.loss = event.eta_s, event.loss
-        if event.loss is not None and event.phase not in ("prompts", "measure"):
-            # The loss of points and boxes is another quantity, and the steps of both begin anew.
+        if event.loss is not None and event.phase != "prompts":
+            # The loss of points and boxes is another quantity, and its steps begin anew.
             self.losses.append((event.step, event.loss))
         if event.validation_dsc is not None and event.validation_dsc != self.validationDsc:
             self.validationDsc = event.validation_dsc

@@ -132,6 +132,4 @@ def _stepText(job: Job) -> str:
         text += _(" (learning from the held-out slices as well)")
     if job.phase == "prompts":
         text += _(" (learning to be corrected)")
-    if job.phase == "measure":
-        text += _(" (measuring on each labelled slice without it)")
     return text

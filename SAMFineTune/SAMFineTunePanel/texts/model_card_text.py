@@ -115,34 +115,12 @@ def _measured(card: ModelCard) -> str:
 
 
 def _scored(metrics: dict[str, Any]) -> str:
-    return _crossValidated(metrics) or counted(
+    return counted(
         metrics.get("held_out_slices", "?"),
         _("DSC {dsc} on 1 held-out slice."),
         _("DSC {dsc} on {count} held-out slices."),
         dsc=_dscOf(metrics),
     )
-
-
-def _crossValidated(metrics: dict[str, Any]) -> str:
-    """What shorter fine-tunes without some of the slices measured on these; "" if there were none."""
-    crossed = metrics.get("cross_validation")
-    if crossed is None:
-        return ""
-    ofVolumes = metrics.get("held_out") == "volume"
-    words = counted(
-        crossed.get("measured_groups", "?"),
-        _("DSC {dsc} on 1 volume") if ofVolumes else _("DSC {dsc} on 1 slice"),
-        _("DSC {dsc} on {count} volumes") if ofVolumes else _("DSC {dsc} on {count} slices"),
-        dsc=_dscOf(metrics),
-    )
-    measured = _("{words}, measured by shorter fine-tunes that had not seen them.").format(words=words)
-    interval = crossed.get("dsc_interval")
-    if not interval:
-        return measured
-    expected = (
-        _("In other volumes expect {low} to {high}.") if ofVolumes else _("In other slices expect {low} to {high}.")
-    )
-    return f"{measured} {expected.format(low=f'{interval[0]:.2f}', high=f'{interval[1]:.2f}')}"
 
 
 def _further(card: ModelCard) -> str:

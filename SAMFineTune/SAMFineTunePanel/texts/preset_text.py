@@ -22,10 +22,7 @@ def presetTitles() -> dict[str, str]:
 def presetTexts() -> dict[str, str]:
     """What each preset costs and needs."""
     return {
-        "laptop": _(
-            "Costs about 3 minutes and 1 GB of memory with the starter network, and a minute more to measure it where "
-            "fewer than eight slices are labelled. Needs two processor cores."
-        ),
+        "laptop": _("Costs about 3 minutes and 1 GB of memory with the starter network. Needs two processor cores."),
         "thorough": _(
             "Costs up to 20 minutes and 1.1 GB of memory with the starter network. Needs two processor cores."
         ),

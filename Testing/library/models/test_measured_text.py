@@ -24,13 +24,3 @@ def test_without_a_distance_and_of_a_card_that_has_the_dsc_alone() -> None:
     assert without == "DSC 0.912, IoU 0.838, in the plane of the slices NSD 0.951 at 2 mm"
     assert measured_in_words({"validation_dsc": 0.5, "held_out_slices": 1}) == "DSC 0.500"
     assert measured_in_words({"validation_dsc": None, "held_out": "none"}) == ""
-
-
-def test_what_to_expect_elsewhere_is_said() -> None:
-    crossed = {**METRICS, "cross_validation": {"dsc_interval": [0.551, 0.874]}}
-    for held_out, others in (("volume", "volumes"), ("slice", "slices")):
-        words = measured_in_words({**crossed, "held_out": held_out})
-        likely = f"(between 0.55 and 0.87 in other {others}, with a probability of 95 %), IoU"
-        assert likely in words
-    unknown = {**METRICS, "cross_validation": {"dsc_interval": None}, "held_out": "slice"}
-    assert measured_in_words(unknown) == measured_in_words(METRICS)

@@ -63,9 +63,9 @@ def finish_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     run, after_step = FineTuning.run, FineTuning.after_step
     made = [0]
 
-    def begin(tuning: FineTuning, keep_features: bool = False) -> Any:
+    def begin(tuning: FineTuning) -> Any:
         made[0] = 0
-        return run(tuning, keep_features)
+        return run(tuning)
 
     def note(tuning: FineTuning) -> None:
         made[0] += 1
@@ -204,8 +204,6 @@ def test_the_seed_of_the_first_run_chooses_the_held_out_slices() -> None:
     [
         ({"held_out_joined_after_measurement": True}, {}, "learnt from in the end"),
         ({"held_out_joined_after_measurement": None}, {}, "learnt from in the end"),
-        # The networks of a cross-validation are others, and this one has learnt from all slices.
-        ({"cross_validation": {"fine_tunes": 3}}, {}, "learnt from all"),
         ({"held_out": "none"}, {}, "nothing was held out before"),
         ({"held_out": None}, {}, "nothing was held out before"),
         ({}, {"began_tuned": True}, "began as another tuned model"),
