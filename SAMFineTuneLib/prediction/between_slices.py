@@ -80,11 +80,11 @@ class _Waiting:
         walked: of those whose gap is done, the rows and columns and the probabilities in them.
     """
 
-    classes: NDArray[np.int64]
+    classes: NDArray[np.uint16]
     columns: dict[_Gap, int]
     walked: dict[_Gap, tuple[tuple[slice, slice], Probability]]
 
-    def filled(self) -> NDArray[np.int64]:
+    def filled(self) -> NDArray[np.uint16]:
         """The class numbers; a voxel gets the structure that it most probably lies in."""
         likeliest = np.full(self.classes.shape, 0.5, np.float32)
         for gap, (box, probability) in self.walked.items():
@@ -134,7 +134,7 @@ class BetweenSlices:
 
     def add(
         self, number: int, probabilities: Tensor, features: FeatureState
-    ) -> list[tuple[int, NDArray[np.int64]]]:
+    ) -> list[tuple[int, NDArray[np.uint16]]]:
         """Takes a slice, and gives back those that are done.
 
         Args:
@@ -150,7 +150,8 @@ class BetweenSlices:
         remaining = probabilities.clone()
         # For these classes the model alone does not decide, so their voxels are free for others.
         remaining[[each.column for each in spans] + self._known_on(number)] = -1.0
-        classes: NDArray[np.int64] = remaining.argmax(0).numpy()
+        # Two bytes for each pixel, because slices wait for the last one of their gaps.
+        classes = remaining.argmax(0).numpy().astype(np.uint16)
         columns = {each.gap: each.column for each in spans}
         self._waiting[number] = _Waiting(classes, columns, {})
         if spans:
@@ -160,7 +161,7 @@ class BetweenSlices:
                 self._walk(span)
         return self._done()
 
-    def _done(self) -> list[tuple[int, NDArray[np.int64]]]:
+    def _done(self) -> list[tuple[int, NDArray[np.uint16]]]:
         done = [
             number
             for number, each in self._waiting.items()

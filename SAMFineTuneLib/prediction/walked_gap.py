@@ -27,9 +27,9 @@ from SAMFineTuneLib.prediction.random_walk import random_walk
 _BAND, _BAND_PIXELS = 1.0, 2.0
 # The prior falls from inside to outside over so many mm for each mm likewise.
 _SOFTNESS = 0.3
-# With more voxels in doubt, rows and columns are halved: a system of twice as many equations takes
-# more than twice as long.
-_MOST_VOXELS = 400_000
+# With more voxels in doubt, or more in all, rows and columns are halved: a system of twice as many
+# equations takes more than twice as long, and the pairs of neighbours take memory.
+_MOST_VOXELS, _MOST_IN_ALL = 400_000, 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,8 @@ def _probabilities(
     known = np.abs(distance) > _band(doubt, float(np.mean(pixel_spacing)))
     known |= doubt == 0
     shape = distance.shape
-    if np.count_nonzero(~known) > _MOST_VOXELS and min(shape[1:]) > 2:
+    too_many = np.count_nonzero(~known) > _MOST_VOXELS or known.size > _MOST_IN_ALL
+    if too_many and min(shape[1:]) > 2:
         coarse = tuple(2 * each for each in pixel_spacing)
         halved = _probabilities(
             _halved(images), _halved(distance), doubt, (coarse[0], coarse[1]), slice_spacing

@@ -102,8 +102,11 @@ def test_an_outline_moves_to_the_edge_beside_it() -> None:
     assert before < 0.88 and share_found(64, 14, 16) > 0.98
 
 
-def test_many_voxels_are_walked_on_coarser_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walked_gap, "_MOST_VOXELS", 500)
+@pytest.mark.parametrize(("limit", "voxels"), [("_MOST_VOXELS", 500), ("_MOST_IN_ALL", 5000)])
+def test_many_voxels_are_walked_on_coarser_slices(
+    limit: str, voxels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walked_gap, limit, voxels)
     sizes: list[tuple[int, ...]] = []
 
     def noted(levels: np.ndarray, *words: Any) -> np.ndarray:
