@@ -35,7 +35,7 @@ from SAMFineTuneLib.evaluation import dice
 from SAMFineTuneLib.geometry.shape_interpolation import shape_between, signed_distance
 from SAMFineTuneLib.jobs.schema import ApplyJob
 from SAMFineTuneLib.models.model_file import load_model
-from SAMFineTuneLib.prediction.walked_gap import CroppedDistance, walk
+from SAMFineTuneLib.prediction.walked_gap import CroppedDistance, walked_masks
 from SAMFineTuneLib.slices.intensity import find_normalisation, sample_voxels
 from SAMFineTuneLib.slices.stack import SliceStack
 from SAMFineTuneLib.tasks.volume_segmentation import Case, VolumeSegmentation
@@ -125,21 +125,22 @@ def without_network(
     pixel = float(np.mean(stack.pixel_spacing))
     shapes: Masks = {}
     walked: Masks = {}
+    known = {each: signed_distance(truth[each] == label, stack.pixel_spacing) for each in drawn}
     for first, last in pairwise(drawn):
-        ends = {each: signed_distance(truth[each] == label, stack.pixel_spacing) for each in drawn}
-        ends = {each: ends[each] for each in (first, last)}
+        ends = {each: known[each] for each in (first, last)}
         outlines = {}
         for number in range(first, last + 1):
             distance = ends[number] if number in ends else shape_between(ends, number)
             doubt = min(number - first, last - number) * spacing
             outlines[number] = CroppedDistance.of(distance, doubt, pixel)
             shapes[number] = distance > 0
-        box, found = walk(
-            outlines, lambda number: window.apply(stack[number]), stack.pixel_spacing, spacing
+        walked |= walked_masks(
+            outlines,
+            lambda number: window.apply(stack[number]),
+            stack.pixel_spacing,
+            spacing,
+            stack.slice_shape,
         )
-        for number, probability in found.items():
-            walked[number] = np.zeros(stack.slice_shape, bool)
-            walked[number][box] = probability > 0.5
     return shapes, walked
 
 
