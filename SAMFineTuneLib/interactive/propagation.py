@@ -148,33 +148,42 @@ class _Propagation:
             before = mask
 
     def _image_helps(self, numbers: Sequence[int]) -> bool:
-        """Whether no accepted slice is predicted better without looking at the image.
+        """Whether no accepted slice is predicted better without looking at the image."""
 
-        True for two accepted slices, between which no third one lies to try it on.
-        """
-        for first, middle, last in zip(numbers, numbers[1:], numbers[2:], strict=False):
-            truths = [self._accepted[each] for each in (first, middle, last)]
-            if all(truth.any() for truth in truths):
-                self._check(self._done, self.steps)
-                # The slice that is predicted must not have been learnt from.
-                pull = self._evidence.without(middle).on_slice(middle).pull
-                with_image = agreement(self._between(first, middle, last, pull) > 0, truths[1])
-                if with_image < agreement(self._between(first, middle, last, None) > 0, truths[1]):
-                    return False
-        return True
+        def with_image(first: int, middle: int, last: int) -> Mask:
+            # The slice that is predicted must not have been learnt from.
+            pull = self._evidence.without(middle).on_slice(middle).pull
+            return self._between(first, middle, last, pull) > 0
+
+        return self._never_worse(numbers, with_image)
 
     def _edges_help(self, numbers: Sequence[int]) -> bool:
-        """Whether no accepted slice is predicted better without a random walk; tried likewise."""
+        """Whether no accepted slice is predicted better without a random walk."""
+
+        def with_edges(first: int, middle: int, last: int) -> Mask:
+            between = range(first + 1, last)
+            shapes = {number: self._between(first, number, last, None) for number in between}
+            return self._walked(first, shapes, last)[middle]
+
+        return self._never_worse(numbers, with_edges)
+
+    def _never_worse(
+        self, numbers: Sequence[int], predicted: Callable[[int, int, int], Mask]
+    ) -> bool:
+        """Whether no accepted slice between two others is predicted better by its shape alone.
+
+        True for two accepted slices, between which no third one lies to try it on.
+
+        Args:
+            numbers: of the accepted slices, in order.
+            predicted: the mask of the second slice from the first and the third.
+        """
         for first, middle, last in zip(numbers, numbers[1:], numbers[2:], strict=False):
-            truths = [self._accepted[each] for each in (first, middle, last)]
-            if all(truth.any() for truth in truths):
+            true = self._accepted[middle]
+            if all(self._accepted[each].any() for each in (first, middle, last)):
                 self._check(self._done, self.steps)
-                shapes = {
-                    number: self._between(first, number, last, None)
-                    for number in range(first + 1, last)
-                }
-                walked = self._walked(first, shapes, last)[middle]
-                if agreement(walked, truths[1]) < agreement(shapes[middle] > 0, truths[1]):
+                shape = self._between(first, middle, last, None) > 0
+                if agreement(predicted(first, middle, last), true) < agreement(shape, true):
                     return False
         return True
 
@@ -183,11 +192,9 @@ class _Propagation:
         if not outlines:
             return {}
         stack = self._corrector.stack
-        ends = {each: self._distance(each) for each in (first, last)}
-        distances = {first: ends[first], **outlines, last: ends[last]}
-        pixel = float(np.mean(stack.pixel_spacing))
+        distances = {first: self._distance(first), **outlines, last: self._distance(last)}
         cropped = {
-            number: CroppedDistance.of(each, self._away(first, number, last), pixel)
+            number: CroppedDistance.of(each, self._away(first, number, last), stack.pixel_spacing)
             for number, each in distances.items()
         }
         return walked_masks(

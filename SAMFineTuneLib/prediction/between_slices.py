@@ -193,8 +193,7 @@ class BetweenSlices:
             if span.gap not in self._outlines:
                 self._outlines[span.gap] = self._drawn(span)
             outlines = self._outlines[span.gap]
-            drawn = {each: self._ends[span.gap][each] for each in (span.first, span.last)}
-            shape = shape_between(drawn, number)
+            shape = shape_between(self._ends[span.gap], number)
             away = min(number - span.first, span.last - number) * self._slice_spacing
             away *= self._doubts[span.structure.label]
             outlines[number] = self._cropped(shape + np.float32(away) * seen, away)
@@ -209,7 +208,7 @@ class BetweenSlices:
         return {number: self._cropped(each, 0.0) for number, each in ends.items()}
 
     def _cropped(self, distance: Distance, away: float) -> CroppedDistance:
-        return CroppedDistance.of(distance, away, float(np.mean(self._pixel_spacing)))
+        return CroppedDistance.of(distance, away, self._pixel_spacing)
 
     def _walk(self, span: _Span) -> None:
         """Ends a gap whose slices are all there."""

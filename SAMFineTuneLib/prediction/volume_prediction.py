@@ -125,11 +125,11 @@ def predict_volume(
     smoothing = NeighbourSmoothing(spacing) if smooth and neighbours_vote(spacing) else None
 
     def write(predicted: Slice) -> None:
-        number, probabilities = predicted.number, predicted.probabilities.cpu()
-        done = [(number, probabilities.argmax(0).numpy())]
-        if between is not None and predicted.features is not None:
-            done = between.add(number, probabilities, predicted.features)
-        for each, found in done:
+        number, probabilities = predicted.number, predicted.probabilities
+        if between is None or predicted.features is None:
+            labels[number][...] = values[probabilities.argmax(0).cpu().numpy()]
+            return
+        for each, found in between.add(number, probabilities.cpu(), predicted.features):
             labels[each][...] = values[found]
 
     for start in range(0, len(computed), batch):

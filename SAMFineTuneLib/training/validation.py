@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -34,27 +34,6 @@ class ValidationDsc:
         """Mean over the classes that have one; None when none has."""
         values = [value for value in self.by_class.values() if value is not None]
         return float(np.mean(values)) if values else None
-
-
-def dsc_of(predictions: Iterable[tuple[LabelledSlice, np.ndarray]], classes: int) -> ValidationDsc:
-    """The DSC over the pixels of all slices together.
-
-    Args:
-        predictions: slices, each with the class numbers (rows, columns) that were predicted.
-        classes: background included.
-    """
-    overlap, sizes = np.zeros(classes), np.zeros(classes)
-    for each, predicted in predictions:
-        for number in np.flatnonzero(each.known):
-            found, truth = predicted == number, each.target == number
-            overlap[number] += (found & truth).sum()
-            sizes[number] += found.sum() + truth.sum()
-    return ValidationDsc(
-        {
-            number: float(2 * overlap[number] / sizes[number]) if sizes[number] else None
-            for number in range(1, classes)
-        }
-    )
 
 
 class Validation:
@@ -89,7 +68,20 @@ class Validation:
         Args:
             check: called between batches; may raise to stop.
         """
-        return dsc_of(self.predictions(check), len(self._slices[0].known))
+        classes = len(self._slices[0].known)
+        overlap, sizes = np.zeros(classes), np.zeros(classes)
+        for each, probabilities in self._probabilities(check):
+            predicted = probabilities.argmax(0).cpu().numpy()
+            for number in np.flatnonzero(each.known):
+                found, truth = predicted == number, each.target == number
+                overlap[number] += (found & truth).sum()
+                sizes[number] += found.sum() + truth.sum()
+        return ValidationDsc(
+            {
+                number: float(2 * overlap[number] / sizes[number]) if sizes[number] else None
+                for number in range(1, classes)
+            }
+        )
 
     def distances_and_temperature(
         self, check: Callable[[], None] = lambda: None
@@ -117,17 +109,6 @@ class Validation:
         if self._cache is not None:
             self._cache.remove()
             self._cache = None
-
-    def predictions(
-        self, check: Callable[[], None] = lambda: None
-    ) -> Iterator[tuple[LabelledSlice, np.ndarray]]:
-        """Each slice with the class numbers (rows, columns) that are predicted on it.
-
-        Args:
-            check: called between batches; may raise to stop.
-        """
-        for each, probabilities in self._probabilities(check):
-            yield each, probabilities.argmax(0).cpu().numpy()
 
     def _probabilities(self, check: Callable[[], None]) -> Iterator[tuple[LabelledSlice, Tensor]]:
         """Each slice with the class probabilities (classes, rows, columns) predicted on it."""

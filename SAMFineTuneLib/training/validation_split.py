@@ -63,19 +63,19 @@ def split(slices: list[LabelledSlice], seed: int) -> ValidationSplit:
     nothing to hold out, there is no validation.
     """
     order = np.random.default_rng([seed, 1]).permutation
-    volumes = groups_of_volumes(slices)
+    volumes = _groups_of_volumes(slices)
     if len(volumes) > 1:
         groups = [volumes[index] for index in order(len(volumes))]
         held_out = _spare(slices, groups, _wanted(len(volumes)))
         if held_out:
             return _without(slices, held_out, "volume")
-    labelled = groups_of_slices(slices)
+    labelled = _groups_of_slices(slices)
     groups = [labelled[index] for index in order(len(labelled))]
     held_out = _spare(slices, groups, _wanted(len(labelled)))
     return _without(slices, held_out, "slice" if held_out else "none")
 
 
-def groups_of_volumes(slices: Sequence[LabelledSlice]) -> list[list[int]]:
+def _groups_of_volumes(slices: Sequence[LabelledSlice]) -> list[list[int]]:
     """The positions of all slices of each volume that shows a structure, volume by volume."""
     of_volume: dict[int, list[int]] = defaultdict(list)
     for position, each in enumerate(slices):
@@ -84,7 +84,7 @@ def groups_of_volumes(slices: Sequence[LabelledSlice]) -> list[list[int]]:
     return [of_volume[volume] for volume in volumes]
 
 
-def groups_of_slices(slices: Sequence[LabelledSlice]) -> list[list[int]]:
+def _groups_of_slices(slices: Sequence[LabelledSlice]) -> list[list[int]]:
     """The positions of each slice that shows a structure; the frames of a slice belong together."""
     of_slice: dict[tuple[int, int], list[int]] = defaultdict(list)
     for position, each in enumerate(slices):

@@ -122,7 +122,6 @@ def without_network(
     window = find_normalisation([sample]).window_for(sample)
     stack = SliceStack.of(volume, _AXIS)
     spacing = float(volume.geometry.spacing[::-1][stack.axis])
-    pixel = float(np.mean(stack.pixel_spacing))
     shapes: Masks = {}
     walked: Masks = {}
     known = {each: signed_distance(truth[each] == label, stack.pixel_spacing) for each in drawn}
@@ -132,7 +131,7 @@ def without_network(
         for number in range(first, last + 1):
             distance = ends[number] if number in ends else shape_between(ends, number)
             doubt = min(number - first, last - number) * spacing
-            outlines[number] = CroppedDistance.of(distance, doubt, pixel)
+            outlines[number] = CroppedDistance.of(distance, doubt, stack.pixel_spacing)
             shapes[number] = distance > 0
         walked |= walked_masks(
             outlines,

@@ -78,7 +78,9 @@ def disc(side: int, radius: float) -> np.ndarray:
 def gap(side: int, radius: float, slices: int = 7) -> dict[int, CroppedDistance]:
     away = [float(min(each, slices - 1 - each)) for each in range(slices)]
     outline = disc(side, radius)
-    return {number: CroppedDistance.of(outline, each, 1.0) for number, each in enumerate(away)}
+    return {
+        number: CroppedDistance.of(outline, each, (1.0, 1.0)) for number, each in enumerate(away)
+    }
 
 
 def share_found(side: int, drawn: float, true: float) -> float:
